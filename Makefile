@@ -1,0 +1,36 @@
+# make run      install into .venv, run the default study, print its leaderboard
+# make test     install into .venv, run the tests
+# make install  the set-up alone
+# make check    what the continuous integration checks besides the tests
+# make data     Fashion-MNIST from Debian's archive (needs root), for studies/fashion.yaml
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+# faiss comes in two exclusive extras: `gpu` where there is an NVIDIA card, else `cpu`.
+FAISS ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+BIN := .venv/bin
+
+.PHONY: run test install check data
+
+run: install
+	$(BIN)/oodbench run benchmark.yaml
+
+test: install
+	$(BIN)/python -m pytest -n 2
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; say which: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[$(FAISS),dev]'
+	touch $@
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+data:
+	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \
+		{ apt-get update && apt-get install -y dataset-fashion-mnist; }

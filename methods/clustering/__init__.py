@@ -1,0 +1,1 @@
+"""Clusterings: they know training features (labels if declared) and a seed; no images and no OOD data."""

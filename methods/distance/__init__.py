@@ -1,0 +1,1 @@
+"""Distances: they know training features and clusters; no labels, no OOD data, no thresholds."""

@@ -1,0 +1,19 @@
+"""Euclidean distance to the nearest centroid (Sinhamahapatra et al. 2022, arXiv 2203.08549)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from oodbench.api import Clusters, Distance, Scorer, Scores
+from oodbench.geometry import nearest
+
+
+class Euclidean(Distance):
+    """Euclidean distance to the nearest centroid."""
+
+    def fit(self, f: Tensor, c: Clusters) -> Scorer:
+        def score(x: Tensor) -> Scores:
+            squares, cluster = nearest(x, c.centroid)
+            return Scores(squares.double().sqrt(), cluster)
+
+        return score

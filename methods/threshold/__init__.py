@@ -1,0 +1,1 @@
+"""Thresholds: they know ID reference scores; no test scores, features or labels."""

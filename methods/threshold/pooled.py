@@ -1,0 +1,15 @@
+"""One cut for all items, at a quantile of the ID reference scores (the papers' "global" threshold)."""
+
+from __future__ import annotations
+
+import math
+
+from oodbench.api import Rule, Scores, Threshold
+
+
+class Pooled(Threshold):
+    """Pooled: one cut for everybody, the smallest reference score that accepts `level` of the reference."""
+
+    def fit(self, ref: Scores, ood: Scores | None = None) -> Rule:
+        place = math.ceil(self.level * len(ref.score))  # accept at least this many
+        return Rule(lambda s: s.score, float(ref.score.sort().values[place - 1]))

@@ -1,0 +1,29 @@
+"""SupCon, Khosla et al. 2020, arXiv 2004.11362, eq. 2: the sum over positives outside the logarithm.
+
+Temperature 0.1 and the head (linear, ReLU, linear to 128) are those of the CIFAR recipe.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from oodbench.api import Batch, Head, Positive, State, Training
+from oodbench.losses import contrastive
+
+
+class SupCon(Training):
+    """SupCon: supervised contrastive training, positives share the label."""
+
+    temperature: Positive = 0.1
+    head: Head = "mlp-128"
+
+    views = 2
+    labels = True
+
+    @property
+    def heads(self) -> dict[str, str]:
+        return {"z": self.head}
+
+    def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+        assert b.y is not None
+        return contrastive(b.out["z"], b.y, self.temperature), state

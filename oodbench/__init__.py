@@ -1,0 +1,33 @@
+"""oodbench: what really makes an out-of-distribution detector work.
+
+import oodbench
+rows = oodbench.run("benchmark.yaml")    # a DataFrame: a row for each method, ID set, seed and OOD set
+rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["rows", "run"]
+
+
+def run(study: str | Path, device: str = "auto") -> pd.DataFrame:
+    """Run a study file and return its rows. What is there already is not computed again."""
+    from oodbench import study as studies
+    from oodbench.lab import Options
+    from oodbench.runner import Runner
+
+    return Runner(studies.load(Path(study)), Options(device=device)).run().rows
+
+
+def rows(study: str | Path) -> pd.DataFrame:
+    """Return the rows that a study file has so far."""
+    from oodbench import study as studies
+    from oodbench.results import Results
+
+    return Results(studies.results_of(Path(study))).current()

@@ -1,0 +1,323 @@
+"""The contracts that a plugin implements: the only file an author has to read.
+
+One file is one plugin. The folder (`methods/training/`, `methods/distance/`, ...) is the axis, the
+file's stem is the name, and the file defines exactly one class that derives from one of the classes
+below. The class is turned into a frozen dataclass: its annotated fields are its parameters, checked
+when a study is read, hashed by the store, printed in the tables. What a plugin needs from the
+harness it says by overriding a property; a plain class attribute (`views = 2`) does that too.
+
+Letters of the shapes: N training items, M scored items, K clusters, D feature dimensions, P head
+dimensions, B batch, V views. `h` are penultimate features, `f` features as a space hands them over.
+Features are float32 tensors on the study's device, scores are float64. Higher score = more OOD.
+
+Nothing here computes anything, and nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
+
+from annotated_types import Ge, Gt, Interval
+from pydantic import StringConstraints
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+# ---- types for parameters ---------------------------------------------------------------------
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Natural = Annotated[int, Ge(0)]
+Size = Annotated[int, Ge(1)]
+# A number that may be said in classes of the ID set: 10, "classes", "2*classes". The grid puts the number in.
+Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?classes$")]
+
+# The form of a head: linear, linear-4, cosine, mlp-128 (linear, ReLU, linear), mlp-2048-256 (hidden size first),
+# mlp_bn-128 (with batch norm before the ReLU). Without a size it has one output per class.
+Head = Annotated[str, StringConstraints(pattern=r"^((linear|cosine)(-[1-9][0-9]*)?|mlp(_bn)?(-[1-9][0-9]*){1,2})$")]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Plugin:
+    """Base of all plugins: a frozen dataclass whose fields are its parameters."""
+
+    name: ClassVar[str]  # the file's stem, or the entry point's name
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__module__.rpartition(".")[2]
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters, defaults filled in, by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @property
+    def requires(self) -> dict[str, str]:
+        """Modules beyond the package's own dependencies that these parameters need -> how to install them."""
+        return {}
+
+    @property
+    def label(self) -> str:
+        """What a table shows: the name, and each parameter that differs from its default."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        changed = [f.name for f in fields if getattr(self, f.name) != f.default]
+        shown = [f"{name}={_short(getattr(self, name))}" for name in changed]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(_short(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- training: what makes an encoder -----------------------------------------------------------
+
+State = dict[str, "Tensor"]  # a training's own tensors (clusters, prototypes); part of a checkpoint
+
+
+class Features(NamedTuple):
+    """What an encoder makes of un-augmented ID training images, in the order of the training set."""
+
+    h: Tensor  # (N, D) penultimate features
+    out: dict[str, Tensor]  # head name -> (N, P), not normalised
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss sees of one forward pass over V augmented views of B items."""
+
+    h: Tensor  # (V, B, D) penultimate features
+    out: dict[str, Tensor]  # head name -> (V, B, P), not normalised
+    y: Tensor | None  # (B,) int64 class; None unless the training asks for labels
+    index: Tensor  # (B,) int64 position in the training set
+    shift: Tensor  # (B,) int64 which of its declared ID shifts an item carries, 0 = the first
+    outlier: dict[str, Tensor] | None  # head name -> (V, B', P) of outlier views, same forward pass
+    epoch: int
+
+
+class Shifts(NamedTuple):
+    """Quarter turns (0 to 3, counter-clockwise) that a training makes of each image before augmentation."""
+
+    id: tuple[int, ...] = (0,)  # each makes another ID item of the image: B = images x len(id)
+    outlier: tuple[int, ...] = ()  # each makes an outlier of the image: B' = images x len(outlier)
+
+
+class Training(Plugin, ABC):
+    """A loss over a batch. It sees no images, no detectors, no OOD test data, no optimiser, no device."""
+
+    @property
+    def views(self) -> int:
+        """Augmented views per item."""
+        return 1
+
+    @property
+    def labels(self) -> bool:
+        """True: batches carry the class of each item."""
+        return False
+
+    @property
+    def outliers(self) -> bool:
+        """True: batches carry outliers from the study's `outliers:` set."""
+        return False
+
+    @property
+    @abstractmethod
+    def heads(self) -> dict[str, str]:
+        """Head name -> its form (see `Head`). `logits` is the classifier, `z` the projection."""
+
+    @property
+    def shifts(self) -> Shifts:
+        """Rotations that make more ID items, and those that make outliers."""
+        return Shifts()
+
+    @property
+    def refresh_every(self) -> int:
+        """Epochs between two calls of `refresh`, the first before epoch 0; 0 = never."""
+        return 0
+
+    @property
+    def least_epochs(self) -> int:
+        """Epochs before which the training is another one: its warm-up and one more. A study with fewer is refused."""
+        return 0
+
+    def init(self, f: Features, y: Tensor | None, seed: int) -> State:
+        """Return the state before the first step; `f` are the features of the untrained network.
+
+        A training that overrides this gets the features computed once; y is None unless it asks for labels.
+        """
+        return {}
+
+    @abstractmethod
+    def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+        """Return the scalar loss of a batch, and the state after it."""
+
+    def refresh(self, f: Features, y: Tensor | None, epoch: int, seed: int, state: State) -> State:
+        """Return the state after looking at the features of the whole training set."""
+        return state
+
+
+# ---- clustering: what groups training features --------------------------------------------------
+
+
+class Clusters(NamedTuple):
+    """Groups of training features. Every cluster has at least one item."""
+
+    centroid: Tensor  # (K, D)
+    assign: Tensor  # (N,) int64, -1 = noise: belongs to no cluster
+    weight: Tensor | None = None  # (K,) mixture weights
+    covariance: Tensor | None = None  # diag (K, D), tied (D, D), full (K, D, D)
+    covariance_type: Literal["diag", "tied", "full"] | None = None
+
+
+class Clustering(Plugin, ABC):
+    """Groups training features. It sees no images and no OOD data; labels only if it declares them."""
+
+    @property
+    def labels(self) -> bool:
+        """True: `fit` gets the classes (and is left out where there is only one)."""
+        return False
+
+    @property
+    def single(self) -> bool:
+        """True: it makes one cluster, so that a threshold by cluster has nothing to do."""
+        return False
+
+    @abstractmethod
+    def fit(self, f: Tensor, y: Tensor | None, seed: int) -> Clusters:
+        """Return clusters of f (N, D); the same ones for the same seed."""
+
+
+# ---- distance: what scores an item ---------------------------------------------------------------
+
+
+class Scores(NamedTuple):
+    score: Tensor  # float64 (M,), higher = more OOD
+    cluster: Tensor  # int64 (M,) the cluster an item was scored against, 0 where there are none
+
+
+Scorer = Callable[["Tensor"], Scores]
+Layer = Literal["penultimate", "projection", "logits"]
+
+
+class Distance(Plugin, ABC):
+    """Fits on training features and clusters, returns what scores. It sees no labels and no OOD data."""
+
+    @property
+    def clusters(self) -> bool:
+        """False: it ignores clusters, and is not multiplied by clusterings nor by per-cluster thresholds."""
+        return True
+
+    @property
+    def views(self) -> bool:
+        """True: the scorer wants every view, (V, M, D), rather than their mean, (M, D)."""
+        return False
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers on which it makes sense."""
+        return ("penultimate", "projection", "logits")
+
+    @property
+    def raw(self) -> bool:
+        """True: it needs features as the network left them (no unit norm, z-score or PCA)."""
+        return False
+
+    @abstractmethod
+    def fit(self, f: Tensor, c: Clusters) -> Scorer:
+        """Return a function from features to scores, fitted on training features f (N, D)."""
+
+    def leave_one_out(self, f: Tensor, c: Clusters) -> Scores:
+        """Return the scores of the training items, each scored as if it were not in f.
+
+        Only a distance that overrides this may be calibrated on its own training items (`reference: train`).
+        """
+        raise TypeError(f"{self.name} does not leave an item out of its own score")
+
+
+# ---- threshold: what turns a score into a decision ------------------------------------------------
+
+
+class Rule(NamedTuple):
+    """An item is called OOD when its calibrated score is above the cut."""
+
+    calibrate: Callable[[Scores], Tensor]  # -> float64 (M,), higher = more OOD
+    cut: float
+
+
+class Threshold(Plugin, ABC):
+    """Calibrates scores on ID reference scores (CPU tensors) and cuts. It sees no test scores, features, labels."""
+
+    level: Annotated[float, Interval(gt=0, lt=1)] = 0.95  # share of the ID reference that is accepted
+
+    @property
+    def clusters(self) -> bool:
+        """True: it calibrates by cluster, and is left out where there are none or only one."""
+        return False
+
+    @property
+    def needs_ood(self) -> bool:
+        """True: `fit` gets scores of the study's declared validation OOD set; every table says so."""
+        return False
+
+    @abstractmethod
+    def fit(self, ref: Scores, ood: Scores | None = None) -> Rule:
+        """Return a rule that accepts at least `level` of the reference."""
+
+
+# ---- dataset: what reads images --------------------------------------------------------------------
+
+
+class Images(NamedTuple):
+    x: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]  # items (H, W) or (H, W, C), in memory or decoded when indexed
+    y: NDArray[np.int64]  # (N,) class
+    classes: tuple[str, ...]  # the name of each class
+
+
+class Dataset(Plugin, ABC):
+    """Reads files into images. It knows splits and class labels, not its role, transforms or methods.
+
+    Every data set takes these class protocols; the harness applies them after `load`, and numbers the
+    classes that stay 0, 1, ... in their order.
+    """
+
+    keep: tuple[int | str, ...] | None = None  # these classes only, by number or name
+    only: int | str | None = None  # one class: one-vs-rest
+    without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out
+    per_class: Size | None = None  # at most so many images of each class, drawn with a fixed seed
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of all classes, where they are known before anything is loaded."""
+        return None
+
+    def fetch(self, root: Path) -> None:
+        """Make the files be there, or raise FileNotFoundError saying which file to place where."""
+        return None
+
+    def files(self, split: Literal["train", "test"], root: Path) -> Sequence[Path]:
+        """Return the files that `load` reads; a change of one of them prepares the set again."""
+        return ()
+
+    @abstractmethod
+    def load(self, split: Literal["train", "test"], root: Path) -> Images:
+        """Return one split; root is the folder of all downloaded data. `train` and `test` are disjoint."""
+
+
+CONTRACTS: dict[str, type[Plugin]] = {
+    "training": Training,
+    "clustering": Clustering,
+    "distance": Distance,
+    "threshold": Threshold,
+    "dataset": Dataset,
+}

@@ -1,0 +1,87 @@
+"""The live board of a run: stages, the training at work with its loss and time left, cells done and failed."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+STAGES = {"data": "prepare", "train": "train", "bank": "embed", "probe": "probe", "score": "score", "wait": "wait for"}
+
+
+class Board:
+    """Shows what a lab does: live on a terminal, a line for each training elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._all = self._progress.add_task("cells", total=None, note="")
+        self._now = self._progress.add_task("", total=None, note="", visible=False)
+        self._cells = self._failed = self._runs = self._run = 0
+        self._training = ("", 0.0, 0.0)  # title, start, last loss
+
+    def __enter__(self) -> Board:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def planned(self, runs: int, cells: int, done: int) -> None:
+        self._runs, self._cells = runs, done
+        self._progress.update(self._all, total=cells, completed=done, note=self._counts())
+        there = f", {done} of them there" if done else ""
+        self.console.print(f"{cells} cells{there}; {runs} trainings to look at")
+
+    def stage(self, what: str, title: str) -> None:
+        self._end_training()
+        self._progress.reset(self._now, description=f"{STAGES[what]}  {title}", total=None, note="", visible=True)
+        if what == "train":
+            self._run += 1
+            self._training = (title, time.perf_counter(), float("nan"))
+            self._progress.update(self._all, description=f"training {self._run}, of at most {self._runs}")
+
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
+        self._training = (*self._training[:2], loss)
+        self._progress.update(self._now, total=epochs, completed=epoch + 1, note=f"loss {loss:.4f}")
+
+    def scored(self, cells: int, failed: int) -> None:
+        self._cells += cells
+        self._failed += failed
+        self._progress.update(self._all, completed=self._cells, note=self._counts())
+
+    def failed(self, title: str, message: str) -> None:
+        self._training = ("", 0.0, 0.0)
+        self._print("[bold red]failed:[/] ", f"{title}: {message}")
+
+    def warn(self, message: str) -> None:
+        self._print("[yellow]warning:[/] ", message)
+
+    def _print(self, head: str, text: str) -> None:
+        self.console.print(head, end="")
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _counts(self) -> str:
+        return f"{self._cells} done, {self._failed} failed"
+
+    def _end_training(self) -> None:
+        title, start, loss = self._training
+        if title:
+            seconds = time.perf_counter() - start
+            self.console.print(f"trained {title}: loss {loss:.4f}, {seconds:.1f} s", highlight=False)
+            self._training = ("", 0.0, 0.0)

@@ -1,0 +1,363 @@
+"""The command line. It and the board are the only files that print."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from oodbench.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from oodbench.grid import Work
+    from oodbench.lab import Options
+    from oodbench.runner import Runner
+    from oodbench.tables import Table
+
+app = typer.Typer(
+    help="What really makes an out-of-distribution detector work: trainings x clusterings x distances x thresholds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # a file has no width to fit
+err = Console(stderr=True, highlight=False)
+
+StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add a command, named as the function, in which a user's mistake is one message and exit code 2."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            err.print("[bold red]error:[/] ", end="")
+            err.print(str(error), markup=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            err.print("stopped; what is finished is kept, the same command goes on")
+            raise typer.Exit(130) from None
+
+    return app.command(function.__name__.rstrip("_"))(wrapped)
+
+
+# ---- running --------------------------------------------------------------------------------------------
+
+
+@command
+def run(
+    study: StudyFile,
+    device: Device = "auto",
+    redo: Annotated[str, typer.Option(help="Make again: train, bank or score with what follows, or failed rows.")] = "",
+    cached_only: Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")] = False,
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
+    checkpoint_minutes: Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)] = 5.0,
+) -> None:
+    """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    from oodbench.board import Board
+    from oodbench.runner import Runner
+
+    with Board(err) as board:
+        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes), board)
+        outcome = runner.run()
+    _tables(study, runner.study.results, outcome.rows, top)
+    out.print(f"\n{outcome.trained} trained, {outcome.scored} cells scored, {len(outcome.rows)} rows")
+    if outcome.missing:
+        out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
+    if outcome.failed:
+        _show_failures(outcome.rows)
+        raise typer.Exit(1)
+
+
+@command
+def plan(study: StudyFile, device: Device = "auto") -> None:
+    """Say what a study consists of, what is there already, and what the rest will cost."""
+    from oodbench.estimate import estimate
+    from oodbench.runner import Runner
+
+    runner = Runner(_load(study), _options(device))
+    runner.check()
+    _show_runs(runner)
+    for reason, count in runner.plan.left_out.most_common():
+        out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
+    cost = estimate(runner)
+    table = RichTable("", "in all", "there", "to do", box=None)
+    for name, total, there in (
+        ("trainings", cost.trainings, cost.trained),
+        ("sets to embed", cost.banks, cost.embedded),
+        ("cells", cost.cells, cost.done),
+    ):
+        table.add_row(name, str(total), str(there), str(total - there))
+    out.print(table)
+    time = "unknown" if cost.seconds is None else f"about {_duration(cost.seconds)}"
+    out.print(f"time: {time} on {runner.lab.device}; disk: about {_size(cost.bytes)}")
+    out.print(f"store: {runner.lab.store.root}; results: {runner.study.results}")
+
+
+@command
+def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20) -> None:
+    """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
+    from oodbench.results import Results
+    from oodbench.study import results_of
+
+    folder = results_of(study)
+    rows = Results(folder, _warn).current()
+    if rows.empty:
+        raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    _tables(study, folder, rows, top)
+
+
+@command
+def show(
+    study: StudyFile,
+    which: Annotated[str, typer.Argument(help="A cell's hash, or its start; CELL/OOD for one row.", show_default=False)],
+) -> None:
+    """Say where a number comes from: parameters, seed, data, commit, versions, device, seconds."""
+    import json
+
+    import pandas as pd
+
+    from oodbench.results import Results
+    from oodbench.study import results_of
+
+    results = Results(results_of(study), _warn)
+    table = results.read()
+    cell, _, ood = which.partition("/")
+    found = table[table["cell"].str.startswith(cell)]
+    if found.empty:
+        raise UserError(f"no cell of {study} starts with '{cell}'; the column `cell` of its rows has their hashes")
+    if ood and ood not in set(found["ood"]):
+        raise UserError(f"the cell {cell} has no OOD set '{ood}'{suggestion(ood, set(found['ood']))}")
+    if ood:
+        found = found[found["ood"] == ood]
+    for record in found.to_dict("records"):
+        shown = {name: value for name, value in record.items() if value != "" and pd.notna(value)}
+        out.print_json(json.dumps(shown, default=str))
+    for train_key in found["train_key"].unique():
+        facts = results.run(train_key)
+        if facts is not None:
+            out.print(f"the training {train_key} behind it:")
+            out.print_json(json.dumps(facts))
+
+
+# ---- plugins ---------------------------------------------------------------------------------------------
+
+
+@command
+def list_(
+    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold or dataset.")] = "",
+) -> None:
+    """List the plugins, a line each."""
+    from oodbench.registry import ROOMS, Registry, summary
+
+    if room and room not in ROOMS:
+        raise UserError(f"there is no room '{room}'{suggestion(room, ROOMS)}")
+    registry = Registry()
+    table = RichTable(box=None, show_header=False, pad_edge=False)
+    for each in [room] if room else ROOMS:
+        table.add_row(f"[bold]{each}[/]", "")
+        for name, source in registry.sources(each).items():
+            table.add_row(f"  {name}", summary(source))
+    out.print(table)
+
+
+@command
+def new(
+    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold or dataset.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name: a file of this name is written.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
+) -> None:
+    """Write the stub of a plugin, to be filled in and checked with `oodbench check`."""
+    from oodbench.stub import write
+
+    path = write(room, name, folder)
+    out.print(f"wrote {path}; fill it in, then: oodbench check {path}", soft_wrap=True)
+
+
+@command
+def check(
+    plugin: Annotated[str, typer.Argument(help="A plugin's file, its name, or ROOM/NAME.")],
+) -> None:
+    """Run the conformance suite on one plugin."""
+    from oodbench.conformance import conform, find
+
+    source = find(plugin)
+    results = conform(source)
+    for result in results:
+        mark = "[green]passed[/]" if not result.problem else "[red]failed[/]"
+        out.print(f"{mark}  {result.check}", soft_wrap=True)
+        if result.problem:
+            out.print(f"        {result.problem}", markup=False, soft_wrap=True)
+    failed = sum(bool(result.problem) for result in results)
+    out.print(f"{source.room} {source.name}: {len(results) - failed} passed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+# ---- keeping house ------------------------------------------------------------------------------------------
+
+
+@command
+def compact(study: StudyFile) -> None:
+    """Put the part files of a study's rows into one."""
+    from oodbench.results import Results
+    from oodbench.study import results_of
+
+    Results(results_of(study), _warn).compact()
+
+
+@command
+def verify(study: StudyFile) -> None:
+    """Check every artifact in a study's store against its hashes; damaged ones are set aside."""
+    from oodbench.store import Store
+
+    damaged: list[str] = []
+    store = Store(_load(study).store, damaged.append)
+    checked = [store.read(kind, key) for kind in store.kinds() for key in store.keys(kind)]
+    for message in damaged:
+        _warn(message)
+    out.print(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@command
+def gc(
+    paths: Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, free nothing.")] = False,
+) -> None:
+    """Free what no study in a folder needs any more from the store that they share."""
+    from oodbench.gc import garbage
+
+    store, found = garbage([_load(file) for path in paths for file in _studies(path)], _warn)
+    freed = sum(store.size(kind, key) for kind, key in found)
+    if not dry_run:
+        for kind, key in found:
+            store.remove(kind, key)
+    out.print(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {_size(freed)}, in {store.root}")
+
+
+# ---- helpers ---------------------------------------------------------------------------------------------------
+
+
+def _load(study: Path) -> Any:
+    from oodbench import study as studies
+
+    return studies.load(study)
+
+
+def _options(
+    device: str, redo: str = "", cached_only: bool = False, checkpoint_minutes: float | None = None
+) -> Options:
+    from oodbench.lab import Options
+
+    options = Options(device=device, redo=redo, cached_only=cached_only)
+    return options if checkpoint_minutes is None else replace(options, checkpoint_minutes=checkpoint_minutes)
+
+
+def _studies(folder: Path) -> list[Path]:
+    files = [folder] if folder.is_file() else sorted({*folder.rglob("*.yaml"), *folder.rglob("*.yml")})
+    if not files:
+        raise UserError(f"there is no study (*.yaml or *.yml) in {folder}")
+    return files
+
+
+def _warn(message: str) -> None:
+    err.print("[yellow]warning:[/] ", end="")
+    err.print(message, markup=False, soft_wrap=True)
+
+
+def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
+    from oodbench import tables as making
+    from oodbench.study import tables_of
+
+    if (rows["status"] == "ok").sum() == 0:
+        return
+    boards = [each for board in making.leaderboards(rows) for each in (board, making.best_of_each_training(board))]
+    for table in boards:
+        making.write(table, folder)
+        _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
+    for name, spec in tables_of(study).items():
+        table = making.declared(rows, name, spec)
+        making.write(table, folder / "tables")
+        _print(table, table.name, len(table.mean))
+    out.print(f"\nall tables, as .md, .csv and .tex: {folder}", soft_wrap=True)
+
+
+def _print(table: Table, title: str, top: int) -> None:
+    """Print the first rows of a table; numbers are never cut, columns of single sets go first where it is too wide."""
+    text = table.text(lambda each, mark: {1: f"[bold green]{each}[/]", 2: f"[underline]{each}[/]"}.get(mark, each))
+    labels = len(table.mean.index.names)
+    shown = _grid(text[:top], labels)
+    if shown.__rich_measure__(out, out.options).minimum > out.width and table.details:
+        shown = _grid(text[:top].drop(columns=list(table.details)), labels)
+    out.print(f"\n[bold]{title}[/]")
+    out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
+    out.print(table.caption.strip(), style="italic", soft_wrap=True)
+
+
+def _grid(text: Any, labels: int) -> RichTable:
+    shown = RichTable(box=None, header_style="bold", pad_edge=False)
+    for i, column in enumerate(text.columns):
+        shown.add_column(column, justify="left" if i < labels else "right", overflow="fold", no_wrap=i >= labels)
+    for row in text.itertuples(index=False):
+        shown.add_row(*(str(each) for each in row))
+    return shown
+
+
+def _show_runs(runner: Runner) -> None:
+    table = RichTable("training", "ID", "encoder", "seeds", "epochs", "cells", "trained", box=None)
+    groups: dict[tuple[str, str, str], list[Work]] = {}
+    for work in runner.plan.work:
+        run = work.run
+        groups.setdefault((run.training.label, run.id.label, run.encoder.label), []).append(work)
+    for labels, members in groups.items():
+        seeds = ", ".join(str(seed) for seed in sorted({work.run.seed for work in members}))
+        epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
+        trained = sum(runner.lab.has_weights(work.run) for work in members)
+        cells = sum(len(work.cells) for work in members)
+        table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
+    out.print(table)
+
+
+def _show_failures(rows: Any) -> None:
+    failed = rows[rows["status"] == "error"]
+    for error, members in failed.groupby("error", sort=False):
+        first = members.iloc[0]
+        where = " · ".join(
+            str(first[name]) for name in ("training", "id", "space", "clustering", "distance", "threshold")
+        )
+        err.print("[bold red]failed:[/] ", end="")
+        err.print(
+            f"{len(members)} rows, {members['cell'].nunique()} cells, such as {where}: {error}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} bytes"
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,59 @@
+"""The columns of a row, in order: what identifies it, its numbers, and what it takes to trace it."""
+
+from __future__ import annotations
+
+METRICS = (
+    "auroc",
+    "aupr_in",
+    "aupr_in_ap",
+    "aupr_out",
+    "aupr_out_ap",
+    "prevalence",
+    "fpr95_id",
+    "fpr95_ood",
+    "detection_error",
+    "ties",
+)
+TEXT = (
+    "cell",  # hash of the cell's parameters; with `ood` the identity of a row
+    "key",  # hash of parameters, code and data: a row of another key than its cell has now is out of date
+    "status",  # ok | error
+    "id",
+    "family",  # the ID set without its class protocol
+    "protocol",  # how many of its classes are ID
+    "ood",
+    "group",  # near | far
+    "training",
+    "outliers",
+    "encoder",
+    "recipe",
+    "precision",
+    "reference",
+    "space",
+    "clustering",
+    "distance",
+    "threshold",
+    "accuracy_by",  # what `accuracy` is of: classifier | linear probe
+    "warnings",
+    "error",
+)
+TRACE = (
+    "detector",  # all parameters of space, clustering, distance and threshold, as JSON
+    "train_key",  # names the file under runs/ with all parameters and circumstances of the training
+    "id_data",
+    "ood_data",
+    "version",
+    "commit",
+    "libraries",
+    "device",
+    "scored_at",
+)
+INTEGERS = ("seed", "classes", "clusters", "dimensions", "n_train", "n_reference", "n_id", "n_ood")
+ACCURACIES = ("accuracy", "accuracy_classifier", "accuracy_linear", "accuracy_knn")
+RECALLS = ("id_recall", "ood_recall")
+FLOATS = ("level", *METRICS, "cut", *RECALLS, *ACCURACIES, "loss", "train_seconds", "score_seconds")
+COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
+
+SHARES = (*METRICS, *RECALLS, *ACCURACIES)  # tables show them in per cent
+LOWER_IS_BETTER = ("fpr95_id", "fpr95_ood", "detection_error")
+HIGHER_IS_BETTER = ("auroc", "aupr_in", "aupr_in_ap", "aupr_out", "aupr_out_ap", *ACCURACIES)

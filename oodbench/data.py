@@ -1,0 +1,172 @@
+"""From a data set's files to the images that a study sees: class protocol, format, hash, overlap."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oodbench.api import Dataset, Images
+from oodbench.augment import grayscale
+from oodbench.errors import UserError
+from oodbench.protocol import kept_classes
+from oodbench.spec import ImageFormat
+
+SUBSET_SEED = 0  # of `per_class`: the same images in every study
+CHUNK = 1024  # images decoded and resized at a time
+
+
+class Prepared(NamedTuple):
+    """One split of a set in a study's format."""
+
+    x: NDArray[np.uint8]  # (N, H, W, C), memory-mapped
+    y: NDArray[np.int64]  # (N,) 0 ... number of classes - 1
+    digest: NDArray[np.uint64]  # (N, 2) hash of each image
+    classes: tuple[str, ...]
+    content: str  # hash of x and y
+
+
+def prepare(
+    dataset: Dataset, split: Literal["train", "test"], image: ImageFormat, root: Path, folder: Path
+) -> dict[str, Any]:
+    """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them."""
+    images = dataset.load(split, root)
+    index, y, classes = select(dataset, images)
+    if not len(index):
+        raise UserError(f"{dataset.label}: the split {split} has no images of these classes")
+    shape = (len(index), image.size, image.size, image.channels)
+    x = np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=shape)
+    for start in range(0, len(index), CHUNK):
+        rows = index[start : start + CHUNK]
+        x[start : start + CHUNK] = _formatted(images.x, rows, image)
+    x.flush()
+    np.save(folder / "y.npy", y)
+    np.save(folder / "digest.npy", digests(x))
+    return {
+        "name": dataset.label,
+        "split": split,
+        "content": _content(x, y),
+        "classes": list(classes),
+        "counts": np.bincount(y, minlength=len(classes)).tolist(),
+    }
+
+
+def opened(folder: Path, meta: dict[str, Any]) -> Prepared:
+    """Return what `prepare` wrote."""
+    x = np.load(folder / "x.npy", mmap_mode="r")
+    y, digest = np.load(folder / "y.npy"), np.load(folder / "digest.npy")
+    return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"])
+
+
+def _content(x: NDArray[np.uint8], y: NDArray[np.int64]) -> str:
+    hasher = hashlib.sha256(repr((x.shape, y.shape)).encode())
+    hasher.update(np.ascontiguousarray(x).data)
+    hasher.update(np.ascontiguousarray(y).data)
+    return hasher.hexdigest()[:16]
+
+
+# ---- class protocols ------------------------------------------------------------------------------
+
+
+def select(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Return the positions, new labels and class names that are left by `keep`, `only`, `without` and `per_class`."""
+    kept = kept_classes(dataset, images.classes)
+    number = np.full(len(images.classes), -1, dtype=np.int64)
+    number[kept] = np.arange(len(kept))
+    y = number[np.asarray(images.y, dtype=np.int64)]
+    index = np.flatnonzero(y >= 0)
+    if dataset.per_class is not None:
+        index = _at_most(index, y[index], dataset.per_class)
+    return index, y[index], tuple(images.classes[k] for k in kept)
+
+
+def _at_most(index: NDArray[np.int64], y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    order = np.random.default_rng(SUBSET_SEED).permutation(len(index))
+    chosen = [order[y[order] == k][:count] for k in np.unique(y)]
+    return np.asarray(index[np.sort(np.concatenate(chosen))])
+
+
+# ---- format -----------------------------------------------------------------------------------------
+
+
+def _formatted(
+    x: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], rows: NDArray[np.int64], image: ImageFormat
+) -> NDArray[np.uint8]:
+    if isinstance(x, np.ndarray):
+        return to_format(x[rows], image)
+    return np.concatenate([to_format(np.asarray(x[int(i)])[None], image) for i in rows])
+
+
+def to_format(images: NDArray[np.uint8], image: ImageFormat) -> NDArray[np.uint8]:
+    """Return images (B, H, W) or (B, H, W, C), uint8, as (B, size, size, channels) of a study's format."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(f"images are uint8 of shape (B, H, W) or (B, H, W, C), not {images.dtype} {images.shape}")
+    x = torch.from_numpy(np.ascontiguousarray(images if images.ndim == 4 else images[..., None]))
+    x = x.permute(0, 3, 1, 2).float()  # (B, C, H, W) in 0 ... 255
+    x = _to_channels(x, image.channels)
+    x = _resized(x, image)
+    if image.levels < 256:
+        top = image.levels - 1
+        x = (x * top / 255).round() * 255 / top
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _to_channels(x: Tensor, channels: int) -> Tensor:
+    have = x.shape[1]
+    if have == channels:
+        return x
+    if have == 1:
+        return x.expand(-1, channels, -1, -1)
+    if have in (3, 4) and channels == 1:
+        return grayscale(x[:, :3])[:, :1]
+    if have == 4 and channels == 3:
+        return x[:, :3]
+    raise UserError(f"images of {have} channels cannot be turned into {channels}; set image.channels to {have}")
+
+
+def _resized(x: Tensor, image: ImageFormat) -> Tensor:
+    height, width = x.shape[2:]
+    if (height, width) == (image.size, image.size):
+        return x
+    if image.fit == "crop":
+        short = min(height, width)  # the longer side is rounded down, as torchvision does
+        height, width = image.size * height // short, image.size * width // short
+    else:
+        height = width = image.size
+    if image.resize == "nearest":
+        x = F.interpolate(x, (height, width), mode="nearest-exact")
+    else:
+        x = F.interpolate(x, (height, width), mode=image.resize, antialias=image.antialias, align_corners=False)
+    top, left = round((height - image.size) / 2), round((width - image.size) / 2)
+    return x[:, :, top : top + image.size, left : left + image.size]
+
+
+# ---- overlap ----------------------------------------------------------------------------------------
+
+
+def digests(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return a 128-bit hash (N, 2) of each image; equal images have equal hashes."""
+    found = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in x)
+    return np.frombuffer(found, dtype=np.uint64).reshape(len(x), 2).copy()
+
+
+def overlap(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the positions in b of images that are also in a, from their digests."""
+    pairs = [np.ascontiguousarray(each).view([("high", np.uint64), ("low", np.uint64)])[:, 0] for each in (a, b)]
+    return np.flatnonzero(np.isin(pairs[1], pairs[0]))
+
+
+def held_out_split(y: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return positions (fit, val): a share of each class, at least one item, is held out for thresholds."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    val = [order[y[order] == k][: max(1, round(share * int((y == k).sum())))] for k in np.unique(y)]
+    held = np.zeros(len(y), dtype=bool)
+    held[np.concatenate(val)] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,77 @@
+"""YAML 1.2 files as plain values, with the line of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from oodbench.errors import UserError
+
+Trail = tuple[str | int, ...]  # keys and positions from the top of a file down to a value
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML file: its value, and where in the file each part of it stands."""
+
+    file: Path
+    value: dict[str, Any]
+    lines: dict[Trail, int] = field(default_factory=dict)
+
+    def where(self, trail: Trail) -> str:
+        """Return `file:line` of the value at a trail, or of the nearest value above it."""
+        while trail and trail not in self.lines:
+            trail = trail[:-1]
+        return f"{self.file}:{self.lines.get(trail, 1)}"
+
+    def fail(self, trail: Trail, message: str) -> NoReturn:
+        """Raise an error about the value at a trail."""
+        dotted = ".".join(part for part in trail if isinstance(part, str))
+        raise UserError(f"{self.where(trail)}: {dotted}{': ' if dotted else ''}{message}")
+
+
+def read(file: Path) -> Document:
+    """Return a YAML file whose top is a mapping."""
+    if not file.is_file():
+        raise UserError(f"there is no study file {file}")
+    try:
+        tree = YAML(typ="rt", pure=True).load(file.read_text(encoding="utf-8"))
+    except DuplicateKeyError as error:
+        raise UserError(f"{_place(file, error)}: a key stands twice: {_first_line(error)}") from error
+    except MarkedYAMLError as error:
+        raise UserError(f"{_place(file, error)}: is not YAML: {_first_line(error)}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: is not YAML: {error}") from error
+    if not isinstance(tree, CommentedMap):
+        raise UserError(f"{file}: a study is a mapping with keys such as id, ood, training, distance")
+    lines: dict[Trail, int] = {}
+    return Document(file, _plain(tree, (), lines), lines)
+
+
+def _place(file: Path, error: MarkedYAMLError) -> str:
+    return f"{file}:{error.problem_mark.line + 1}" if error.problem_mark else str(file)
+
+
+def _first_line(error: MarkedYAMLError) -> str:
+    return str(error.problem or error.context).partition("\n")[0]
+
+
+def _plain(node: Any, trail: Trail, lines: dict[Trail, int]) -> Any:
+    if isinstance(node, CommentedMap):
+        for key in node:
+            lines[(*trail, str(key))] = node.lc.key(key)[0] + 1
+        return {str(key): _plain(value, (*trail, str(key)), lines) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        for i in range(len(node)):
+            lines[(*trail, i)] = node.lc.item(i)[0] + 1
+        return [_plain(value, (*trail, i), lines) for i, value in enumerate(node)]
+    for kind in (bool, int, float, str):  # the round-trip types are subclasses of these
+        if isinstance(node, kind):
+            return kind(node)
+    return node

@@ -1,0 +1,285 @@
+"""From a study to its cells: which combinations there are, and which make no sense and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Threshold, Training
+from oodbench.protocol import class_count, family, protocol
+from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Reference, Space
+from oodbench.study import Skip, Study
+
+LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penultimate is no head's output
+NONE = "–"  # what a row shows where an axis has no part in a cell
+P = TypeVar("P", bound=Plugin)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: everything that decides an encoder's weights."""
+
+    id: Dataset
+    ood: dict[str, dict[str, Dataset]]  # group -> name -> set that the trained encoder is tested on
+    training: Training
+    outliers: Dataset | None
+    encoder: Encoder
+    recipe: Recipe
+    recipe_label: str
+    seed: int
+    image: ImageFormat
+    reference: Reference
+    precision: Precision
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        """The parameters that decide the weights, as plain values."""
+        return {
+            "id": canonical(self.id),
+            "training": canonical(self.training),
+            "outliers": canonical(self.outliers),
+            "encoder": dataclasses.asdict(self.encoder),
+            "recipe": dataclasses.asdict(self.recipe),
+            "seed": self.seed,
+            "image": dataclasses.asdict(self.image),
+            "reference": dataclasses.asdict(self.reference),
+            "precision": self.precision,
+        }
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        """What a row shows of this training, by column."""
+        return {
+            "id": self.id.label,
+            "family": family(self.id),
+            "protocol": protocol(self.id),
+            "training": self.training.label,
+            "outliers": self.outliers.label if self.outliers else NONE,
+            "encoder": self.encoder.label,
+            "recipe": self.recipe.label,
+            "seed": self.seed,
+            "reference": self.reference.label,
+            "precision": self.precision,
+        }
+
+    @property
+    def sets(self) -> dict[str, Dataset]:
+        """All OOD test sets by name."""
+        return {name: each for members in self.ood.values() for name, each in members.items()}
+
+    @property
+    def title(self) -> str:
+        parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
+        return " · ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What scores features and decides: space x clustering x distance x threshold."""
+
+    space: Space
+    clustering: Clustering | None
+    distance: Distance
+    threshold: Threshold
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        return {
+            "space": dataclasses.asdict(self.space),
+            "clustering": canonical(self.clustering),
+            "distance": canonical(self.distance),
+            "threshold": canonical(self.threshold),
+        }
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        return {
+            "space": self.space.label,
+            "clustering": self.clustering.label if self.clustering else NONE,
+            "distance": self.distance.label,
+            "threshold": dataclasses.replace(self.threshold, level=type(self.threshold).level).label,
+            "level": self.threshold.level,
+        }
+
+    @property
+    def title(self) -> str:
+        return " · ".join(str(value) for value in self.labels.values() if value != NONE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one ID set with one seed. It becomes a row for each OOD set."""
+
+    run: Run
+    detector: Detector
+
+    @cached_property
+    def id(self) -> str:
+        """The cell's identity: its parameters, whatever code and data they met."""
+        return digest({"run": self.run.canonical, "detector": self.detector.canonical})
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.title} · {self.detector.title}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training and the cells that need it."""
+
+    run: Run
+    cells: list[Cell]
+
+    @property
+    def views(self) -> list[int]:
+        """The numbers of views that its cells ask for."""
+        return sorted({cell.detector.space.views for cell in self.cells})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a study, by training, and how many were left out for which reason."""
+
+    work: list[Work]
+    left_out: Counter[str]
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for work in self.work for cell in work.cells]
+
+
+def canonical(plugin: Plugin | None) -> dict[str, Any] | None:
+    """Return a plugin's name and all its parameters, defaults filled in."""
+    return None if plugin is None else {"name": plugin.name, **plugin.params}
+
+
+def digest(value: Any) -> str:
+    """Return a hash of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def resolved(plugin: P, classes: int) -> P:
+    """Return a plugin whose counts said in classes (`classes`, `2*classes`) are numbers."""
+    counts = {
+        name: int(match[1] or 1) * classes
+        for name, value in plugin.params.items()
+        if isinstance(value, str) and (match := re.fullmatch(r"(?:(\d+)\*)?classes", value))
+    }
+    return dataclasses.replace(plugin, **counts)  # type: ignore[type-var]
+
+
+# ---- expansion ----------------------------------------------------------------------------------
+
+
+def plan(study: Study) -> Plan:
+    """Return the cells of a study, in the order of its file."""
+    left_out: Counter[str] = Counter()
+    unfit: Counter[str] = Counter()
+    detectors = list(_detectors(study, unfit))
+    work: list[Work] = []
+    for run in _runs(study, left_out):
+        left_out.update(unfit)
+        cells: list[Cell] = []
+        for detector in detectors:
+            reason = _senseless(run, detector) or _skipped(study.skips, run, detector)
+            if reason:
+                left_out[reason] += 1
+            else:
+                cells.append(Cell(run, detector))
+        if cells:
+            work.append(Work(run, cells))
+    return Plan(work, +left_out)  # without zeros
+
+
+def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
+    for id_, training, encoder, seed in itertools.product(study.ids, study.trainings, study.encoders, study.seeds):
+        if training.labels and class_count(id_) == 1:
+            left_out[f"{training.label} needs labels, {id_.label} has one class"] += 1
+            continue
+        for outliers in study.outliers if training.outliers else [None]:
+            for label, recipe in study.recipes[training.name].items():
+                yield Run(
+                    id=id_,
+                    ood=study.ood[id_.label],
+                    training=training,
+                    outliers=outliers,
+                    encoder=encoder,
+                    recipe=recipe,
+                    recipe_label=label,
+                    seed=seed,
+                    image=study.settings.image,
+                    reference=study.reference,
+                    precision=study.settings.precision,
+                )
+
+
+def _detectors(study: Study, left_out: Counter[str]) -> Iterator[Detector]:
+    for space, distance in itertools.product(study.spaces, study.distances):
+        reason = _unfit(space, distance, study.reference)
+        clusterings = list(study.clusterings) if distance.clusters else [None]
+        if not distance.clusters:
+            left_out[f"{distance.label} ignores clusters"] += (len(study.clusterings) - 1) * len(study.thresholds)
+        for clustering, threshold in itertools.product(clusterings, study.thresholds):
+            if why := reason or _unfit_threshold(distance, clustering, threshold):
+                left_out[why] += 1
+            else:
+                yield Detector(space, clustering, distance, threshold)
+
+
+def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
+    if space.layer not in distance.layers:
+        return f"{distance.label} is not for the layer {space.layer}"
+    if distance.raw and not space.raw:
+        return f"{distance.label} needs raw features, not {space.label}"
+    if distance.views and space.views == 1:
+        return f"{distance.label} needs several views"
+    if reference.kind == "train" and space.views > 1:
+        return f"`reference: train` has plain training features only, not {space.label}"
+    if reference.kind == "train" and type(distance).leave_one_out is Distance.leave_one_out:
+        return f"{distance.label} does not leave an item out of its own score, as `reference: train` needs"
+    return ""
+
+
+def _unfit_threshold(distance: Distance, clustering: Clustering | None, threshold: Threshold) -> str:
+    if threshold.clusters and clustering is None:
+        return f"{threshold.label} needs clusters, {distance.label} has none"
+    return ""
+
+
+def _senseless(run: Run, detector: Detector) -> str:
+    head = LAYER_HEAD.get(detector.space.layer)
+    if head and head not in run.training.heads:
+        return f"{run.training.label} has no {detector.space.layer} layer"
+    clustering, classes = detector.clustering, class_count(run.id)
+    if clustering and clustering.labels and classes == 1:
+        return f"{clustering.label} needs labels, {run.id.label} has one class"
+    if clustering and classes and detector.threshold.clusters and resolved(clustering, classes).single:
+        return f"{detector.threshold.label} needs several clusters, {clustering.label} makes one"
+    return ""
+
+
+def _skipped(skips: list[Skip], run: Run, detector: Detector) -> str:
+    for skip in skips:
+        if all(_matches(axis, name, params, run, detector) for axis, (name, params) in skip.entries.items()):
+            return "skipped: " + ", ".join(f"{axis} {name or params}" for axis, (name, params) in skip.entries.items())
+    return ""
+
+
+def _matches(axis: str, name: str, params: dict[str, Any], run: Run, detector: Detector) -> bool:
+    part = getattr(detector if axis in ("space", "clustering", "distance", "threshold") else run, axis)
+    if axis == "seed":
+        return str(part) == name
+    if axis == "space":
+        return all(getattr(part, key) == value for key, value in params.items())
+    if part is None or part.name != name:
+        return False
+    given = part.params
+    return all(given.get(key) == (tuple(value) if isinstance(value, list) else value) for key, value in params.items())

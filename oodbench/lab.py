@@ -1,0 +1,381 @@
+"""The pull chain over the stages: each step asks the one before and remembers the answer under a key.
+
+A key is a hash of the fields that a stage and its ancestors read: parameters with defaults filled in, data
+hashes, the code of the plugin and of our modules that it imports, and a number below, to be raised by
+hand when the rest of a stage's arithmetic changes. The cache is the dependency graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from oodbench import data, probe, stages
+from oodbench.api import Dataset, Training
+from oodbench.checkpoint import Checkpoints
+from oodbench.environment import commit, libraries, now, version
+from oodbench.errors import UserError, suggestion
+from oodbench.grid import Run, canonical, digest, resolved
+from oodbench.registry import fingerprint_module
+from oodbench.spec import Precision
+from oodbench.store import Artifact, Store
+from oodbench.study import Study
+
+# Raise a number when the arithmetic of its stage changes; everything after it is then made again.
+NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 1, "score": 1}
+REDO = ("train", "bank", "score", "failed")
+AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
+Split = Literal["train", "test"]
+Indices = NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """A part of a set, embedded with a number of views: what a bank is made of."""
+
+    dataset: Dataset
+    split: Split
+    part: Literal["fit", "val", "all"]  # of ID train: what trains and fits, or what is held out
+    views: int
+
+
+class Watch(Protocol):
+    """Hears what a lab does."""
+
+    def planned(self, runs: int, cells: int, done: int) -> None: ...
+    def stage(self, what: str, title: str) -> None: ...
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None: ...
+    def scored(self, cells: int, failed: int) -> None: ...
+    def failed(self, title: str, message: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a study; nothing here changes a number but the device."""
+
+    device: str = "auto"
+    redo: str = ""  # train | bank | score: make it and what follows again; failed: try error rows again
+    cached_only: bool = False  # train nothing, score what is trained
+    checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
+
+    def __post_init__(self) -> None:
+        if self.redo and self.redo not in REDO:
+            raise UserError(f"redo {self.redo}: there is no such stage{suggestion(self.redo, REDO)}")
+        if self.cached_only and self.redo in AFTER:
+            raise UserError(f"redo {self.redo} makes encoders or features again, which cached only forbids; drop one")
+
+
+class Silent:
+    """A watch that says nothing."""
+
+    def planned(self, runs: int, cells: int, done: int) -> None:
+        return None
+
+    def stage(self, what: str, title: str) -> None:
+        return None
+
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
+        return None
+
+    def scored(self, cells: int, failed: int) -> None:
+        return None
+
+    def failed(self, title: str, message: str) -> None:
+        return None
+
+    def warn(self, message: str) -> None:
+        return None
+
+
+class _Ready(NamedTuple):
+    training: Training
+    model: stages.Trained
+    data: stages.TrainingData
+
+
+class Lab:
+    """The artifacts of a study on a device."""
+
+    def __init__(self, study: Study, options: Options, watch: Watch) -> None:
+        self.study = study
+        self.options = options
+        self.watch = watch
+        self.store = Store(study.store, watch.warn)
+        self.device = pick_device(options.device)
+        self.trainings = 0  # encoders that this lab has trained
+        self._prepared: dict[tuple[str, Split], data.Prepared] = {}
+        self._train_keys: dict[str, str] = {}
+        self._made: set[str] = set()  # keys made or found by this lab: not to be made again under `redo`
+        self._model: tuple[str, stages.Trained] | None = None  # the last one used, by its key
+
+    # ---- data
+
+    def data_fields(self, dataset: Dataset, split: Split) -> dict[str, Any]:
+        files = [Path(file).stat() for file in dataset.files(split, self.study.data)]
+        return {
+            "number": NUMBER["data"],
+            "dataset": canonical(dataset),
+            "source": self.study.registry.fingerprint("dataset", dataset.name),
+            "split": split,
+            "image": asdict(self.study.settings.image),
+            "files": [[file.st_size, file.st_mtime_ns] for file in files],
+        }
+
+    def prepared(self, dataset: Dataset, split: Split) -> data.Prepared:
+        """Return a split of a set in the study's format. Raises UserError where its files are missing or damaged."""
+        known = (str(canonical(dataset)), split)
+        if known not in self._prepared:
+            try:
+                with self.store.lock("fetch", dataset.name):
+                    dataset.fetch(self.study.data)
+                self._prepared[known] = self._prepare(dataset, split)
+            except UserError:
+                raise
+            except (OSError, ValueError) as error:
+                raise UserError(f"data set {dataset.label}: {error}") from error
+            except Exception as error:  # a reader's own bug, or what its library raises on a damaged file
+                raise UserError(f"data set {dataset.label}: {type(error).__name__}: {error}") from error
+        return self._prepared[known]
+
+    def _prepare(self, dataset: Dataset, split: Split) -> data.Prepared:
+        image, root = self.study.settings.image, self.study.data
+        artifact = self._remembered(
+            "data",
+            self.data_fields(dataset, split),
+            lambda folder: data.prepare(dataset, split, image, root, folder),
+            f"{dataset.label}, {split}",
+        )
+        return data.opened(artifact.path, artifact.meta)
+
+    # ---- train
+
+    def train_fields(self, run: Run) -> dict[str, Any]:
+        id_ = self.prepared(run.id, "train")
+        module = run.encoder.name.partition(":")[0] if ":" in run.encoder.name else ""
+        return {
+            "number": NUMBER["train"],
+            "id": id_.content,
+            "outliers": self.prepared(run.outliers, "train").content if run.outliers else None,
+            "training": canonical(resolved(run.training, len(id_.classes))),
+            "source": self.study.registry.fingerprint("training", run.training.name),
+            "encoder": asdict(run.encoder),
+            "encoder_source": fingerprint_module(module) if module else None,
+            "recipe": asdict(run.recipe),
+            "image": asdict(run.image),
+            "reference": asdict(run.reference),
+            "precision": self.precision(run),
+            "seed": run.seed,
+        }
+
+    def train_key(self, run: Run) -> str:
+        known = digest(run.canonical)
+        if known not in self._train_keys:
+            self._train_keys[known] = digest(self.train_fields(run))
+        return self._train_keys[known]
+
+    def precision(self, run: Run) -> Precision:
+        """Return the precision of a run with `auto` resolved: bf16 on a CUDA device that has it, else float32."""
+        if run.precision != "auto":
+            return run.precision
+        return "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+    def has_weights(self, run: Run) -> bool:
+        """Return whether a training seems to be in the store."""
+        return self.store.has("train", self.train_key(run))
+
+    def trained(self, run: Run) -> Artifact:
+        """Return the weights of a training."""
+        checkpoints, before = self._checkpoints(run), self.trainings
+        artifact = self._remembered("train", self.train_fields(run), lambda folder: self._train(run, folder), run.title)
+        if self.trainings > before:
+            checkpoints.clear()
+        return artifact
+
+    def _checkpoints(self, run: Run) -> Checkpoints:
+        return Checkpoints(self.store, self.train_key(run), self.options.checkpoint_minutes)
+
+    def _train(self, run: Run, folder: Path) -> dict[str, Any]:
+        checkpoints = self._checkpoints(run)
+        if self.options.redo == "train":
+            checkpoints.clear()
+        done = checkpoints.latest()
+        ready = self._ready(run)
+
+        def watch(epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:
+            self.watch.epoch(epoch, run.recipe.epochs, loss)
+            checkpoints.offer(progress)
+
+        training, model, seen = ready
+        losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
+        weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
+        self.trainings += 1
+        return {
+            "title": run.title,
+            "losses": losses,
+            "seconds": round(checkpoints.seconds, 3),
+            "images": len(seen.x),
+            "resumed_at_epoch": done.epochs if done else 0,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "version": version(),
+            "commit": commit(),
+            "libraries": libraries(),
+            "trained_at": now(),
+        }
+
+    def _ready(self, run: Run) -> _Ready:
+        """Return a run's training, its data and its network before the first step."""
+        id_ = self.prepared(run.id, "train")
+        fit, _ = self.split(run)
+        seen = stages.TrainingData(
+            x=self._on_device(id_.x[fit]),
+            y=torch.from_numpy(id_.y[fit]).to(self.device),
+            classes=len(id_.classes),
+            outliers=self._on_device(self.prepared(run.outliers, "train").x) if run.outliers else None,
+        )
+        training = resolved(run.training, seen.classes)
+        return _Ready(training, stages.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
+
+    def split(self, run: Run) -> tuple[Indices, Indices]:
+        """Return the positions in ID train that train and fit, and those held out as the reference of thresholds."""
+        y = self.prepared(run.id, "train").y
+        if run.reference.kind == "train":
+            return np.arange(len(y)), np.arange(0)
+        return data.held_out_split(y, run.reference.share, stages.seed_of(run.seed, "reference"))
+
+    def _on_device(self, x: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.array(x)).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
+
+    def model(self, run: Run) -> stages.Trained:
+        """Return the trained network of a run."""
+        key = self.train_key(run)
+        if self._model is None or self._model[0] != key:
+            classes = len(self.prepared(run.id, "train").classes)
+            model = stages.blank(resolved(run.training, classes), run.encoder, run.image, classes)
+            model.load_state_dict(load_file(self.trained(run).file("weights.safetensors")))
+            self._model = (key, model.to(self.device).eval())
+        return self._model[1]
+
+    # ---- bank
+
+    def pieces(self, run: Run, views: Iterable[int]) -> list[Piece]:
+        """Return what a bank of a run is made of, for each number of views."""
+        found = [Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", 1)]
+        for v in views:
+            found.append(Piece(run.id, "test", "all", v))
+            if run.reference.kind == "val":
+                found.append(Piece(run.id, "train", "val", v))
+            found += [Piece(each, "test", "all", v) for each in run.sets.values()]
+        return list(dict.fromkeys(found))
+
+    def images(self, run: Run, piece: Piece) -> Indices:
+        """Return the positions of a piece's images in its set."""
+        if piece.part == "all":
+            return np.arange(len(self.prepared(piece.dataset, piece.split).x))
+        return self.split(run)[piece.part == "val"]
+
+    def bank_fields(self, run: Run, piece: Piece) -> dict[str, Any]:
+        return {
+            "number": NUMBER["bank"],
+            "train": self.train_key(run),
+            "set": self.prepared(piece.dataset, piece.split).content,
+            "part": piece.part,
+            "views": piece.views,
+        }
+
+    def layers(self, run: Run, piece: Piece) -> stages.Layers:
+        """Return the features of a piece under a trained network."""
+        title = f"{piece.dataset.label}, {piece.split} · {run.title}"
+        fields = self.bank_fields(run, piece)
+        artifact = self._remembered("bank", fields, lambda folder: self._embed(run, piece, folder), title)
+        return load_file(artifact.file("features.safetensors"))
+
+    def _embed(self, run: Run, piece: Piece, folder: Path) -> dict[str, Any]:
+        prepared = self.prepared(piece.dataset, piece.split)
+        x = self._on_device(prepared.x[self.images(run, piece)])
+        seed = stages.seed_of(run.seed, "views", prepared.content, piece.part)
+        found = stages.embed(self.model(run), x, piece.views, run.recipe, seed)
+        save_file({name: value.contiguous() for name, value in found.items()}, folder / "features.safetensors")
+        return {"set": piece.dataset.label, "split": piece.split, "part": piece.part, "images": len(x)}
+
+    def bank(self, run: Run, views: Iterable[int]) -> stages.Bank:
+        """Return the features of a run on every set of its study, for each number of views."""
+        train = self.prepared(run.id, "train")
+        found = {piece: self.layers(run, piece) for piece in self.pieces(run, views)}
+        held_out = run.reference.kind == "val"
+        return stages.Bank(
+            fit=found[Piece(run.id, "train", "fit", 1)],
+            y=torch.from_numpy(train.y[self.split(run)[0]]),
+            classes=len(train.classes),
+            test={v: found[Piece(run.id, "test", "all", v)] for v in views},
+            val={v: found[Piece(run.id, "train", "val", v)] for v in views} if held_out else None,
+            ood={v: {name: found[Piece(each, "test", "all", v)] for name, each in run.sets.items()} for v in views},
+        )
+
+    # ---- probe
+
+    def probe_fields(self, run: Run) -> dict[str, Any]:
+        return {
+            "number": NUMBER["probe"],
+            "train": self.train_key(run),
+            "test": self.prepared(run.id, "test").content,
+        }
+
+    def accuracies(self, run: Run) -> dict[str, float | None]:
+        """Return the ID accuracies of a trained encoder."""
+
+        def fill(folder: Path) -> dict[str, float | None]:
+            y = torch.from_numpy(self.prepared(run.id, "train").y[self.split(run)[0]])
+            y_test = torch.from_numpy(self.prepared(run.id, "test").y)
+            fit = {name: f[0] for name, f in self.layers(run, Piece(run.id, "train", "fit", 1)).items()}
+            test = {name: f[0] for name, f in self.layers(run, Piece(run.id, "test", "all", 1)).items()}
+            return probe.accuracies(fit, y, test, y_test)
+
+        return self._remembered("probe", self.probe_fields(run), fill, run.title).meta
+
+    # ---- remembering
+
+    def _remembered(
+        self, kind: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]], title: str
+    ) -> Artifact:
+        """Return an artifact from the store, or make it, once, whoever else wants it."""
+        key = digest(fields)
+        if kind in AFTER.get(self.options.redo, ()) and key not in self._made:
+            self.store.remove(kind, key)
+        self._made.add(key)
+        artifact = self.store.read(kind, key)
+        if artifact is not None:
+            return artifact
+        with self.store.lock(kind, key):
+            artifact = self.store.read(kind, key)  # another process may have made it meanwhile
+            if artifact is None:
+                self.watch.stage(kind, title)
+                artifact = self.store.write(kind, key, fields, fill)
+            return artifact
+
+
+def pick_device(name: str) -> torch.device:
+    """Return a device by name; `auto` is the first CUDA device, else the CPU.
+
+    float32 then means float32 (no TF32), and convolutions give the same numbers twice.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{name}' cannot be used: {str(error).partition(chr(10))[0]}") from error
+    return device

@@ -1,0 +1,67 @@
+"""Class protocols: which classes of a data set are left by `keep`, `only` and `without`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from oodbench.api import Dataset
+from oodbench.errors import UserError, suggestion
+
+PROTOCOLS = ("keep", "only", "without")
+
+
+def kept_classes(dataset: Dataset, classes: tuple[str, ...]) -> list[int]:
+    """Return the numbers of the classes that are left, in the order of the set.
+
+    Raises UserError where two protocols are given or a class does not exist.
+    """
+    given = _given(dataset)
+    if not given:
+        return list(range(len(classes)))
+    value = getattr(dataset, given)
+    named = {_number(dataset, each, classes) for each in (value if isinstance(value, tuple) else (value,))}
+    kept = [k for k in range(len(classes)) if (k in named) != (given == "without")]
+    if not kept:
+        raise UserError(f"{dataset.label}: no class is left")
+    return kept
+
+
+def family(dataset: Dataset) -> str:
+    """Return the label of a set without its class protocol: splits of one family may share a table."""
+    return dataclasses.replace(dataset, keep=None, only=None, without=None).label
+
+
+def protocol(dataset: Dataset) -> str:
+    """Return how many classes are in: `all classes`, `one class`, `8 classes`."""
+    if not _given(dataset):
+        return "all classes"
+    count = class_count(dataset)
+    if count is None:
+        left_out = dataset.without if isinstance(dataset.without, tuple) else (dataset.without,)
+        return f"all but {len(left_out)} classes"
+    return "one class" if count == 1 else f"{count} classes"
+
+
+def _given(dataset: Dataset) -> str:
+    given = [name for name in PROTOCOLS if getattr(dataset, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{dataset.label}: takes one of keep, only and without, not {' and '.join(given)}")
+    return given[0] if given else ""
+
+
+def _number(dataset: Dataset, given: int | str, classes: tuple[str, ...]) -> int:
+    if isinstance(given, str) and given in classes:
+        return classes.index(given)
+    if isinstance(given, int) and 0 <= given < len(classes):
+        return given
+    raise UserError(
+        f"{dataset.label}: there is no class {given!r}{suggestion(given, classes)}, or 0 to {len(classes) - 1}"
+    )
+
+
+def class_count(dataset: Dataset) -> int | None:
+    """Return how many classes are left; None where only the set's files tell."""
+    if dataset.class_names is not None:
+        return len(kept_classes(dataset, dataset.class_names))
+    counts = {"only": 1, "keep": len(set(dataset.keep or ()))}
+    return counts.get(_given(dataset))

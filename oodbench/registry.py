@@ -1,0 +1,255 @@
+"""Names to plugin classes, by listing rooms, entry points and the folders that a study names.
+
+Listing reads file names and syntax trees only; a plugin is imported when a grid names it, so a broken
+or heavy plugin hurts nobody but its user.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from oodbench.api import CONTRACTS, Plugin
+from oodbench.errors import PluginError, UserError, suggestion
+
+ROOMS = {room: f"oodbench.methods.{room}" for room in CONTRACTS} | {"dataset": "oodbench.datasets"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a plugin is, known without importing it."""
+
+    room: str
+    name: str
+    module: str
+    path: Path
+
+
+class Registry:
+    """The plugins of the package, of installed packages, and of `folders` (files or folders of a study)."""
+
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
+        self._sources: dict[str, dict[str, Source]] = {room: {} for room in ROOMS}
+        for source in [*_built_in(), *_installed(), *_from_folders(folders)]:
+            self._add(source)
+
+    def _add(self, source: Source) -> None:
+        known = self._sources[source.room]
+        other = known.setdefault(source.name, source)
+        if other.path.resolve() != source.path.resolve():
+            raise UserError(f"two plugins are named '{source.name}' in {source.room}: {other.path} and {source.path}")
+
+    def sources(self, room: str) -> dict[str, Source]:
+        """Return the plugins of a room by name, sorted."""
+        return dict(sorted(self._sources[room].items()))
+
+    def source(self, room: str, name: str) -> Source:
+        if name not in self._sources[room]:
+            raise UserError(f"there is no {room} '{name}'{suggestion(name, self._sources[room])}")
+        return self._sources[room][name]
+
+    def load(self, room: str, name: str) -> type[Plugin]:
+        """Import a plugin and return its class."""
+        return load(self.source(room, name))
+
+    def fingerprint(self, room: str, name: str) -> str:
+        """Return a hash of a plugin's code and of the code of ours that it imports."""
+        source = self.source(room, name)
+        return fingerprint(source.module, source.path)
+
+
+def load(source: Source) -> type[Plugin]:
+    """Import the file of a plugin and return the one class it defines."""
+    module = _import(source)
+    contract = CONTRACTS[source.room]
+    found = plugin_classes(module, contract)
+    if len(found) != 1:
+        names = ", ".join(cls.__name__ for cls in found) or "none"
+        raise PluginError(
+            f"{source.path}: a plugin file defines exactly one {contract.__name__} class, this one has {names}"
+        )
+    found[0].name = source.name
+    return found[0]
+
+
+def plugin_classes(module: ModuleType, contract: type[Plugin]) -> list[type[Plugin]]:
+    """Return the classes that a module defines itself under a contract."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, contract) and value.__module__ == module.__name__
+    ]
+
+
+def _import(source: Source) -> ModuleType:
+    if source.module in sys.modules:
+        return sys.modules[source.module]
+    try:
+        if not source.module.startswith(_LOOSE):
+            return importlib.import_module(source.module)
+        return _import_file(source.module, source.path)
+    except Exception as error:  # whatever the plugin's own code raises is the author's to read
+        raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+_LOOSE = "oodbench_plugins."  # modules of files that belong to no package
+
+
+def _import_file(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+# ---- listing ------------------------------------------------------------------------------------
+
+
+def _built_in() -> Iterator[Source]:
+    for room, package in ROOMS.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for path in _plugin_files(Path(folder)):
+                yield Source(room, path.stem, f"{package}.{path.stem}", path)
+
+
+def _installed() -> Iterator[Source]:
+    for room in ROOMS:
+        for entry in entry_points(group=f"oodbench.{room}"):
+            spec = importlib.util.find_spec(entry.module)
+            if spec is None or spec.origin is None:
+                raise PluginError(f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}")
+            yield Source(room, entry.name, entry.module, Path(spec.origin))
+
+
+def _from_folders(folders: Iterable[Path]) -> Iterator[Source]:
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"plugins: there is no file or folder {folder}")
+        files = [folder] if folder.is_file() else _plugin_files(folder)
+        nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
+        for path in [*files, *(path for room in nested for path in _plugin_files(room))]:
+            yield source_of(path)
+
+
+def _plugin_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def source_of(path: Path) -> Source:
+    """Return where a plugin's file belongs, told by the contract that its class names."""
+    bases = _base_names(syntax(path))
+    rooms = sorted({room for room, contract in CONTRACTS.items() if contract.__name__ in bases})
+    if len(rooms) != 1:
+        wanted = ", ".join(contract.__name__ for contract in CONTRACTS.values())
+        raise PluginError(f"{path}: a plugin file defines one class that derives from one of {wanted}")
+    digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
+    return Source(rooms[0], path.stem, f"{_LOOSE}{rooms[0]}_{digest}.{path.stem}", path)
+
+
+def _base_names(tree: ast.Module) -> list[str]:
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return [ast.unparse(base).rpartition(".")[2] for node in classes for base in node.bases]
+
+
+def syntax(path: Path) -> ast.Module:
+    """Return the syntax tree of a plugin's file."""
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise PluginError(f"{path}:{error.lineno}: cannot be parsed: {error.msg}") from error
+
+
+def summary(source: Source) -> str:
+    """Return the first line of a plugin's docstring, without importing it."""
+    return (ast.get_docstring(syntax(source.path)) or "").partition("\n")[0]
+
+
+# ---- fingerprints -------------------------------------------------------------------------------
+
+
+_NO_ARITHMETIC = {"oodbench", "oodbench.api"}
+
+
+@cache
+def fingerprint(module: str, path: Path) -> str:
+    """Return a hash of a module's code and of every module of the same package, or of ours, that it imports.
+
+    Comments, docstrings and layout do not count. `oodbench.api` holds contracts and no arithmetic and
+    is left out; so is every other package: library versions are recorded in the rows.
+    """
+    code: dict[str, str] = {}
+    _collect(module, path, code)
+    text = "\n".join(code[name] for name in sorted(code))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_module(module: str) -> str:
+    """Return the fingerprint of an importable module."""
+    path = _module_file(module)
+    if path is None:
+        raise UserError(f"there is no module {module}")
+    return fingerprint(module, path)
+
+
+def _collect(module: str, path: Path, code: dict[str, str]) -> None:
+    tree = syntax(path)
+    code[module] = ast.unparse(_without_docstrings(tree))
+    families = {"oodbench", module.partition(".")[0]}
+    for name in _imported(tree, module):
+        if name in code or name in _NO_ARITHMETIC or name.partition(".")[0] not in families:
+            continue
+        file = _module_file(name)
+        if file is not None:
+            _collect(name, file, code)
+
+
+def _imported(tree: ast.Module, module: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = ".".join(module.split(".")[: -node.level]) if node.level else ""
+            base = ".".join(part for part in (parent, node.module or "") if part)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _module_file(name: str) -> Path | None:
+    """Return the file of a module without importing it or its parents; None where there is none."""
+    locations: Sequence[str] | None = None
+    spec = None
+    parts = name.split(".")
+    for depth in range(len(parts)):
+        full = ".".join(parts[: depth + 1])
+        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+        spec = next((found for find in finders if find and (found := find(full, locations))), None)
+        if spec is None or (depth + 1 < len(parts) and spec.submodule_search_locations is None):
+            return None
+        locations = spec.submodule_search_locations
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

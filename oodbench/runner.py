@@ -1,0 +1,294 @@
+"""Runs a study: checks it, makes the rows that are missing, training by training."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import pandas as pd
+
+from oodbench import augment, data, encoder, stages
+from oodbench.api import Plugin
+from oodbench.environment import commit, libraries, now, version
+from oodbench.errors import UserError
+from oodbench.grid import LAYER_HEAD, NONE, Cell, Plan, Run, Work, digest, plan
+from oodbench.lab import NUMBER, Lab, Options, Silent, Watch
+from oodbench.results import Results
+from oodbench.study import Study
+
+Known = dict[tuple[str, str], tuple[str, str]]  # (cell, OOD set) -> (key of the cell, content of the set)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running a study came to."""
+
+    rows: pd.DataFrame  # of the study's cells
+    trained: int  # encoders
+    scored: int  # cells
+    failed: int  # error rows, old ones included
+    missing: int  # cells left undone because of `cached_only`
+
+
+class Runner:
+    """A study, its lab and its rows."""
+
+    def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
+        self.study = study
+        self.options = options or Options()
+        self.watch: Watch = watch or Silent()
+        self.lab = Lab(study, self.options, self.watch)
+        self.results = Results(study.results, self.watch.warn)
+        self._redone: set[tuple[str, str]] = set()  # rows that this runner has made
+        self._dims: dict[str, int] = {}  # encoder -> penultimate features
+
+    @cached_property
+    def plan(self) -> Plan:
+        return plan(self.study)
+
+    def run(self) -> Outcome:
+        """Make every row of the study that is not there, and return all of them."""
+        self.check()
+        self.results.write_plan(self.plan_facts())
+        known = self.known()
+        pending = [todo for work in self.plan.work if (todo := self.pending(work, known)).cells]
+        missing = scored = 0
+        if self.options.cached_only:
+            missing = sum(len(work.cells) for work in pending if not self.lab.has_weights(work.run))
+            pending = [work for work in pending if self.lab.has_weights(work.run)]
+        total = len(self.plan.cells)
+        self.watch.planned(len(pending), total, total - sum(len(work.cells) for work in pending))
+        for wait in (False, True):  # first what no other process works on, then what is left
+            left = []
+            for work in pending:
+                with self.lab.store.lock("run", self.lab.train_key(work.run), wait=wait) as mine:
+                    if mine:
+                        scored += self._score(self.pending(work, self.known()))
+                    else:
+                        left.append(work)
+            pending = left
+            if pending:
+                self.watch.stage("wait", f"{len(pending)} trainings that another process works on")
+        rows = self.results.current()
+        return Outcome(rows, self.lab.trainings, scored, int((rows["status"] == "error").sum()), missing)
+
+    def plan_facts(self) -> dict[str, Any]:
+        """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
+        sets: dict[str, dict[str, tuple[str, str]]] = {}
+        for work in self.plan.work:
+            contents = self._contents(work.run)
+            groups = {name: group for group, members in work.run.ood.items() for name in members}
+            sets[work.run.id.label] = {name: (groups[name], contents[name]) for name in groups}
+        return {
+            "study": self.study.name,
+            "cells": {cell.id: key for work in self.plan.work for cell, key in self._keys(work)},
+            "sets": sets,
+            "left_out": dict(self.plan.left_out),
+        }
+
+    # ---- what is there
+
+    def known(self) -> Known:
+        """Return the rows that count as done."""
+        rows = self.results.read()
+        found: Known = dict(
+            zip(
+                zip(rows["cell"], rows["ood"], strict=True),
+                zip(rows["key"], rows["ood_data"], strict=True),
+                strict=True,
+            )
+        )
+        if not self.options.redo:
+            return found
+        failed = {each for each, status in zip(found, rows["status"], strict=True) if status != "ok"}
+        again = failed if self.options.redo == "failed" else set(found)
+        return {each: key for each, key in found.items() if each not in again or each in self._redone}
+
+    def pending(self, work: Work, known: Known) -> Work:
+        """Return the cells that miss a row, or have one made by other code or from other data."""
+        contents = self._contents(work.run)
+
+        def missing(cell: Cell, key: str) -> bool:
+            return any(known.get((cell.id, name)) != (key, content) for name, content in contents.items())
+
+        return replace(work, cells=[cell for cell, key in self._keys(work) if missing(cell, key)])
+
+    def _contents(self, run: Run) -> dict[str, str]:
+        return {name: self.lab.prepared(each, "test").content for name, each in run.sets.items()}
+
+    def _keys(self, work: Work) -> list[tuple[Cell, str]]:
+        """Return each cell with the hash of everything that its numbers depend on, but for the OOD sets."""
+        base = {
+            "number": NUMBER["score"],
+            "train": self.lab.train_key(work.run),
+            "test": self.lab.prepared(work.run.id, "test").content,
+        }
+        return [
+            (cell, digest({**base, "detector": cell.detector.canonical, "sources": self._sources(cell)}))
+            for cell in work.cells
+        ]
+
+    def _sources(self, cell: Cell) -> dict[str, str]:
+        plugins = {
+            "clustering": cell.detector.clustering,
+            "distance": cell.detector.distance,
+            "threshold": cell.detector.threshold,
+        }
+        return {room: self.study.registry.fingerprint(room, each.name) for room, each in plugins.items() if each}
+
+    # ---- rows
+
+    def _score(self, work: Work) -> int:
+        """Make the rows of cells and return the number of cells."""
+        if work.cells:
+            rows = list(self._rows(work))
+            self.results.write(rows)
+            self._redone.update((row["cell"], row["ood"]) for row in rows)
+            self.watch.scored(len(work.cells), len({row["cell"] for row in rows if row["status"] == "error"}))
+        return len(work.cells)
+
+    def _rows(self, work: Work) -> Iterator[dict[str, Any]]:
+        run = work.run
+        cells = {cell.detector: (cell.id, key) for cell, key in self._keys(work)}
+        groups = {name: group for group, members in run.ood.items() for name in members}
+        contents = self._contents(run)
+        facts, verdicts = self._verdicts(work)
+        before = time.perf_counter()
+        for verdict in verdicts:
+            seconds, before = time.perf_counter() - before, time.perf_counter()
+            cell, key = cells[verdict.detector]
+            yield (
+                facts
+                | verdict.detector.labels
+                | verdict.numbers
+                | {
+                    "cell": cell,
+                    "key": key,
+                    "status": "error" if verdict.error else "ok",
+                    "ood": verdict.ood,
+                    "group": groups[verdict.ood],
+                    "warnings": "; ".join([*facts["warnings"], *verdict.warnings]),
+                    "error": verdict.error,
+                    "detector": json.dumps(verdict.detector.canonical),
+                    "ood_data": contents[verdict.ood],
+                    "scored_at": now(),
+                    "score_seconds": round(seconds, 4),
+                }
+            )
+
+    def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[stages.Verdict]]:
+        """Return the columns that all rows of a run share, and the verdicts; a failed training is rows, too."""
+        run, sets = work.run, list(work.run.sets)
+        detectors = [cell.detector for cell in work.cells]
+        facts = self._facts(run)
+        try:
+            facts |= self._trained_facts(run)
+            bank = self.lab.bank(run, work.views)
+        except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
+            message = f"{type(error).__name__}: {error}"
+            self.watch.failed(run.title, message)
+            self.results.write_run(self.lab.train_key(run), {"parameters": run.canonical, "error": message})
+            return facts, (stages.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
+        self.watch.stage("score", run.title)
+        return facts, stages.verdicts(detectors, bank, sets, run.seed, self.lab.device)
+
+    def _facts(self, run: Run) -> dict[str, Any]:
+        id_ = self.lab.prepared(run.id, "train")
+        return run.labels | {
+            "precision": self.lab.precision(run),
+            "classes": len(id_.classes),
+            "train_key": self.lab.train_key(run),
+            "id_data": id_.content,
+            "version": version(),
+            "commit": commit(),
+            "libraries": ", ".join(f"{name} {each}" for name, each in libraries().items()),
+            "device": str(self.lab.device),
+            "warnings": [],
+        }
+
+    def _trained_facts(self, run: Run) -> dict[str, Any]:
+        artifact = self.lab.trained(run)
+        accuracy = self.lab.accuracies(run)
+        facts = {"parameters": run.canonical, "accuracies": accuracy} | artifact.meta
+        self.results.write_run(self.lab.train_key(run), facts)
+        by = "classifier" if accuracy["classifier"] is not None else "linear"
+        losses = artifact.meta["losses"]
+        return {f"accuracy_{name}": value for name, value in accuracy.items()} | {
+            "accuracy": accuracy[by],
+            "accuracy_by": NONE if accuracy[by] is None else f"{by} probe" if by == "linear" else by,
+            "loss": losses[-1] if losses else None,
+            "train_seconds": artifact.meta["seconds"],
+        }
+
+    # ---- checks before any work
+
+    def check(self) -> None:
+        """Prepare the data and raise UserError about what cannot work, before anything is trained."""
+        if not self.plan.work:
+            reasons = "; ".join(self.plan.left_out)
+            raise UserError(f"{self.study.file}: no cell is left: {reasons}")
+        for work in self.plan.work:
+            self.lab.prepared(work.run.id, "test")
+            self._check_sizes(work)
+            self._check_modules(work)
+        self._check_overlap()
+
+    def _check_sizes(self, work: Work) -> None:
+        run = work.run
+        augment.check(run.recipe.augment, run.image.channels)
+        items, classes = len(self.lab.split(run)[0]), len(self.lab.prepared(run.id, "train").classes)
+        heads = {layer: form for layer, head in LAYER_HEAD.items() if (form := run.training.heads.get(head))}
+        widths = {layer: encoder.head_dim(form, classes) for layer, form in heads.items()}
+        widths["penultimate"] = self._feature_dim(run)
+        for space in {cell.detector.space for cell in work.cells}:
+            if space.pca is not None and space.pca > min(widths[space.layer], items):
+                raise UserError(
+                    f"{self.study.file}: space pca={space.pca} is wider than the features: {run.title} has "
+                    f"{widths[space.layer]} {space.layer} dimensions and {items} training items"
+                )
+
+    def _check_modules(self, work: Work) -> None:
+        plugins: set[Plugin] = {work.run.training}
+        for cell in work.cells:
+            detector = cell.detector
+            plugins |= {each for each in (detector.clustering, detector.distance, detector.threshold) if each}
+        for plugin in plugins:
+            for module, how in plugin.requires.items():
+                if find_spec(module) is None:
+                    raise UserError(f"{self.study.file}: {plugin.label} needs {module}: {how}")
+
+    def _feature_dim(self, run: Run) -> int:
+        known = run.encoder.label
+        if known not in self._dims:
+            self._dims[known] = encoder.feature_dim(run.encoder, run.image)
+        return self._dims[known]
+
+    def _check_overlap(self) -> None:
+        """Refuse, or warn of, images that are in two of ID train, outliers and an OOD test set."""
+        pairs: dict[tuple[str, str], tuple[data.Prepared, data.Prepared]] = {}
+        for run in (work.run for work in self.plan.work):
+            seen = {f"ID train ({run.id.label})": self.lab.prepared(run.id, "train")}
+            if run.outliers:
+                seen[f"outliers ({run.outliers.label})"] = self.lab.prepared(run.outliers, "train")
+            tests = {f"OOD test ({each.label})": self.lab.prepared(each, "test") for each in run.sets.values()}
+            for one, other in [*itertools.combinations(seen, 2), *itertools.product(seen, tests)]:
+                pairs[one, other] = (seen[one], (seen | tests)[other])
+        found = [message for names, sets in pairs.items() if (message := _shared(names, *sets))]
+        if found and not self.study.settings.allow_overlap:
+            raise UserError(f"{self.study.file}: {'; '.join(found)}; `allow_overlap: true` goes on all the same")
+        for message in found:
+            self.watch.warn(message)
+
+
+def _shared(names: tuple[str, str], one: data.Prepared, other: data.Prepared) -> str:
+    same = data.overlap(one.digest, other.digest)
+    if not len(same):
+        return ""
+    shown = ", ".join(str(i) for i in same[:5]) + (", ..." if len(same) > 5 else "")
+    return f"{len(same)} images of {names[1]} are also in {names[0]} (positions {shown})"

@@ -1,0 +1,50 @@
+"""Spaces: which features a detector sees, fitted on training features only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from oodbench.geometry import moments, principal_axes
+from oodbench.spec import Space
+from oodbench.vectors import unit
+
+Transform = Callable[[Tensor], Tensor]  # (..., D) -> (..., D')
+
+
+def fit(space: Space, train: Tensor) -> Transform:
+    """Return the function that carries features into a space; train (N, D) are plain training features."""
+    steps: list[Transform] = []
+    for wanted, make in ((space.unit, _unit), (space.zscore, _zscore), (space.pca, lambda f: _pca(f, space.pca or 0))):
+        if wanted:
+            step = make(train)
+            train = step(train)
+            steps.append(step)
+
+    def transform(f: Tensor) -> Tensor:
+        for step in steps:
+            f = step(f)
+        return f
+
+    return transform
+
+
+def _unit(train: Tensor) -> Transform:
+    return unit
+
+
+def _zscore(train: Tensor) -> Transform:
+    """Standardise each dimension; one that is constant in training is only centred."""
+    mean, std = train.double().mean(0), train.double().std(0, correction=0)
+    scale = torch.where(std > 0, std, 1.0)
+    return lambda f: ((f.double() - mean) / scale).float()
+
+
+def _pca(train: Tensor, components: int) -> Transform:
+    if components > min(train.shape):
+        raise ValueError(f"pca={components} of {train.shape[0]} training items with {train.shape[1]} dimensions")
+    mean, covariance = moments(train)
+    axes = principal_axes(covariance, components).float()
+    return lambda f: (f.double() - mean).float() @ axes

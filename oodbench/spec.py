@@ -1,0 +1,148 @@
+"""The fixed parts of a study that are no plugins: image format, encoder, recipe, space, reference.
+
+They are fixed so that numbers stay comparable: every data set, training and detector meets the same ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
+
+from oodbench.api import Fraction, Layer, Natural, NonNegative, Positive, Size
+
+Precision = Literal["float32", "bf16", "auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """What every image of a study is turned into, whatever set it comes from."""
+
+    size: Size  # pixels of each side
+    channels: Size = 3
+    levels: Annotated[int, Interval(ge=2, le=256)] = 256  # grey levels per channel; digits have 17
+    fit: Literal["crop", "squash"] = "crop"  # resize the shorter side and crop the centre, or resize both sides
+    resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    antialias: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How a training view differs from its image; names and meanings are torchvision's."""
+
+    crop: tuple[Fraction, Fraction] | None = (0.2, 1.0)  # area of a random resized crop; null = none
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # width : height of that crop
+    flip: Fraction = 0.5  # probability of a horizontal flip
+    rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0  # degrees, at most, either way
+    translate: Fraction = 0.0  # share of the size, at most, either way
+    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]] | None = (
+        0.4,
+        0.4,
+        0.4,
+        0.1,
+    )  # brightness, contrast, saturation, hue; null = none
+    jitter_p: Fraction = 0.8
+    gray: Fraction = 0.2  # probability of greyscale
+    erase: Fraction = 0.0  # probability of erasing a rectangle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How an encoder is optimised. The defaults are SupContrast's for CIFAR, but for batch (1024) and epochs (1000).
+
+    SupContrast also multiplies its losses by temperature / 0.07, which these losses are not.
+    """
+
+    epochs: Natural = 500
+    batch: Size = 512  # ID images a step, before views and shifts
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.5
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 1e-4
+    warmup: Natural = 10  # epochs, linear from warmup_lr to lr
+    warmup_lr: NonNegative = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"  # per step, after the warm-up
+    floor: NonNegative = 1e-3  # the last learning rate, as a share of lr
+    augment: Augment = field(default_factory=Augment)
+    normalize: Literal["standard", "half", "none"] = "standard"  # ID train mean and std; [-1, 1]; [0, 1]
+    outlier_batch: Size | None = None  # outliers a step; null = as many as `batch`
+    outlier_order: Literal["fresh", "fixed"] = "fresh"  # fixed: every epoch visits the same outliers, as OECL's code
+
+    @property
+    def label(self) -> str:
+        """What differs from the defaults."""
+        mine, defaults = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(Recipe()))
+        return "; ".join(f"{key}={value}" for key, value in mine.items() if value != defaults[key])
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet:
+    """Parameters of the encoders named resnet18, resnet34, resnet50, resnet101, wide_resnet50_2 and _3."""
+
+    width: Size = 64  # channels of the stem and of the first stage
+    stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3, stride 1, no pooling; or 7x7, stride 2, max-pooling
+
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet50_3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A backbone by name: one of RESNETS, `timm/NAME`, or `package.module:function`."""
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        defaults = dataclasses.asdict(ResNet()) if self.name in RESNETS else {}
+        changed = [f"{key}={value}" for key, value in self.params.items() if value != defaults.get(key)]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Which features a detector sees. The steps run in this order, fitted on training features only."""
+
+    layer: Layer = "penultimate"
+    views: Size = 1  # 1 = the plain image; V = the plain image and V - 1 augmented views of it
+    unit: bool = False  # L2-normalise each feature vector
+    zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension
+    pca: Size | None = None  # project on so many principal components
+
+    @property
+    def raw(self) -> bool:
+        return not (self.unit or self.zscore or self.pca)
+
+    @property
+    def label(self) -> str:
+        steps = [
+            self.layer,
+            f"views={self.views}" if self.views > 1 else "",
+            "unit" if self.unit else "",
+            "zscore" if self.zscore else "",
+            f"pca={self.pca}" if self.pca else "",
+        ]
+        return " ".join(step for step in steps if step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The ID scores that a threshold is set on."""
+
+    kind: Literal["val", "train"] = "val"
+    share: Annotated[float, Interval(gt=0, lt=1)] = 0.1  # of ID train, by class; only for `val`
+
+    @property
+    def label(self) -> str:
+        return f"val({self.share:g})" if self.kind == "val" else "train"

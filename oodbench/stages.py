@@ -1,0 +1,532 @@
+"""The benchmark, top to bottom: train, embed, score, judge. It knows the contracts; no names, no paths, no cache."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oodbench import augment, encoder, metrics, space
+from oodbench.api import Batch, Clustering, Clusters, Distance, Features, Scores, State, Training
+from oodbench.grid import LAYER_HEAD, Detector, resolved
+from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Space
+from oodbench.vectors import centroids
+
+T = TypeVar("T")
+EMBED_BATCH = 1024  # images a forward pass without gradients; views of it are drawn from one seed
+HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
+Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU; the first view is the plain image
+
+
+def seed_of(seed: int, *parts: object) -> int:
+    """Return a seed for one stage of a run: the same for the same parts, unrelated for others."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+def generator(seed: int, *parts: object) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(seed, *parts))
+
+
+# ---- train: images -> weights -------------------------------------------------------------------
+
+
+class TrainingData(NamedTuple):
+    """What a training sees, on the device: uint8 images (N, C, H, W) and labels (N,)."""
+
+    x: Tensor
+    y: Tensor
+    classes: int
+    outliers: Tensor | None = None
+
+
+class DivergedError(Exception):
+    """A loss became NaN or infinite."""
+
+
+class Trained(nn.Module):
+    """A network with the normalisation it was trained with: uint8 images in, features out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: encoder.Network, channels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return penultimate features and head outputs of float images (B, C, H, W) in [0, 1]."""
+        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        h, out = self.network(x)
+        return h, out
+
+
+def untrained(
+    training: Training, form: Encoder, recipe: Recipe, image: ImageFormat, data: TrainingData, seed: int
+) -> Trained:
+    """Return the network before its first step, on the device of the data."""
+    model = blank(training, form, image, data.classes, seed)
+    mean, std = _normalisation(recipe, data.x)
+    model.mean.copy_(mean.view_as(model.mean))
+    model.std.copy_(std.view_as(model.std))
+    return model.to(data.x.device)
+
+
+def blank(training: Training, form: Encoder, image: ImageFormat, classes: int, seed: int = 0) -> Trained:
+    """Return a network with fresh weights and no normalisation, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "weights"))
+        network = encoder.build(form, training.heads, image, classes)
+    return Trained(network, image.channels).to(memory_format=torch.channels_last)
+
+
+def _normalisation(recipe: Recipe, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel, in units of 255, from exact counts of grey levels."""
+    if recipe.normalize != "standard":
+        half = 0.5 if recipe.normalize == "half" else 0.0
+        return torch.full((x.shape[1],), half), torch.full((x.shape[1],), half or 1.0)
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).cpu().double()
+    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ level
+    std = (share * (level - mean[:, None]).square()).sum(1).sqrt()
+    return mean.float(), std.clamp_min(1 / 255).float()
+
+
+class Progress(NamedTuple):
+    """All that a training needs to go on after an epoch: everything random comes from seed, epoch and step."""
+
+    epochs: int  # done
+    losses: list[float]
+    tensors: dict[str, Tensor]  # of the model, the optimiser and the training's state, by name
+
+
+def train(
+    model: Trained,
+    training: Training,
+    recipe: Recipe,
+    precision: Precision,
+    data: TrainingData,
+    seed: int,
+    watch: Callable[[int, float, Callable[[], Progress]], None] = lambda epoch, loss, progress: None,
+    done: Progress | None = None,
+) -> list[float]:
+    """Train a model in place and return the mean loss of each epoch.
+
+    After each epoch `watch` hears of it and may ask for the progress; `done` is one to go on from, with the same
+    weights at the end as if there had been no interruption. Raises DivergedError, naming the step, where the
+    loss is no longer finite.
+    """
+    augment.check(recipe.augment, data.x.shape[1])
+    steps = steps_per_epoch(recipe, len(data.x))
+    optimizer = _optimizer(model, recipe)
+    labels = data.y if training.labels else None
+    losses = list(done.losses) if done else []
+    state = _restored(done, model, optimizer) if done else _initial(training, model, data, labels, seed)
+    for epoch in range(len(losses), recipe.epochs):
+        if training.refresh_every and epoch % training.refresh_every == 0:
+            f = features(model, data.x)
+            state = training.refresh(f, labels, epoch, seed_of(seed, "refresh", epoch), state)
+        model.train()
+        history = torch.zeros(steps, device=data.x.device)
+        for step, views in enumerate(_batches(training, recipe, data, seed, epoch)):
+            _set_rate(optimizer, learning_rate(recipe, epoch * steps + step, steps))
+            with torch.random.fork_rng(_cuda_devices(data.x.device)):
+                torch.manual_seed(seed_of(seed, "dropout", epoch, step))
+                batch = _forward(model, views, precision, epoch)
+            loss, state = training.loss(batch, state)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            history[step] = loss.detach()
+        losses.append(_finite_mean(history, epoch))
+        watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
+    model.eval()
+    return losses
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _initial(training: Training, model: Trained, data: TrainingData, labels: Tensor | None, seed: int) -> State:
+    if type(training).init is Training.init:
+        return {}
+    return training.init(features(model, data.x), labels, seed_of(seed, "init"))
+
+
+def _progress(losses: list[float], model: Trained, optimizer: torch.optim.Optimizer, state: State) -> Progress:
+    moments = optimizer.state_dict()["state"]
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"optimizer/{i}/{name}": t for i, each in moments.items() for name, t in each.items() if t is not None}
+    tensors |= {f"state/{name}": value for name, value in state.items()}
+    return Progress(len(losses), list(losses), {name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) -> State:
+    """Put a progress back into a model and an optimiser, and return the training's state."""
+    device = next(model.parameters()).device
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "state": {}}
+    for name, value in done.tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value.to(device)
+    model.load_state_dict(parts["model"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        index, _, rest = name.partition("/")
+        moments.setdefault(int(index), {})[rest] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return parts["state"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch before the forward pass."""
+
+    id: Tensor  # (V, B, C, H, W)
+    outlier: Tensor | None  # (V, B', C, H, W)
+    y: Tensor | None
+    index: Tensor
+    shift: Tensor
+
+
+def steps_per_epoch(recipe: Recipe, items: int) -> int:
+    """Return the number of whole batches in an epoch; a set smaller than a batch is one batch."""
+    return max(1, items // recipe.batch)
+
+
+def _batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Iterator[Views]:
+    """Yield the augmented batches of an epoch. What is random comes from the seed, the epoch and the step."""
+    device = data.x.device
+    order = torch.randperm(len(data.x), generator=generator(seed, "order", epoch)).to(device)
+    outlier_order = _outlier_order(recipe, data, seed, epoch) if training.outliers else None
+    shifts = training.shifts
+    for step in range(steps_per_epoch(recipe, len(data.x))):
+        rng = generator(seed, "augment", epoch, step)
+        index = order[step * recipe.batch : (step + 1) * recipe.batch]
+        images = data.x[index]
+        id_ = _views(augment.quarter_turns(images, shifts.id), training.views, recipe, rng)
+        outlier = None
+        if shifts.outlier:
+            outlier = _views(augment.quarter_turns(images, shifts.outlier), training.views, recipe, rng)
+        elif outlier_order is not None and data.outliers is not None:
+            size = recipe.outlier_batch or len(index)
+            rows = outlier_order[torch.arange(step * size, (step + 1) * size, device=device) % len(outlier_order)]
+            outlier = _views(data.outliers[rows], training.views, recipe, rng)
+        turns = len(shifts.id)
+        yield Views(
+            id_,
+            outlier,
+            data.y[index].repeat(turns) if training.labels else None,
+            index.repeat(turns),
+            torch.arange(turns, device=device).repeat_interleave(len(index)),
+        )
+
+
+def _outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Tensor | None:
+    if data.outliers is None:
+        return None
+    drawn = 0 if recipe.outlier_order == "fixed" else epoch
+    return torch.randperm(len(data.outliers), generator=generator(seed, "outliers", drawn)).to(data.x.device)
+
+
+def _views(images: Tensor, count: int, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    return augment.views(images.float() / 255, recipe.augment, count, rng)
+
+
+def _forward(model: Trained, views: Views, precision: Precision, epoch: int) -> Batch:
+    """Return what the loss sees, ID and outliers having passed the network together."""
+    count, items = views.id.shape[:2]
+    x = views.id.flatten(0, 1)
+    if views.outlier is not None:
+        x = torch.cat([x, views.outlier.flatten(0, 1)])
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        h, out = model(x)
+    split = count * items
+    return Batch(
+        h=h[:split].float().unflatten(0, (count, items)),
+        out={name: z[:split].float().unflatten(0, (count, items)) for name, z in out.items()},
+        y=views.y,
+        index=views.index,
+        shift=views.shift,
+        outlier=None
+        if views.outlier is None
+        else {name: z[split:].float().unflatten(0, (count, -1)) for name, z in out.items()},
+        epoch=epoch,
+    )
+
+
+def _optimizer(model: Trained, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Return the learning rate of a step counted from the start: linear warm-up, then cosine or constant."""
+    warm, total = recipe.warmup * steps, recipe.epochs * steps
+    if step < warm:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * step / warm
+    if recipe.schedule == "constant":
+        return recipe.lr
+    done = (step - warm) / max(1, total - warm)
+    low = recipe.floor * recipe.lr
+    return low + (recipe.lr - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _finite_mean(history: Tensor, epoch: int) -> float:
+    bad = (~history.isfinite()).nonzero()
+    if len(bad):
+        raise DivergedError(f"the loss is {float(history[bad[0, 0]])} at epoch {epoch}, step {int(bad[0, 0])}")
+    return float(history.mean())
+
+
+# ---- embed: weights and images -> features ----------------------------------------------------------
+
+
+@torch.no_grad()
+def features(model: Trained, x: Tensor) -> Features:
+    """Return float32 features of plain uint8 images x (N, C, H, W), on their device, in evaluation mode."""
+    model.eval()
+    parts = [model(rows.float() / 255) for rows in x.split(EMBED_BATCH)]
+    return Features(
+        torch.cat([h for h, _ in parts]),
+        {name: torch.cat([out[name] for _, out in parts]) for name in parts[0][1]},
+    )
+
+
+@torch.no_grad()
+def embed(model: Trained, x: Tensor, views: int, recipe: Recipe, seed: int) -> Layers:
+    """Return all layers of uint8 images x (N, C, H, W): of the plain image, then of views - 1 augmented ones."""
+    found = [_layers(features(model, x))]
+    for view in range(1, views):
+        parts = []
+        for i, rows in enumerate(x.split(EMBED_BATCH)):
+            seen = augment.apply(rows.float() / 255, recipe.augment, generator(seed, "view", view, i))
+            parts.append(_layers(Features(*model(seen))))
+        found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    return {name: torch.stack([each[name] for each in found]) for name in found[0]}
+
+
+def _layers(f: Features) -> Layers:
+    return {"penultimate": f.h.cpu()} | {HEAD_LAYER.get(name, name): z.cpu() for name, z in f.out.items()}
+
+
+# ---- score and judge: features -> numbers ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The features of one trained encoder on all sets that its cells need."""
+
+    fit: Layers  # training items that detectors are fitted on, plain
+    y: Tensor  # (N,) their classes
+    classes: int
+    test: dict[int, Layers]  # views -> ID test
+    val: dict[int, Layers] | None  # views -> the held-out ID reference; None where the reference is `train`
+    ood: dict[int, dict[str, Layers]]  # views -> OOD set -> its features
+
+
+class Verdict(NamedTuple):
+    """The numbers of one detector on one OOD set, or why there are none."""
+
+    detector: Detector
+    ood: str
+    numbers: dict[str, float]
+    warnings: list[str]
+    error: str = ""
+
+
+def verdicts(
+    detectors: list[Detector], bank: Bank, sets: list[str], seed: int, device: torch.device
+) -> Iterator[Verdict]:
+    """Yield a verdict for each detector and OOD set. A detector that fails yields its error, the rest goes on.
+
+    Work is shared: one transform a space, one fit a clustering, one pass of scores a distance. What a plugin warns
+    of (`warnings.warn`) goes into the rows of all that it made.
+    """
+    for where, in_space in _grouped(detectors, lambda d: d.space):
+        spaced = yield from _tried(partial(_Spaced, where, bank, device), in_space, sets)
+        if spaced is None:
+            continue
+        for clustering, in_clustering in _grouped(in_space, lambda d: d.clustering):
+            fit = partial(_clusters, clustering, spaced.made.fit, bank, seed_of(seed, "clustering"))
+            clusters = yield from _tried(fit, in_clustering, sets)
+            if clusters is None:
+                continue
+            for distance, in_distance in _grouped(in_clustering, lambda d: d.distance):
+                score = partial(_scored, distance, clusters.made, spaced.made, bank, sets)
+                scored = yield from _tried(score, in_distance, sets)
+                if scored is None:
+                    continue
+                notes = [*spaced.warnings, *clusters.warnings, *scored.warnings]
+                for detector in in_distance:
+                    judge = partial(_judged, detector, scored.made, bank, sets)
+                    judged = yield from _tried(judge, [detector], sets)
+                    if judged is not None:
+                        noted = notes + judged.warnings
+                        yield from (each._replace(warnings=noted + each.warnings) for each in judged.made)
+
+
+def _grouped(detectors: list[Detector], part: Callable[[Detector], T]) -> list[tuple[T, list[Detector]]]:
+    groups: dict[T, list[Detector]] = {}
+    for detector in detectors:
+        groups.setdefault(part(detector), []).append(detector)
+    return list(groups.items())
+
+
+@dataclass(frozen=True)
+class _Made(Generic[T]):
+    """What was made, and what was warned of meanwhile."""
+
+    made: T
+    warnings: list[str]
+
+
+def _tried(
+    make: Callable[[], T], detectors: list[Detector], sets: list[str]
+) -> Generator[Verdict, None, _Made[T] | None]:
+    """Return what is made; where that fails, yield the error as the verdict of every detector that needed it."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            made = make()
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises becomes a row, and the grid goes on
+            message = f"{type(error).__name__}: {error}"
+        else:
+            return _Made(made, list(dict.fromkeys(str(each.message) for each in heard)))
+    yield from (Verdict(detector, ood, {}, [], message) for detector in detectors for ood in sets)
+    return None
+
+
+class _Spaced:
+    """The features of a bank in one space, on the device."""
+
+    def __init__(self, where: Space, bank: Bank, device: torch.device) -> None:
+        self._device = device
+        plain = bank.fit[where.layer][0].to(device)
+        self._transform = space.fit(where, plain)
+        self.fit = self._transform(plain)
+        reference = {} if bank.val is None else {REFERENCE: bank.val[where.views]}
+        sets = {ID_TEST: bank.test[where.views], **reference, **bank.ood[where.views]}
+        self._raw = {name: layers[where.layer] for name, layers in sets.items()}  # (V, M, D)
+        self._seen: dict[tuple[str, bool], Tensor] = {}
+
+    def seen(self, name: str, every_view: bool) -> Tensor:
+        """Return the features of a set: (M, D) of the mean view, or (V, M, D) of every view."""
+        if (name, every_view) not in self._seen:
+            f = self._raw[name].to(self._device)
+            self._seen[name, every_view] = self._transform(f if every_view else f.mean(0))
+        return self._seen[name, every_view]
+
+
+ID_TEST, REFERENCE = "ID test", "ID reference"
+
+
+def _clusters(clustering: Clustering | None, f: Tensor, bank: Bank, seed: int) -> Clusters:
+    y = bank.y.to(f.device)
+    if clustering is None:
+        everything = torch.zeros_like(y)
+        return Clusters(centroids(f, everything, 1), everything)
+    return resolved(clustering, bank.classes).fit(f, y if clustering.labels else None, seed)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The scores of one distance on the ID reference and on each set, on the CPU, and facts about the fit."""
+
+    reference: Scores
+    id_: Scores
+    ood: dict[str, Scores | str]  # a set's scores, or why there are none
+    facts: dict[str, float]
+    rankings: dict[str, list[tuple[metrics.Floats, metrics.Floats, dict[str, float]]]]  # set -> known ones
+
+
+def _scored(distance: Distance, clusters: Clusters, spaced: _Spaced, bank: Bank, names: list[str]) -> _Scored:
+    distance = resolved(distance, bank.classes)
+    scorer = distance.fit(spaced.fit, clusters)
+
+    def scores(name: str) -> Scores:
+        return _finite(scorer(spaced.seen(name, distance.views)), name)
+
+    def attempt(name: str) -> Scores | str:
+        try:
+            return scores(name)
+        except Exception as error:  # noqa: BLE001 - one set that cannot be scored leaves the others their numbers
+            return f"{type(error).__name__}: {error}"
+
+    held_out = bank.val is not None
+    reference = scores(REFERENCE) if held_out else _finite(distance.leave_one_out(spaced.fit, clusters), REFERENCE)
+    facts: dict[str, float] = {
+        "clusters": len(clusters.centroid),
+        "dimensions": spaced.fit.shape[1],
+        "n_train": len(spaced.fit),
+        "n_reference": len(reference.score),
+    }
+    return _Scored(reference, scores(ID_TEST), {n: attempt(n) for n in names}, facts, {n: [] for n in names})
+
+
+def _finite(scores: Scores, name: str) -> Scores:
+    """Return scores on the CPU in float64; raises ValueError, naming the set, on NaN or infinity."""
+    score = scores.score.double().cpu()
+    bad = int((~score.isfinite()).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(score)} scores of {name} are NaN or infinite")
+    return Scores(score, scores.cluster.cpu())
+
+
+def _judged(detector: Detector, scored: _Scored, bank: Bank, sets: list[str]) -> list[Verdict]:
+    threshold = resolved(detector.threshold, bank.classes)
+    rule = threshold.fit(scored.reference)
+    notes = _empty_clusters(scored) if threshold.clusters else []
+    id_ = rule.calibrate(scored.id_).numpy()
+    found = []
+    for name in sets:
+        scores = scored.ood[name]
+        if isinstance(scores, str):
+            found.append(Verdict(detector, name, {}, [], scores))
+            continue
+        ood = rule.calibrate(scores).numpy()
+        ranking = _ranking(id_, ood, scored.rankings[name])
+        sizes = {"n_id": len(id_), "n_ood": len(ood), "cut": rule.cut}
+        numbers = ranking | metrics.recalls(id_, ood, rule.cut) | scored.facts | sizes
+        warned = metrics.warnings(ranking, f"{detector.distance.label} on {name}")
+        found.append(Verdict(detector, name, numbers, notes + warned))
+    return found
+
+
+def _ranking(
+    id_: metrics.Floats, ood: metrics.Floats, known: list[tuple[metrics.Floats, metrics.Floats, dict[str, float]]]
+) -> dict[str, float]:
+    """Return the ranking metrics; thresholds that calibrate alike share one computation."""
+    for id_known, ood_known, numbers in known:
+        if np.array_equal(id_known, id_) and np.array_equal(ood_known, ood):
+            return numbers
+    numbers = metrics.ranking(id_, ood)
+    known.append((id_, ood, numbers))
+    return numbers
+
+
+def _empty_clusters(scored: _Scored) -> list[str]:
+    total, found = int(scored.facts["clusters"]), len(scored.reference.cluster.unique())
+    return [f"{total - found} of {total} clusters have no reference item"] if found < total else []

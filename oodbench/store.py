@@ -1,0 +1,177 @@
+"""Artifacts by content address: folders of files with a manifest, whole or absent. It knows bytes, not ML.
+
+An artifact lives at ROOT/KIND/KEY. Its manifest holds the fields its key was made of, facts about it, and
+the SHA-256 of every file; what does not match is set aside, named and never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact."""
+
+    path: Path
+    fields: dict[str, Any]  # what its key is a hash of
+    meta: dict[str, Any]  # facts about it
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+
+class Store:
+    """A folder of artifacts. `warn` hears of damaged ones."""
+
+    def __init__(self, root: Path, warn: Callable[[str], None] = lambda message: None) -> None:
+        self.root = root
+        self._warn = warn
+        self._verified: dict[tuple[str, str], Artifact] = {}
+
+    def path(self, kind: str, key: str) -> Path:
+        return self.root / kind / key
+
+    def has(self, kind: str, key: str) -> bool:
+        """Return whether an artifact seems to be there; reading it is what verifies it."""
+        return (self.path(kind, key) / MANIFEST).is_file()
+
+    def read(self, kind: str, key: str) -> Artifact | None:
+        """Return a verified artifact, or None where there is none; a damaged one is set aside and warned of."""
+        if (kind, key) in self._verified:
+            return self._verified[kind, key]
+        path = self.path(kind, key)
+        if not path.exists():
+            return None
+        damage = _damage(path)
+        if damage:
+            self._warn(f"{path}: {damage}; it is not used, and made again where it is needed")
+            self._set_aside(path)
+            return None
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        artifact = Artifact(path, manifest["fields"], manifest["meta"])
+        self._verified[kind, key] = artifact
+        return artifact
+
+    def write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
+        """Make an artifact: `fill` writes files into an empty folder and returns the facts about them."""
+        path = self.path(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
+        try:
+            meta = fill(folder)
+            _seal(folder, {"fields": fields, "meta": meta})
+            if path.exists():  # somebody without the lock was faster; theirs is as good
+                shutil.rmtree(folder)
+            else:
+                folder.rename(path)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._verified[kind, key] = artifact = Artifact(path, fields, meta)
+        return artifact
+
+    @contextmanager
+    def lock(self, kind: str, key: str, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of a key while it is worked on; yields False where another process has it and `wait` is off."""
+        lock = self._lock(kind, key)
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _lock(self, kind: str, key: str) -> BaseFileLock:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{kind}-{key}.lock")
+
+    def keys(self, kind: str) -> list[str]:
+        """Return the keys of all artifacts of a kind."""
+        return sorted(path.parent.name for path in (self.root / kind).glob(f"*/{MANIFEST}"))
+
+    def kinds(self) -> list[str]:
+        return sorted({path.parent.parent.name for path in self.root.glob(f"*/*/{MANIFEST}")})
+
+    def size(self, kind: str, key: str) -> int:
+        """Return the bytes of an artifact."""
+        return sum(file.stat().st_size for file in self.path(kind, key).rglob("*") if file.is_file())
+
+    def remove(self, kind: str, key: str) -> None:
+        self._verified.pop((kind, key), None)
+        path = self.path(kind, key)
+        if path.exists():
+            gone = path.with_name(f".gone-{key}")
+            path.rename(gone)
+            shutil.rmtree(gone)
+
+    def _set_aside(self, path: Path) -> None:
+        aside = Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=_made(self.root / "damaged")))
+        path.rename(aside / path.name)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _seal(folder: Path, content: dict[str, Any]) -> None:
+    files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    for file in folder.iterdir():
+        _flush(file)
+    content = {**content, "files": files}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({**content, "digest": _digest(content)}, indent=1), encoding="utf-8")
+    _flush(manifest)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _damage(path: Path) -> str:
+    """Return what is wrong with an artifact, or an empty string."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        digest = manifest.pop("digest")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"its manifest cannot be read ({type(error).__name__})"
+    if _digest(manifest) != digest:
+        return "its manifest was altered"
+    for name, wanted in manifest["files"].items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if sha256(path / name) != wanted:
+            return f"{name} was altered or cut short"
+    return ""

@@ -1,0 +1,452 @@
+"""A study file as checked, typed values: every mistake is found here, before any work.
+
+Under the keys that are axes a list is a sweep and a mapping sets parameters. A parameter whose own type
+is a list takes a list as its value and a list of lists as a sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from oodbench.api import Clustering, Dataset, Distance, Plugin, Threshold, Training
+from oodbench.document import Document, Trail, read
+from oodbench.errors import UserError, suggestion
+from oodbench.protocol import class_count
+from oodbench.registry import Registry
+from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Reference, ResNet, Space
+
+HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
+GROUPS = ("near", "far")
+AXES = ("id", "training", "outliers", "encoder", "recipe", "seed", "space", "clustering", "distance", "threshold")
+T = TypeVar("T")
+P = TypeVar("P", bound=Plugin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table that a study declares: one number for each combination of row and column."""
+
+    rows: tuple[str, ...]  # columns of the row file: training, distance, ...
+    columns: tuple[str, ...] = ("ood",)
+    value: str | tuple[str, ...] = "auroc"
+    of: dict[str, Any] = field(default_factory=dict)  # keep rows where each column has this label, or one of these
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The top-level keys of a study that are single values."""
+
+    name: str = ""  # default: the file's stem
+    plugins: tuple[str, ...] = ()  # files or folders of further plugins, relative to the study
+    data: str | None = None  # folder of downloaded data; default: $OODBENCH_DATA, else ./data
+    store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
+    image: ImageFormat
+    precision: Precision = "float32"
+    allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Leaves out the cells that match all of its entries: axis -> (name, parameters that must be equal)."""
+
+    entries: dict[str, tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Study:
+    file: Path
+    name: str
+    registry: Registry
+    settings: Settings
+    reference: Reference
+    ids: list[Dataset]
+    ood: dict[str, dict[str, dict[str, Dataset]]]  # ID label -> group -> name -> set
+    outliers: list[Dataset]
+    encoders: list[Encoder]
+    recipes: dict[str, dict[str, Recipe]]  # training name -> variant's label -> recipe
+    seeds: list[int]
+    spaces: list[Space]
+    trainings: list[Training]
+    clusterings: list[Clustering]
+    distances: list[Distance]
+    thresholds: list[Threshold]
+    skips: list[Skip]
+    tables: dict[str, TableSpec]
+
+    @property
+    def data(self) -> Path:
+        return self._folder(self.settings.data, "OODBENCH_DATA", Path("data"))
+
+    @property
+    def store(self) -> Path:
+        return self._folder(self.settings.store, "OODBENCH_STORE", results_root() / "store")
+
+    @property
+    def results(self) -> Path:
+        return results_root() / self.name
+
+    def _folder(self, given: str | None, variable: str, default: Path) -> Path:
+        if given is not None:
+            return self.file.parent / Path(given).expanduser()
+        return Path(os.environ.get(variable) or default)
+
+
+def results_root() -> Path:
+    """Return the folder of all results: $OODBENCH_RESULTS, else ./results."""
+    return Path(os.environ.get("OODBENCH_RESULTS") or "results")
+
+
+def load(file: Path) -> Study:
+    """Read a study and check every key, name and parameter of it."""
+    return _Reader(read(file)).study()
+
+
+def results_of(file: Path) -> Path:
+    """Return the folder of a study's results, without checking the rest of the file."""
+    return results_root() / str(read(file).value.get("name") or file.stem)
+
+
+def tables_of(file: Path) -> dict[str, TableSpec]:
+    """Return the tables that a study declares, without importing any plugin."""
+    return _Reader(read(file)).tables()
+
+
+KEYS = {f.name for f in dataclasses.fields(Settings)} | set(AXES) | {"ood", "reference", "skip", "tables"}
+REQUIRED = ("image", "id", "ood", "encoder", "training", "clustering", "distance", "threshold")
+
+
+class _Reader:
+    """Turns the plain values of a document into typed ones, with the place of each mistake."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.fail = document.fail
+        self.top = document.value
+        for key in self.top:
+            if key not in KEYS:
+                self.fail((key,), f"there is no such key{suggestion(key, KEYS)}")
+        for key in REQUIRED:
+            if key not in self.top:
+                self.fail((), f"the key '{key}' is missing; a study needs {', '.join(REQUIRED)}")
+
+    def study(self) -> Study:
+        settings = self.one(Settings, {k: v for k, v in self.top.items() if k in _SETTINGS}, ())
+        folder = self.document.file.parent
+        self.registry = Registry([folder / path for path in settings.plugins])
+        trainings = self.plugins(Training, "training", ("training",))
+        ids = self.plugins(Dataset, "dataset", ("id",))
+        study = Study(
+            file=self.document.file,
+            name=settings.name or self.document.file.stem,
+            registry=self.registry,
+            settings=settings,
+            reference=self.reference(),
+            ids=ids,
+            ood=self.ood(ids),
+            outliers=self.plugins(Dataset, "dataset", ("outliers",)) if "outliers" in self.top else [],
+            encoders=self.encoders(),
+            recipes=self.recipes([training.name for training in trainings]),
+            seeds=self.seeds(),
+            spaces=self.sweeps(Space, ("space",)) if "space" in self.top else [Space()],
+            trainings=trainings,
+            clusterings=self.plugins(Clustering, "clustering", ("clustering",)),
+            distances=self.plugins(Distance, "distance", ("distance",)),
+            thresholds=self.plugins(Threshold, "threshold", ("threshold",)),
+            skips=self.skips(),
+            tables=self.tables(),
+        )
+        self.check_outliers(study)
+        self.check_skips(study)
+        return study
+
+    # ---- values
+
+    def get(self, trail: Trail) -> Any:
+        value: Any = self.top
+        for part in trail:
+            value = value[part]
+        return value
+
+    def mapping(self, trail: Trail) -> dict[str, Any]:
+        value = self.get(trail) if trail[0] in self.top else {}
+        if not isinstance(value, dict):
+            self.fail(trail, f"is {value!r}, wanted a mapping")
+        return value
+
+    def values(self, hint: Any, value: Any, trail: Trail) -> list[Any]:
+        """Return the values of a parameter: one, or several where a list sweeps over it."""
+        if dataclasses.is_dataclass(hint):
+            return self.sweep(hint, value, trail)
+        try:
+            return [TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)]
+        except ValidationError as error:
+            if not isinstance(value, list):
+                self.fail(trail, _what_is_wrong(value, error))
+        if not value:
+            self.fail(trail, "is an empty list: there is nothing to sweep over")
+        return [each for i, item in enumerate(value) for each in self.values(hint, item, (*trail, i))]
+
+    def sweep(self, cls: Any, raw: Any, trail: Trail) -> list[Any]:
+        """Return an instance for each combination of the parameters in a mapping."""
+        raw = {} if raw is None else raw
+        if not isinstance(raw, dict):
+            self.fail(trail, f"is {raw!r}, wanted a mapping of parameters")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        for key in raw:
+            if key not in fields:
+                self.fail((*trail, key), f"there is no such parameter{suggestion(key, fields)}")
+        for name, f in fields.items():
+            if name not in raw and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                self.fail(trail, f"the parameter '{name}' is missing")
+        hints = get_type_hints(cls, include_extras=True)
+        options = [self.values(hints[key], value, (*trail, key)) for key, value in raw.items()]
+        return [self._construct(cls, dict(zip(raw, each, strict=True)), trail) for each in itertools.product(*options)]
+
+    def _construct(self, cls: type[T], params: dict[str, Any], trail: Trail) -> T:
+        try:
+            return cls(**params)
+        except ValueError as error:
+            self.fail(trail, str(error))
+
+    def one(self, cls: type[T], raw: Any, trail: Trail) -> T:
+        found = self.sweep(cls, raw, trail)
+        if len(found) != 1:
+            self.fail(trail, "takes one value each, a sweep is not possible here")
+        return found[0]  # type: ignore[no-any-return]
+
+    def sweeps(self, cls: type[T], trail: Trail) -> list[T]:
+        """Return the instances of an axis that has no names: a mapping, or a list of mappings."""
+        value = self.get(trail)
+        items = [(trail, value)] if not isinstance(value, list) else [((*trail, i), v) for i, v in enumerate(value)]
+        return self.filled([each for at, item in items for each in self.sweep(cls, item, at)], trail)
+
+    def filled(self, found: list[T], trail: Trail) -> list[T]:
+        if not found:
+            self.fail(trail, "the axis is empty")
+        return list({repr(each): each for each in found}.values())
+
+    # ---- axes
+
+    def entries(self, value: Any, trail: Trail) -> Iterator[tuple[str, Any, Trail]]:
+        """Yield (name, parameters, trail) of each entry of an axis: a name, {name: parameters}, or a list of them."""
+        if isinstance(value, str):
+            yield value, {}, trail
+        elif isinstance(value, dict):
+            for name, params in value.items():
+                yield name, params, (*trail, name)
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                yield from self.entries(item, (*trail, i))
+        elif value is not None:
+            self.fail(trail, f"is {value!r}, wanted a name, {{name: parameters}} or a list of these")
+
+    def plugins(self, contract: type[P], room: str, trail: Trail, value: Any = None) -> list[P]:
+        found: list[P] = []
+        for name, params, at in self.entries(self.get(trail) if value is None else value, trail):
+            cls = self.plugin_class(room, name, at)
+            found += self.sweep(cls, params, at)
+            for each in found:
+                if isinstance(each, Dataset):
+                    self.check_classes(each, at)
+        return self.filled(found, trail)
+
+    def check_classes(self, dataset: Dataset, trail: Trail) -> None:
+        try:
+            class_count(dataset)
+        except UserError as error:
+            self.fail(trail, str(error))
+
+    def plugin_class(self, room: str, name: str, trail: Trail) -> type[Plugin]:
+        try:
+            source = self.registry.source(room, name)
+        except UserError as error:
+            self.fail(trail, str(error))
+        cls = self.registry.load(room, name)
+        assert cls.name == source.name
+        return cls
+
+    def seeds(self) -> list[int]:
+        if "seed" not in self.top:
+            return [0]
+        return self.filled(self.values(int, self.top["seed"], ("seed",)), ("seed",))
+
+    def reference(self) -> Reference:
+        value = self.top.get("reference", "val")
+        if isinstance(value, dict) and list(value) == ["val"]:
+            return self.one(Reference, {"share": value["val"]}, ("reference",))
+        return self.one(Reference, {"kind": value}, ("reference",))
+
+    def encoders(self) -> list[Encoder]:
+        found: list[Encoder] = []
+        for name, params, trail in self.entries(self.get(("encoder",)), ("encoder",)):
+            if name in RESNETS:
+                found += [
+                    Encoder(name=name, params=dataclasses.asdict(each)) for each in self.sweep(ResNet, params, trail)
+                ]
+            elif re.fullmatch(r"timm/[\w.\-]+", name):
+                found += self.sweep(_Nothing, params, trail) and [Encoder(name=name)]
+            elif re.fullmatch(r"[\w.]+:\w+", name):
+                found.append(Encoder(name=name, params=params or {}))
+            else:
+                known = suggestion(name, [*RESNETS, "timm/NAME", "package.module:function"])
+                self.fail(trail, f"there is no encoder '{name}'{known}")
+        return self.filled(found, ("encoder",))
+
+    def recipes(self, trainings: list[str]) -> dict[str, dict[str, Recipe]]:
+        """Return the recipes of each training: the study's, changed by what stands under `for:`."""
+        raw = self.top.get("recipe") or {}
+        items = [(("recipe",), raw)] if isinstance(raw, dict) else [(("recipe", i), v) for i, v in enumerate(raw)]
+        found: dict[str, list[Recipe]] = {name: [] for name in trainings}
+        for trail, item in items:
+            if not isinstance(item, dict):
+                self.fail(trail, f"is {item!r}, wanted a mapping of parameters")
+            base, changes = dict(item), item.get("for") or {}
+            base.pop("for", None)
+            self.sweep(Recipe, base, trail)
+            for name, change in changes.items():
+                if name not in found:
+                    self.fail((*trail, "for", name), f"the study has no training '{name}'{suggestion(name, found)}")
+                self.sweep(Recipe, change, (*trail, "for", name))
+            for name in trainings:
+                found[name] += self.sweep(Recipe, _merge(base, changes.get(name) or {}), trail)
+        return {name: _labelled(variants) for name, variants in found.items()}
+
+    # ---- ood, skip, tables
+
+    def ood(self, ids: list[Dataset]) -> dict[str, dict[str, dict[str, Dataset]]]:
+        groups = self.mapping(("ood",))
+        for group in groups:
+            if group not in GROUPS:
+                self.fail(("ood", group), f"there is no such group{suggestion(group, GROUPS)}")
+        if not groups:
+            self.fail(("ood",), "the axis is empty")
+        return {
+            each.label: {
+                group: dict(self.ood_sets(each, ids, value, ("ood", group))) for group, value in groups.items()
+            }
+            for each in ids
+        }
+
+    def ood_sets(self, id_: Dataset, ids: list[Dataset], value: Any, trail: Trail) -> Iterator[tuple[str, Dataset]]:
+        """Yield the sets of a group for one ID set, by name; `{id name: [sets]}` gives each ID set its own."""
+        by_id = isinstance(value, dict) and all(isinstance(v, list | str) for v in value.values())
+        if by_id:
+            names = {each.name for each in ids}
+            for name in value:
+                if name not in names:
+                    self.fail((*trail, name), f"the study has no ID set '{name}'{suggestion(name, names)}")
+            if id_.name not in value:
+                self.fail(trail, f"has no sets for the ID set '{id_.name}'")
+            value, trail = value[id_.name], (*trail, id_.name)
+        for name, params, at in self.entries(value, trail):
+            if name == HELD_OUT:
+                yield HELD_OUT, self.held_out(id_, at)
+            else:
+                found = self.plugins(Dataset, "dataset", at, {name: params})
+                yield from ((each.label, each) for each in found)
+
+    def held_out(self, id_: Dataset, trail: Trail) -> Dataset:
+        left_out = id_.without if id_.without is not None else id_.only if id_.only is not None else id_.keep
+        if left_out is None:
+            self.fail(trail, f"the ID set {id_.label} leaves no class out; give it keep, only or without")
+        names = left_out if isinstance(left_out, tuple) else (left_out,)
+        if id_.without is not None:
+            return dataclasses.replace(id_, keep=names, without=None)
+        return dataclasses.replace(id_, without=names, keep=None, only=None)
+
+    def tables(self) -> dict[str, TableSpec]:
+        return {name: self.one(TableSpec, spec, ("tables", name)) for name, spec in self.mapping(("tables",)).items()}
+
+    def skips(self) -> list[Skip]:
+        value = self.top.get("skip") or []
+        if not isinstance(value, list):
+            self.fail(("skip",), f"is {value!r}, wanted a list of mappings from axis to name")
+        return [self.skip(item, ("skip", i)) for i, item in enumerate(value)]
+
+    def skip(self, item: Any, trail: Trail) -> Skip:
+        if not isinstance(item, dict) or not item:
+            self.fail(trail, f"is {item!r}, wanted a mapping from axis to name")
+        entries: dict[str, tuple[str, dict[str, Any]]] = {}
+        axes = [axis for axis in AXES if axis != "recipe"]
+        for axis, value in item.items():
+            if axis not in axes:
+                self.fail((*trail, axis), f"there is no such axis to skip by{suggestion(axis, axes)}")
+            if axis == "space":
+                self.sweep(Space, value, (*trail, axis))
+                entries[axis] = ("", value)
+            elif axis == "seed":
+                entries[axis] = (str(value), {})
+            else:
+                ((name, params, _),) = self.entries(value, (*trail, axis))
+                entries[axis] = (name, params or {})
+        return Skip(entries)
+
+    def check_skips(self, study: Study) -> None:
+        known: dict[str, list[Any]] = {
+            "id": study.ids,
+            "training": study.trainings,
+            "outliers": study.outliers,
+            "encoder": study.encoders,
+            "clustering": study.clusterings,
+            "distance": study.distances,
+            "threshold": study.thresholds,
+        }
+        for i, skip in enumerate(study.skips):
+            for axis, (name, _) in skip.entries.items():
+                names = {each.name for each in known.get(axis, [])}
+                if axis in known and name not in names:
+                    self.fail(("skip", i, axis), f"the study has no {axis} '{name}'{suggestion(name, names)}")
+
+    def check_outliers(self, study: Study) -> None:
+        needy = sorted({training.label for training in study.trainings if training.outliers})
+        if needy and not study.outliers:
+            self.fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")
+
+
+_SETTINGS = {f.name for f in dataclasses.fields(Settings)}
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Takes no parameters."""
+
+
+def _what_is_wrong(value: Any, error: ValidationError) -> str:
+    wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in error.errors()))
+    allowed = re.findall(r"'([^']+)'", wants)
+    hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""
+    return f"is {value!r}, {wants}{hint}"
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _labelled(recipes: list[Recipe]) -> dict[str, Recipe]:
+    """Return recipes by a label that says in what they differ from each other."""
+    flat = [_flat(dataclasses.asdict(recipe)) for recipe in recipes]
+    varying = [key for key in flat[0] if len({repr(each[key]) for each in flat}) > 1]
+    labels = [", ".join(f"{key}={each[key]}" for key in varying) for each in flat]
+    return dict(zip(labels, recipes, strict=True))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return found

@@ -1,0 +1,292 @@
+"""Rows to tables: the leaderboard and the tables that a study declares. It knows rows, not how they came about."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oodbench.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
+from oodbench.errors import UserError, suggestion
+from oodbench.grid import NONE
+from oodbench.study import GROUPS, TableSpec
+
+RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance")
+METHOD = (*RANKED, "threshold")
+SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
+
+
+@dataclass(frozen=True)
+class Table:
+    """Means over runs, their standard deviations (ddof 1) and numbers, with the same index and columns."""
+
+    name: str
+    caption: str
+    mean: pd.DataFrame
+    std: pd.DataFrame
+    n: pd.DataFrame
+    better: dict[Any, int]  # column -> 1 where higher is better, -1 where lower is, 0 where neither
+    details: tuple[str, ...] = ()  # titles of columns that a narrow terminal may go without
+
+    def marks(self) -> pd.DataFrame:
+        """Return 1 at the best and 2 at the second best value of each column that has a direction, else 0."""
+        marks = pd.DataFrame(0, index=self.mean.index, columns=self.mean.columns)
+        for i, column in enumerate(self.mean.columns):
+            if self.better[column]:
+                rank = self.mean.iloc[:, i].rank(method="min", ascending=self.better[column] < 0)
+                marks.iloc[:, i] = rank.where(rank <= 2, 0).fillna(0).astype(int)
+        return marks
+
+    def text(self, style: Callable[[str, int], str]) -> pd.DataFrame:
+        """Return `mean ± std` in per cent, `style` given each text and its mark."""
+        marks = self.marks()
+        shown = {
+            i: [
+                style(_number(mean, std), mark)
+                for mean, std, mark in zip(self.mean.iloc[:, i], self.std.iloc[:, i], marks.iloc[:, i], strict=True)
+            ]
+            for i in range(self.mean.shape[1])
+        }
+        table = pd.DataFrame(shown, index=self.mean.index)
+        table.columns = pd.Index([_title(column) for column in self.mean.columns])
+        table["n"] = self.n.min(axis=1).astype(int)
+        return table.reset_index().astype(str)
+
+
+def _number(mean: float, std: float) -> str:
+    if math.isnan(mean):
+        return NONE
+    return f"{mean:.1f}" if math.isnan(std) else f"{mean:.1f} ± {std:.1f}"
+
+
+def _title(column: Any) -> str:
+    return " ".join(str(part) for part in column) if isinstance(column, tuple) else str(column)
+
+
+# ---- making -------------------------------------------------------------------------------------------
+
+
+def leaderboards(rows: pd.DataFrame) -> list[Table]:
+    """Return a leaderboard for each ID data set and number of its classes, best near-OOD AUROC first."""
+    several = rows.groupby("family")["protocol"].transform("nunique") > 1
+    names = rows["family"] + _where(several, ", " + rows["protocol"])
+    boards = list(dict.fromkeys(names))
+    return [_leaderboard(rows[names == name], "" if len(boards) == 1 else name) for name in boards]
+
+
+def _where(condition: pd.Series[bool], text: pd.Series[str]) -> pd.Series[str]:
+    return text.where(condition, "")
+
+
+def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
+    rows = _named(distinct(rows))
+    by = [column for column in METHOD if column in ("training", "distance") or _varies(rows[column])]
+    runs = _runs(rows)
+    accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
+    groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
+    sets = _wide(runs, by, "auroc", "ood")
+    columns: dict[tuple[str, str], pd.Series[float]] = {("ID", "accuracy"): accuracy}
+    columns |= {(group, "AUROC"): groups["auroc"][group] for group in GROUPS if group in groups["auroc"]}
+    columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if not _alone(runs, name)}
+    for metric in ("fpr95_id", "fpr95_ood"):
+        columns |= {(group, SHOWN[metric]): groups[metric][group] for group in GROUPS if group in groups[metric]}
+    better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
+    name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
+    table = _summary(name, _caption(rows, board), pd.DataFrame(columns), by, better)
+    everything = pd.MultiIndex.from_frame(rows[by].drop_duplicates())  # a method that failed altogether comes last
+    order = table.mean.reindex(everything).sort_values(_keys(columns), ascending=False).index
+    details = tuple(_title(c) for c in columns if c[0] not in ("ID", *GROUPS) or c[1] == SHOWN["fpr95_ood"])
+    mean, std = table.mean.reindex(order), table.std.reindex(order)
+    return Table(name, table.caption, mean, std, table.n.reindex(order, fill_value=0), better, details)
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows in which recipes and thresholds say just what tells them from others of the same method."""
+    recipes = rows.groupby("training")["recipe"].transform(_differences)
+    levels = rows.groupby([*RANKED, "threshold"], sort=False)["level"].transform("nunique") > 1
+    thresholds = rows["threshold"] + _where(levels, " at " + rows["level"].map("{:g}".format))
+    return rows.assign(recipe=recipes, threshold=thresholds)
+
+
+def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
+    """Return recipes without the parts that they all share."""
+    parts = {recipe: recipe.split("; ") for recipe in recipes.unique()}
+    return recipes.map({
+        recipe: "; ".join(part for part in mine if not all(part in other for other in parts.values())) or NONE
+        for recipe, mine in parts.items()
+    })
+
+
+def best_of_each_training(board: Table) -> Table:
+    """Return the highest row of each training on a leaderboard."""
+    first = ~pd.Series(board.mean.index.get_level_values("training")).duplicated().to_numpy()
+    name = board.name.replace("leaderboard", "best")
+    caption = f"The highest row of each training on the leaderboard. {board.caption}"
+    return Table(name, caption, board.mean[first], board.std[first], board.n[first], board.better, board.details)
+
+
+def _keys(columns: dict[tuple[str, str], Any]) -> Any:
+    """Return what a leaderboard is sorted by: near, then far."""
+    return [(group, "AUROC") for group in GROUPS if (group, "AUROC") in columns]
+
+
+def _varies(column: pd.Series[str]) -> bool:
+    return column[column != NONE].nunique() > 1
+
+
+def _alone(runs: pd.DataFrame, name: str) -> bool:
+    """Return whether an OOD set is the only one of its group, whose mean it then is."""
+    group = runs.loc[runs["ood"] == name, "group"].iloc[0]
+    return bool((runs.loc[runs["group"] == group, "ood"] == name).all())
+
+
+def declared(rows: pd.DataFrame, name: str, spec: TableSpec) -> Table:
+    """Return a table that a study declares. Raises UserError where it names what rows do not have."""
+    values = (spec.value,) if isinstance(spec.value, str) else spec.value
+    for column, wanted in spec.of.items():
+        kept = [str(each) for each in (wanted if isinstance(wanted, list) else [wanted])]
+        labels = rows[column].astype(str)
+        for each in kept:
+            if each not in set(labels):
+                raise UserError(f"table {name}: no row has {column} '{each}'{suggestion(each, set(labels))}")
+        rows = rows[labels.isin(kept)]
+    if "threshold" not in (*spec.rows, *spec.columns, *spec.of) and not set(values) & set(RECALLS):
+        rows = distinct(rows)
+    runs, by = _runs(rows), list(spec.rows)
+    columns: dict[str, pd.Series[float]] = {}
+    better: dict[str, int] = {}
+    for value in values:
+        wide = _wide(runs, by, value, *spec.columns)
+        for i, column in enumerate(wide.columns):
+            title = _title(column) if len(values) == 1 else f"{_title(column)} {value}".strip()
+            columns[title] = wide.iloc[:, i]
+            better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
+    caption = spec.caption + _averaged(rows, {*by, *spec.columns})
+    return _summary(name, caption, pd.DataFrame(columns), by, better)
+
+
+def distinct(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows without the thresholds that rank as an earlier one does, on every set and in every run.
+
+    They decide otherwise, but what they rank is one number, shown once.
+    """
+    index = [*METHOD, "level"]
+    numbers = rows.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
+    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(rows[index].drop_duplicates()))
+    again = wide.reset_index().drop(columns=["threshold", "level"]).duplicated().to_numpy()
+    return rows[~pd.MultiIndex.from_frame(rows[index]).isin(wide.index[again])]
+
+
+def _runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have numbers, in per cent, with the run (ID classes and seed) they belong to."""
+    done = rows[rows["status"] == "ok"].copy()
+    if done.empty:
+        raise UserError("there are no rows to make a table of; run the study first")
+    done[list(SHARES)] *= 100
+    done["run"] = done["id"] + " " + done["seed"].astype(str)
+    return done
+
+
+def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.DataFrame:
+    """Return one number a run: index by and run, one column for each value of the columns across."""
+    mean = runs.groupby([*by, "run", *across], sort=False)[value].mean()
+    return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
+
+
+def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+    """Return the unweighted mean over the sets of each group, one number a run; nothing where a set failed."""
+    sets = _wide(runs, by, metric, "ood")
+    members = runs[["group", "ood"]].drop_duplicates().groupby("group", sort=False)["ood"]
+    return pd.DataFrame({group: sets[list(names)].mean(axis=1, skipna=False) for group, names in members})
+
+
+def _summary(name: str, caption: str, joined: pd.DataFrame, by: Sequence[str], better: dict[Any, int]) -> Table:
+    over = joined.groupby(list(by), sort=False)
+    return Table(name, caption, over.mean(), over.std(ddof=1), over.count(), better)
+
+
+def _caption(rows: pd.DataFrame, board: str) -> str:
+    counts = f"{rows['seed'].nunique()} seeds"
+    splits = rows["id"].nunique()
+    if splits > 1:
+        counts = f"{splits} class splits x {counts}"
+    members = rows[["group", "ood"]].drop_duplicates().groupby("group", sort=False)["ood"].agg(", ".join)
+    sets = "; ".join(f"{group}: {names}" for group, names in members.items())
+    failed = int((rows["status"] == "error").sum())
+    lost = f" {failed} rows failed and are in no mean." if failed else ""
+    return (
+        f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
+        f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of ID is; FPR95_ood: share of ID "
+        f"rejected where 95 % of OOD is. Best and second best of each "
+        f"column are marked; they were picked on the test sets: a difference within the deviations says nothing.{lost}"
+    )
+
+
+def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
+    hidden = [column for column in (*METHOD, "level", "ood") if column not in shown and rows[column].nunique() > 1]
+    counts = ", ".join(f"{column} ({rows[column].nunique()})" for column in hidden)
+    runs = rows[["id", "seed"]].drop_duplicates().shape[0]
+    return f" Per cent, mean ± standard deviation over {runs} runs" + (
+        f", each averaged over {counts}." if counts else "."
+    )
+
+
+# ---- writing ------------------------------------------------------------------------------------------
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown, the best bold, the second best in italics."""
+    text = table.text(lambda each, mark: {1: f"**{each}**", 2: f"*{each}*"}.get(mark, each))
+    return f"{text.to_markdown(index=False, disable_numparse=True)}\n\n{table.caption.strip()}\n"
+
+
+def latex(table: Table) -> str:
+    """Return a table as LaTeX (booktabs), the best bold, the second best underlined."""
+    text = table.text(lambda each, mark: {1: f"\\textbf{{{each}}}", 2: f"\\underline{{{each}}}"}.get(mark, each)).map(
+        _escaped
+    )
+    text.columns = pd.Index([_escaped(column) for column in text.columns])
+    labels = len(table.mean.index.names)
+    layout = "l" * labels + "r" * (text.shape[1] - labels)
+    return str(
+        text.to_latex(
+            index=False,
+            escape=False,
+            column_format=layout,
+            caption=_escaped(table.caption.strip()),
+            label=f"tab:{table.name}",
+        )
+    )
+
+
+def _escaped(text: str) -> str:
+    for plain, safe in (("±", r"$\pm$"), ("_", r"\_"), ("%", r"\%"), ("–", "--"), ("&", r"\&")):
+        text = text.replace(plain, safe)
+    return text
+
+
+def csv(table: Table) -> str:
+    """Return a table as CSV: mean, std and n of each column, in per cent, unrounded."""
+    parts = {"mean": table.mean, "std": table.std, "n": table.n}
+    found = {
+        f"{_title(column)} {kind}": part.iloc[:, i]
+        for i, column in enumerate(table.mean.columns)
+        for kind, part in parts.items()
+    }
+    return pd.DataFrame(found).reset_index().to_csv(index=False)
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write a table as .md, .csv and .tex, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for ending, render in (("md", markdown), ("csv", csv), ("tex", latex)):
+        path = folder / f"{table.name}.{ending}"
+        path.write_text(render(table), encoding="utf-8")
+        found.append(path)
+    return found

@@ -1,0 +1,124 @@
+"""Which room may import which: the architecture, written down once."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# What the modules of a room may import of ours; api and errors may be imported by all.
+SHARED = {"oodbench.api", "oodbench.errors"}
+ROOMS = {
+    "methods/training": {"oodbench.losses", "oodbench.vectors"},
+    "methods/clustering": {"oodbench.clusters"},
+    "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
+    "methods/threshold": set(),
+    "datasets": set(),
+}
+# What a module of the harness may import of ours.
+HARNESS = {
+    "api": set(),
+    "errors": set(),
+    "vectors": set(),
+    "metrics": set(),
+    "environment": set(),
+    "store": set(),
+    "document": set(),
+    "geometry": {"vectors"},
+    "losses": {"vectors"},
+    "clusters": {"vectors"},
+    "protocol": set(),
+    "registry": set(),
+    "spec": set(),
+    "study": {"document", "protocol", "registry", "spec"},
+    "grid": {"protocol", "spec", "study"},
+    "results": {"metrics"},
+    "tables": {"grid", "metrics", "results", "study"},
+    "augment": {"spec"},
+    "encoder": {"spec", "vectors"},
+    "data": {"augment", "protocol", "spec"},
+    "space": {"geometry", "spec", "vectors"},
+    "probe": set(),
+    "stages": {"augment", "encoder", "grid", "metrics", "space", "spec", "vectors"},
+}
+NO_TORCH = (
+    "api",
+    "document",
+    "environment",
+    "errors",
+    "grid",
+    "metrics",
+    "protocol",
+    "registry",
+    "results",
+    "spec",
+    "store",
+    "study",
+    "tables",
+)
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            whole = node.module == "oodbench"
+            found |= {f"oodbench.{a.name}" for a in node.names} if whole else {node.module or ""}
+    return {name for name in found if name.partition(".")[0] in ("oodbench", "methods", "datasets")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_it_may(room: str) -> None:
+    for path in (ROOT / room).glob("*.py"):
+        assert imports(path) <= ROOMS[room] | SHARED, path
+
+
+@pytest.mark.parametrize("module", HARNESS)
+def test_a_module_imports_what_it_may(module: str) -> None:
+    allowed = {f"oodbench.{name}" for name in HARNESS[module]} | SHARED
+    assert imports(ROOT / "oodbench" / f"{module}.py") <= allowed
+
+
+def test_only_the_command_line_prints() -> None:
+    for path in (ROOT / "oodbench").glob("*.py"):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        prints = any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
+        assert not prints, path
+
+
+def test_the_harness_names_no_method_and_no_data_set() -> None:
+    """No string or name in the harness is the name of a plugin, but for words that mean something else, too."""
+    common = {"labels", "norm", "one", "noise", "pooled", "per_cluster", "cosine", "knn"}
+    folders = [ROOT / room for room in ROOMS]
+    names = {path.stem for folder in folders for path in folder.glob("*.py")} - common - {"__init__"}
+    for path in (ROOT / "oodbench").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        assert not names & (strings | used), path
+
+
+@pytest.mark.parametrize("module", NO_TORCH)
+def test_modules_that_start_at_once(module: str) -> None:
+    code = f"import sys, oodbench.{module}; print(sorted({{'torch', 'sklearn', 'timm'}} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["run", "--help"], ["tables", "nowhere.yaml"]])
+def test_commands_that_need_no_torch(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom oodbench.cli import app\n"
+        f"try:\n    app({words!r})\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,314 @@
+"""The command line as a user meets it: output, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny import write
+from typer.testing import CliRunner, Result
+
+from oodbench import cli
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consoles write to whatever the runner puts in place of standard output and error."""
+    from rich.console import Console
+
+    monkeypatch.setattr(cli, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(cli, "err", Console(highlight=False, width=200, stderr=True))
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write(tmp_path / "s.yaml", tables={"t": {"rows": ["training", "distance"], "columns": ["ood"]}})
+
+
+def test_run_prints_a_leaderboard_and_writes_every_table(study: Path, tmp_path: Path) -> None:
+    done = call("run", study)
+    assert done.exit_code == 0, done.output
+    assert "leaderboard: 10 of 10 methods" in done.stdout
+    assert "best: 2 of 2 methods" in done.stdout
+    assert "2 trained, 10 cells scored, 20 rows" in done.stdout
+    folder = tmp_path / "results" / "s"
+    for name in ("leaderboard", "best", "tables/t"):
+        for ending in ("md", "csv", "tex"):
+            assert (folder / f"{name}.{ending}").stat().st_size > 100
+    again = call("run", study)
+    assert "0 trained, 0 cells scored, 20 rows" in again.stdout
+
+
+def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> None:
+    call("run", study)
+    folder = tmp_path / "results" / "s"
+    files = sorted(path for path in folder.rglob("*.*") if path.suffix in (".md", ".csv", ".tex"))
+    before = {path: path.read_bytes() for path in files}
+    for path in files:
+        path.unlink()
+    done = call("tables", study)
+    assert done.exit_code == 0
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_plan_says_what_is_there_and_what_is_to_do(study: Path) -> None:
+    first = call("plan", study)
+    assert first.exit_code == 0, first.output
+    assert re.search(r"trainings +2 +0 +2", first.stdout)
+    assert re.search(r"sets to embed +10 +0 +10", first.stdout)
+    assert re.search(r"cells +10 +0 +10", first.stdout)
+    assert re.search(
+        r"left out: +2 cells: knn\(k=3\) ignores clusters|left out: +4 cells: knn\(k=3\) ignores", first.stdout
+    )
+    assert re.search(r"time: about \d+ s on cpu; disk: about \d+\.\d kB", first.stdout)
+    call("run", study)
+    assert re.search(
+        r"cells +10 +10 +0 *\n.*time: about 0 s on cpu; disk: about 0 bytes", call("plan", study).stdout, re.S
+    )
+
+
+def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> None:
+    call("run", study)
+    import oodbench
+
+    row = oodbench.rows(study).iloc[3]
+    done = call("show", study, row["row"][:10])
+    first, training = done.stdout.split("the training behind it:")
+    shown = json.loads(first)
+    assert shown["auroc"] == pytest.approx(row["auroc"])
+    assert (shown["row"], shown["id_data"], shown["seed"]) == (row["row"], row["id_data"], 0)
+    facts = json.loads(training)
+    assert facts["parameters"]["recipe"]["lr"] == 0.05
+    assert {"seconds", "device", "libraries", "commit", "losses", "trained_at"} <= set(facts)
+    assert call("show", study, "zzz").exit_code == 2
+    assert len(call("show", study, row["cell"]).stdout.split('"row"')) == 3  # one row for each OOD set
+
+
+def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    study = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": 500}}], training="simclr")
+    done = call("run", study)
+    assert done.exit_code == 1
+    assert "2 rows, 1 cells, such as simclr" in done.stderr
+    assert "knn(k=500) of 90 training items" in done.stderr
+    assert "2 rows failed and are in no mean" in done.stdout
+
+
+def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
+    done = call("run", write(tmp_path / "s.yaml", distance={"knn": {"k": 500}}, training="simclr"))
+    assert done.exit_code == 1
+    assert "leaderboard" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "nowhere.yaml"], "there is no study file nowhere.yaml"),
+        (["tables", "nowhere.yaml"], "there is no study file"),
+        (["list", "distanse"], "there is no room 'distanse'; did you mean 'distance'?"),
+        (["check", "simclrr"], "plugin 'simclrr' is in no room"),
+        (["new", "trainin", "x"], "did you mean 'training'?"),
+        (["new", "training", "Big-Name"], "cannot name a plugin"),
+        (["new", "training", "simclr"], "there is a training 'simclr' already"),
+        (["gc", "."], "there is no study"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call(*words)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_mean_nothing(study: Path) -> None:
+    assert "--redo trian: there is no such stage; did you mean 'train'?" in call("run", study, "--redo", "trian").stderr
+    done = call("run", study, "--device", "cuda:99")
+    assert done.exit_code == 2
+    assert "device 'cuda:99' cannot be used" in done.stderr
+
+
+def test_tables_of_a_study_that_never_ran(study: Path) -> None:
+    done = call("tables", study)
+    assert done.exit_code == 2
+    assert "run the study first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"rows": ["trainings"]}, "rows have no column 'trainings'; did you mean 'training'?"),
+        ({"rows": ["training"], "value": "aurocc"}, "rows have no column 'aurocc'; did you mean 'auroc'?"),
+        ({"rows": ["training"], "of": {"distance": "cosin"}}, "no row has distance 'cosin'; did you mean 'cosine'?"),
+    ],
+)
+def test_a_table_of_what_is_not_there(tmp_path: Path, spec: dict[str, object], said: str) -> None:
+    study = write(tmp_path / "s.yaml", training="simclr")
+    call("run", study)
+    done = call("tables", write(study, training="simclr", tables={"t": spec}))
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_tables_take_about_a_second(study: Path, tmp_path: Path) -> None:
+    """Not a benchmark: a guard that no heavy library creeps into the path. Importing torch alone takes longer."""
+    call("run", study)
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "oodbench.cli", "tables", str(study)], check=True, capture_output=True)
+    assert time.perf_counter() - start < 8
+
+
+@pytest.mark.parametrize("room", ["training", "clustering", "distance", "threshold", "dataset"])
+def test_a_stub_is_a_plugin_that_says_what_to_fill_in(tmp_path: Path, room: str) -> None:
+    done = call("new", room, "my_own", "--folder", tmp_path)
+    assert done.exit_code == 0, done.output
+    path = tmp_path / "my_own.py"
+    checked = call("check", path)
+    assert checked.exit_code == 1
+    assert "passed  every parameter has a default" in checked.stdout
+    assert "NotImplementedError" in checked.stdout
+    assert "cannot be imported" not in checked.stdout
+    assert call("new", room, "my_own", "--folder", tmp_path).exit_code == 2
+
+
+FILLED = {
+    "training": (
+        'raise NotImplementedError("the loss of my_own")',
+        'return nt_xent(b.out["z"], self.temperature), state',
+    ),
+    "clustering": (
+        'raise NotImplementedError("the cluster of each item for my_own")',
+        "return grouped(f, f.argmax(1))",
+    ),
+    "distance": (
+        'raise NotImplementedError("the score of my_own")',
+        "d = (x.double()[:, None] - c.centroid.double()).abs().sum(2).min(1)\n"
+        "            return Scores(d.values, d.indices)",
+    ),
+    "threshold": (
+        'raise NotImplementedError("the rule of my_own, which accepts self.level of the reference")',
+        "return Rule(lambda s: s.score, float(ref.score.quantile(self.level, interpolation='higher')))",
+    ),
+    "dataset": (
+        'raise NotImplementedError("the images of my_own")',
+        "rng = np.random.default_rng(split == 'test')\n"
+        "        x = rng.integers(256, size=(20, 8, 8), dtype=np.uint8)\n"
+        "        return Images(x, np.zeros(20, dtype=np.int64), ('a',))",
+    ),
+}
+
+
+@pytest.mark.parametrize("room", FILLED)
+def test_a_filled_stub_passes_conformance(tmp_path: Path, room: str) -> None:
+    call("new", room, "my_own", "--folder", tmp_path)
+    path = tmp_path / "my_own.py"
+    old, new = FILLED[room]
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    done = call("check", path)
+    assert done.exit_code == 0, done.stdout
+    assert ", 0 failed" in done.stdout
+
+
+def test_list_names_every_room() -> None:
+    done = call("list")
+    for name in (
+        "training",
+        "supcon",
+        "clustering",
+        "gmm",
+        "distance",
+        "mahalanobis",
+        "threshold",
+        "dataset",
+        "glyphs",
+    ):
+        assert re.search(rf"^ *{name}\b", done.stdout, re.M)
+    assert "simclr" not in call("list", "distance").stdout
+
+
+def test_list_survives_a_broken_plugin_of_a_study(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("raise RuntimeError\n")
+    assert call("list").exit_code == 0
+
+
+def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
+    call("run", study)
+    assert "0 damaged" in call("verify", study).stdout
+    victim = next((tmp_path / "results" / "store" / "bank").glob("*/features.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    done = call("verify", study)
+    assert done.exit_code == 1
+    assert str(victim.parent) in done.stderr
+    assert "1 damaged" in done.stdout
+
+
+def test_gc_frees_what_no_study_needs(tmp_path: Path) -> None:
+    folder = tmp_path / "studies"
+    first = write(folder / "a.yaml", training="simclr", seed=0)
+    second = write(folder / "b.yaml", training="simclr", seed=1)
+    call("run", first)
+    call("run", second)
+    store = tmp_path / "results" / "store"
+    everything = sorted(store.glob("*/*/manifest.json"))
+    assert "freed 0 artifacts" in call("gc", folder).stdout
+    second.unlink()
+    assert "would free 7 artifacts" in call("gc", folder, "--dry-run").stdout  # 1 training, 5 sets, 1 probe
+    assert sorted(store.glob("*/*/manifest.json")) == everything
+    assert "freed 7 artifacts" in call("gc", folder).stdout
+    assert len(list(store.glob("*/*/manifest.json"))) == len(everything) - 7
+    assert "0 trained, 0 cells" in call("run", first).stdout
+
+
+def test_gc_refuses_to_guess(tmp_path: Path) -> None:
+    done = call("gc", write(tmp_path / "a.yaml"))
+    assert done.exit_code == 2
+    assert "is not prepared" in done.stderr
+
+
+def test_compact(study: Path, tmp_path: Path) -> None:
+    call("run", study)
+    folder = tmp_path / "results" / "s" / "rows"
+    assert len(list(folder.iterdir())) == 2
+    assert call("compact", study).exit_code == 0
+    assert len(list(folder.iterdir())) == 1
+    assert "0 trained, 0 cells scored, 20 rows" in call("run", study).stdout
+
+
+def test_numbers_of_the_csv_are_means_over_seeds(tmp_path: Path) -> None:
+    study = write(tmp_path / "s.yaml", training="simclr", seed=[0, 1, 2])
+    call("run", study)
+    import oodbench
+
+    rows = oodbench.rows(study)
+    board = pd.read_csv(tmp_path / "results" / "s" / "leaderboard.csv")
+    line = board[
+        (board["clustering"] == "labels") & (board["distance"] == "cosine") & (board["threshold"] == "pooled")
+    ].iloc[0]
+    mine = rows[(rows["clustering"] == "labels") & (rows["distance"] == "cosine") & (rows["threshold"] == "pooled")]
+    near = 100 * mine[mine["group"] == "near"]["auroc"]
+    assert line["near AUROC mean"] == pytest.approx(near.mean())
+    assert line["near AUROC std"] == pytest.approx(near.std(ddof=1))
+    assert line["near AUROC n"] == 3
+
+
+def test_a_run_says_what_it_does_where_nobody_watches(study: Path) -> None:
+    env = os.environ | {"COLUMNS": "200"}
+    command = [sys.executable, "-m", "oodbench.cli", "run", str(study)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert "10 cells; 2 trainings to look at" in done.stderr
+    assert re.search(r"trained simclr · .*: loss \d\.\d+, \d+\.\d s", done.stderr)

@@ -1,0 +1,95 @@
+"""The conformance suite over all plugins there are, and over plugins that it has to catch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oodbench.conformance import conform, find
+from oodbench.errors import UserError
+from oodbench.registry import ROOMS, Registry, Source, source_of
+
+ALL = [source for room in ROOMS for source in Registry().sources(room).values()]
+
+
+@pytest.mark.parametrize("source", ALL, ids=lambda source: f"{source.room}/{source.name}")
+def test_conformance(source: Source, tmp_path: Path) -> None:
+    if source.name == "fashion_mnist" and not source_has_files(source, tmp_path):
+        pytest.skip("Fashion-MNIST is not on this machine")
+    problems = [f"{each.check}: {each.problem}" for each in conform(source, tmp_path) if each.problem]
+    assert not problems
+
+
+def source_has_files(source: Source, root: Path) -> bool:
+    module: Any = __import__(source.module, fromlist=["x"])
+    return bool(module._found(root))
+
+
+def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
+    """Return the problems of a built-in plugin with one thing changed."""
+    room, name = of.split("/")
+    text = Registry().source(room, name).path.read_text()
+    assert old in text
+    path = tmp_path / f"broken_{name}.py"
+    path.write_text(text.replace(old, new))
+    return [f"{each.check}: {each.problem}" for each in conform(source_of(path), tmp_path) if each.problem]
+
+
+@pytest.mark.parametrize(
+    ("of", "old", "new", "said"),
+    [
+        ("training/simclr", 'b.out["z"], self', 'b.out["z"].double(), self', ""),
+        ("training/simclr", 'nt_xent(b.out["z"]', 'nt_xent(b.out["z"].detach()', "element 0 of tensors"),
+        ("training/supcon", "b.y, self", "b.y.roll(1), self", "order of a batch does not matter"),
+        (
+            "training/cross_entropy",
+            "label_smoothing: Fraction = 0.0",
+            "label_smoothing: Fraction",
+            "without one: label_smoothing",
+        ),
+        ("clustering/one", "torch.zeros(len(f)", "torch.ones(len(f)", ""),
+        ("clustering/kmeans", "means.fit(f.", "means.fit((f + 30 * f.new_empty(f.shape).uniform_()).", "same seed"),
+        ("clustering/labels", "grouped(f, y)", "grouped(f, y.roll(5))", "clusters"),
+        ("distance/euclidean", "squares.double().sqrt()", "-squares.double().sqrt()", "far items score higher"),
+        ("distance/euclidean", "squares.double().sqrt()", "squares.sqrt()", "score is float64"),
+        ("distance/cosine", "unit(x.double())", "unit(x.double() - x.double().mean(0))", "neighbours"),
+        ("distance/knn", "k + 1", "k", "leave_one_out"),
+        ("threshold/pooled", "self.level * len", "0.5 * len", "it accepts 0.95 of its reference"),
+        (
+            "threshold/per_cluster",
+            "torch.searchsorted(reference, score)",
+            "-torch.searchsorted(reference, score)",
+            "higher score",
+        ),
+        ("dataset/noise", 'split == "test"', "0", "disjoint"),
+        ("dataset/digits", ".astype(np.int64)", ".astype(np.int32)", "labels are int64"),
+    ],
+)
+def test_what_is_broken_is_caught(tmp_path: Path, of: str, old: str, new: str, said: str) -> None:
+    problems = broken(tmp_path, of, old, new)
+    if said:
+        assert any(said in problem for problem in problems), problems
+    else:
+        assert not problems
+
+
+def test_a_class_without_docstring_is_caught(tmp_path: Path) -> None:
+    found = broken(
+        tmp_path, "distance/cosine", '    """Cosine: 1 - the largest cosine similarity to a centroid."""\n', ""
+    )
+    assert found == ["it says what it is: its class has no docstring"]
+
+
+def test_finding_a_plugin(tmp_path: Path) -> None:
+    assert find("simclr").room == "training"
+    assert find("distance/cosine").name == "cosine"
+    for name, said in (
+        ("nobody", "is in no room"),
+        ("distanse/cosine", "there is no room 'distanse'"),
+        ("distance/cosin", "did you mean 'cosine'"),
+        (str(tmp_path / "x.py"), "there is no file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            find(name)

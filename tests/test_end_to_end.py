@@ -1,0 +1,464 @@
+"""Tiny studies from a YAML file to rows: twice the same, resumed, shared, failing, damaged, in closed form."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.integrate import quad
+from scipy.stats import chi2, ncx2
+from tiny import write
+
+import oodbench
+from oodbench import study
+from oodbench.errors import UserError
+from oodbench.lab import Options, Silent
+from oodbench.results import FLOATS, Results
+from oodbench.runner import Outcome, Runner
+
+NOT_NUMBERS = ["scored_at", "score_seconds", "train_seconds"]
+
+
+class Listener(Silent):
+    """Remembers what a lab says."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
+
+    def stage(self, what: str, title: str) -> None:
+        self.stages.append((what, title))
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def go(path: Path, listener: Listener | None = None, **options: Any) -> Outcome:
+    return Runner(study.load(path), Options(**options), listener or Listener()).run()
+
+
+def numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what two runs of a study must agree on, to the last bit."""
+    return rows.drop(columns=NOT_NUMBERS).sort_values("row").reset_index(drop=True)
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml")
+    first = go(path)
+    listener = Listener()
+    second = go(path, listener)
+    assert (first.trained, first.scored, first.failed) == (2, 10, 0)
+    assert (second.trained, second.scored, listener.stages) == (0, 0, [])
+    pd.testing.assert_frame_equal(first.rows, second.rows)
+
+
+def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {
+        "training": ["cross_entropy", {"ccl": {"warmup": 0}}, "oecl", {"oecl": {"form": "self"}}],
+        "seed": [0, 1],
+    }
+    path = write(tmp_path / "s.yaml", **changes)
+    first = go(path).rows
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "elsewhere"))
+    pd.testing.assert_frame_equal(numbers(first), numbers(go(path).rows))
+    assert not first[first["seed"] == 0]["auroc"].equals(first[first["seed"] == 1]["auroc"])
+
+
+def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
+    rows = go(write(tmp_path / "s.yaml")).rows
+    may_be_empty = {"recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
+    for column in rows.columns.difference(list(may_be_empty)):
+        assert rows[column].notna().all(), column
+        assert (rows[column].astype(str) != "").all(), column
+    shares = [name for name in FLOATS if name.startswith(("au", "fpr", "accuracy")) or name.endswith("recall")]
+    assert rows[shares].min().min() >= 0
+    assert rows[shares].max().max() <= 1
+    assert rows[rows["training"] == "cross_entropy"]["accuracy_by"].unique() == ["classifier"]
+    assert rows[rows["training"] == "simclr"]["accuracy_by"].unique() == ["linear probe"]
+    assert set(rows["group"]) == {"near", "far"}
+    assert (rows["n_id"] == 120).all()
+    assert (rows["n_train"] + rows["n_reference"] == 120).all()
+    assert rows["clusters"].unique().tolist() == [3, 1]
+
+
+def test_adding_a_clustering_trains_nothing(tmp_path: Path) -> None:
+    before = go(write(tmp_path / "s.yaml"))
+    listener = Listener()
+    after = go(
+        write(tmp_path / "s.yaml", clustering=["labels", {"kmeans": {"k": [2, 3], "restarts": 2}}, "one"]), listener
+    )
+    assert (after.trained, {what for what, _ in listener.stages}) == (0, {"score"})
+    assert 0 < after.scored < len(after.rows)
+    kept = after.rows[after.rows["row"].isin(before.rows["row"])]
+    pd.testing.assert_frame_equal(
+        kept.reset_index(drop=True), before.rows[before.rows["row"].isin(kept["row"])].reset_index(drop=True)
+    )
+
+
+def test_adding_an_ood_set_embeds_that_set_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml")
+    go(path)
+    listener = Listener()
+    sets = {
+        "near": {"blobs": {"groups": 3, "count": 60, "shift": 60.0}},
+        "far": [{"noise": {"count": 50, "size": 8}}, "digits"],
+    }
+    outcome = go(write(path, ood=sets), listener)
+    assert outcome.trained == 0
+    assert [title for what, title in listener.stages if what in ("data", "bank")] == [
+        "digits, test",
+        *(title for what, title in listener.stages if what == "bank" and title.startswith("digits, test")),
+    ]
+    assert set(outcome.rows["ood"]) == {"blobs(groups=3, count=60, shift=60)", "noise(count=50, size=8)", "digits"}
+
+
+def test_rows_of_cells_that_are_gone_stay_but_are_not_shown(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml")
+    everything = go(path).rows
+    fewer = go(write(path, distance=["cosine"])).rows
+    assert len(fewer) < len(everything)
+    assert len(Results(tmp_path / "results" / "s").read()) == len(everything)
+    pd.testing.assert_frame_equal(oodbench.rows(path), fewer)
+
+
+def test_a_failing_cell_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": [3, 91]}}])
+    outcome = go(path)
+    failed = outcome.rows[outcome.rows["status"] == "error"]
+    assert failed["distance"].unique() == ["knn(k=91)"]
+    assert failed["error"].unique() == ["ValueError: knn(k=91) of 90 training items"]
+    assert outcome.failed == len(failed) == 2 * 2
+    assert failed["auroc"].isna().all()
+    assert (outcome.rows["status"] == "ok").sum() == len(outcome.rows) - 4
+    assert go(path).scored == 0
+    assert go(path, redo="failed").scored == 2
+
+
+def plugin(tmp_path: Path, text: str) -> None:
+    (tmp_path / "fragile.py").write_text(
+        '"""A training that breaks."""\nfrom torch import Tensor\nfrom oodbench.api import Batch, State, Training\n\n\n'
+        'class Fragile(Training):\n    """Breaks."""\n\n    heads = {"z": "mlp-4"}\n\n'
+        f"    def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:\n        {text}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise RuntimeError('out of memory')", "RuntimeError: out of memory"),
+        ("return b.out['z'].sum() * float('nan'), state", "DivergedError: the loss is nan at epoch 0, step 0"),
+    ],
+)
+def test_a_failing_training_is_rows_and_the_rest_goes_on(tmp_path: Path, text: str, said: str) -> None:
+    plugin(tmp_path, text)
+    path = write(tmp_path / "s.yaml", plugins=["fragile.py"], training=["fragile", "simclr"])
+    outcome = go(path)
+    failed = outcome.rows[outcome.rows["training"] == "fragile"]
+    assert failed["error"].unique() == [said]
+    assert (outcome.rows[outcome.rows["training"] == "simclr"]["status"] == "ok").all()
+    assert (go(path).trained, go(path).scored) == (0, 0)
+    plugin(tmp_path, "return b.out['z'].square().mean(), state")  # mended: its code is part of the key
+    oodbench.registry.fingerprint.cache_clear()  # type: ignore[attr-defined]
+    for name in [name for name in sys.modules if name.endswith(".fragile")]:
+        del sys.modules[name]
+    mended = go(path)
+    assert (mended.trained, mended.failed) == (1, 0)
+
+
+def test_nan_features_are_an_error_row_that_names_the_set(tmp_path: Path) -> None:
+    (tmp_path / "holes.py").write_text(
+        '"""A distance with holes."""\nfrom oodbench.api import Clusters, Distance, Scorer, Scores\n\n\n'
+        'class Holes(Distance):\n    """Holes."""\n\n    clusters = False\n\n    def fit(self, f, c):\n'
+        "        return lambda x: Scores(x.double().sum(1) / 0 * 0, x[:, 0].long() * 0)\n"
+    )
+    outcome = go(write(tmp_path / "s.yaml", plugins=["holes.py"], distance=["holes"], training="simclr"))
+    assert outcome.rows["error"].str.contains("120 of 120 ID scores are NaN or infinite").all()
+
+
+@pytest.mark.parametrize("kind", ["train", "bank", "data", "probe"])
+def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "s.yaml", training="simclr")
+    before = go(path).rows
+    for artifact in (tmp_path / "results" / "store" / kind).iterdir():
+        victim = max(artifact.iterdir(), key=lambda file: file.stat().st_size)
+        victim.write_bytes(victim.read_bytes()[:-9])
+    shutil.rmtree(tmp_path / "results" / "s")
+    listener = Listener()
+    after = go(path, listener).rows
+    assert any(f"/{kind}/" in message for message in listener.warnings)
+    assert kind in {what for what, _ in listener.stages}
+    pd.testing.assert_frame_equal(numbers(before), numbers(after))
+
+
+def test_damaged_rows_are_made_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml")
+    before = go(path).rows
+    part = sorted((tmp_path / "results" / "s" / "rows").iterdir())[0]
+    part.write_bytes(part.read_bytes()[:-5])
+    listener = Listener()
+    after = go(path, listener)
+    assert any(str(part) in message for message in listener.warnings)
+    assert (after.trained, after.scored) == (0, 5)
+    pd.testing.assert_frame_equal(numbers(before), numbers(after.rows))
+
+
+@pytest.mark.parametrize(
+    ("stage", "made"),
+    [("train", {"train", "bank", "probe", "score"}), ("bank", {"bank", "probe", "score"}), ("score", {"score"})],
+)
+def test_redo(tmp_path: Path, stage: str, made: set[str]) -> None:
+    path = write(tmp_path / "s.yaml")
+    before = go(path).rows
+    listener = Listener()
+    after = go(path, listener, redo=stage).rows
+    assert {what for what, _ in listener.stages} == made
+    assert [what for what, _ in listener.stages].count("score") == 2
+    pd.testing.assert_frame_equal(numbers(before), numbers(after))
+
+
+def test_cached_only_trains_nothing(tmp_path: Path) -> None:
+    go(write(tmp_path / "s.yaml", training="simclr"))
+    outcome = go(
+        write(tmp_path / "s.yaml", seed=[0, 1], distance=["cosine", "euclidean"], training=["simclr", "supcon"]),
+        cached_only=True,
+    )
+    assert (outcome.trained, outcome.missing) == (0, 3 * 8)
+    assert set(outcome.rows["seed"]) == {0}
+    assert set(outcome.rows["training"]) == {"simclr"}
+
+
+def test_several_views_are_embedded_and_averaged(tmp_path: Path) -> None:
+    rows = go(
+        write(
+            tmp_path / "s.yaml",
+            training="simclr",
+            space=[{"layer": "projection"}, {"layer": "projection", "views": 3}],
+            clustering="one",
+            distance=["norm", {"norm": {"of": "each"}}],
+            threshold="pooled",
+        )
+    ).rows
+    found = rows.set_index(["space", "distance", "ood"])["auroc"]
+    assert {index[:2] for index in found.index} == {
+        ("projection", "norm"),
+        ("projection views=3", "norm"),
+        ("projection views=3", "norm(of=each)"),
+    }
+    assert found.xs("projection").tolist() != found.xs("projection views=3").xs("norm").tolist()
+
+
+def test_a_training_reference_scores_items_as_if_they_were_left_out(tmp_path: Path) -> None:
+    rows = go(
+        write(tmp_path / "s.yaml", reference="train", distance=[{"knn": {"k": 1}}, "cosine"], training="simclr")
+    ).rows
+    assert set(rows["distance"]) == {"knn(k=1)"}
+    assert rows["reference"].unique() == ["train"]
+    assert (rows["n_reference"] == 120).all()
+    assert rows["id_recall"].min() > 0.8  # a k-NN that finds itself would accept no new item at all
+
+
+# ---- closed form ------------------------------------------------------------------------------------
+
+
+PIXELS = """
+from torch import nn
+
+
+class Pixels(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)
+
+
+def pixels(channels, size):
+    return Pixels()
+"""
+
+
+@pytest.fixture
+def pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "pixel_nets.py").write_text(PIXELS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pixel_nets", raising=False)
+    return "pixel_nets:pixels"
+
+
+def chi_square_auroc(dimensions: int, noncentrality: float) -> float:
+    """Return P(OOD > ID) of squared distances: ID chi-square, OOD non-central chi-square."""
+    density = chi2(dimensions).pdf
+    area, _ = quad(lambda t: density(t) * ncx2(dimensions, noncentrality).sf(t), 0, 6 * dimensions, limit=200)
+    return float(area)
+
+
+def test_gaussians_in_pixel_space_have_their_closed_form(tmp_path: Path, pixels: str) -> None:
+    """One Gaussian, one cluster, an encoder that returns its pixels: AUROC and recalls of three distances are known."""
+    spread, shift, n, d = 12.0, 45.0, 4000, 16
+    blobs = {"groups": 1, "count": n, "size": 4, "spread": spread, "separation": 0.0}
+    rows = go(
+        write(
+            tmp_path / "s.yaml",
+            image={"size": 4, "channels": 1},
+            id={"blobs": blobs},
+            ood={"near": {"blobs": blobs | {"shift": shift}}},
+            encoder=pixels,
+            recipe={"epochs": 0, "normalize": "none"},
+            reference={"val": 0.5},
+            training="simclr",
+            clustering="one",
+            distance=["euclidean", "mahalanobis", {"mahalanobis": {"singular": "shrink"}}],
+            threshold="pooled",
+        )
+    ).rows
+    variance = spread**2 + 1 / 12
+    noncentrality = shift**2 / variance
+    assert len(rows) == 3
+    for row in rows.to_dict("records"):
+        assert row["auroc"] == pytest.approx(chi_square_auroc(d, noncentrality), abs=0.012), row["distance"]
+        assert row["id_recall"] == pytest.approx(0.95, abs=0.015)
+        cut = chi2(d).ppf(0.95)
+        assert row["ood_recall"] == pytest.approx(ncx2(d, noncentrality).sf(cut), abs=0.03)
+        assert row["fpr95_id"] == pytest.approx(ncx2(d, noncentrality).cdf(cut), abs=0.03)
+
+
+# ---- overlap -----------------------------------------------------------------------------------------
+
+
+def test_overlap_is_refused_unless_allowed(tmp_path: Path) -> None:
+    same = {"near": {"blobs": {"groups": 3, "count": 120}}, "far": {"glyphs": {"count": 60, "size": 8}}}
+    outliers = {"glyphs": {"count": 60, "size": 8}}
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    leak = {"plugins": ["leaky.py"], "training": ["simclr", "oecl"], "outliers": "leaky", "ood": {"near": "leaky"}}
+    path = write(tmp_path / "s.yaml", **leak)
+    with pytest.raises(UserError) as caught:
+        go(path)
+    assert "20 images of OOD test (leaky) are also in outliers (leaky) (positions 0, 1, 2, 3, 4, ...)" in str(
+        caught.value
+    )
+    assert not (tmp_path / "results" / "store" / "train").exists()
+    listener = Listener()
+    go(write(path, **leak, allow_overlap=True), listener)
+    assert any("20 images of OOD test" in message for message in listener.warnings)
+    go(write(tmp_path / "t.yaml", ood=same, outliers=outliers, training="oecl"))
+
+
+LEAKY = '''"""Train and test are the same."""
+import numpy as np
+
+from oodbench.api import Dataset, Images
+
+
+class Leaky(Dataset):
+    """Leaky."""
+
+    def load(self, split, root):
+        x = np.random.default_rng(0).integers(256, size=(20, 8, 8), dtype=np.uint8)
+        return Images(x, np.zeros(20, dtype=np.int64), ("a",))
+'''
+
+
+# ---- checks before any work ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"space": {"pca": 17}}, "space pca=17 is wider than the features"),
+        ({"space": {"layer": "projection", "pca": 129}, "training": "simclr"}, "129 is wider than the features"),
+        ({"encoder": "timm/vit_tiny_patch16_224"}, "takes images of 224 x 224 only"),
+        ({"encoder": "timm/nothing"}, "timm has no model 'nothing'"),
+        ({"clustering": ["one"], "threshold": ["per_cluster"]}, "no cell is left"),
+        ({"image": {"size": 8, "channels": 5}}, "images of 1 channels cannot|images of 3 channels cannot|data set"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_work(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    if "channels" in changes.get("image", {}) and changes["image"]["channels"] == 5:
+        changes |= {"id": "natural_patches"}
+    with pytest.raises(UserError, match=said):
+        go(write(tmp_path / "s.yaml", **changes))
+    assert not (tmp_path / "results" / "store" / "train").exists()
+
+
+def test_missing_data_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "absent.py").write_text(ABSENT)
+    with pytest.raises(UserError, match=r"data set absent: place absent.bin in .*data/absent"):
+        go(write(tmp_path / "s.yaml", plugins=["absent.py"], ood={"far": "absent"}))
+    assert not (tmp_path / "results" / "store" / "train").exists()
+
+
+ABSENT = '''"""A set that is not here."""
+from oodbench.api import Dataset
+
+
+class Absent(Dataset):
+    """Absent."""
+
+    def fetch(self, root):
+        raise FileNotFoundError(f"place absent.bin in {root / 'absent'}")
+
+    def load(self, split, root):
+        raise NotImplementedError
+'''
+
+
+# ---- killed, and two at once ----------------------------------------------------------------------------------
+
+
+def start(path: Path, results: Path) -> subprocess.Popen[bytes]:
+    env = os.environ | {"OODBENCH_RESULTS": str(results)}
+    command = [sys.executable, "-m", "oodbench.cli", "run", str(path)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finished(process: subprocess.Popen[bytes]) -> str:
+    output = process.communicate(timeout=240)[0].decode()
+    assert process.returncode == 0, output
+    return output
+
+
+SLOW = {"recipe": {"epochs": 6, "batch": 16, "lr": 0.05, "warmup": 0, "augment": {"flip": 0}}, "seed": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, after: int) -> None:
+    path = write(tmp_path / "s.yaml", **SLOW, training="simclr")
+    results = tmp_path / "killed"
+    process = start(path, results)
+    weights = results / "store" / "train"
+    deadline = time.monotonic() + 120
+    while len(list(weights.glob("*/manifest.json"))) < after:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    there = len(list(weights.glob("*/manifest.json")))
+    output = finished(start(path, results))
+    assert f"{3 - there} trained" in output
+    expected = go(path).rows
+    pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(expected))
+
+
+def test_two_runs_on_one_store_share_the_work(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", **SLOW)
+    results = tmp_path / "shared"
+    outputs = [finished(each) for each in [start(path, results), start(path, results)]]
+    trained = [int(output.split(" trained, ")[0].split()[-1]) for output in outputs]
+    assert sum(trained) == 6
+    pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(go(path).rows))
+    assert json.loads((results / "s" / "plan.json").read_text())["cells"]
+
+
+def test_python_interface(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", training="simclr")
+    made = oodbench.run(path, device="cpu")
+    pd.testing.assert_frame_equal(made, oodbench.rows(path))
+    assert np.isfinite(made["auroc"]).all()

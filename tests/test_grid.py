@@ -1,0 +1,129 @@
+"""From a study to cells: what is there once, what makes no sense, what a count said in classes becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import write
+
+from oodbench import study
+from oodbench.grid import Cell, Plan, plan, resolved
+from oodbench.protocol import class_count
+from oodbench.registry import Registry
+
+
+def planned(tmp_path: Path, **changes: Any) -> Plan:
+    return plan(study.load(write(tmp_path / "s.yaml", **changes)))
+
+
+def cells(found: Plan) -> list[Cell]:
+    return [cell for group in found.cells.values() for cell in group]
+
+
+def test_a_grid_is_a_product(tmp_path: Path) -> None:
+    found = planned(tmp_path, seed=[0, 1], distance=["cosine", "euclidean"])
+    assert len(found.runs) == 2 * 2
+    assert len(cells(found)) == 4 * 2 * 2 * 2  # runs x clusterings x distances x thresholds
+    assert len({cell.id for cell in cells(found)}) == len(cells(found))
+
+
+def test_distances_without_clusters_are_not_multiplied(tmp_path: Path) -> None:
+    found = planned(tmp_path, training="simclr", distance=[{"knn": {"k": [1, 3]}}])
+    assert [cell.detector.labels["threshold"] for cell in cells(found)] == ["pooled", "pooled"]
+    assert {cell.detector.clustering for cell in cells(found)} == {None}
+    assert found.left_out["knn(k=3) ignores clusters"] == 2
+    assert found.left_out["per_cluster needs clusters, knn(k=3) has none"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"clustering": ["labels", "one"]}, "per_cluster needs several clusters, one makes one"),
+        ({"clustering": ["labels", {"kmeans": {"k": 1}}]}, "per_cluster needs several clusters, kmeans(k=1) makes one"),
+        ({"space": [{}, {"layer": "projection"}]}, "cross_entropy has no projection layer"),
+        ({"space": [{}, {"unit": True}], "distance": ["norm"]}, "norm needs raw features, not penultimate unit"),
+        ({"distance": ["cosine", {"norm": {"of": "each"}}]}, "norm(of=each) needs several views"),
+        ({"id": [{"digits": {"only": 3}}, "digits"]}, "labels needs labels, digits(only=3) has one class"),
+        ({"id": [{"digits": {"only": 3}}, "digits"]}, "cross_entropy needs labels, digits(only=3) has one class"),
+        ({"reference": "train"}, "cosine does not leave an item out of its own score, as `reference: train` needs"),
+        ({"skip": [{"training": "simclr", "clustering": "labels"}]}, "skipped: training simclr, clustering labels"),
+    ],
+)
+def test_what_makes_no_sense_is_left_out_with_its_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    found = planned(tmp_path, **changes)
+    assert found.left_out[reason] > 0
+    assert cells(found)
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        ({"training": "simclr"}, lambda c: c.run.training.name != "simclr"),
+        ({"seed": 1}, lambda c: c.run.seed != 1),
+        ({"space": {"unit": True}}, lambda c: not c.detector.space.unit),
+        ({"distance": {"knn": {"k": 3}}}, lambda c: c.detector.distance.label != "knn(k=3)"),
+        ({"distance": {"knn": {"k": 4}}}, lambda c: True),
+        ({"distance": "knn", "seed": 0}, lambda c: c.detector.distance.name != "knn" or c.run.seed != 0),
+    ],
+)
+def test_skip(tmp_path: Path, skip: dict[str, Any], left: Any) -> None:
+    changes = {"seed": [0, 1], "space": [{}, {"unit": True}]}
+    everything = cells(planned(tmp_path, **changes))
+    found = cells(planned(tmp_path, **changes, skip=[skip]))
+    assert [cell.id for cell in found] == [cell.id for cell in everything if left(cell)]
+
+
+def test_outliers_multiply_only_what_asks_for_them(tmp_path: Path) -> None:
+    sets = [{"glyphs": {"size": 8}}, {"noise": {"size": 8, "draw": 3}}]
+    found = planned(tmp_path, training=["simclr", "oecl", {"oecl": {"form": "self"}}], outliers=sets)
+    outliers = [(run.training.label, run.outliers and run.outliers.name) for run in found.runs]
+    assert outliers == [
+        ("simclr", None),
+        ("oecl(external)", "glyphs"),
+        ("oecl(external)", "noise"),
+        ("oecl(self)", None),
+    ]
+
+
+def test_a_cell_keeps_its_identity_when_others_come(tmp_path: Path) -> None:
+    before = {cell.id for cell in cells(planned(tmp_path))}
+    after = {
+        cell.id
+        for cell in cells(planned(tmp_path, clustering=["one", "labels", {"kmeans": {"k": "classes", "restarts": 2}}]))
+    }
+    assert before < after
+
+
+def test_every_parameter_is_part_of_a_cells_identity(tmp_path: Path) -> None:
+    base = {cell.id for cell in cells(planned(tmp_path))}
+    for changes in (
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"reference": {"val": 0.3}},
+        {"image": {"size": 8, "channels": 1, "levels": 17}},
+        {"encoder": {"resnet18": {"width": 3}}},
+        {"space": {"unit": True}},
+    ):
+        assert base.isdisjoint(cell.id for cell in cells(planned(tmp_path, **changes)))
+
+
+def test_counts_said_in_classes_become_numbers() -> None:
+    kmeans = Registry().load("clustering", "kmeans")
+    assert [resolved(kmeans(k=k), 7).k for k in ("classes", "3*classes", 5)] == [7, 21, 5]  # type: ignore[call-arg]
+
+
+def test_class_counts() -> None:
+    digits = Registry().load("dataset", "digits")
+    given: list[dict[str, Any]] = [{}, {"only": 3}, {"keep": (1, 2)}, {"without": (1, 2)}, {"without": "zero"}]
+    assert [class_count(digits(**each)) for each in given] == [10, 1, 2, 8, 9]  # type: ignore[arg-type]
+
+
+def test_labels_show_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    found = planned(tmp_path, recipe={"epochs": 1, "lr": [0.1, 0.2]}, training={"simclr": {"temperature": 0.1}})
+    labels = [run.labels for run in found.runs]
+    assert [each["recipe"] for each in labels] == ["lr=0.1", "lr=0.2"]
+    assert labels[0]["training"] == "simclr(temperature=0.1)"
+    assert labels[0]["encoder"] == "resnet18(width=2)"
+    assert labels[0]["outliers"] == "–"

@@ -1,0 +1,189 @@
+"""Every loss against the slowest loop that its paper's formula gives."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from oodbench.api import Batch, Features
+from oodbench.losses import contrastive, nt_xent
+from oodbench.registry import Registry
+
+
+def batch(out: dict[str, Tensor], **given: object) -> Batch:
+    first = next(iter(out.values()))
+    values: dict[str, object] = {
+        "h": first,
+        "out": out,
+        "y": None,
+        "index": torch.arange(first.shape[1]),
+        "shift": torch.zeros(first.shape[1], dtype=torch.int64),
+        "outlier": None,
+        "epoch": 0,
+    }
+    return Batch(**(values | given))  # type: ignore[arg-type]
+
+
+def training(name: str, **params: object) -> object:
+    return Registry().load("training", name)(**params)
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+
+def slow_contrastive(z: Tensor, group: list[int], temperature: float) -> float:
+    """Khosla et al. 2020, eq. 2, anchor by anchor, positive by positive; NT-Xent with one item a group."""
+    views, items = z.shape[:2]
+    rows = [(v, i) for v in range(views) for i in range(items)]
+    vectors = {(v, i): z[v, i].tolist() for v, i in rows}
+    losses = []
+    for anchor in rows:
+        others = [row for row in rows if row != anchor]
+        positives = [row for row in others if group[row[1]] == group[anchor[1]]]
+        if not positives:
+            continue
+        total = sum(math.exp(cosine(vectors[anchor], vectors[row]) / temperature) for row in others)
+        logs = [math.log(math.exp(cosine(vectors[anchor], vectors[p]) / temperature) / total) for p in positives]
+        losses.append(-sum(logs) / len(logs))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
+@pytest.mark.parametrize(("views", "items"), [(2, 1), (2, 5), (3, 4)])
+def test_nt_xent(views: int, items: int, temperature: float) -> None:
+    z = torch.randn(views, items, 6)
+    assert nt_xent(z, temperature).item() == pytest.approx(
+        slow_contrastive(z, list(range(items)), temperature), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@pytest.mark.parametrize("group", [[0, 0, 1, 2, 1], [0, 1, 2, 3, 0], [3, 3, 3, 3, 3]])
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_contrastive(views: int, group: list[int], temperature: float) -> None:
+    z = torch.randn(views, 5, 4)
+    expected = slow_contrastive(z, group, temperature)
+    assert contrastive(z, torch.tensor(group), temperature).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_nt_xent_by_hand() -> None:
+    """Two items, the views of each equal, the items orthogonal: each anchor sees 1 at its partner, 0 at two others."""
+    z = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 1.0]]])
+    assert nt_xent(z, 0.5).item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 2)), rel=1e-6)
+
+
+def test_partner_is_the_other_view_of_the_same_item() -> None:
+    """A hand-made batch that is not symmetric: pairing view 1 of an item with view 2 of the next gives another loss."""
+    z = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
+    shifted = torch.stack([z[0], z[1].roll(1, 0)])
+    assert abs(nt_xent(z, 0.5) - nt_xent(shifted, 0.5)) > 1e-3
+
+
+def test_anchors_without_positive_do_not_count() -> None:
+    z = torch.randn(1, 3, 4)
+    group = torch.tensor([0, 0, 1])
+    assert contrastive(z, group, 0.5).item() == pytest.approx(slow_contrastive(z, [0, 0, 1], 0.5), rel=1e-5)
+    assert contrastive(z, torch.arange(3), 0.5).item() == 0
+
+
+def test_zero_vectors_have_a_finite_loss_and_gradient() -> None:
+    z = torch.zeros(2, 3, 4, requires_grad=True)
+    loss = nt_xent(z, 0.5)
+    loss.backward()
+    assert loss.isfinite()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
+def test_simclr() -> None:
+    z = torch.randn(2, 6, 5)
+    loss, state = training("simclr", temperature=0.3).loss(batch({"z": z}), {})
+    assert loss.item() == pytest.approx(slow_contrastive(z, list(range(6)), 0.3), rel=1e-5)
+    assert state == {}
+
+
+def test_supcon() -> None:
+    z, y = torch.randn(2, 6, 5), [0, 1, 1, 2, 0, 1]
+    loss, _ = training("supcon").loss(batch({"z": z}, y=torch.tensor(y)), {})
+    assert loss.item() == pytest.approx(slow_contrastive(z, y, 0.1), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(smoothing: float) -> None:
+    logits, y = torch.randn(2, 4, 3), [2, 0, 1, 1]
+    loss, _ = training("cross_entropy", label_smoothing=smoothing).loss(
+        batch({"logits": logits}, y=torch.tensor(y)), {}
+    )
+    expected = 0.0
+    for v in range(2):
+        for i in range(4):
+            total = math.log(sum(math.exp(each) for each in logits[v, i].tolist()))
+            for c in range(3):
+                target = (1 - smoothing) * (c == y[i]) + smoothing / 3
+                expected -= target * (logits[v, i, c].item() - total) / 8
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("epoch", "alpha"), [(49, 0.0), (50, 0.7)])
+def test_oecl(epoch: int, alpha: float) -> None:
+    """Contrastive on ID views alone, plus alpha times the mean L2 norm of raw outlier outputs, after the warm-up."""
+    z, outlier = torch.randn(2, 5, 4), torch.randn(2, 3, 4)
+    loss, _ = training("oecl", alpha=0.7).loss(batch({"z": z}, outlier={"z": outlier}, epoch=epoch), {})
+    norms = [math.sqrt(sum(x * x for x in outlier[v, i].tolist())) for v in range(2) for i in range(3)]
+    expected = slow_contrastive(z, list(range(5)), 0.5) + alpha * sum(norms) / 6
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_oecl_declares_what_its_forms_need() -> None:
+    external, own = training("oecl"), training("oecl", form="self", id_turns=(0,), outlier_turns=(1, 3))
+    assert (external.outliers, external.shifts.outlier) == (True, ())
+    assert (own.outliers, own.shifts) == (False, ((0,), (1, 3)))
+    with pytest.raises(ValueError, match="share a turn"):
+        training("oecl", form="self", id_turns=(0, 2), outlier_turns=(2,))
+
+
+def slow_ccl(z: Tensor, cluster: list[int], center: Tensor, temperature: float, local: float, global_: float) -> float:
+    views, items = z.shape[:2]
+    loss = slow_contrastive(z, list(range(items)), temperature) + local * slow_contrastive(z, cluster, temperature)
+    for v in range(views):
+        for i in range(items):
+            scores = [cosine(z[v, i].tolist(), c.tolist()) / temperature for c in center]
+            total = math.log(sum(math.exp(each) for each in scores))
+            loss += global_ * (total - scores[cluster[i]]) / (views * items)
+    return loss
+
+
+def test_ccl() -> None:
+    z, position = torch.randn(2, 5, 4), [7, 2, 0, 5, 3]  # the batch holds these items of a set of eight
+    assign = torch.tensor([1, 0, 2, 1, 0, 2, 0, 1])
+    center = torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
+    ccl = training("ccl", k=3, local=0.5, global_=2.0, temperature=0.4)
+    loss, _ = ccl.loss(batch({"z": z}, index=torch.tensor(position)), {"assign": assign, "center": center})
+    clusters = [int(assign[i]) for i in position]
+    assert loss.item() == pytest.approx(slow_ccl(z, clusters, center, 0.4, 0.5, 2.0), rel=1e-5)
+
+
+def test_ccl_is_simclr_before_its_first_clustering() -> None:
+    z = torch.randn(2, 5, 4)
+    ccl = training("ccl", k=3, warmup=10)
+    features = Features(z[0], {"z": z[0]})
+    assert ccl.refresh(features, None, 9, 0, {}) == {}
+    assert ccl.loss(batch({"z": z}), {})[0].item() == pytest.approx(slow_contrastive(z, list(range(5)), 0.5), rel=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["projection", "penultimate"])
+def test_ccl_clusters(layer: str) -> None:
+    """Three far groups are found; a centre is the unit-norm mean of the unit-norm projections of its cluster."""
+    group = torch.arange(3).repeat_interleave(5)
+    z = torch.eye(3, 4)[group] + 0.05 * torch.randn(15, 4)
+    state = training("ccl", k=3, warmup=0, layer=layer).refresh(Features(2 * z, {"z": z}), None, 0, 0, {})
+    for k in range(3):
+        members = (state["assign"] == k).nonzero()[:, 0]
+        assert len(group[members].unique()) == 1
+        mean = sum(z[i] / z[i].norm() for i in members.tolist()) / len(members)
+        torch.testing.assert_close(state["center"][k], mean / mean.norm())

@@ -1,0 +1,160 @@
+"""Every metric against scikit-learn, a loop over all cuts, or a closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+
+from oodbench import metrics
+from oodbench.metrics import curve, ranking
+
+Scores = tuple[np.ndarray, np.ndarray]
+
+
+def drawn(kind: str) -> Scores:
+    rng = np.random.default_rng(0)
+    id_, ood = rng.normal(size=300), rng.normal(1, 1.5, size=500)
+    return {
+        "smooth": (id_, ood),
+        "ties": (id_.round(1), ood.round(1)),
+        "few values": (id_.round(0), ood.round(0)),
+        "separated": (id_, ood + 100),
+        "reversed": (id_ + 100, ood),
+        "one each": (id_[:1], ood[:1]),
+        "large": (id_ * 1e6 + 1e9, ood * 1e6 + 1e9),
+    }[kind]
+
+
+KINDS = ("smooth", "ties", "few values", "separated", "reversed", "one each", "large")
+
+
+def at_every_cut(id_: np.ndarray, ood: np.ndarray) -> list[tuple[float, float]]:
+    """Return (share of ID called OOD, share of OOD called OOD) for each cut, from calling nothing OOD on."""
+    cuts = [np.inf, *sorted({*id_, *ood}, reverse=True)]
+    return [(sum(s >= t for s in id_) / len(id_), sum(s >= t for s in ood) / len(ood)) for t in cuts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_against_scikit_learn(kind: str) -> None:
+    id_, ood = drawn(kind)
+    y, s = np.r_[np.zeros(len(id_)), np.ones(len(ood))], np.r_[id_, ood]
+    found = ranking(id_, ood)
+    out_curve, in_curve = precision_recall_curve(y, s), precision_recall_curve(1 - y, -s)
+    expected = {
+        "auroc": roc_auc_score(y, s),
+        "aupr_out": auc(out_curve[1], out_curve[0]),
+        "aupr_in": auc(in_curve[1], in_curve[0]),
+        "aupr_out_ap": average_precision_score(y, s),
+        "aupr_in_ap": average_precision_score(1 - y, -s),
+        "prevalence": y.mean(),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cuts_against_a_loop(kind: str) -> None:
+    id_, ood = drawn(kind)
+    points = at_every_cut(id_, ood)
+    for level in (0.5, 0.9, 0.95, 0.99, 1.0):
+        accepted = [1 - tpr for fpr, tpr in points if round((1 - fpr) * len(id_)) / len(id_) >= level]
+        rejected = [fpr for fpr, tpr in points if tpr >= level]
+        assert metrics.fpr_at_id_recall(curve(id_, ood), level) == pytest.approx(min(accepted), abs=1e-12)
+        assert metrics.fpr_at_ood_recall(curve(id_, ood), level) == pytest.approx(min(rejected), abs=1e-12)
+    least = min((fpr + 1 - tpr) / 2 for fpr, tpr in points)
+    assert ranking(id_, ood)["detection_error"] == pytest.approx(least, abs=1e-12)
+
+
+def test_auroc_is_a_share_of_pairs() -> None:
+    id_, ood = drawn("ties")
+    pairs = [(o > i) + (o == i) / 2 for i in id_ for o in ood]
+    assert ranking(id_, ood)["auroc"] == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 3.0])
+def test_closed_form_of_two_normals(shift: float) -> None:
+    """ID N(0, 1), OOD N(d, 1): AUROC = Phi(d / sqrt 2), both FPR95 = Phi(1.645 - d), detection error = Phi(-d / 2)."""
+    n = 200_000
+    places = norm.ppf((np.arange(n) + 0.5) / n)
+    found = ranking(places, places + shift)
+    assert found["auroc"] == pytest.approx(norm.cdf(shift / np.sqrt(2)), abs=1e-4)
+    assert found["fpr95_id"] == pytest.approx(norm.cdf(norm.ppf(0.95) - shift), abs=1e-4)
+    assert found["fpr95_ood"] == pytest.approx(norm.cdf(norm.ppf(0.95) - shift), abs=1e-4)
+    assert found["detection_error"] == pytest.approx(norm.cdf(-shift / 2), abs=1e-4)
+
+
+def test_the_two_fpr95_differ_where_spreads_differ() -> None:
+    n = 20_000
+    places = norm.ppf((np.arange(n) + 0.5) / n)
+    found = ranking(places, 1 + 3 * places)
+    assert found["fpr95_id"] == pytest.approx(norm.cdf((norm.ppf(0.95) - 1) / 3), abs=1e-3)
+    assert found["fpr95_ood"] == pytest.approx(norm.cdf(3 * norm.ppf(0.95) - 1), abs=1e-3)
+
+
+def test_a_constant_score_is_worth_nothing() -> None:
+    found = ranking(np.ones(30), np.ones(70))
+    assert (found["auroc"], found["fpr95_id"], found["fpr95_ood"], found["detection_error"]) == (0.5, 1, 1, 0.5)
+    assert (found["aupr_out_ap"], found["aupr_in_ap"], found["ties"]) == (0.7, 0.3, 1.0)
+
+
+def test_ties_are_one_group() -> None:
+    """A hand-made case: half of each side is tied; every order of the tied items gives the same numbers."""
+    id_, ood = np.array([0.0, 1.0, 1.0, 0.0]), np.array([1.0, 2.0, 2.0, 1.0])
+    found = ranking(id_, ood)
+    assert found["auroc"] == pytest.approx((16 - 4 + 2) / 16)
+    assert found["fpr95_ood"] == 0.5
+    assert found["fpr95_id"] == 0.5
+    assert found["ties"] == 1.0
+    assert ranking(id_[::-1], ood[::-1]) == found
+    assert ranking(np.array([0.0, 1.0]), np.array([1.0, 2.0]))["ties"] == 0.5
+
+
+scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores)
+def test_order_is_all_that_counts(id_: np.ndarray, ood: np.ndarray) -> None:
+    found = ranking(id_, ood)
+    assert ranking(np.exp(id_ / 3), np.exp(ood / 3)) == found
+    turned = ranking(-ood, -id_)  # what was OOD is now ID and scores the other way round
+    assert turned["auroc"] == pytest.approx(found["auroc"], abs=1e-12)
+    assert turned["aupr_in"] == pytest.approx(found["aupr_out"], abs=1e-12)
+    assert turned["fpr95_id"] == pytest.approx(found["fpr95_ood"], abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="1 of 3 OOD scores are NaN or infinite"):
+        curve(np.zeros(3), np.array([0.0, bad, 1.0]))
+    with pytest.raises(ValueError, match="1 of 2 ID scores"):
+        curve(np.array([bad, 1.0]), np.zeros(3))
+
+
+def test_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no OOD scores"):
+        curve(np.zeros(3), np.zeros(0))
+
+
+def test_float32_ties_do_not_appear_by_rounding() -> None:
+    """Scores that differ in float64 only stay apart."""
+    id_, ood = np.array([1.0]), np.array([1.0 + 1e-12])
+    assert ranking(id_, ood)["auroc"] == 1.0
+
+
+def test_recalls() -> None:
+    found = metrics.recalls(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0]), cut=1.0)
+    assert found == {"id_recall": 0.5, "ood_recall": pytest.approx(2 / 3)}
+
+
+def test_warnings_name_the_distance_and_the_set() -> None:
+    def warned(id_: list[float], ood: list[float]) -> list[str]:
+        return metrics.warnings(ranking(np.array(id_), np.array(ood)), "norm on noise")
+
+    assert warned([0.0, 1.0], [2.0, 3.0]) == []
+    assert warned([2.0, 3.0], [0.0, 1.0]) == ["AUROC below 50: norm on noise takes OOD for ID"]
+    assert warned([1.0, 1.0], [1.0, 1.0]) == ["constant score: norm on noise"]
+    assert warned([0.0, 1.0], [1.0, 2.0]) == ["50 % of scores tied: norm on noise"]

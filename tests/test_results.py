@@ -1,0 +1,88 @@
+"""Part files of rows: round trip, newest of each row, damage, compaction."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from oodbench.results import COLUMNS, FLOATS, INTEGERS, Results
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Results:
+    return Results(tmp_path / "study")
+
+
+def test_every_column_survives_a_round_trip(rows: Results) -> None:
+    row = {name: f'a "{name}", with\na line – and ±' for name in COLUMNS}
+    row |= {name: 2**40 + i for i, name in enumerate(INTEGERS)}
+    row |= {name: math.pi / (i + 1) * 10.0 ** (i - 5) for i, name in enumerate(FLOATS)}
+    rows.write([row])
+    table = rows.read()
+    assert table.columns.tolist() == list(COLUMNS)
+    assert table.iloc[0].to_dict() == row
+
+
+def test_what_is_missing_is_empty(rows: Results) -> None:
+    rows.write([{"row": "a", "seed": 3, "auroc": 0.5}, {"row": "b"}])
+    table = rows.read().set_index("row")
+    assert table.loc["b", "training"] == ""
+    assert table["seed"].isna().tolist() == [False, True]
+    assert math.isnan(table.loc["b", "auroc"])
+    assert table.loc["a", "seed"] == 3
+
+
+def test_no_rows(rows: Results) -> None:
+    assert rows.read().empty
+    assert rows.read().columns.tolist() == list(COLUMNS)
+
+
+def test_the_newest_of_each_row_counts(rows: Results) -> None:
+    rows.write([{"row": "a", "auroc": 0.1}, {"row": "b", "auroc": 0.2}])
+    rows.write([{"row": "a", "auroc": 0.3}])
+    assert dict(zip(rows.read()["row"], rows.read()["auroc"], strict=True)) == {"b": 0.2, "a": 0.3}
+
+
+@pytest.mark.parametrize("cut", [1, 50])
+def test_a_damaged_part_is_named_and_not_used(rows: Results, cut: int) -> None:
+    rows.write([{"row": "a"}])
+    rows.write([{"row": "b"}])
+    part = sorted(rows.folder.iterdir())[0]
+    part.write_bytes(part.read_bytes()[:-cut])
+    heard: list[str] = []
+    assert Results(rows.folder.parent, heard.append).read()["row"].tolist() == ["b"]
+    assert len(heard) == 1
+    assert str(part) in heard[0]
+
+
+def test_other_files_are_no_parts(rows: Results) -> None:
+    rows.write([{"row": "a"}])
+    (rows.folder / ".part-x").write_bytes(b"half")
+    (rows.folder / "notes.csv.gz").write_bytes(b"mine")
+    assert rows.read()["row"].tolist() == ["a"]
+
+
+def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
+    for i in range(3):
+        rows.write([{"row": "a", "auroc": i / 10}, {"row": f"b{i}"}])
+    before = rows.read()
+    rows.compact()
+    rows.compact()
+    assert len(list(rows.folder.iterdir())) == 1
+    assert rows.read().equals(before)
+
+
+def test_current_rows_are_those_of_the_study_as_it_is(rows: Results) -> None:
+    rows.write([{"row": "1", "cell": "a"}, {"row": "2", "cell": "b"}])
+    assert len(rows.current()) == 2
+    rows.write_plan({"cells": ["b"]})
+    assert rows.current()["row"].tolist() == ["2"]
+    assert len(rows.read()) == 2
+
+
+def test_runs_are_kept_by_key(rows: Results) -> None:
+    assert rows.run("k") is None
+    rows.write_run("k", {"seconds": 3.5, "title": "é"})
+    assert rows.run("k") == {"seconds": 3.5, "title": "é"}

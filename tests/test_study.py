@@ -1,0 +1,284 @@
+"""Reading a study: sweeps and parameters, and one clear message with file and line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oodbench import study
+from oodbench.errors import UserError
+from oodbench.study import Study
+
+HEAD = """\
+image: {size: 8, channels: 1}
+id: digits
+ood: {far: noise}
+encoder: {resnet18: {width: 8}}
+training: simclr
+clustering: one
+distance: cosine
+threshold: pooled
+"""
+
+
+def load(tmp_path: Path, text: str) -> Study:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    return study.load(path)
+
+
+def changed(key: str, value: str) -> str:
+    lines = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in HEAD.splitlines()]
+    return "\n".join(
+        lines if any(line.startswith(f"{key}:") for line in HEAD.splitlines()) else [*lines, f"{key}: {value}"]
+    )
+
+
+def test_a_minimal_study(tmp_path: Path) -> None:
+    found = load(tmp_path, HEAD)
+    assert (found.name, found.seeds, [d.label for d in found.ids]) == ("s", [0], ["digits"])
+    assert [space.label for space in found.spaces] == ["penultimate"]
+    assert found.settings.precision == "float32"
+    assert found.reference.label == "val(0.1)"
+
+
+def test_a_list_is_a_sweep_and_a_mapping_sets_parameters(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("distance", "[cosine, {knn: {k: [1, 5]}}, {mahalanobis: {singular: [pinv, pca]}}]"))
+    assert [d.label for d in found.distances] == [
+        "cosine",
+        "knn(k=1)",
+        "knn(k=5)",
+        "mahalanobis(shared, pinv)",
+        "mahalanobis(shared, pca=64)",
+    ]
+
+
+def test_two_sweeps_multiply(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("training", "{simclr: {temperature: [0.1, 0.5], head: [mlp-64, mlp-128]}}"))
+    assert len(found.trainings) == 4
+
+
+def test_a_list_parameter_takes_a_list_of_lists_as_a_sweep(tmp_path: Path) -> None:
+    one = load(tmp_path, changed("id", "{digits: {keep: [2, 3, 4]}}"))
+    several = load(tmp_path, changed("id", "{digits: {keep: [[2, 3], [4, 5]]}}"))
+    assert [d.keep for d in one.ids] == [(2, 3, 4)]
+    assert [d.keep for d in several.ids] == [(2, 3), (4, 5)]
+
+
+def test_one_versus_rest_is_a_sweep_over_only(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("id", "{digits: {only: [0, 1, 2]}}").replace("noise", "held_out"))
+    assert [d.only for d in found.ids] == [0, 1, 2]
+    assert [found.ood[d.label]["far"]["held_out"].without for d in found.ids] == [(0,), (1,), (2,)]
+
+
+def test_numbers_are_yaml_1_2(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("recipe", "{lr: 1e-3, epochs: 3}"))
+    assert found.recipes["simclr"][""].lr == 1e-3
+
+
+def test_recipes_are_changed_by_training(tmp_path: Path) -> None:
+    text = changed("training", "[simclr, supcon]") + (
+        "\nrecipe: {epochs: 3, augment: {flip: 0, crop: [0.5, 1]}, for: {supcon: {lr: 0.1, augment: {flip: 0.5}}}}"
+    )
+    found = load(tmp_path, text).recipes
+    assert (found["simclr"][""].augment.flip, found["supcon"][""].augment.flip) == (0, 0.5)
+    assert found["supcon"][""].augment.crop == (0.5, 1.0)
+    assert (found["supcon"][""].lr, found["supcon"][""].epochs) == (0.1, 3)
+
+
+def test_a_recipe_may_be_swept(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("recipe", "{lr: [0.1, 0.5], epochs: 3}")).recipes["simclr"]
+    assert list(found) == ["lr=0.1", "lr=0.5"]
+    several = load(tmp_path, changed("recipe", "[{lr: 0.1}, {lr: 0.1, augment: {flip: 0}}]")).recipes["simclr"]
+    assert list(several) == ["augment.flip=0.5", "augment.flip=0.0"]
+
+
+def test_sets_by_id(tmp_path: Path) -> None:
+    text = changed("id", "[digits, {blobs: {groups: 2}}]").replace(
+        "{far: noise}", "{near: {digits: [glyphs], blobs: [noise, glyphs]}, far: noise}"
+    )
+    found = load(tmp_path, text).ood
+    assert list(found["digits"]["near"]) == ["glyphs"]
+    assert list(found["blobs(groups=2)"]["near"]) == ["noise", "glyphs"]
+
+
+def test_a_mapping_of_parameters_is_no_mapping_of_id_sets(tmp_path: Path) -> None:
+    found = load(tmp_path, HEAD.replace("noise", "{digits: {keep: [1]}}")).ood
+    assert list(found["digits"]["far"]) == ["digits(keep=1)"]
+
+
+def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
+    for given, rest in (("keep: [1, 2]", "without"), ("without: [zero, 5]", "keep")):
+        found = load(tmp_path, changed("id", f"{{digits: {{{given}}}}}").replace("noise", "held_out"))
+        (held,) = (found.ood[d.label]["far"]["held_out"] for d in found.ids)
+        assert getattr(held, rest) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line", "said"),
+    [
+        ("trainig", "simclr", 9, "trainig: there is no such key; did you mean 'training'?"),
+        (
+            "training",
+            "simclrr",
+            5,
+            "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cross_entropy",
+        ),
+        ("training", "{simclr: {temprature: 0.5}}", 5, "did you mean 'temperature'? allowed: head, temperature"),
+        ("training", "{simclr: {temperature: hot}}", 5, "simclr.temperature: is 'hot', should be a valid number"),
+        ("training", "{simclr: {temperature: 0}}", 5, "is 0, should be greater than 0"),
+        ("training", "{simclr: {temperature: [0.5, -1]}}", 5, "is -1, should be greater than 0"),
+        ("training", "{simclr: {head: mlp}}", 5, "simclr.head: is 'mlp'"),
+        ("training", "[]", 5, "the axis is empty"),
+        ("distance", "{knn: {k: []}}", 7, "knn.k: is an empty list"),
+        ("distance", "{knn: {k: 2.5}}", 7, "is 2.5, should be a valid integer"),
+        ("distance", "{knn: {k: true}}", 7, "is True, should be a valid integer"),
+        ("distance", "{mahalanobis: {singular: pinvv}}", 7, "did you mean 'pinv'? allowed: pca, pinv, shrink"),
+        ("distance", "7", 7, "is 7, wanted a name"),
+        ("clustering", "{kmeans: {k: 2*class}}", 6, "kmeans.k: is '2*class'"),
+        ("training", "{ccl: {k: 0}}", 5, "ccl.k: is 0"),
+        ("threshold", "{pooled: {level: 1.5}}", 8, "pooled.level: is 1.5, should be less than 1"),
+        ("threshold", "{pooled: {level: 95}}", 8, "should be less than 1"),
+        ("image", "{size: 8, chanels: 1}", 1, "chanels: there is no such parameter; did you mean 'channels'?"),
+        ("image", "{channels: 1}", 1, "the parameter 'size' is missing"),
+        ("image", "8", 1, "is 8, wanted a mapping of parameters"),
+        ("encoder", "resnet19", 4, "there is no encoder 'resnet19'; did you mean 'resnet18'?"),
+        ("encoder", "{resnet18: {width: 0}}", 4, "resnet18.width: is 0"),
+        ("encoder", "{timm/resnet18: {width: 8}}", 4, "there is no such parameter"),
+        ("id", "digit", 2, "there is no dataset 'digit'; did you mean 'digits'?"),
+        ("id", "{digits: {keep: [1, 12]}}", 2, "there is no class 12"),
+        ("id", "{digits: {without: sevn}}", 2, "there is no class 'sevn'; did you mean 'seven'?"),
+        ("id", "{digits: {keep: [1], only: 2}}", 2, "takes one of keep, only and without, not keep and only"),
+        ("id", "{blobs: {groups: 64}}", 2, "64 groups need more than 64 pixels"),
+        ("ood", "{naer: noise}", 3, "there is no such group; did you mean 'near'?"),
+        ("ood", "{}", 3, "the axis is empty"),
+        ("ood", "{near: held_out}", 3, "the ID set digits leaves no class out"),
+        ("ood", "{near: {cifar: [noise]}}", 3, "the study has no ID set 'cifar'"),
+        ("seed", "[0, one]", 9, "is 'one', should be a valid integer"),
+        ("seed", "[]", 9, "is an empty list"),
+        ("space", "{layer: penultimat}", 9, "did you mean 'penultimate'?"),
+        ("space", "[]", 9, "the axis is empty"),
+        ("recipe", "{epoch: 3}", 9, "did you mean 'epochs'?"),
+        ("recipe", "{augment: {crop: [0.5, 2]}}", 9, "augment.crop"),
+        ("recipe", "{for: {supcon: {lr: 0.1}}}", 9, "the study has no training 'supcon'; allowed: simclr"),
+        ("recipe", "{for: {simclr: {lrr: 0.1}}}", 9, "did you mean 'lr'?"),
+        ("reference", "valid", 9, "is 'valid', should be 'val' or 'train'"),
+        ("reference", "{val: 1.5}", 9, "should be less than 1"),
+        ("precision", "fp16", 9, "precision: is 'fp16'"),
+        ("skip", "{training: simclr}", 9, "wanted a list"),
+        ("skip", "[{trainin: simclr}]", 9, "did you mean 'training'?"),
+        ("skip", "[{training: supcon}]", 9, "the study has no training 'supcon'"),
+        ("tables", "{t: {rows: [training], colums: [ood]}}", 9, "did you mean 'columns'?"),
+        ("training", "oecl", 5, "oecl(external) needs outliers; say which with the key 'outliers'"),
+    ],
+)
+def test_every_mistake_has_a_place_and_a_hint(tmp_path: Path, key: str, value: str, line: int, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, changed(key, value))
+    assert str(caught.value).startswith(f"{tmp_path / 's.yaml'}:{line}: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1,\n", "is not YAML"),
+        ("a: 1\na: 2\n", "s.yaml:2: a key stands twice"),
+        ("- 1\n", "a study is a mapping"),
+        ("id: digits\n", "the key 'image' is missing"),
+    ],
+)
+def test_what_is_no_study(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(tmp_path, text)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no study file"):
+        study.load(tmp_path / "none.yaml")
+
+
+def test_paths_of_a_study_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load(tmp_path, HEAD + "store: here\ndata: ../there\n")
+    assert (found.store, found.data) == (tmp_path / "here", tmp_path / "../there")
+    monkeypatch.setenv("OODBENCH_STORE", "/elsewhere")
+    assert load(tmp_path, HEAD).store == Path("/elsewhere")
+
+
+def test_tables_are_read_without_plugins(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD.replace("simclr", "nobody_has_this") + "tables: {t: {rows: [training], of: {ood: noise}}}\n")
+    assert study.tables_of(path)["t"].rows == ("training",)
+    with pytest.raises(UserError):
+        study.load(path)
+
+
+def test_plugins_of_a_study(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "twice.py").write_text(OWN)
+    found = load(tmp_path, HEAD.replace("distance: cosine", "distance: [cosine, {twice: {times: 3}}]\nplugins: [mine]"))
+    assert [d.label for d in found.distances] == ["cosine", "twice(times=3)"]
+
+
+OWN = '''"""A user's own distance."""
+from __future__ import annotations
+
+from torch import Tensor
+
+from oodbench.api import Clusters, Distance, Scorer, Size
+
+
+class Twice(Distance):
+    """Twice: a distance, some times over."""
+
+    times: Size = 2
+
+    def fit(self, f: Tensor, c: Clusters) -> Scorer:
+        raise NotImplementedError
+'''
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"two.py": OWN + OWN.split("\n\n\n")[1].replace("Twice", "Thrice")}, "exactly one Distance class"),
+        ({"none.py": '"""Nothing."""\n'}, "defines one class that derives from one of Training"),
+        ({"cosine.py": OWN}, "two plugins are named 'cosine' in distance"),
+        ({"broken.py": "def f(:\n"}, r"broken.py:1: cannot be parsed"),
+        (
+            {"raises.py": OWN + "\nraise RuntimeError('no licence')\n"},
+            "raises.py: cannot be imported: RuntimeError: no licence",
+        ),
+    ],
+)
+def test_unusable_plugins_are_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    stem = next(iter(files)).removesuffix(".py")
+    with pytest.raises(UserError, match=said):
+        load(tmp_path, HEAD.replace("distance: cosine", f"distance: {stem}\nplugins: [{next(iter(files))}]"))
+
+
+def test_a_broken_plugin_hurts_only_its_user(tmp_path: Path) -> None:
+    (tmp_path / "raises.py").write_text(OWN + "\nraise RuntimeError('no licence')\n")
+    assert load(tmp_path, HEAD + "plugins: [raises.py]\n").distances[0].name == "cosine"
+
+
+def test_a_missing_plugin_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="plugins: there is no file or folder"):
+        load(tmp_path, HEAD + "plugins: [nowhere]\n")
+
+
+def of_repository() -> list[Path]:
+    root = Path(__file__).parent.parent
+    return [root / "benchmark.yaml", *sorted((root / "studies").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", of_repository(), ids=lambda path: path.name)
+def test_the_studies_of_the_repository_are_right(path: Path) -> None:
+    found: Any = study.load(path)
+    names = {training.name for training in found.trainings}
+    assert "cross_entropy" in names
+    assert {d.name for d in found.distances} >= {"cosine"}

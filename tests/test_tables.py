@@ -1,0 +1,185 @@
+"""Tables from hand-made rows: means, deviations, marks, failures, what is counted once."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from oodbench import tables
+from oodbench.errors import UserError
+from oodbench.results import frame
+from oodbench.study import TableSpec
+
+BASE: dict[str, Any] = {
+    "status": "ok",
+    "id": "digits",
+    "training": "simclr",
+    "encoder": "resnet18",
+    "outliers": "–",
+    "recipe": "–",
+    "reference": "val(0.1)",
+    "space": "penultimate",
+    "clustering": "labels",
+    "distance": "cosine",
+    "threshold": "pooled",
+    "level": 0.95,
+    "seed": 0,
+    "ood": "noise",
+    "group": "far",
+    "accuracy": 0.9,
+    "auroc": 0.8,
+    "aupr_in": 0.7,
+    "fpr95_id": 0.4,
+    "id_recall": 0.95,
+    "ood_recall": 0.5,
+}
+
+
+def made(*changes: dict[str, Any]) -> pd.DataFrame:
+    return frame([BASE | {"row": str(i), "cell": str(i)} | change for i, change in enumerate(changes)])
+
+
+def by_seed(values: list[float], **change: Any) -> list[dict[str, Any]]:
+    return [change | {"seed": seed, "auroc": value} for seed, value in enumerate(values)]
+
+
+def test_mean_and_deviation_over_seeds() -> None:
+    (board,) = tables.leaderboards(made(*by_seed([0.80, 0.84, 0.88])))
+    assert board.mean["far", "AUROC"].tolist() == pytest.approx([84])
+    assert board.std["far", "AUROC"].tolist() == pytest.approx([4])
+    assert "84.0 ± 4.0" in tables.markdown(board)
+    assert board.n["far", "AUROC"].tolist() == [3]
+    assert "over 3 seeds" in board.caption
+
+
+def test_one_seed_has_no_deviation() -> None:
+    (board,) = tables.leaderboards(made({}))
+    assert math.isnan(board.std["far", "AUROC"].iloc[0])
+    assert "**80.0**" in tables.markdown(board)
+
+
+def test_near_is_the_unweighted_mean_of_its_sets() -> None:
+    rows = made({"ood": "a", "group": "near", "auroc": 0.6}, {"ood": "b", "group": "near", "auroc": 0.9}, {})
+    (board,) = tables.leaderboards(rows)
+    assert board.mean["near", "AUROC"].tolist() == pytest.approx([75])
+    assert board.mean["a", "AUROC"].tolist() == pytest.approx([60])
+    assert ("noise", "AUROC") not in board.mean  # alone in its group: the same as far
+
+
+def test_a_group_with_a_failed_set_has_no_mean() -> None:
+    rows = made(
+        {"ood": "a"}, {"ood": "b", "distance": "knn"}, {"distance": "knn", "ood": "a"}, {"ood": "b", "status": "error"}
+    )
+    (board,) = tables.leaderboards(rows)
+    found = board.mean["far", "AUROC"].reset_index(drop=True)
+    assert found.isna().tolist() == [False, True]
+
+
+def test_a_method_that_failed_altogether_comes_last() -> None:
+    (board,) = tables.leaderboards(made({"status": "error", "auroc": None}, {"distance": "knn"}))
+    text = tables.markdown(board).splitlines()
+    assert "knn" in text[2]
+    assert "cosine" in text[3]
+    assert text[3].rstrip("| ").endswith("0")
+    assert "1 rows failed" in board.caption
+
+
+def test_the_leaderboard_is_sorted_by_near_then_far_and_marked() -> None:
+    rows = made(
+        *({"distance": d, "ood": "a", "group": "near", "auroc": v} for d, v in (("x", 0.7), ("y", 0.9), ("z", 0.8))),
+        *({"distance": d, "auroc": v, "fpr95_id": 1 - v} for d, v in (("x", 0.9), ("y", 0.5), ("z", 0.6))),
+    )
+    (board,) = tables.leaderboards(rows)
+    assert board.mean.index.get_level_values("distance").tolist() == ["y", "z", "x"]
+    assert board.marks()["near", "AUROC"].tolist() == [1, 2, 0]
+    assert board.marks()["far", "AUROC"].tolist() == [0, 2, 1]
+    assert board.marks()["far", "FPR95_id"].tolist() == [0, 2, 1]  # lower is better
+    assert board.marks()["ID", "accuracy"].tolist() == [0, 0, 0]
+    text = tables.markdown(board).splitlines()
+    assert "**90.0**" in text[2]
+    assert "*80.0*" in text[3]
+
+
+def test_thresholds_of_one_ranking_are_counted_once() -> None:
+    rows = made(
+        {"level": 0.9},
+        {"level": 0.95},
+        {"threshold": "per_cluster", "auroc": 0.7},
+        {"threshold": "per_cluster", "auroc": 0.7, "level": 0.99},
+    )
+    (board,) = tables.leaderboards(rows)
+    assert board.mean.index.get_level_values("threshold").tolist() == ["pooled", "per_cluster"]
+    assert board.n["far", "AUROC"].tolist() == [1, 1]
+
+
+def test_class_splits_are_runs_of_one_leaderboard_and_other_sets_have_their_own() -> None:
+    rows = made({"id": "digits(only=1)"}, {"id": "digits(only=2)", "auroc": 0.9}, {"id": "cifar10"})
+    first, second = tables.leaderboards(rows)
+    assert (first.name, second.name) == ("leaderboard-digits", "leaderboard-cifar10")
+    assert first.mean["far", "AUROC"].tolist() == pytest.approx([85])
+    assert first.n["far", "AUROC"].tolist() == [2]
+    assert "2 class splits x 1 seeds" in first.caption
+
+
+def test_columns_that_do_not_vary_are_left_out() -> None:
+    rows = made({}, {"training": "oecl", "outliers": "glyphs"})
+    (board,) = tables.leaderboards(rows)
+    assert board.mean.index.names == ["training", "distance"]
+    (wider,) = tables.leaderboards(made({}, {"outliers": "glyphs"}, {"outliers": "noise"}))
+    assert "outliers" in wider.mean.index.names
+
+
+def test_the_best_of_each_training() -> None:
+    rows = made({"auroc": 0.7}, {"auroc": 0.8, "distance": "knn"}, {"training": "supcon", "auroc": 0.75})
+    best = tables.best_of_each_training(tables.leaderboards(rows)[0])
+    assert best.name == "best"
+    assert best.mean.index.tolist() == [("simclr", "knn"), ("supcon", "cosine")]
+
+
+def test_a_declared_table() -> None:
+    rows = made(
+        *by_seed([0.6, 0.8], ood="a"),
+        *by_seed([0.5, 0.5], ood="b"),
+        *by_seed([0.9, 0.9], ood="a", clustering="kmeans"),
+        *by_seed([0.9, 0.9], ood="b", clustering="kmeans"),
+    )
+    table = tables.declared(rows, "t", TableSpec(rows=("training",), of={"clustering": "labels"}))
+    assert table.mean.loc["simclr"].tolist() == pytest.approx([70, 50])
+    assert table.std.loc["simclr"].tolist() == pytest.approx([math.sqrt(200), 0])
+    averaged = tables.declared(rows, "t", TableSpec(rows=("training",)))
+    assert averaged.mean.loc["simclr"].tolist() == pytest.approx([80, 70])
+    assert "each averaged over clustering (2)" in averaged.caption
+
+
+def test_a_declared_table_of_several_values() -> None:
+    rows = made({"level": 0.9, "id_recall": 0.91}, {"level": 0.95}, {"level": 0.95, "threshold": "per_cluster"})
+    spec = TableSpec(rows=("threshold", "level"), columns=(), value=("id_recall", "ood_recall"))
+    table = tables.declared(rows, "t", spec)
+    assert table.mean.columns.tolist() == ["id_recall", "ood_recall"]
+    assert table.mean["id_recall"].tolist() == pytest.approx([91, 95, 95])
+    assert table.marks().sum().sum() == 0  # neither is better
+    assert table.mean.index.tolist() == [("pooled", 0.9), ("pooled", 0.95), ("per_cluster", 0.95)]
+
+
+def test_files(tmp_path: Any) -> None:
+    (board,) = tables.leaderboards(
+        made(*by_seed([0.80, 0.84]), {"distance": "mahalanobis(shared, pinv)", "auroc": 0.5})
+    )
+    files = {path.suffix: path.read_text() for path in tables.write(board, tmp_path)}
+    assert sorted(files) == [".csv", ".md", ".tex"]
+    numbers = pd.read_csv(io.StringIO(files[".csv"]))
+    assert numbers["far AUROC mean"].tolist() == pytest.approx([82, 50])
+    assert r"\textbf{82.0 $\pm$ 2.8}" in files[".tex"]
+    assert r"FPR95\_id" in files[".tex"]
+    assert "\\begin{tabular}{ll" in files[".tex"]
+    body = files[".tex"].split("\\midrule")[1].split("\\bottomrule")[0]
+    assert all(line.count("&") == 5 for line in body.strip().splitlines())
+
+
+def test_no_rows_make_no_table() -> None:
+    with pytest.raises(UserError, match="run the study first"):
+        tables.leaderboards(made({"status": "error"}))

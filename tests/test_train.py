@@ -1,0 +1,267 @@
+"""The training stage: schedule, optimiser, batches, determinism, what fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from oodbench import stages
+from oodbench.api import Batch, Shifts, State, Training
+from oodbench.registry import Registry
+from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
+
+IMAGE = ImageFormat(size=8, channels=1)
+SMALL = Encoder(name="resnet18", params={"width": 2, "stem": "cifar"})
+PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
+QUICK = Recipe(epochs=2, batch=8, lr=0.05, warmup=0, augment=dataclasses.replace(PLAIN, crop=(0.5, 1.0)))
+
+
+def toy(n: int = 24, outliers: int = 0, channels: int = 1) -> stages.TrainingData:
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 3
+    x = (60 * y.view(-1, 1, 1, 1) + torch.randint(40, (n, channels, 8, 8), generator=rng)).to(torch.uint8)
+    strange = torch.randint(256, (outliers, channels, 8, 8), generator=rng, dtype=torch.uint8) if outliers else None
+    return stages.TrainingData(x, y, 3, strange)
+
+
+def plugin(name: str, **params: Any) -> Any:
+    return Registry().load("training", name)(**params)
+
+
+def trained(training: Training, data: stages.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> stages.Trained:
+    model = stages.untrained(training, SMALL, recipe, IMAGE, data, seed)
+    stages.train(model, training, recipe, "float32", data, seed)
+    return model
+
+
+def test_learning_rate_against_closed_form() -> None:
+    recipe = Recipe(epochs=10, lr=0.5, warmup=2, warmup_lr=0.01, floor=0.1)
+    steps = 5
+    rates = [stages.learning_rate(recipe, step, steps) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.01 + 0.49 * k / 10 for k in range(10)])
+    assert rates[10:] == pytest.approx([0.05 + 0.45 * (1 + math.cos(math.pi * k / 40)) / 2 for k in range(40)])
+    constant = dataclasses.replace(recipe, schedule="constant", warmup=0)
+    assert {stages.learning_rate(constant, step, steps) for step in range(50)} == {0.5}
+
+
+def test_normalisation_is_that_of_the_training_images() -> None:
+    data = toy(channels=3)
+    image = ImageFormat(size=8, channels=3)
+    model = stages.untrained(plugin("simclr"), SMALL, QUICK, image, data, 0)
+    x = data.x.double() / 255
+    torch.testing.assert_close(model.mean.flatten().double(), x.mean((0, 2, 3)), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(model.std.flatten().double(), x.std((0, 2, 3), correction=0), atol=1e-6, rtol=1e-6)
+    half = stages.untrained(plugin("simclr"), SMALL, dataclasses.replace(QUICK, normalize="half"), image, data, 0)
+    assert half.mean.flatten().tolist() == half.std.flatten().tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "simclr", "supcon"])
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    data = toy()
+    first, again, other = (trained(plugin(name), data, seed=seed) for seed in (0, 0, 1))
+    pairs = zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    weight = "network.encoder.0.weight"
+    assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_no_epochs_leave_the_network_as_it_was() -> None:
+    data, recipe = toy(), dataclasses.replace(QUICK, epochs=0)
+    before = stages.untrained(plugin("simclr"), SMALL, recipe, IMAGE, data, 0)
+    after = trained(plugin("simclr"), data, recipe)
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_one_step_of_sgd_by_hand() -> None:
+    """Weights move by -lr x (gradient + weight decay x weight); the second step adds momentum x the first move."""
+    data, training = toy(8), plugin("cross_entropy")
+    recipe = Recipe(epochs=2, batch=8, lr=0.1, warmup=0, schedule="constant", weight_decay=0.01, augment=PLAIN)
+    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    head = model.network.heads["logits"]
+    start = head.weight.detach().clone()
+    gradients: list[Tensor] = []
+    head.weight.register_hook(lambda g: gradients.append(g.clone()))
+    stages.train(model, training, recipe, "float32", data, 0)
+    first = gradients[0] + 0.01 * start
+    middle = start - 0.1 * first
+    second = 0.9 * first + gradients[1] + 0.01 * middle
+    torch.testing.assert_close(head.weight.detach(), middle - 0.1 * second)
+
+
+class _Probe:
+    """Remembers the batches that a training sees."""
+
+    def __init__(self, **needs: Any) -> None:
+        self.seen: list[Batch] = []
+        self.needs = needs
+
+    def training(self) -> Training:
+        probe = self
+
+        class Probe(Training):
+            @property
+            def views(self) -> int:
+                return probe.needs.get("views", 1)
+
+            @property
+            def labels(self) -> bool:
+                return probe.needs.get("labels", False)
+
+            @property
+            def outliers(self) -> bool:
+                return probe.needs.get("outliers", False)
+
+            @property
+            def shifts(self) -> Shifts:
+                return probe.needs.get("shifts", Shifts())
+
+            @property
+            def heads(self) -> dict[str, str]:
+                return {"z": "mlp-4", "logits": "linear"}
+
+            def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+                probe.seen.append(b)
+                return b.out["z"].square().mean(), state
+
+        return Probe()
+
+
+def test_a_batch_holds_what_the_training_asks_for() -> None:
+    probe = _Probe(views=3)
+    trained(probe.training(), toy(24))
+    assert len(probe.seen) == 2 * 3
+    b = probe.seen[0]
+    assert (b.h.shape, b.out["z"].shape, b.out["logits"].shape) == ((3, 8, 16), (3, 8, 4), (3, 8, 3))
+    assert (b.y, b.outlier) == (None, None)
+    assert b.shift.tolist() == [0] * 8
+
+
+def test_every_item_is_seen_once_an_epoch_in_a_new_order() -> None:
+    probe = _Probe(labels=True)
+    data = toy(24)
+    trained(probe.training(), data)
+    orders = [torch.cat([b.index for b in probe.seen if b.epoch == epoch]) for epoch in (0, 1)]
+    assert all(sorted(order.tolist()) == list(range(24)) for order in orders)
+    assert not torch.equal(*orders)
+    assert all(torch.equal(b.y, data.y[b.index]) for b in probe.seen)  # type: ignore[arg-type]
+
+
+def test_shifts_multiply_items_and_make_outliers() -> None:
+    probe = _Probe(views=2, labels=True, shifts=Shifts(id=(0, 1), outlier=(2, 3, 3)))
+    data = toy(24)
+    trained(probe.training(), data)
+    b = probe.seen[0]
+    assert b.h.shape == (2, 16, 16)
+    assert b.outlier is not None
+    assert b.outlier["z"].shape == (2, 24, 4)
+    assert b.shift.tolist() == [0] * 8 + [1] * 8
+    assert b.index[:8].tolist() == b.index[8:].tolist()
+    assert torch.equal(b.y, data.y[b.index])  # type: ignore[arg-type]
+
+
+def test_id_and_outliers_pass_the_network_together() -> None:
+    """Batch norm sees both: the ID features of a batch depend on the outliers beside it."""
+    probe = _Probe(outliers=True)
+    data = toy(24, outliers=50)
+    recipe = dataclasses.replace(QUICK, augment=PLAIN, epochs=1, outlier_batch=5)
+    trained(probe.training(), data, recipe)
+    assert probe.seen[0].outlier is not None
+    assert probe.seen[0].outlier["z"].shape == (1, 5, 4)
+    alone = _Probe()
+    trained(alone.training(), data, recipe)
+    assert alone.seen[0].outlier is None
+    assert torch.equal(alone.seen[0].index, probe.seen[0].index)
+    assert not torch.allclose(alone.seen[0].h, probe.seen[0].h)
+
+
+@pytest.mark.parametrize(("order", "same"), [("fixed", True), ("fresh", False)])
+def test_outliers_are_visited_in_a_fixed_or_a_fresh_order(order: str, same: bool) -> None:
+    data, recipe = toy(24, outliers=40), dataclasses.replace(QUICK, outlier_order=order)
+    first, second = (stages._outlier_order(recipe, data, 0, epoch) for epoch in (0, 1))
+    assert first is not None
+    assert second is not None
+    assert sorted(first.tolist()) == list(range(40))
+    assert torch.equal(first, second) is same
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
+    probe = _Probe()
+    trained(probe.training(), toy(5))
+    assert [len(b.index) for b in probe.seen] == [5, 5]
+
+
+def test_divergence_names_its_step() -> None:
+    class Diverging(Training):
+        heads = {"z": "mlp-4"}  # noqa: RUF012
+
+        def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+            bad = b.epoch == 1 and not b.index.eq(b.index[0]).all()
+            return b.out["z"].sum() * (float("nan") if bad else 1.0), state
+
+    with pytest.raises(stages.DivergedError, match="nan at epoch 1, step 0"):
+        trained(Diverging(), toy())
+
+
+def test_state_is_initialised_refreshed_and_handed_on() -> None:
+    calls: list[tuple[str, int]] = []
+
+    class Stateful(Training):
+        heads = {"z": "mlp-4"}  # noqa: RUF012
+        refresh_every = 2
+
+        def init(self, f: Any, y: Tensor | None, seed: int) -> State:
+            calls.append(("init", len(f.h)))
+            return {"n": torch.zeros(())}
+
+        def refresh(self, f: Any, y: Tensor | None, epoch: int, seed: int, state: State) -> State:
+            calls.append(("refresh", epoch))
+            return state
+
+        def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+            return b.out["z"].square().mean(), {"n": state["n"] + 1}
+
+    trained(Stateful(), toy(24), dataclasses.replace(QUICK, epochs=5))
+    assert calls == [("init", 24), ("refresh", 0), ("refresh", 2), ("refresh", 4)]
+
+
+def test_bf16_trains_with_float32_losses() -> None:
+    probe = _Probe(views=2)
+    data = toy()
+    model = stages.untrained(probe.training(), SMALL, QUICK, IMAGE, data, 0)
+    losses = stages.train(model, probe.training(), QUICK, "bf16", data, 0)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert probe.seen[0].out["z"].dtype == probe.seen[0].h.dtype == torch.float32
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_views_of_an_embedding_begin_with_the_plain_image() -> None:
+    data = toy()
+    model = trained(plugin("cross_entropy"), data)
+    plain = stages.embed(model, data.x, 1, QUICK, 0)
+    several = stages.embed(model, data.x, 3, QUICK, 0)
+    again = stages.embed(model, data.x, 3, QUICK, 0)
+    assert plain["penultimate"].shape == (1, 24, 16)
+    assert plain["logits"].shape == (1, 24, 3)
+    assert torch.equal(several["penultimate"][0], plain["penultimate"][0])
+    assert not torch.equal(several["penultimate"][1], several["penultimate"][2])
+    assert all(torch.equal(several[name], again[name]) for name in several)
+
+
+def test_embedding_is_in_evaluation_mode_whatever_the_batch() -> None:
+    data = toy()
+    model = trained(plugin("simclr"), data)
+    whole = stages.features(model, data.x).h
+    parts = torch.cat([stages.features(model, rows).h for rows in data.x.split(5)])
+    torch.testing.assert_close(whole, parts)
+
+
+def test_cross_entropy_learns_the_toy() -> None:
+    data = toy(60)
+    model = trained(plugin("cross_entropy"), data, dataclasses.replace(QUICK, epochs=20, augment=PLAIN))
+    logits = stages.features(model, data.x).out["logits"]
+    assert (logits.argmax(1) == data.y).double().mean() > 0.95

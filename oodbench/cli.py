@@ -121,7 +121,9 @@ def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the 
 @command
 def show(
     study: StudyFile,
-    which: Annotated[str, typer.Argument(help="A cell's hash, or its start; CELL/OOD for one row.", show_default=False)],
+    which: Annotated[
+        str, typer.Argument(help="A cell's hash, or its start; CELL/OOD for one row.", show_default=False)
+    ],
 ) -> None:
     """Say where a number comes from: parameters, seed, data, commit, versions, device, seconds."""
     import json

@@ -65,7 +65,9 @@ def _first_line(error: MarkedYAMLError) -> str:
 def _plain(node: Any, trail: Trail, lines: dict[Trail, int]) -> Any:
     if isinstance(node, CommentedMap):
         for key in node:
-            lines[(*trail, str(key))] = node.lc.key(key)[0] + 1
+            place = (node.lc.data or {}).get(key)  # a key that comes from an anchor (`<<: *base`) has none
+            if place is not None:
+                lines[(*trail, str(key))] = place[0] + 1
         return {str(key): _plain(value, (*trail, str(key)), lines) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
         for i in range(len(node)):

@@ -18,6 +18,7 @@ from oodbench.protocol import class_count, family, protocol
 from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Reference, Space
 from oodbench.study import Skip, Study
 
+DETECTOR_AXES = ("space", "clustering", "distance", "threshold")
 LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penultimate is no head's output
 NONE = "–"  # what a row shows where an axis has no part in a cell
 P = TypeVar("P", bound=Plugin)
@@ -268,18 +269,8 @@ def _senseless(run: Run, detector: Detector) -> str:
 
 def _skipped(skips: list[Skip], run: Run, detector: Detector) -> str:
     for skip in skips:
-        if all(_matches(axis, name, params, run, detector) for axis, (name, params) in skip.entries.items()):
-            return "skipped: " + ", ".join(f"{axis} {name or params}" for axis, (name, params) in skip.entries.items())
+        parts = {axis: getattr(detector if axis in DETECTOR_AXES else run, axis) for axis in skip.entries}
+        if all(any(match.fits(parts[axis]) for match in matches) for axis, matches in skip.entries.items()):
+            texts = {axis: " or ".join(match.text for match in matches) for axis, matches in skip.entries.items()}
+            return "skipped: " + ", ".join(f"{axis} {text}" for axis, text in texts.items())
     return ""
-
-
-def _matches(axis: str, name: str, params: dict[str, Any], run: Run, detector: Detector) -> bool:
-    part = getattr(detector if axis in ("space", "clustering", "distance", "threshold") else run, axis)
-    if axis == "seed":
-        return str(part) == name
-    if axis == "space":
-        return all(getattr(part, key) == value for key, value in params.items())
-    if part is None or part.name != name:
-        return False
-    given = part.params
-    return all(given.get(key) == (tuple(value) if isinstance(value, list) else value) for key, value in params.items())

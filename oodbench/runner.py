@@ -16,7 +16,7 @@ import pandas as pd
 from oodbench import augment, data, encoder, stages
 from oodbench.api import Plugin
 from oodbench.environment import commit, libraries, now, version
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
 from oodbench.grid import LAYER_HEAD, NONE, Cell, Plan, Run, Work, digest, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Watch
 from oodbench.results import Results
@@ -233,11 +233,27 @@ class Runner:
         if not self.plan.work:
             reasons = "; ".join(self.plan.left_out)
             raise UserError(f"{self.study.file}: no cell is left: {reasons}")
+        self._check_tables()
         for work in self.plan.work:
             self.lab.prepared(work.run.id, "test")
             self._check_sizes(work)
             self._check_modules(work)
         self._check_overlap()
+
+    def _check_tables(self) -> None:
+        """Refuse a declared table of what no row will have."""
+        labels: dict[str, set[str]] = {}
+        for cell in self.plan.cells:
+            for column, label in (cell.run.labels | cell.detector.labels).items():
+                labels.setdefault(column, set()).add(str(label))
+        sets = [(name, group) for work in self.plan.work for group, members in work.run.ood.items() for name in members]
+        labels |= {"ood": {name for name, _ in sets}, "group": {group for _, group in sets}}
+        for name, spec in self.study.tables.items():
+            for column, wanted in spec.of.items():
+                for each in wanted if isinstance(wanted, list) else [wanted]:
+                    if column in labels and str(each) not in labels[column]:
+                        hint = suggestion(each, labels[column])
+                        raise UserError(f"{self.study.file}: tables.{name}: no row has {column} '{each}'{hint}")
 
     def _check_sizes(self, work: Work) -> None:
         run = work.run

@@ -74,14 +74,15 @@ class Recipe:
     @property
     def label(self) -> str:
         """What differs from the defaults."""
-        mine, defaults = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(Recipe()))
+        mine, defaults = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(Recipe()))
         return "; ".join(f"{key}={value}" for key, value in mine.items() if value != defaults[key])
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
     found: dict[str, Any] = {}
     for key, item in value.items():
-        found |= _flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+        found |= flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
     return found
 
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,12 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from oodbench.api import Clustering, Dataset, Distance, Plugin, Threshold, Training
+from oodbench.columns import COLUMNS, FLOATS, INTEGERS
 from oodbench.document import Document, Trail, read
 from oodbench.errors import UserError, suggestion
 from oodbench.protocol import class_count
 from oodbench.registry import Registry
-from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Reference, ResNet, Space
+from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Reference, ResNet, Space, flat
 
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
 GROUPS = ("near", "far")
@@ -57,10 +59,25 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Skip:
-    """Leaves out the cells that match all of its entries: axis -> (name, parameters that must be equal)."""
+class Match:
+    """An entry of `skip:`: the name of a part of a cell, and the values that its parameters may have."""
 
-    entries: dict[str, tuple[str, dict[str, Any]]]
+    name: str  # "" for what has none: a seed, a space
+    params: dict[str, list[Any]]
+    text: str
+
+    def fits(self, part: Any) -> bool:
+        if part is None or (self.name and part.name != self.name):
+            return False
+        values = part.params if hasattr(part, "params") else {"seed": part} if isinstance(part, int) else vars(part)
+        return all(values.get(key) in allowed for key, allowed in self.params.items())
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Leaves out the cells that fit one match of each axis."""
+
+    entries: dict[str, list[Match]]
 
 
 @dataclass(frozen=True)
@@ -167,6 +184,7 @@ class _Reader:
             tables=self.tables(),
         )
         self.check_outliers(study)
+        self.check_epochs(study)
         self.check_skips(study)
         return study
 
@@ -232,9 +250,17 @@ class _Reader:
         return self.filled([each for at, item in items for each in self.sweep(cls, item, at)], trail)
 
     def filled(self, found: list[T], trail: Trail) -> list[T]:
+        """Return an axis, each entry once. Two that a table could not tell apart are refused."""
         if not found:
             self.fail(trail, "the axis is empty")
-        return list({repr(each): each for each in found}.values())
+        once = list({repr(each): each for each in found}.values())
+        labels: dict[str, T] = {}
+        for each in once:
+            label = getattr(each, "label", repr(each))
+            if label in labels:
+                self.fail(trail, f"two entries are both shown as '{label}': {labels[label]} and {each}")
+            labels[label] = each
+        return once
 
     # ---- axes
 
@@ -255,10 +281,11 @@ class _Reader:
         found: list[P] = []
         for name, params, at in self.entries(self.get(trail) if value is None else value, trail):
             cls = self.plugin_class(room, name, at)
-            found += self.sweep(cls, params, at)
-            for each in found:
+            new = self.sweep(cls, params, at)
+            for each in new:
                 if isinstance(each, Dataset):
                     self.check_classes(each, at)
+            found += new
         return self.filled(found, trail)
 
     def check_classes(self, dataset: Dataset, trail: Trail) -> None:
@@ -297,11 +324,23 @@ class _Reader:
             elif re.fullmatch(r"timm/[\w.\-]+", name):
                 found += self.sweep(_Nothing, params, trail) and [Encoder(name=name)]
             elif re.fullmatch(r"[\w.]+:\w+", name):
-                found.append(Encoder(name=name, params=params or {}))
+                found += self.functions(name, params, trail)
             else:
                 known = suggestion(name, [*RESNETS, "timm/NAME", "package.module:function"])
                 self.fail(trail, f"there is no encoder '{name}'{known}")
         return self.filled(found, ("encoder",))
+
+    def functions(self, name: str, params: Any, trail: Trail) -> list[Encoder]:
+        """Return an encoder for each combination of the parameters of a user's own function."""
+        params = {} if params is None else params
+        if not isinstance(params, dict):
+            self.fail(trail, f"is {params!r}, wanted a mapping of parameters")
+        for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
+            if str(folder) not in sys.path:
+                sys.path.append(str(folder))
+        options = [value if isinstance(value, list) else [value] for value in params.values()]
+        combinations = itertools.product(*options)
+        return [Encoder(name=name, params=dict(zip(params, each, strict=True))) for each in combinations]
 
     def recipes(self, trainings: list[str]) -> dict[str, dict[str, Recipe]]:
         """Return the recipes of each training: the study's, changed by what stands under `for:`."""
@@ -331,12 +370,19 @@ class _Reader:
                 self.fail(("ood", group), f"there is no such group{suggestion(group, GROUPS)}")
         if not groups:
             self.fail(("ood",), "the axis is empty")
-        return {
-            each.label: {
-                group: dict(self.ood_sets(each, ids, value, ("ood", group))) for group, value in groups.items()
-            }
-            for each in ids
-        }
+        return {each.label: self.ood_groups(each, ids, groups) for each in ids}
+
+    def ood_groups(self, id_: Dataset, ids: list[Dataset], groups: dict[str, Any]) -> dict[str, dict[str, Dataset]]:
+        found: dict[str, dict[str, Dataset]] = {}
+        for group, value in groups.items():
+            members = dict(self.ood_sets(id_, ids, value, ("ood", group)))
+            if not members:
+                self.fail(("ood", group), "the group is empty")
+            for other, known in found.items():
+                for name in known.keys() & members.keys():
+                    self.fail(("ood", group), f"{name} is in {other}, too; a set is in one group")
+            found[group] = members
+        return found
 
     def ood_sets(self, id_: Dataset, ids: list[Dataset], value: Any, trail: Trail) -> Iterator[tuple[str, Dataset]]:
         """Yield the sets of a group for one ID set, by name; `{id name: [sets]}` gives each ID set its own."""
@@ -366,7 +412,25 @@ class _Reader:
         return dataclasses.replace(id_, without=names, keep=None, only=None)
 
     def tables(self) -> dict[str, TableSpec]:
-        return {name: self.one(TableSpec, spec, ("tables", name)) for name, spec in self.mapping(("tables",)).items()}
+        return {name: self.table(spec, ("tables", name)) for name, spec in self.mapping(("tables",)).items()}
+
+    def table(self, raw: Any, trail: Trail) -> TableSpec:
+        spec = self.one(TableSpec, raw, trail)
+        values = (spec.value,) if isinstance(spec.value, str) else spec.value
+        for key, given in (("rows", spec.rows), ("value", values)):
+            if not given:
+                self.fail((*trail, key), "is empty")
+        for key, columns, known in (
+            ("rows", spec.rows, COLUMNS),
+            ("columns", spec.columns, COLUMNS),
+            ("of", tuple(spec.of), COLUMNS),
+            ("value", values, (*FLOATS, *INTEGERS)),
+        ):
+            for column in columns:
+                if column not in known:
+                    kind = "number" if key == "value" else "column"
+                    self.fail((*trail, key), f"rows have no {kind} '{column}'{suggestion(column, known)}")
+        return spec
 
     def skips(self) -> list[Skip]:
         value = self.top.get("skip") or []
@@ -377,20 +441,42 @@ class _Reader:
     def skip(self, item: Any, trail: Trail) -> Skip:
         if not isinstance(item, dict) or not item:
             self.fail(trail, f"is {item!r}, wanted a mapping from axis to name")
-        entries: dict[str, tuple[str, dict[str, Any]]] = {}
         axes = [axis for axis in AXES if axis != "recipe"]
-        for axis, value in item.items():
+        for axis in item:
             if axis not in axes:
                 self.fail((*trail, axis), f"there is no such axis to skip by{suggestion(axis, axes)}")
-            if axis == "space":
-                self.sweep(Space, value, (*trail, axis))
-                entries[axis] = ("", value)
-            elif axis == "seed":
-                entries[axis] = (str(value), {})
-            else:
-                ((name, params, _),) = self.entries(value, (*trail, axis))
-                entries[axis] = (name, params or {})
-        return Skip(entries)
+        return Skip({axis: list(self.matches(axis, value, (*trail, axis))) for axis, value in item.items()})
+
+    def matches(self, axis: str, value: Any, trail: Trail) -> Iterator[Match]:
+        """Yield what an axis of a skip may be: any of a list."""
+        if axis == "seed":
+            yield Match("", {"seed": self.values(int, value, trail)}, str(value))
+        elif axis == "space":
+            for item in value if isinstance(value, list) else [value]:
+                yield Match("", self.allowed(Space, item, trail), str(item))
+        else:
+            for name, params, at in self.entries(value, trail):
+                text = f"{name}({params})" if params else name
+                yield Match(name, self.allowed(self.class_of(axis, name, at), params, at), text)
+
+    def class_of(self, axis: str, name: str, trail: Trail) -> type | None:
+        if axis == "encoder":
+            return ResNet if name in RESNETS else None
+        return self.plugin_class("dataset" if axis in ("id", "outliers") else axis, name, trail)
+
+    def allowed(self, cls: type | None, raw: Any, trail: Trail) -> dict[str, list[Any]]:
+        """Return the values that each of some parameters may have."""
+        raw = {} if raw is None else raw
+        if not isinstance(raw, dict):
+            self.fail(trail, f"is {raw!r}, wanted a mapping of parameters")
+        if cls is None:
+            return {key: value if isinstance(value, list) else [value] for key, value in raw.items()}
+        hints = get_type_hints(cls, include_extras=True)
+        fields = [f.name for f in dataclasses.fields(cls)]
+        for key in raw:
+            if key not in fields:
+                self.fail((*trail, key), f"there is no such parameter{suggestion(key, fields)}")
+        return {key: self.values(hints[key], value, (*trail, key)) for key, value in raw.items()}
 
     def check_skips(self, study: Study) -> None:
         known: dict[str, list[Any]] = {
@@ -403,10 +489,22 @@ class _Reader:
             "threshold": study.thresholds,
         }
         for i, skip in enumerate(study.skips):
-            for axis, (name, _) in skip.entries.items():
+            for axis, matches in skip.entries.items():
                 names = {each.name for each in known.get(axis, [])}
-                if axis in known and name not in names:
-                    self.fail(("skip", i, axis), f"the study has no {axis} '{name}'{suggestion(name, names)}")
+                for match in matches:
+                    if match.name and match.name not in names:
+                        hint = suggestion(match.name, names)
+                        self.fail(("skip", i, axis), f"the study has no {axis} '{match.name}'{hint}")
+
+    def check_epochs(self, study: Study) -> None:
+        for training in study.trainings:
+            for recipe in study.recipes[training.name].values():
+                if 0 < recipe.epochs < training.least_epochs:
+                    self.fail(
+                        ("training",),
+                        f"{training.label} warms up and needs {training.least_epochs} epochs, the recipe has "
+                        f"{recipe.epochs}; its last part would never be trained",
+                    )
 
     def check_outliers(self, study: Study) -> None:
         needy = sorted({training.label for training in study.trainings if training.outliers})
@@ -439,14 +537,7 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 def _labelled(recipes: list[Recipe]) -> dict[str, Recipe]:
     """Return recipes by a label that says in what they differ from each other."""
-    flat = [_flat(dataclasses.asdict(recipe)) for recipe in recipes]
-    varying = [key for key in flat[0] if len({repr(each[key]) for each in flat}) > 1]
-    labels = [", ".join(f"{key}={each[key]}" for key in varying) for each in flat]
+    values = [flat(dataclasses.asdict(recipe)) for recipe in recipes]
+    varying = [key for key in values[0] if len({repr(each[key]) for each in values}) > 1]
+    labels = [", ".join(f"{key}={each[key]}" for key in varying) for each in values]
     return dict(zip(labels, recipes, strict=True))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        found |= _flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
-    return found

@@ -116,10 +116,12 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
 def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
     """Return recipes without the parts that they all share."""
     parts = {recipe: recipe.split("; ") for recipe in recipes.unique()}
-    return recipes.map({
-        recipe: "; ".join(part for part in mine if not all(part in other for other in parts.values())) or NONE
-        for recipe, mine in parts.items()
-    })
+    return recipes.map(
+        {
+            recipe: "; ".join(part for part in mine if not all(part in other for other in parts.values())) or NONE
+            for recipe, mine in parts.items()
+        }
+    )
 
 
 def best_of_each_training(board: Table) -> Table:
@@ -178,7 +180,7 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     index = [*METHOD, "level"]
     numbers = rows.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
     wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(rows[index].drop_duplicates()))
-    again = wide.reset_index().drop(columns=["threshold", "level"]).duplicated().to_numpy()
+    again = wide.droplevel(["threshold", "level"]).reset_index().duplicated().to_numpy()
     return rows[~pd.MultiIndex.from_frame(rows[index]).isin(wide.index[again])]
 
 
@@ -221,7 +223,8 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
     lost = f" {failed} rows failed and are in no mean." if failed else ""
     return (
         f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
-        f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of ID is; FPR95_ood: share of ID "
+        f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of "
+        f"ID is; FPR95_ood: share of ID "
         f"rejected where 95 % of OOD is. Best and second best of each "
         f"column are marked; they were picked on the test sets: a difference within the deviations says nothing.{lost}"
     )

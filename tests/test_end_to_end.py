@@ -21,12 +21,14 @@ from tiny import write
 
 import oodbench
 from oodbench import study
+from oodbench.columns import FLOATS
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
-from oodbench.results import FLOATS, Results
+from oodbench.results import Results
 from oodbench.runner import Outcome, Runner
 
 NOT_NUMBERS = ["scored_at", "score_seconds", "train_seconds"]
+OECL = {"oecl": {"warmup": 0}}
 
 
 class Listener(Silent):
@@ -35,12 +37,16 @@ class Listener(Silent):
     def __init__(self) -> None:
         self.stages: list[tuple[str, str]] = []
         self.warnings: list[str] = []
+        self.failures: list[str] = []
 
     def stage(self, what: str, title: str) -> None:
         self.stages.append((what, title))
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
+
+    def failed(self, title: str, message: str) -> None:
+        self.failures.append(f"{title}: {message}")
 
 
 def go(path: Path, listener: Listener | None = None, **options: Any) -> Outcome:
@@ -49,7 +55,7 @@ def go(path: Path, listener: Listener | None = None, **options: Any) -> Outcome:
 
 def numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what two runs of a study must agree on, to the last bit."""
-    return rows.drop(columns=NOT_NUMBERS).sort_values("row").reset_index(drop=True)
+    return rows.drop(columns=NOT_NUMBERS).sort_values(["cell", "ood"]).reset_index(drop=True)
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(tmp_path: Path) -> None
 
 def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {
-        "training": ["cross_entropy", {"ccl": {"warmup": 0}}, "oecl", {"oecl": {"form": "self"}}],
+        "training": ["cross_entropy", {"ccl": {"warmup": 0}}, OECL, {"oecl": {"form": "self", "warmup": 0}}],
         "seed": [0, 1],
     }
     path = write(tmp_path / "s.yaml", **changes)
@@ -99,10 +105,9 @@ def test_adding_a_clustering_trains_nothing(tmp_path: Path) -> None:
     )
     assert (after.trained, {what for what, _ in listener.stages}) == (0, {"score"})
     assert 0 < after.scored < len(after.rows)
-    kept = after.rows[after.rows["row"].isin(before.rows["row"])]
-    pd.testing.assert_frame_equal(
-        kept.reset_index(drop=True), before.rows[before.rows["row"].isin(kept["row"])].reset_index(drop=True)
-    )
+    kept = after.rows[after.rows["cell"].isin(before.rows["cell"])]
+    again = before.rows[before.rows["cell"].isin(kept["cell"])]
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), again.reset_index(drop=True))
 
 
 def test_adding_an_ood_set_embeds_that_set_only(tmp_path: Path) -> None:
@@ -162,9 +167,11 @@ def plugin(tmp_path: Path, text: str) -> None:
 def test_a_failing_training_is_rows_and_the_rest_goes_on(tmp_path: Path, text: str, said: str) -> None:
     plugin(tmp_path, text)
     path = write(tmp_path / "s.yaml", plugins=["fragile.py"], training=["fragile", "simclr"])
-    outcome = go(path)
+    listener = Listener()
+    outcome = go(path, listener)
     failed = outcome.rows[outcome.rows["training"] == "fragile"]
     assert failed["error"].unique() == [said]
+    assert [message.partition(": ")[2] for message in listener.failures] == [said]
     assert (outcome.rows[outcome.rows["training"] == "simclr"]["status"] == "ok").all()
     assert (go(path).trained, go(path).scored) == (0, 0)
     plugin(tmp_path, "return b.out['z'].square().mean(), state")  # mended: its code is part of the key
@@ -182,7 +189,7 @@ def test_nan_features_are_an_error_row_that_names_the_set(tmp_path: Path) -> Non
         "        return lambda x: Scores(x.double().sum(1) / 0 * 0, x[:, 0].long() * 0)\n"
     )
     outcome = go(write(tmp_path / "s.yaml", plugins=["holes.py"], distance=["holes"], training="simclr"))
-    assert outcome.rows["error"].str.contains("120 of 120 ID scores are NaN or infinite").all()
+    assert outcome.rows["error"].str.contains("30 of 30 scores of ID reference are NaN or infinite").all()
 
 
 @pytest.mark.parametrize("kind", ["train", "bank", "data", "probe"])
@@ -336,7 +343,7 @@ def test_overlap_is_refused_unless_allowed(tmp_path: Path) -> None:
     same = {"near": {"blobs": {"groups": 3, "count": 120}}, "far": {"glyphs": {"count": 60, "size": 8}}}
     outliers = {"glyphs": {"count": 60, "size": 8}}
     (tmp_path / "leaky.py").write_text(LEAKY)
-    leak = {"plugins": ["leaky.py"], "training": ["simclr", "oecl"], "outliers": "leaky", "ood": {"near": "leaky"}}
+    leak = {"plugins": ["leaky.py"], "training": ["simclr", OECL], "outliers": "leaky", "ood": {"near": "leaky"}}
     path = write(tmp_path / "s.yaml", **leak)
     with pytest.raises(UserError) as caught:
         go(path)
@@ -347,7 +354,7 @@ def test_overlap_is_refused_unless_allowed(tmp_path: Path) -> None:
     listener = Listener()
     go(write(path, **leak, allow_overlap=True), listener)
     assert any("20 images of OOD test" in message for message in listener.warnings)
-    go(write(tmp_path / "t.yaml", ood=same, outliers=outliers, training="oecl"))
+    go(write(tmp_path / "t.yaml", ood=same, outliers=outliers, training=OECL))
 
 
 LEAKY = '''"""Train and test are the same."""
@@ -434,13 +441,13 @@ def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, after: int
     process = start(path, results)
     weights = results / "store" / "train"
     deadline = time.monotonic() + 120
-    while len(list(weights.glob("*/manifest.json"))) < after:
+    while len(list(weights.glob("[!.]*/manifest.json"))) < after:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    there = len(list(weights.glob("*/manifest.json")))
+    there = len(list(weights.glob("[!.]*/manifest.json")))
     output = finished(start(path, results))
     assert f"{3 - there} trained" in output
     expected = go(path).rows

@@ -9,7 +9,7 @@ import pytest
 from tiny import write
 
 from oodbench import study
-from oodbench.grid import Cell, Plan, plan, resolved
+from oodbench.grid import Cell, Plan, Run, plan, resolved
 from oodbench.protocol import class_count
 from oodbench.registry import Registry
 
@@ -19,12 +19,16 @@ def planned(tmp_path: Path, **changes: Any) -> Plan:
 
 
 def cells(found: Plan) -> list[Cell]:
-    return [cell for group in found.cells.values() for cell in group]
+    return found.cells
+
+
+def runs(found: Plan) -> list[Run]:
+    return [work.run for work in found.work]
 
 
 def test_a_grid_is_a_product(tmp_path: Path) -> None:
     found = planned(tmp_path, seed=[0, 1], distance=["cosine", "euclidean"])
-    assert len(found.runs) == 2 * 2
+    assert len(runs(found)) == 2 * 2
     assert len(cells(found)) == 4 * 2 * 2 * 2  # runs x clusterings x distances x thresholds
     assert len({cell.id for cell in cells(found)}) == len(cells(found))
 
@@ -65,6 +69,9 @@ def test_what_makes_no_sense_is_left_out_with_its_reason(tmp_path: Path, changes
         ({"space": {"unit": True}}, lambda c: not c.detector.space.unit),
         ({"distance": {"knn": {"k": 3}}}, lambda c: c.detector.distance.label != "knn(k=3)"),
         ({"distance": {"knn": {"k": 4}}}, lambda c: True),
+        ({"distance": ["cosine", {"knn": {"k": [3, 4]}}]}, lambda c: False),
+        ({"seed": [1, 2]}, lambda c: c.run.seed != 1),
+        ({"space": [{"unit": True}], "encoder": {"resnet18": {"width": 2}}}, lambda c: not c.detector.space.unit),
         ({"distance": "knn", "seed": 0}, lambda c: c.detector.distance.name != "knn" or c.run.seed != 0),
     ],
 )
@@ -77,13 +84,13 @@ def test_skip(tmp_path: Path, skip: dict[str, Any], left: Any) -> None:
 
 def test_outliers_multiply_only_what_asks_for_them(tmp_path: Path) -> None:
     sets = [{"glyphs": {"size": 8}}, {"noise": {"size": 8, "draw": 3}}]
-    found = planned(tmp_path, training=["simclr", "oecl", {"oecl": {"form": "self"}}], outliers=sets)
-    outliers = [(run.training.label, run.outliers and run.outliers.name) for run in found.runs]
+    found = planned(tmp_path, training=["simclr", {"oecl": {"warmup": 0, "form": ["external", "self"]}}], outliers=sets)
+    outliers = [(run.training.label, run.outliers and run.outliers.name) for run in runs(found)]
     assert outliers == [
         ("simclr", None),
-        ("oecl(external)", "glyphs"),
-        ("oecl(external)", "noise"),
-        ("oecl(self)", None),
+        ("oecl(warmup=0)", "glyphs"),
+        ("oecl(warmup=0)", "noise"),
+        ("oecl(form=self, warmup=0)", None),
     ]
 
 
@@ -122,8 +129,9 @@ def test_class_counts() -> None:
 
 def test_labels_show_what_differs_from_the_defaults(tmp_path: Path) -> None:
     found = planned(tmp_path, recipe={"epochs": 1, "lr": [0.1, 0.2]}, training={"simclr": {"temperature": 0.1}})
-    labels = [run.labels for run in found.runs]
-    assert [each["recipe"] for each in labels] == ["lr=0.1", "lr=0.2"]
+    labels = [run.labels for run in runs(found)]
+    assert [each["recipe"] for each in labels] == ["epochs=1; lr=0.1", "epochs=1; lr=0.2"]
+    assert [run.recipe_label for run in runs(found)] == ["lr=0.1", "lr=0.2"]
     assert labels[0]["training"] == "simclr(temperature=0.1)"
     assert labels[0]["encoder"] == "resnet18(width=2)"
     assert labels[0]["outliers"] == "–"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from oodbench.results import COLUMNS, FLOATS, INTEGERS, Results
+from oodbench.columns import COLUMNS, FLOATS, INTEGERS
+from oodbench.results import Results
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def test_every_column_survives_a_round_trip(rows: Results) -> None:
 
 
 def test_what_is_missing_is_empty(rows: Results) -> None:
-    rows.write([{"row": "a", "seed": 3, "auroc": 0.5}, {"row": "b"}])
-    table = rows.read().set_index("row")
+    rows.write([{"cell": "a", "seed": 3, "auroc": 0.5}, {"cell": "b"}])
+    table = rows.read().set_index("cell")
     assert table.loc["b", "training"] == ""
     assert table["seed"].isna().tolist() == [False, True]
     assert math.isnan(table.loc["b", "auroc"])
@@ -40,33 +42,33 @@ def test_no_rows(rows: Results) -> None:
 
 
 def test_the_newest_of_each_row_counts(rows: Results) -> None:
-    rows.write([{"row": "a", "auroc": 0.1}, {"row": "b", "auroc": 0.2}])
-    rows.write([{"row": "a", "auroc": 0.3}])
-    assert dict(zip(rows.read()["row"], rows.read()["auroc"], strict=True)) == {"b": 0.2, "a": 0.3}
+    rows.write([{"cell": "a", "auroc": 0.1}, {"cell": "b", "auroc": 0.2}])
+    rows.write([{"cell": "a", "auroc": 0.3}])
+    assert dict(zip(rows.read()["cell"], rows.read()["auroc"], strict=True)) == {"b": 0.2, "a": 0.3}
 
 
 @pytest.mark.parametrize("cut", [1, 50])
 def test_a_damaged_part_is_named_and_not_used(rows: Results, cut: int) -> None:
-    rows.write([{"row": "a"}])
-    rows.write([{"row": "b"}])
+    rows.write([{"cell": "a"}])
+    rows.write([{"cell": "b"}])
     part = sorted(rows.folder.iterdir())[0]
     part.write_bytes(part.read_bytes()[:-cut])
     heard: list[str] = []
-    assert Results(rows.folder.parent, heard.append).read()["row"].tolist() == ["b"]
+    assert Results(rows.folder.parent, heard.append).read()["cell"].tolist() == ["b"]
     assert len(heard) == 1
     assert str(part) in heard[0]
 
 
 def test_other_files_are_no_parts(rows: Results) -> None:
-    rows.write([{"row": "a"}])
+    rows.write([{"cell": "a"}])
     (rows.folder / ".part-x").write_bytes(b"half")
     (rows.folder / "notes.csv.gz").write_bytes(b"mine")
-    assert rows.read()["row"].tolist() == ["a"]
+    assert rows.read()["cell"].tolist() == ["a"]
 
 
 def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
     for i in range(3):
-        rows.write([{"row": "a", "auroc": i / 10}, {"row": f"b{i}"}])
+        rows.write([{"cell": "a", "auroc": i / 10}, {"cell": f"b{i}"}])
     before = rows.read()
     rows.compact()
     rows.compact()
@@ -74,12 +76,27 @@ def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
     assert rows.read().equals(before)
 
 
+def plan(cells: dict[str, str], **sets: tuple[str, str]) -> dict[str, Any]:
+    return {"cells": cells, "sets": {"digits": sets}}
+
+
 def test_current_rows_are_those_of_the_study_as_it_is(rows: Results) -> None:
-    rows.write([{"row": "1", "cell": "a"}, {"row": "2", "cell": "b"}])
-    assert len(rows.current()) == 2
-    rows.write_plan({"cells": ["b"]})
-    assert rows.current()["row"].tolist() == ["2"]
-    assert len(rows.read()) == 2
+    base = {"id": "digits", "ood": "noise", "group": "far", "key": "k", "ood_data": "d"}
+    rows.write([base | {"cell": "a"}, base | {"cell": "b"}, base | {"cell": "b", "ood": "gone"}])
+    assert len(rows.current()) == 3
+    rows.write_plan(plan({"b": "k"}, noise=("near", "d")))
+    assert rows.current()[["cell", "ood", "group"]].to_numpy().tolist() == [["b", "noise", "near"]]
+    assert len(rows.read()) == 3
+
+
+@pytest.mark.parametrize(("key", "content"), [("other", "d"), ("k", "other")])
+def test_rows_of_other_code_or_data_are_left_out_and_said(tmp_path: Path, key: str, content: str) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    rows.write([{"cell": "a", "id": "digits", "ood": "noise", "key": "k", "ood_data": "d"}])
+    rows.write_plan(plan({"a": key}, noise=("far", content)))
+    assert rows.current().empty
+    assert heard == ["1 rows were made by other code or from other data; run the study to renew them"]
 
 
 def test_runs_are_kept_by_key(rows: Results) -> None:

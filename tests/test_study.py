@@ -73,6 +73,20 @@ def test_one_versus_rest_is_a_sweep_over_only(tmp_path: Path) -> None:
     assert [found.ood[d.label]["far"]["held_out"].without for d in found.ids] == [(0,), (1,), (2,)]
 
 
+def test_merge_keys_of_yaml(tmp_path: Path) -> None:
+    found = load(
+        tmp_path, HEAD.replace("{size: 8, channels: 1}", "&base {size: 8}") + "recipe: {<<: {lr: 0.2}, epochs: 3}\n"
+    )
+    assert (found.recipes["simclr"][""].lr, found.settings.image.channels) == (0.2, 3)
+    with pytest.raises(UserError, match="did you mean 'epochs'"):
+        load(tmp_path, HEAD + "recipe: {<<: {epoch: 0.2}, lr: 3}\n")
+
+
+def test_functions_take_sweeps(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("encoder", "{my.nets:small: {depth: [2, 3], wide: true}}"))
+    assert [each.params for each in found.encoders] == [{"depth": 2, "wide": True}, {"depth": 3, "wide": True}]
+
+
 def test_numbers_are_yaml_1_2(tmp_path: Path) -> None:
     found = load(tmp_path, changed("recipe", "{lr: 1e-3, epochs: 3}"))
     assert found.recipes["simclr"][""].lr == 1e-3
@@ -97,7 +111,7 @@ def test_a_recipe_may_be_swept(tmp_path: Path) -> None:
 
 def test_sets_by_id(tmp_path: Path) -> None:
     text = changed("id", "[digits, {blobs: {groups: 2}}]").replace(
-        "{far: noise}", "{near: {digits: [glyphs], blobs: [noise, glyphs]}, far: noise}"
+        "{far: noise}", "{near: {digits: [glyphs], blobs: [noise, glyphs]}, far: natural_patches}"
     )
     found = load(tmp_path, text).ood
     assert list(found["digits"]["near"]) == ["glyphs"]
@@ -156,6 +170,14 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("ood", "{}", 3, "the axis is empty"),
         ("ood", "{near: held_out}", 3, "the ID set digits leaves no class out"),
         ("ood", "{near: {cifar: [noise]}}", 3, "the study has no ID set 'cifar'"),
+        ("ood", "{near: [], far: noise}", 3, "ood.near: the group is empty"),
+        ("ood", "{near: noise, far: [noise]}", 3, "noise is in near, too; a set is in one group"),
+        ("distance", "{mahalanobis: {components: [32, 64]}}", 7, "two entries are both shown as 'mahalanobis(shared"),
+        ("encoder", "{my.nets:small: 3}", 4, "is 3, wanted a mapping of parameters"),
+        ("training", "{ccl: {warmup: 500, update_every: 300}}", 5, "needs 601 epochs, the recipe has 500"),
+        ("skip", "[{distance: {cosine: {k: 1}}}]", 9, "there is no such parameter"),
+        ("skip", "[{space: {layr: penultimate}}]", 9, "did you mean 'layer'?"),
+        ("skip", "[{seed: one}]", 9, "is 'one', should be a valid integer"),
         ("seed", "[0, one]", 9, "is 'one', should be a valid integer"),
         ("seed", "[]", 9, "is an empty list"),
         ("space", "{layer: penultimat}", 9, "did you mean 'penultimate'?"),
@@ -171,7 +193,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("skip", "[{trainin: simclr}]", 9, "did you mean 'training'?"),
         ("skip", "[{training: supcon}]", 9, "the study has no training 'supcon'"),
         ("tables", "{t: {rows: [training], colums: [ood]}}", 9, "did you mean 'columns'?"),
-        ("training", "oecl", 5, "oecl(external) needs outliers; say which with the key 'outliers'"),
+        ("training", "oecl", 5, "oecl needs outliers; say which with the key 'outliers'"),
     ],
 )
 def test_every_mistake_has_a_place_and_a_hint(tmp_path: Path, key: str, value: str, line: int, said: str) -> None:

@@ -17,6 +17,8 @@ from oodbench.study import TableSpec
 BASE: dict[str, Any] = {
     "status": "ok",
     "id": "digits",
+    "family": "digits",
+    "protocol": "all classes",
     "training": "simclr",
     "encoder": "resnet18",
     "outliers": "–",
@@ -34,13 +36,14 @@ BASE: dict[str, Any] = {
     "auroc": 0.8,
     "aupr_in": 0.7,
     "fpr95_id": 0.4,
+    "fpr95_ood": 0.3,
     "id_recall": 0.95,
     "ood_recall": 0.5,
 }
 
 
 def made(*changes: dict[str, Any]) -> pd.DataFrame:
-    return frame([BASE | {"row": str(i), "cell": str(i)} | change for i, change in enumerate(changes)])
+    return frame([BASE | {"cell": str(i)} | change for i, change in enumerate(changes)])
 
 
 def by_seed(values: list[float], **change: Any) -> list[dict[str, Any]]:
@@ -116,10 +119,45 @@ def test_thresholds_of_one_ranking_are_counted_once() -> None:
     assert board.n["far", "AUROC"].tolist() == [1, 1]
 
 
+def test_thresholds_that_agree_on_one_set_only_are_two() -> None:
+    rows = made({"ood": "a"}, {}, {"threshold": "per_cluster", "ood": "a"}, {"threshold": "per_cluster", "auroc": 0.7})
+    (board,) = tables.leaderboards(rows)
+    assert board.mean["a", "AUROC"].tolist() == pytest.approx([80, 80])
+    assert board.mean["noise", "AUROC"].tolist() == pytest.approx([80, 70])
+
+
+def test_levels_that_rank_differently_are_told_apart() -> None:
+    rows = made({}, {"level": 0.9}, *({"threshold": "per_cluster", "level": v, "auroc": v} for v in (0.9, 0.95)))
+    (board,) = tables.leaderboards(rows)
+    assert set(board.mean.index.get_level_values("threshold")) == {
+        "pooled",
+        "per_cluster at 0.9",
+        "per_cluster at 0.95",
+    }
+
+
+def test_recipes_show_only_what_tells_them_apart() -> None:
+    rows = made(
+        {"recipe": "epochs=3; lr=0.1"},
+        {"recipe": "epochs=3; lr=0.2", "auroc": 0.7},
+        {"training": "supcon", "recipe": "epochs=9; lr=0.3"},
+    )
+    (board,) = tables.leaderboards(rows)
+    assert set(board.mean.index.get_level_values("recipe")) == {"lr=0.1", "lr=0.2", "–"}
+
+
 def test_class_splits_are_runs_of_one_leaderboard_and_other_sets_have_their_own() -> None:
-    rows = made({"id": "digits(only=1)"}, {"id": "digits(only=2)", "auroc": 0.9}, {"id": "cifar10"})
-    first, second = tables.leaderboards(rows)
-    assert (first.name, second.name) == ("leaderboard-digits", "leaderboard-cifar10")
+    only = {"protocol": "one class"}
+    rows = made(
+        only | {"id": "digits(only=1)"},
+        only | {"id": "digits(only=2)", "auroc": 0.9},
+        {"id": "cifar10", "family": "cifar10"},
+        {},
+    )
+    first, second, third = tables.leaderboards(rows)
+    names = ["leaderboard-digits-one-class", "leaderboard-cifar10", "leaderboard-digits-all-classes"]
+    assert [first.name, second.name, third.name] == names
+    assert first.caption.startswith("digits, one class. ")
     assert first.mean["far", "AUROC"].tolist() == pytest.approx([85])
     assert first.n["far", "AUROC"].tolist() == [2]
     assert "2 class splits x 1 seeds" in first.caption
@@ -177,7 +215,7 @@ def test_files(tmp_path: Any) -> None:
     assert r"FPR95\_id" in files[".tex"]
     assert "\\begin{tabular}{ll" in files[".tex"]
     body = files[".tex"].split("\\midrule")[1].split("\\bottomrule")[0]
-    assert all(line.count("&") == 5 for line in body.strip().splitlines())
+    assert all(line.count("&") == 6 for line in body.strip().splitlines())
 
 
 def test_no_rows_make_no_table() -> None:

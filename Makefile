@@ -13,7 +13,7 @@ BIN := .venv/bin
 .PHONY: run test install check data
 
 run: install
-	$(BIN)/oodbench run benchmark.yaml
+	$(BIN)/oodbench run benchmark.yaml --workers auto
 
 test: install
 	$(BIN)/python -m pytest -n 2

@@ -69,6 +69,10 @@ class Board:
         self._training = ("", 0.0, 0.0)
         self._print("[bold red]failed:[/] ", f"{title}: {message}")
 
+    def others(self, text: str) -> None:
+        """Show what another process of the same run said."""
+        self.console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True, style="dim")
+
     def warn(self, message: str) -> None:
         self._print("[yellow]warning:[/] ", message)
 

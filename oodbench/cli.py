@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,16 +64,27 @@ def run(
     cached_only: Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")] = False,
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
     checkpoint_minutes: Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)] = 5.0,
+    workers: Annotated[str, typer.Option(help="Processes that share the work; auto: one for each CPU core.")] = "1",
+    rows_only: Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")] = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    from oodbench import workers as processes
     from oodbench.board import Board
     from oodbench.runner import Runner
 
     with Board(err) as board:
         runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes), board)
-        outcome = runner.run()
-    _tables(study, runner.study.results, outcome.rows, top)
-    out.print(f"\n{outcome.trained} trained, {outcome.scored} cells scored, {len(outcome.rows)} rows")
+        others = processes.count(workers, runner.lab.device) - 1
+        if others and redo:
+            raise UserError("--redo is for one process: others could not tell what is old from what is made again")
+        words = ["run", str(study), "--rows-only", "--device", device, "--checkpoint-minutes", str(checkpoint_minutes)]
+        words += ["--cached-only"] if cached_only else []
+        with processes.helped(words, others, board.others):
+            outcome = runner.run()
+    if not rows_only:
+        _tables(study, runner.study.results, outcome.rows, top)
+    by = f" by this process of {others + 1}" if others else ""
+    out.print(f"\n{outcome.trained} trained, {outcome.scored} cells scored{by}, {len(outcome.rows)} rows")
     if outcome.missing:
         out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     if outcome.failed:
@@ -195,14 +207,16 @@ def check(
     from oodbench.conformance import conform, find
 
     source = find(plugin)
-    results = conform(source)
+    results = conform(source, Path(os.environ.get("OODBENCH_DATA") or "data"))
     for result in results:
-        mark = "[green]passed[/]" if not result.problem else "[red]failed[/]"
+        mark = "[red]failed[/]" if result.problem else "[yellow]skipped[/]" if result.skipped else "[green]passed[/]"
         out.print(f"{mark}  {result.check}", soft_wrap=True)
         if result.problem:
             out.print(f"        {result.problem}", markup=False, soft_wrap=True)
     failed = sum(bool(result.problem) for result in results)
-    out.print(f"{source.room} {source.name}: {len(results) - failed} passed, {failed} failed")
+    skipped = sum(result.skipped for result in results)
+    passed = len(results) - failed - skipped
+    out.print(f"{source.room} {source.name}: {passed} passed, {skipped} skipped, {failed} failed")
     if failed:
         raise typer.Exit(1)
 

@@ -83,7 +83,10 @@ def conform(source: Source, root: Path = Path("data")) -> list[Result]:
         lacking = [f"{module}: {how}" for module, how in plugin.requires.items() if find_spec(module) is None]
         for name, check in checks(plugin, root):
             title = f"{plugin.label}: {name}"
-            found.append(Result(title, "", skipped=True) if lacking else Result(title, _problem(check)))
+            if lacking:
+                found.append(Result(f"{title} (needs {'; '.join(lacking)})", skipped=True))
+            else:
+                found.append(Result(title, _problem(check)))
     return found
 
 

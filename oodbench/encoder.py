@@ -41,14 +41,16 @@ def build(encoder: Encoder, heads: dict[str, str], image: ImageFormat, classes: 
 
 def feature_dim(encoder: Encoder, image: ImageFormat) -> int:
     """Return the number of penultimate features, from a forward pass without data."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    own = ":" in encoder.name  # a user's network may not know torch's meta device
+    with torch.device("cpu" if own else "meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
         network = _backbone(encoder, image).eval()
-        images = torch.empty(2, image.channels, image.size, image.size)
+        images = torch.zeros(2, image.channels, image.size, image.size)
         try:
             h = network(images)
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except Exception as error:  # whatever a network raises is its author's to read
             size = f"{image.channels} x {image.size} x {image.size}"
-            raise UserError(f"encoder {encoder.name} does not take images of {size}: {error}") from error
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"encoder {encoder.name} does not take images of {size}: {what}") from error
     if not isinstance(h, Tensor) or h.ndim != 2:
         raise UserError(f"encoder {encoder.name} must return features of shape (batch, dimensions)")
     return h.shape[1]
@@ -135,14 +137,18 @@ def _function(encoder: Encoder, image: ImageFormat) -> nn.Module:
     module, _, name = encoder.name.partition(":")
     try:
         function: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"encoder {encoder.name} cannot be imported: {error}") from error
+    except Exception as error:  # whatever the module's own code raises is its author's to read
+        raise UserError(f"encoder {encoder.name} cannot be imported: {type(error).__name__}: {error}") from error
     try:
-        return function(channels=image.channels, size=image.size, **encoder.params)
-    except TypeError as error:
+        network = function(channels=image.channels, size=image.size, **encoder.params)
+    except Exception as error:
         raise UserError(
-            f"encoder {encoder.name} is called as {name}(channels=..., size=..., and the study's parameters): {error}"
+            f"encoder {encoder.name} is called as {name}(channels=..., size=..., and the study's parameters): "
+            f"{type(error).__name__}: {error}"
         ) from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"encoder {encoder.name} must return a torch module, not {type(network).__name__}")
+    return network
 
 
 # ---- heads --------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Names to plugin classes, by listing rooms, entry points and the folders that a study names.
 
 Listing reads file names and syntax trees only; a plugin is imported when a grid names it, so a broken
-or heavy plugin hurts nobody but its user.
+or heavy plugin hurts nobody but its user. The files of one folder that belongs to no package make up a package of
+their own: a plugin may import its neighbours (`from .helper import f`).
 """
 
 from __future__ import annotations
@@ -39,20 +40,27 @@ class Registry:
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
         self._sources: dict[str, dict[str, Source]] = {room: {} for room in ROOMS}
-        for source in [*_built_in(), *_installed(), *_from_folders(folders)]:
-            self._add(source)
+        self.broken: dict[str, PluginError] = {}  # name -> why its file or entry point cannot be used
+        for found in [*_built_in(), *_installed(), *_from_folders(folders)]:
+            if isinstance(found, Source):
+                self._add(found)
+            else:
+                self.broken[found.name] = found.error
 
     def _add(self, source: Source) -> None:
         known = self._sources[source.room]
         other = known.setdefault(source.name, source)
         if other.path.resolve() != source.path.resolve():
-            raise UserError(f"two plugins are named '{source.name}' in {source.room}: {other.path} and {source.path}")
+            both = f"two plugins are named '{source.name}' in {source.room}: {other.path} and {source.path}"
+            self.broken[source.name] = PluginError(both)
 
     def sources(self, room: str) -> dict[str, Source]:
         """Return the plugins of a room by name, sorted."""
         return dict(sorted(self._sources[room].items()))
 
     def source(self, room: str, name: str) -> Source:
+        if name in self.broken:
+            raise self.broken[name]
         if name not in self._sources[room]:
             raise UserError(f"there is no {room} '{name}'{suggestion(name, self._sources[room])}")
         return self._sources[room][name]
@@ -93,32 +101,34 @@ def plugin_classes(module: ModuleType, contract: type[Plugin]) -> list[type[Plug
 def _import(source: Source) -> ModuleType:
     if source.module in sys.modules:
         return sys.modules[source.module]
+    if source.module.startswith(_LOOSE):
+        _make_packages(source)
     try:
-        if not source.module.startswith(_LOOSE):
-            return importlib.import_module(source.module)
-        return _import_file(source.module, source.path)
+        return importlib.import_module(source.module)
     except Exception as error:  # whatever the plugin's own code raises is the author's to read
         raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
 
 
 _LOOSE = "oodbench_plugins."  # modules of files that belong to no package
+_folders: dict[str, Path] = {}  # package of such files -> their folder
 
 
-def _import_file(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def _make_packages(source: Source) -> None:
+    """Let Python import the files beside a loose plugin as one package, without an `__init__.py` or a search path."""
+    importlib.invalidate_caches()  # the folder may be younger than Python's last look at it
+    package = source.module.rpartition(".")[0]
+    for name, paths in ((_LOOSE.rstrip("."), []), (package, [str(source.path.resolve().parent)])):
+        module = sys.modules.setdefault(name, ModuleType(name))
+        module.__path__ = paths
 
 
 # ---- listing ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Broken:
+    name: str
+    error: PluginError
 
 
 def _built_in() -> Iterator[Source]:
@@ -129,23 +139,28 @@ def _built_in() -> Iterator[Source]:
                 yield Source(room, path.stem, f"{package}.{path.stem}", path)
 
 
-def _installed() -> Iterator[Source]:
+def _installed() -> Iterator[Source | _Broken]:
     for room in ROOMS:
         for entry in entry_points(group=f"oodbench.{room}"):
-            spec = importlib.util.find_spec(entry.module)
-            if spec is None or spec.origin is None:
-                raise PluginError(f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}")
-            yield Source(room, entry.name, entry.module, Path(spec.origin))
+            path = _module_file(entry.module)
+            if path is None:
+                error = f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}"
+                yield _Broken(entry.name, PluginError(error))
+            else:
+                yield Source(room, entry.name, entry.module, path)
 
 
-def _from_folders(folders: Iterable[Path]) -> Iterator[Source]:
+def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
     for folder in folders:
         if not folder.exists():
             raise UserError(f"plugins: there is no file or folder {folder}")
         files = [folder] if folder.is_file() else _plugin_files(folder)
         nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
         for path in [*files, *(path for room in nested for path in _plugin_files(room))]:
-            yield source_of(path)
+            try:
+                yield source_of(path)
+            except PluginError as error:
+                yield _Broken(path.stem, error)
 
 
 def _plugin_files(folder: Path) -> list[Path]:
@@ -160,7 +175,9 @@ def source_of(path: Path) -> Source:
         wanted = ", ".join(contract.__name__ for contract in CONTRACTS.values())
         raise PluginError(f"{path}: a plugin file defines one class that derives from one of {wanted}")
     digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
-    return Source(rooms[0], path.stem, f"{_LOOSE}{rooms[0]}_{digest}.{path.stem}", path)
+    package = f"{_LOOSE}p{digest}"
+    _folders[package] = path.resolve().parent
+    return Source(rooms[0], path.stem, f"{package}.{path.stem}", path)
 
 
 def _base_names(tree: ast.Module) -> list[str]:
@@ -233,6 +250,10 @@ def _imported(tree: ast.Module, module: str) -> Iterator[str]:
 
 def _module_file(name: str) -> Path | None:
     """Return the file of a module without importing it or its parents; None where there is none."""
+    package, _, stem = name.rpartition(".")
+    if package in _folders:
+        path = _folders[package] / f"{stem}.py"
+        return path if path.is_file() else None
     locations: Sequence[str] | None = None
     spec = None
     parts = name.split(".")

@@ -69,7 +69,9 @@ class Runner:
             for work in pending:
                 with self.lab.store.lock("run", self.lab.train_key(work.run), wait=wait) as mine:
                     if mine:
-                        scored += self._score(self.pending(work, self.known()))
+                        todo = self.pending(work, self.known())
+                        self.watch.scored(len(work.cells) - len(todo.cells), 0)  # another process was faster
+                        scored += self._score(todo)
                     else:
                         left.append(work)
             pending = left

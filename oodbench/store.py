@@ -58,9 +58,12 @@ class Store:
             return None
         damage = _damage(path)
         if damage:
-            self._warn(f"{path}: {damage}; it is not used, and made again where it is needed")
-            self._set_aside(path)
-            return None
+            with self.lock(kind, key):  # another process may be making it again just now
+                damage = _damage(path) if path.exists() else "it is gone"
+                if damage:
+                    self._warn(f"{path}: {damage}; it is not used, and made again where it is needed")
+                    self._set_aside(path)
+                    return None
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         artifact = Artifact(path, manifest["fields"], manifest["meta"])
         self._verified[kind, key] = artifact
@@ -68,13 +71,19 @@ class Store:
 
     def write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         """Make an artifact: `fill` writes files into an empty folder and returns the facts about them."""
+        with self.lock(kind, key):
+            return self._write(kind, key, fields, fill)
+
+    def _write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         path = self.path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".{key}-*"):  # of a process that was killed: this one has the lock
+            shutil.rmtree(stale)
         folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
         try:
             meta = fill(folder)
             _seal(folder, {"fields": fields, "meta": meta})
-            if path.exists():  # somebody without the lock was faster; theirs is as good
+            if path.exists():  # what has the same key is as good
                 shutil.rmtree(folder)
             else:
                 folder.rename(path)
@@ -86,7 +95,10 @@ class Store:
 
     @contextmanager
     def lock(self, kind: str, key: str, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of a key while it is worked on; yields False where another process has it and `wait` is off."""
+        """Hold the lock of a key while it is worked on; yields False where another process has it and `wait` is off.
+
+        A process that has the lock may take it again.
+        """
         lock = self._lock(kind, key)
         try:
             lock.acquire(blocking=wait)
@@ -101,14 +113,14 @@ class Store:
     def _lock(self, kind: str, key: str) -> BaseFileLock:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{kind}-{key}.lock")
+        return FileLock(folder / f"{kind}-{key}.lock", is_singleton=True)
 
     def keys(self, kind: str) -> list[str]:
         """Return the keys of all artifacts of a kind."""
-        return sorted(path.parent.name for path in (self.root / kind).glob(f"*/{MANIFEST}"))
+        return sorted(path.parent.name for path in (self.root / kind).glob(f"[!.]*/{MANIFEST}"))
 
     def kinds(self) -> list[str]:
-        return sorted({path.parent.parent.name for path in self.root.glob(f"*/*/{MANIFEST}")})
+        return sorted({path.parent.parent.name for path in self.root.glob(f"*/[!.]*/{MANIFEST}")})
 
     def size(self, kind: str, key: str) -> int:
         """Return the bytes of an artifact."""
@@ -117,19 +129,17 @@ class Store:
     def remove(self, kind: str, key: str) -> None:
         self._verified.pop((kind, key), None)
         path = self.path(kind, key)
-        if path.exists():
-            gone = path.with_name(f".gone-{key}")
-            path.rename(gone)
-            shutil.rmtree(gone)
+        with self.lock(kind, key):
+            if path.exists():
+                gone = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
+                path.rename(gone / key)  # at once, so that nobody sees half of it
+                shutil.rmtree(gone)
 
     def _set_aside(self, path: Path) -> None:
-        aside = Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=_made(self.root / "damaged")))
-        path.rename(aside / path.name)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        damaged = self.root / "damaged"
+        damaged.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.rename(Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=damaged)) / path.name)
 
 
 def sha256(file: Path) -> str:

@@ -54,11 +54,12 @@ HARNESS = {
     "estimate": {"encoder", "grid", "lab", "runner", "spec", "stages"},
     "gc": {"checkpoint", "grid", "lab", "runner", "store", "study"},
     "board": set(),
+    "workers": set(),
     "stub": {"registry"},
     "conformance": {"data", "encoder", "geometry", "grid", "metrics", "registry", "spec", "stages", "vectors"},
     "cli": {
         *("board", "conformance", "estimate", "gc", "grid", "lab", "registry", "results"),
-        *("runner", "store", "stub", "study", "tables"),
+        *("runner", "store", "stub", "study", "tables", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }

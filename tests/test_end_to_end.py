@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -419,9 +420,9 @@ class Absent(Dataset):
 # ---- killed, and two at once ----------------------------------------------------------------------------------
 
 
-def start(path: Path, results: Path) -> subprocess.Popen[bytes]:
+def start(path: Path, results: Path, *words: str) -> subprocess.Popen[bytes]:
     env = os.environ | {"OODBENCH_RESULTS": str(results)}
-    command = [sys.executable, "-m", "oodbench.cli", "run", str(path)]
+    command = [sys.executable, "-m", "oodbench.cli", "run", str(path), *words]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -462,6 +463,17 @@ def test_two_runs_on_one_store_share_the_work(tmp_path: Path) -> None:
     assert sum(trained) == 6
     pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(go(path).rows))
     assert json.loads((results / "s" / "plan.json").read_text())["cells"]
+
+
+def test_workers_share_the_work_of_one_command(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", **SLOW)
+    results = tmp_path / "shared"
+    output = finished(start(path, results, "--workers", "2"))
+    trained = re.search(r"(\d) trained, (\d+) cells scored by this process of 2, 60 rows", output)
+    assert trained is not None
+    assert len(re.findall(r"^trained ", output, re.M)) == 6  # this process and the other
+    rows = Results(results / "s").current()
+    pd.testing.assert_frame_equal(numbers(rows), numbers(go(path).rows))
 
 
 def test_python_interface(tmp_path: Path) -> None:

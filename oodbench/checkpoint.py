@@ -57,6 +57,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         self._remove(self._keys())
+        self._store.sweep(KIND, self._train_key)
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:

@@ -180,7 +180,11 @@ def _progress(losses: list[float], model: Trained, optimizer: torch.optim.Optimi
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer/{i}/{name}": t for i, each in moments.items() for name, t in each.items() if t is not None}
     tensors |= {f"state/{name}": value for name, value in state.items()}
-    return Progress(len(losses), list(losses), {name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    return Progress(len(losses), list(losses), {name: _copied(t) for name, t in tensors.items()})
+
+
+def _copied(t: Tensor) -> Tensor:
+    return t.detach().to("cpu", copy=True).contiguous()
 
 
 def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) -> State:

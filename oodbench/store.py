@@ -77,8 +77,7 @@ class Store:
     def _write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         path = self.path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{key}-*"):  # of a process that was killed: this one has the lock
-            shutil.rmtree(stale)
+        self.sweep(kind, key)  # this process has the lock: what is half made is of one that was killed
         folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
         try:
             meta = fill(folder)
@@ -134,6 +133,11 @@ class Store:
                 gone = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
                 path.rename(gone / key)  # at once, so that nobody sees half of it
                 shutil.rmtree(gone)
+
+    def sweep(self, kind: str, key: str) -> None:
+        """Remove what killed processes left half made of keys that begin so."""
+        for stale in (self.root / kind).glob(f".{key}-*"):
+            shutil.rmtree(stale)
 
     def _set_aside(self, path: Path) -> None:
         damaged = self.root / "damaged"

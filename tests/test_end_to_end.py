@@ -193,6 +193,20 @@ def test_nan_features_are_an_error_row_that_names_the_set(tmp_path: Path) -> Non
     assert outcome.rows["error"].str.contains("30 of 30 scores of ID reference are NaN or infinite").all()
 
 
+def test_what_a_plugin_warns_of_is_in_the_rows_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "wary.py").write_text(
+        '"""A distance that warns."""\nimport warnings\n\nfrom oodbench.api import Distance, Scores\n\n\n'
+        'class Wary(Distance):\n    """Wary."""\n\n    clusters = False\n\n    def fit(self, f, c):\n'
+        "        warnings.warn('mind the gap', stacklevel=1)\n"
+        "        return lambda x: Scores(x.double().sum(1), x[:, 0].long() * 0)\n"
+    )
+    changes = {"plugins": ["wary.py"], "distance": ["wary", "cosine"], "training": "simclr"}
+    rows = go(write(tmp_path / "s.yaml", **changes)).rows
+    warned = rows["warnings"].str.contains("mind the gap")
+    assert rows.loc[warned, "distance"].unique().tolist() == ["wary"]
+    assert warned.sum() == (rows["distance"] == "wary").sum()
+
+
 @pytest.mark.parametrize("kind", ["train", "bank", "data", "probe"])
 def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
@@ -453,6 +467,33 @@ def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, after: int
     assert f"{3 - there} trained" in output
     expected = go(path).rows
     pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(expected))
+
+
+@pytest.mark.parametrize("seen", [1, 3])
+def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Path, seen: int) -> None:
+    recipe = SLOW["recipe"] | {"epochs": 30}
+    path = write(tmp_path / "s.yaml", recipe=recipe, training={"ccl": {"warmup": 2, "update_every": 2}})
+    results = tmp_path / "killed"
+    process = start(path, results, "--checkpoint-minutes", "0")
+    checkpoints = results / "store" / "checkpoint"
+    deadline = time.monotonic() + 120
+    while not any(int(each.name[-6:]) >= seen for each in checkpoints.glob("[!.]*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list((results / "store" / "train").glob("[!.]*/manifest.json"))
+    assert "1 trained" in finished(start(path, results, "--checkpoint-minutes", "0"))
+    assert not list(checkpoints.glob("*"))
+    assert not list(results.glob("store/*/.*"))
+    (facts,) = [json.loads(file.read_text()) for file in (results / "s" / "runs").iterdir()]
+    assert facts["resumed_at_epoch"] >= seen
+    assert len(facts["losses"]) == 30
+    expected = go(path).rows
+    pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(expected))
+    weights = [next(root.glob("store/train/*/weights.safetensors")) for root in (results, tmp_path / "results")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_two_runs_on_one_store_share_the_work(tmp_path: Path) -> None:

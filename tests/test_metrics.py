@@ -10,6 +10,7 @@ from scipy.stats import norm
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 from oodbench import metrics
+from oodbench.columns import METRICS
 from oodbench.metrics import curve, ranking
 
 Scores = tuple[np.ndarray, np.ndarray]
@@ -148,6 +149,10 @@ def test_float32_ties_do_not_appear_by_rounding() -> None:
 def test_recalls() -> None:
     found = metrics.recalls(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0]), cut=1.0)
     assert found == {"id_recall": 0.5, "ood_recall": pytest.approx(2 / 3)}
+
+
+def test_columns_hold_every_ranking_metric() -> None:
+    assert tuple(metrics.RANKING) == METRICS
 
 
 def test_warnings_name_the_distance_and_the_set() -> None:

@@ -74,6 +74,26 @@ def test_an_entry_point_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Registry().load("distance", "theirs")().label == "theirs"
 
 
+def test_an_entry_point_of_nothing_hurts_only_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("theirs", "no_such_package.methods", "oodbench.distance")
+    monkeypatch.setattr("oodbench.registry.entry_points", lambda group: [point] if group == "oodbench.distance" else [])
+    assert Registry().load("distance", "cosine").name == "cosine"
+    with pytest.raises(UserError, match="there is no module no_such_package"):
+        Registry().source("distance", "theirs")
+
+
+def test_files_of_a_folder_import_each_other_and_count_together(tmp_path: Path) -> None:
+    helper = tmp_path / "_helper.py"
+    helper.write_text("VALUE = 3\n")
+    (tmp_path / "mine.py").write_text(OWN.replace("from torch", "from ._helper import VALUE\nfrom torch", 1))
+    source = source_of(tmp_path / "mine.py")
+    assert sys.modules[load(source).__module__].__dict__["VALUE"] == 3
+    before = Registry([tmp_path]).fingerprint("distance", "mine")
+    helper.write_text("VALUE = 4\n")
+    fingerprint.cache_clear()
+    assert Registry([tmp_path]).fingerprint("distance", "mine") != before
+
+
 def test_an_installed_package_brings_plugins(tmp_path: Path) -> None:
     """The same through real metadata, in a fresh interpreter."""
     (tmp_path / "their_package.py").write_text(OWN)

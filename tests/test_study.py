@@ -283,9 +283,16 @@ def test_unusable_plugins_are_named(tmp_path: Path, files: dict[str, str], said:
         load(tmp_path, HEAD.replace("distance: cosine", f"distance: {stem}\nplugins: [{next(iter(files))}]"))
 
 
-def test_a_broken_plugin_hurts_only_its_user(tmp_path: Path) -> None:
-    (tmp_path / "raises.py").write_text(OWN + "\nraise RuntimeError('no licence')\n")
-    assert load(tmp_path, HEAD + "plugins: [raises.py]\n").distances[0].name == "cosine"
+@pytest.mark.parametrize("text", [OWN + "\nraise RuntimeError('no licence')\n", "def f(:\n", '"""Nothing."""\n'])
+def test_a_broken_plugin_hurts_only_its_user(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "broken.py").write_text(text)
+    (folder / "twice.py").write_text(OWN)
+    head = HEAD + "plugins: [mine]\n"
+    assert load(tmp_path, head.replace("distance: cosine", "distance: twice")).distances[0].name == "twice"
+    with pytest.raises(UserError, match=r"broken\.py"):
+        load(tmp_path, head.replace("distance: cosine", "distance: broken"))
 
 
 def test_a_missing_plugin_folder(tmp_path: Path) -> None:

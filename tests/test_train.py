@@ -39,6 +39,35 @@ def trained(training: Training, data: stages.TrainingData, recipe: Recipe = QUIC
     return model
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("simclr", {}), ("ccl", {"k": 3, "warmup": 2, "update_every": 2}), ("oecl", {"form": "self", "warmup": 2})],
+)
+def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
+    name: str, params: dict[str, Any], stop: int, optimizer: Any
+) -> None:
+    data, recipe = toy(), dataclasses.replace(QUICK, epochs=5, optimizer=optimizer)
+    training = plugin(name, **params)
+    kept: list[stages.Progress] = []
+    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    whole = stages.train(
+        model, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
+    )
+    fresh = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    assert kept[stop - 1].epochs == stop
+    assert stages.train(fresh, training, recipe, "float32", data, 0, done=kept[stop - 1]) == whole
+    for key, value in model.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value), key
+
+
+def test_narrow_convolutions_are_not_laid_out_channels_last() -> None:
+    narrow = stages.untrained(plugin("simclr"), SMALL, QUICK, IMAGE, toy(), 0)
+    wide = stages.blank(plugin("simclr"), Encoder(name="resnet18", params={"width": 8}), IMAGE, 3)
+    assert (narrow.layout, wide.layout) == (torch.contiguous_format, torch.channels_last)
+
+
 def test_learning_rate_against_closed_form() -> None:
     recipe = Recipe(epochs=10, lr=0.5, warmup=2, warmup_lr=0.01, floor=0.1)
     steps = 5

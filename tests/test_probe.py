@@ -1,0 +1,59 @@
+"""ID accuracy of frozen features: against loops, and where there is nothing to classify."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from oodbench import probe
+
+
+def groups(count: int, seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    return 2 * torch.eye(3, 5)[y] + spread * torch.randn(count, 5, generator=rng), y
+
+
+def by_votes(f: Tensor, y: Tensor, x: Tensor, k: int) -> list[int]:
+    found = []
+    for item in x:
+        near = sorted(range(len(f)), key=lambda i: -float(torch.cosine_similarity(f[i], item, dim=0)))[:k]
+        votes = [sum(int(y[i]) == c for i in near) for c in range(3)]
+        found.append(votes.index(max(votes)))
+    return found
+
+
+def by_descent(f: Tensor, y: Tensor, x: Tensor) -> np.ndarray:
+    """Multinomial logistic regression with C = 1 on standardised features, its penalty written out."""
+    mean, std = f.double().mean(0), f.double().std(0, correction=0)
+    a, b, classes = ((f - mean) / std).numpy(), ((x - mean) / std).numpy(), np.eye(3)[y]
+
+    def loss(flat: np.ndarray) -> float:
+        w, bias = flat[:15].reshape(5, 3), flat[15:]
+        logits = a @ w + bias
+        likelihood = (logits * classes).sum() - np.logaddexp.reduce(logits, axis=1).sum()
+        return float(-likelihood + 0.5 * (w**2).sum())
+
+    best = minimize(loss, np.zeros(18), method="BFGS").x
+    return np.asarray((b @ best[:15].reshape(5, 3) + best[15:]).argmax(1))
+
+
+def test_probes_against_their_slowest_form() -> None:
+    (f, y), (x, y_test) = groups(90, 0, 1.5), groups(60, 1, 1.5)
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(2))
+    found = probe.accuracies({"penultimate": f}, y, {"penultimate": x, "logits": logits}, y_test)
+    assert found["classifier"] == pytest.approx(float((logits.argmax(1) == y_test).double().mean()))
+    assert found["linear"] == pytest.approx(float((by_descent(f, y, x) == y_test.numpy()).mean()), abs=1 / 60)
+    votes = torch.tensor(by_votes(f, y, x, probe.NEIGHBOURS))
+    assert found["knn"] == pytest.approx(float((votes == y_test).double().mean()), abs=1 / 60)
+    assert 0.5 < found["linear"] < 1  # neither chance nor all: a comparison of two ones would say nothing
+
+
+def test_one_class_has_no_accuracy() -> None:
+    f, _ = groups(12, 0)
+    y = torch.zeros(12, dtype=torch.int64)
+    found = probe.accuracies({"penultimate": f}, y, {"penultimate": f}, y)
+    assert found == {"classifier": None, "linear": None, "knn": None}

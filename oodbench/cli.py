@@ -312,15 +312,21 @@ def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
 
 
 def _print(table: Table, title: str, top: int) -> None:
-    """Print the first rows of a table; numbers are never cut, columns of single sets go first where it is too wide."""
+    """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
     text = table.text(lambda each, mark: {1: f"[bold green]{each}[/]", 2: f"[underline]{each}[/]"}.get(mark, each))
     labels = len(table.mean.index.names)
+    details = list(table.details)
+    while details and _width(_grid(text[:top], labels)) > out.width:
+        text = text.drop(columns=details.pop(0))
     shown = _grid(text[:top], labels)
-    if shown.__rich_measure__(out, out.options).minimum > out.width and table.details:
-        shown = _grid(text[:top].drop(columns=list(table.details)), labels)
     out.print(f"\n[bold]{title}[/]")
     out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
     out.print(table.caption.strip(), style="italic", soft_wrap=True)
+
+
+def _width(table: RichTable) -> int:
+    """Return how wide a table is where nothing is folded."""
+    return table.__rich_measure__(out, out.options.update(width=10_000)).maximum
 
 
 def _grid(text: Any, labels: int) -> RichTable:

@@ -31,7 +31,7 @@ class Table:
     std: pd.DataFrame
     n: pd.DataFrame
     better: dict[Any, int]  # column -> 1 where higher is better, -1 where lower is, 0 where neither
-    details: tuple[str, ...] = ()  # titles of columns that a narrow terminal may go without
+    details: tuple[str, ...] = ()  # titles of columns that a narrow terminal may go without, in this order
 
     def marks(self) -> pd.DataFrame:
         """Return 1 at the best and 2 at the second best value of each column that has a direction, else 0."""
@@ -100,7 +100,12 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     table = _summary(name, _caption(rows, board), pd.DataFrame(columns), by, better)
     everything = pd.MultiIndex.from_frame(rows[by].drop_duplicates())  # a method that failed altogether comes last
     order = table.mean.reindex(everything).sort_values(_keys(columns), ascending=False).index
-    details = tuple(_title(c) for c in columns if c[0] not in ("ID", *GROUPS) or c[1] == SHOWN["fpr95_ood"])
+    in_order = [
+        *(c for c in columns if c[1] == SHOWN["fpr95_ood"]),
+        *(c for c in columns if c[0] not in ("ID", *GROUPS)),
+        *(c for c in columns if c[1] == SHOWN["fpr95_id"]),
+    ]
+    details = tuple(_title(column) for column in in_order)
     mean, std = table.mean.reindex(order), table.std.reindex(order)
     return Table(name, table.caption, mean, std, table.n.reindex(order, fill_value=0), better, details)
 
@@ -157,7 +162,7 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec) -> Table:
             if each not in set(labels):
                 raise UserError(f"table {name}: no row has {column} '{each}'{suggestion(each, set(labels))}")
         rows = rows[labels.isin(kept)]
-    if "threshold" not in (*spec.rows, *spec.columns, *spec.of) and not set(values) & set(RECALLS):
+    if not {"threshold", "level"} & {*spec.rows, *spec.columns} and not set(values) & set(RECALLS):
         rows = distinct(rows)
     runs, by = _runs(rows), list(spec.rows)
     columns: dict[str, pd.Series[float]] = {}
@@ -231,8 +236,9 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
 
 
 def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
-    hidden = [column for column in (*METHOD, "level", "ood") if column not in shown and rows[column].nunique() > 1]
-    counts = ", ".join(f"{column} ({rows[column].nunique()})" for column in hidden)
+    within = rows.groupby(sorted(shown), sort=False)
+    most = {column: within[column].nunique().max() for column in (*METHOD, "level", "ood") if column not in shown}
+    counts = ", ".join(f"{column} ({count})" for column, count in most.items() if count > 1)
     runs = rows[["id", "seed"]].drop_duplicates().shape[0]
     return f" Per cent, mean ± standard deviation over {runs} runs" + (
         f", each averaged over {counts}." if counts else "."

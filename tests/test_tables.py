@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,8 +12,8 @@ import pytest
 
 from oodbench import tables
 from oodbench.errors import UserError
-from oodbench.results import frame
-from oodbench.study import TableSpec
+from oodbench.results import Results, frame
+from oodbench.study import TableSpec, tables_of
 
 BASE: dict[str, Any] = {
     "status": "ok",
@@ -216,6 +217,26 @@ def test_files(tmp_path: Any) -> None:
     assert "\\begin{tabular}{ll" in files[".tex"]
     body = files[".tex"].split("\\midrule")[1].split("\\bottomrule")[0]
     assert all(line.count("&") == 6 for line in body.strip().splitlines())
+
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json")))
+def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
+    """The committed tables are those that the committed rows give, none of which is out of date."""
+    heard: list[str] = []
+    rows = Results(RESULTS / name, heard.append).current()
+    files = [RESULTS.parent / f"{name}.yaml", RESULTS.parent / "studies" / f"{name}.yaml"]
+    (study,) = [file for file in files if file.is_file()]
+    boards = [each for board in tables.leaderboards(rows) for each in (board, tables.best_of_each_training(board))]
+    declared = [tables.declared(rows, title, spec) for title, spec in tables_of(study).items()]
+    for table, folder in [*((each, ".") for each in boards), *((each, "tables") for each in declared)]:
+        for ending, render in (("md", tables.markdown), ("csv", tables.csv), ("tex", tables.latex)):
+            assert (RESULTS / name / folder / f"{table.name}.{ending}").read_text(encoding="utf-8") == render(table)
+    assert heard == []
+    assert len(rows) > 1000
+    assert all((RESULTS / name / "runs" / f"{key}.json").is_file() for key in rows["train_key"].unique())
 
 
 def test_no_rows_make_no_table() -> None:

@@ -1,0 +1,59 @@
+"""The README keeps its promises: its plugin works, its tables are those of the results, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tiny import write
+from typer.testing import CliRunner
+
+import oodbench
+from oodbench import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_plugin_passes_conformance_and_runs_in_a_study(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    plugin = tmp_path / "cityblock.py"
+    plugin.write_text(code)
+    checked = CliRunner().invoke(cli.app, ["check", str(plugin)])
+    assert checked.exit_code == 0, checked.output
+    study = write(tmp_path / "s.yaml", plugins=["cityblock.py"], distance=["cityblock", "cosine"], training="simclr")
+    rows = oodbench.run(study, device="cpu")
+    assert set(rows["distance"]) == {"cityblock", "cosine"}
+    assert (rows["status"] == "ok").all()
+
+
+def test_the_study_is_one(tmp_path: Path) -> None:
+    from oodbench import study
+    from oodbench.grid import plan
+
+    (text,) = blocks("yaml")
+    (tmp_path / "own.yaml").write_text(text)
+    found = plan(study.load(tmp_path / "own.yaml"))
+    assert len(found.work) == 2 * 3 * 3  # splits x seeds x trainings
+
+
+@pytest.mark.parametrize("source", re.findall(r"<!-- (results/\S+) -->", README))
+def test_tables_are_those_of_the_results(source: str) -> None:
+    shown = README.split(f"<!-- {source} -->")[1].split("<!-- end -->")[0]
+    assert shown.strip() == (ROOT / source).read_text(encoding="utf-8").strip()
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_command_is_in_the_readme_and_nothing_else() -> None:
+    commands = {command.name for command in cli.app.registered_commands}
+    table = README.split("| command |")[1].split("\n\n")[0]
+    assert commands == set(re.findall(r"\b(run|plan|tables|show|list|new|check|verify|gc|compact)\b", table))

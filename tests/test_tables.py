@@ -219,7 +219,8 @@ def test_files(tmp_path: Any) -> None:
     assert all(line.count("&") == 6 for line in body.strip().splitlines())
 
 
-RESULTS = Path(__file__).parent.parent / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "published"
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json")))
@@ -227,7 +228,7 @@ def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
     """The committed tables are those that the committed rows give, none of which is out of date."""
     heard: list[str] = []
     rows = Results(RESULTS / name, heard.append).current()
-    files = [RESULTS.parent / f"{name}.yaml", RESULTS.parent / "studies" / f"{name}.yaml"]
+    files = [ROOT / f"{name}.yaml", ROOT / "studies" / f"{name}.yaml"]
     (study,) = [file for file in files if file.is_file()]
     boards = [each for board in tables.leaderboards(rows) for each in (board, tables.best_of_each_training(board))]
     declared = [tables.declared(rows, title, spec) for title, spec in tables_of(study).items()]

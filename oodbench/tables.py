@@ -54,7 +54,7 @@ class Table:
         }
         table = pd.DataFrame(shown, index=self.mean.index)
         table.columns = pd.Index([_title(column) for column in self.mean.columns])
-        table["n"] = self.n.min(axis=1).astype(int)
+        table["n"] = self.n.where(self.n > 0).min(axis=1).fillna(0).astype(int)
         return table.reset_index().astype(str)
 
 
@@ -90,7 +90,9 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
     sets = _wide(runs, by, "auroc", "ood")
-    columns: dict[tuple[str, str], pd.Series[float]] = {("ID", "accuracy"): accuracy}
+    columns: dict[tuple[str, str], pd.Series[float]] = {}
+    if accuracy.notna().any():  # one class has none
+        columns["ID", "accuracy"] = accuracy
     columns |= {(group, "AUROC"): groups["auroc"][group] for group in GROUPS if group in groups["auroc"]}
     columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if not _alone(runs, name)}
     for metric in ("fpr95_id", "fpr95_ood"):

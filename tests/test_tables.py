@@ -92,6 +92,18 @@ def test_a_method_that_failed_altogether_comes_last() -> None:
     assert "1 rows failed" in board.caption
 
 
+def test_one_class_has_no_accuracy_and_counts_all_the_same() -> None:
+    (board,) = tables.leaderboards(made(*by_seed([0.8, 0.9], accuracy=None)))
+    assert ("ID", "accuracy") not in board.mean
+    assert tables.markdown(board).splitlines()[2].rstrip("| ").endswith("2")
+
+
+def test_n_is_that_of_the_column_with_fewest_runs() -> None:
+    rows = made(*by_seed([0.8, 0.9, 0.7]), *by_seed([0.8, 0.9], ood="a", group="near"))
+    (board,) = tables.leaderboards(rows)
+    assert tables.markdown(board).splitlines()[2].rstrip("| ").endswith("2")
+
+
 def test_the_leaderboard_is_sorted_by_near_then_far_and_marked() -> None:
     rows = made(
         *({"distance": d, "ood": "a", "group": "near", "auroc": v} for d, v in (("x", 0.7), ("y", 0.9), ("z", 0.8))),

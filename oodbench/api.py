@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import StringConstraints
+from pydantic import AllowInfNan, StringConstraints
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 # ---- types for parameters ---------------------------------------------------------------------
 
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0), AllowInfNan(False)]
+NonNegative = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Natural = Annotated[int, Ge(0)]
 Size = Annotated[int, Ge(1)]

@@ -147,6 +147,8 @@ def show(
 
     results = Results(results_of(study), _warn)
     table = results.read()
+    if table.empty:
+        raise UserError(f"there are no rows in {results.folder}; run the study first")
     cell, _, ood = which.partition("/")
     found = table[table["cell"].str.startswith(cell)]
     if found.empty:

@@ -48,6 +48,10 @@ TRACE = (
     "device",
     "scored_at",
 )
+LABELS = (  # what a table may be laid out and filtered by
+    *("id", "family", "protocol", "ood", "group", "training", "outliers", "encoder", "recipe", "precision"),
+    *("seed", "reference", "space", "clustering", "distance", "threshold", "level"),
+)
 INTEGERS = ("seed", "classes", "clusters", "dimensions", "n_train", "n_reference", "n_id", "n_ood")
 ACCURACIES = ("accuracy", "accuracy_classifier", "accuracy_linear", "accuracy_knn")
 RECALLS = ("id_recall", "ood_recall")

@@ -38,6 +38,11 @@ def prepare(
 ) -> dict[str, Any]:
     """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them."""
     images = dataset.load(split, root)
+    if len(images.x) != len(images.y):
+        raise ValueError(f"split {split}: {len(images.x)} images, {len(images.y)} labels")
+    outside = set(np.unique(images.y).tolist()) - set(range(len(images.classes)))
+    if outside:
+        raise ValueError(f"split {split}: labels {sorted(outside)} of {len(images.classes)} classes")
     index, y, classes = select(dataset, images)
     if not len(index):
         raise UserError(f"{dataset.label}: the split {split} has no images of these classes")

@@ -118,7 +118,10 @@ def _timm(name: str, image: ImageFormat) -> nn.Module:
 
     if not timm.is_model(name):
         raise UserError(f"timm has no model '{name}'{_nearest_only(name, timm.list_models())}")
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=image.channels)
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=image.channels)
+    except Exception as error:  # of many kinds, by model
+        raise UserError(f"timm cannot make '{name}' for {image.channels} channels: {error}") from error
     config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
     wanted = config.get("input_size", (3, image.size, image.size))[1]
     if config.get("fixed_input_size") and wanted != image.size:

@@ -197,6 +197,9 @@ def plan(study: Study) -> Plan:
                 cells.append(Cell(run, detector))
         if cells:
             work.append(Work(run, cells))
+    for i, skip in enumerate(study.skips):
+        if not any(reason == _skipping(skip) for reason in left_out):
+            study.document.fail(("skip", i), f"no cell fits: {_skipping(skip).removeprefix('skipped: ')}")
     return Plan(work, +left_out)  # without zeros
 
 
@@ -271,6 +274,10 @@ def _skipped(skips: list[Skip], run: Run, detector: Detector) -> str:
     for skip in skips:
         parts = {axis: getattr(detector if axis in DETECTOR_AXES else run, axis) for axis in skip.entries}
         if all(any(match.fits(parts[axis]) for match in matches) for axis, matches in skip.entries.items()):
-            texts = {axis: " or ".join(match.text for match in matches) for axis, matches in skip.entries.items()}
-            return "skipped: " + ", ".join(f"{axis} {text}" for axis, text in texts.items())
+            return _skipping(skip)
     return ""
+
+
+def _skipping(skip: Skip) -> str:
+    texts = {axis: " or ".join(match.text for match in matches) for axis, matches in skip.entries.items()}
+    return "skipped: " + ", ".join(f"{axis} {text}" for axis, text in texts.items())

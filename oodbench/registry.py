@@ -18,6 +18,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import get_type_hints
 
 from oodbench.api import CONTRACTS, Plugin
 from oodbench.errors import PluginError, UserError, suggestion
@@ -85,6 +86,10 @@ def load(source: Source) -> type[Plugin]:
         raise PluginError(
             f"{source.path}: a plugin file defines exactly one {contract.__name__} class, this one has {names}"
         )
+    try:
+        get_type_hints(found[0], include_extras=True)
+    except Exception as error:  # an annotation that means nothing
+        raise PluginError(f"{source.path}: a parameter's type cannot be read: {error}") from error
     found[0].name = source.name
     return found[0]
 
@@ -105,7 +110,7 @@ def _import(source: Source) -> ModuleType:
         _make_packages(source)
     try:
         return importlib.import_module(source.module)
-    except Exception as error:  # whatever the plugin's own code raises is the author's to read
+    except (Exception, SystemExit) as error:  # whatever the plugin's own code raises is the author's to read
         raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
 
 

@@ -35,6 +35,7 @@ class Results:
         self._plan = results / "plan.json"
         self._warn = warn
         self._known: dict[str, pd.DataFrame] = {}  # parts by name; a part never changes
+        self._damaged: set[str] = set()  # parts warned of
 
     def read(self) -> pd.DataFrame:
         """Return all rows, the newest of each cell and OOD set, in the order they were written."""
@@ -82,12 +83,21 @@ class Results:
 
     def plan(self) -> dict[str, Any] | None:
         """Return what `write_plan` kept, or None."""
-        return json.loads(self._plan.read_text(encoding="utf-8")) if self._plan.is_file() else None
+        return self._json(self._plan)
 
     def run(self, train_key: str) -> dict[str, Any] | None:
         """Return what `write_run` kept, or None."""
-        path = self._runs / f"{train_key}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return self._json(self._runs / f"{train_key}.json")
+
+    def _json(self, path: Path) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self._warn(f"{path} is damaged and not used: {error}")
+            return None
+        return found
 
     def _parts(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.csv.gz") if PART.match(path.name))
@@ -98,7 +108,10 @@ class Results:
                 content = path.read_bytes()
             except FileNotFoundError:  # another process compacted the parts; its part holds these rows
                 return None
+            if path.name in self._damaged:
+                return None
             if not path.name.endswith(f"-{_digest(content)}.csv.gz"):
+                self._damaged.add(path.name)
                 self._warn(f"{path} was altered or cut short; its rows are not used, and made again where needed")
                 return None
             self._known[path.name] = parse(gzip.decompress(content))

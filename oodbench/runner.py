@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from oodbench import augment, data, encoder, stages
 from oodbench.api import Plugin
+from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import LAYER_HEAD, NONE, Cell, Plan, Run, Work, digest, plan
@@ -22,6 +23,7 @@ from oodbench.lab import NUMBER, Lab, Options, Silent, Watch
 from oodbench.results import Results
 from oodbench.study import Study
 
+T = TypeVar("T")
 Known = dict[tuple[str, str], tuple[str, str]]  # (cell, OOD set) -> (key of the cell, content of the set)
 
 
@@ -41,6 +43,7 @@ class Runner:
 
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
         self.study = study
+        self.fail = study.document.fail
         self.options = options or Options()
         self.watch: Watch = watch or Silent()
         self.lab = Lab(study, self.options, self.watch)
@@ -59,11 +62,12 @@ class Runner:
         known = self.known()
         pending = [todo for work in self.plan.work if (todo := self.pending(work, known)).cells]
         missing = scored = 0
+        total = len(self.plan.cells)
+        done = total - sum(len(work.cells) for work in pending)
         if self.options.cached_only:
             missing = sum(len(work.cells) for work in pending if not self.lab.has_weights(work.run))
             pending = [work for work in pending if self.lab.has_weights(work.run)]
-        total = len(self.plan.cells)
-        self.watch.planned(len(pending), total, total - sum(len(work.cells) for work in pending))
+        self.watch.planned(len(pending), total, done)
         for wait in (False, True):  # first what no other process works on, then what is left
             left = []
             for work in pending:
@@ -234,8 +238,13 @@ class Runner:
         """Prepare the data and raise UserError about what cannot work, before anything is trained."""
         if not self.plan.work:
             reasons = "; ".join(self.plan.left_out)
-            raise UserError(f"{self.study.file}: no cell is left: {reasons}")
+            self.fail((), f"no cell is left: {reasons}")
         self._check_tables()
+        for recipe in {work.run.recipe for work in self.plan.work}:
+            if 0 < recipe.epochs <= recipe.warmup:
+                self.watch.warn(
+                    f"the warm-up takes {recipe.warmup} of {recipe.epochs} epochs: the rate never gets to lr"
+                )
         for work in self.plan.work:
             self.lab.prepared(work.run.id, "test")
             self._check_sizes(work)
@@ -253,22 +262,30 @@ class Runner:
         for name, spec in self.study.tables.items():
             for column, wanted in spec.of.items():
                 for each in wanted if isinstance(wanted, list) else [wanted]:
-                    if column in labels and str(each) not in labels[column]:
+                    if str(each) not in labels[column]:
                         hint = suggestion(each, labels[column])
-                        raise UserError(f"{self.study.file}: tables.{name}: no row has {column} '{each}'{hint}")
+                        self.fail(("tables", name, "of", column), f"no row has {column} '{each}'{hint}")
 
     def _check_sizes(self, work: Work) -> None:
-        run = work.run
-        augment.check(run.recipe.augment, run.image.channels)
-        items, classes = len(self.lab.split(run)[0]), len(self.lab.prepared(run.id, "train").classes)
+        run, train = work.run, self.lab.prepared(work.run.id, "train")
+        self._checked(("recipe",), lambda: augment.check(run.recipe.augment, run.image.channels))
+        fit = train.y[self.lab.split(run)[0]]
+        items, classes = len(fit), len(train.classes)
+        missing = [name for k, name in enumerate(train.classes) if not (fit == k).any()]
+        if missing:
+            self.fail(("reference",), f"{run.id.label}: {run.reference.label} leaves no training image of {missing[0]}")
         heads = {layer: form for layer, head in LAYER_HEAD.items() if (form := run.training.heads.get(head))}
-        widths = {layer: encoder.head_dim(form, classes) for layer, form in heads.items()}
+        widths = {
+            layer: self._checked(("training",), partial(encoder.head_dim, form, classes))
+            for layer, form in heads.items()
+        }
         widths["penultimate"] = self._feature_dim(run)
         for space in {cell.detector.space for cell in work.cells}:
             if space.pca is not None and space.pca > min(widths[space.layer], items):
-                raise UserError(
-                    f"{self.study.file}: space pca={space.pca} is wider than the features: {run.title} has "
-                    f"{widths[space.layer]} {space.layer} dimensions and {items} training items"
+                self.fail(
+                    ("space",),
+                    f"pca={space.pca} is wider than the features: {run.title} has {widths[space.layer]} {space.layer} "
+                    f"dimensions and {items} training items",
                 )
 
     def _check_modules(self, work: Work) -> None:
@@ -284,8 +301,15 @@ class Runner:
     def _feature_dim(self, run: Run) -> int:
         known = run.encoder.label
         if known not in self._dims:
-            self._dims[known] = encoder.feature_dim(run.encoder, run.image)
+            self._dims[known] = self._checked(("encoder",), lambda: encoder.feature_dim(run.encoder, run.image))
         return self._dims[known]
+
+    def _checked(self, trail: Trail, look: Callable[[], T]) -> T:
+        """Return what is found, or say where in the study the mistake is."""
+        try:
+            return look()
+        except UserError as error:
+            self.fail(trail, str(error))
 
     def _check_overlap(self) -> None:
         """Refuse, or warn of, images that are in two of ID train, outliers and an OOD test set."""
@@ -299,7 +323,7 @@ class Runner:
                 pairs[one, other] = (seen[one], (seen | tests)[other])
         found = [message for names, sets in pairs.items() if (message := _shared(names, *sets))]
         if found and not self.study.settings.allow_overlap:
-            raise UserError(f"{self.study.file}: {'; '.join(found)}; `allow_overlap: true` goes on all the same")
+            self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
         for message in found:
             self.watch.warn(message)
 

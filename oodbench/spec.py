@@ -47,6 +47,12 @@ class Augment:
     gray: Fraction = 0.2  # probability of greyscale
     erase: Fraction = 0.0  # probability of erasing a rectangle
 
+    def __post_init__(self) -> None:
+        for name in ("crop", "ratio"):
+            value = getattr(self, name)
+            if value is not None and value[0] > value[1]:
+                raise ValueError(f"{name}: the first of {list(value)} is the smaller one")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

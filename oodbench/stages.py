@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench import augment, encoder, metrics, space
-from oodbench.api import Batch, Clustering, Clusters, Distance, Features, Scores, State, Training
+from oodbench.api import Batch, Clustering, Clusters, Distance, Features, Rule, Scores, State, Training
 from oodbench.grid import LAYER_HEAD, Detector, resolved
 from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Space
 from oodbench.vectors import centroids
@@ -161,6 +161,8 @@ def train(
             history[step] = loss.detach()
         losses.append(_finite_mean(history, epoch))
         watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise DivergedError(f"a weight is NaN or infinite after {recipe.epochs} epochs")
     model.eval()
     return losses
 
@@ -385,12 +387,12 @@ def verdicts(
         if spaced is None:
             continue
         for clustering, in_clustering in _grouped(in_space, lambda d: d.clustering):
-            fit = partial(_clusters, clustering, spaced.made.fit, bank, seed_of(seed, "clustering"))
+            fit = partial(_clusters, clustering, spaced.made, bank, seed_of(seed, "clustering"))
             clusters = yield from _tried(fit, in_clustering, sets)
             if clusters is None:
                 continue
             for distance, in_distance in _grouped(in_clustering, lambda d: d.distance):
-                score = partial(_scored, distance, clusters.made, spaced.made, bank, sets)
+                score = partial(_scored, distance, _copy(clusters.made), spaced.made, bank, sets)
                 scored = yield from _tried(score, in_distance, sets)
                 if scored is None:
                     continue
@@ -435,35 +437,70 @@ def _tried(
 
 
 class _Spaced:
-    """The features of a bank in one space, on the device."""
+    """The features of a bank in one space, on the device. What a plugin changed in place is made anew."""
 
     def __init__(self, where: Space, bank: Bank, device: torch.device) -> None:
         self._device = device
-        plain = bank.fit[where.layer][0].to(device)
-        self._transform = space.fit(where, plain)
-        self.fit = self._transform(plain)
+        self._plain = bank.fit[where.layer][0].to(device)
+        self._transform = space.fit(where, self._plain)
         reference = {} if bank.val is None else {REFERENCE: bank.val[where.views]}
         sets = {ID_TEST: bank.test[where.views], **reference, **bank.ood[where.views]}
         self._raw = {name: layers[where.layer] for name, layers in sets.items()}  # (V, M, D)
-        self._seen: dict[tuple[str, bool], Tensor] = {}
+        self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
+
+    @property
+    def fit(self) -> Tensor:
+        """The features (N, D) of the training items."""
+        return self._keep((TRAIN, False), lambda: self._transform(self._plain))
 
     def seen(self, name: str, every_view: bool) -> Tensor:
         """Return the features of a set: (M, D) of the mean view, or (V, M, D) of every view."""
-        if (name, every_view) not in self._seen:
-            f = self._raw[name].to(self._device)
-            self._seen[name, every_view] = self._transform(f if every_view else f.mean(0))
-        return self._seen[name, every_view]
+        f = self._raw[name]
+        return self._keep(
+            (name, every_view),
+            lambda: self._transform(f.to(self._device) if every_view else f.to(self._device).mean(0)),
+        )
+
+    def _keep(self, key: tuple[str, bool], make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._kept or _changed(*self._kept[key]):
+            made = make().clone()  # never the bank's own tensor
+            self._kept[key] = (made, made._version)
+        return self._kept[key][0]
+
+    def check_unchanged(self, who: str) -> None:
+        """Raise ValueError where a plugin has changed features in place: others would have scored what it left."""
+        if any(_changed(*each) for each in self._kept.values()):
+            raise ValueError(f"{who} changes its input in place")
 
 
-ID_TEST, REFERENCE = "ID test", "ID reference"
+def _changed(tensor: Tensor, version: int) -> bool:
+    return tensor._version != version
 
 
-def _clusters(clustering: Clustering | None, f: Tensor, bank: Bank, seed: int) -> Clusters:
-    y = bank.y.to(f.device)
+TRAIN, ID_TEST, REFERENCE = "ID train", "ID test", "ID reference"
+
+
+def _clusters(clustering: Clustering | None, spaced: _Spaced, bank: Bank, seed: int) -> Clusters:
+    f = spaced.fit
+    y = bank.y.to(f.device, copy=True)
     if clustering is None:
         everything = torch.zeros_like(y)
         return Clusters(centroids(f, everything, 1), everything)
-    return resolved(clustering, bank.classes).fit(f, y if clustering.labels else None, seed)
+    found = resolved(clustering, bank.classes).fit(f, y if clustering.labels else None, seed)
+    spaced.check_unchanged(clustering.label)
+    k, n = len(found.centroid), len(f)
+    if found.assign.shape != (n,):
+        raise ValueError(f"{clustering.label} assigns {tuple(found.assign.shape)} of {n} items")
+    sizes = torch.bincount(found.assign[found.assign >= 0], minlength=k)
+    if len(sizes) > k or not sizes.all() or not k:
+        raise ValueError(f"{clustering.label} makes clusters of {sizes.tolist()} items about {k} centroids")
+    return found
+
+
+def _copy(clusters: Clusters) -> Clusters:
+    weight, covariance = (None if each is None else each.clone() for each in (clusters.weight, clusters.covariance))
+    centroid, assign = clusters.centroid.clone(), clusters.assign.clone()
+    return clusters._replace(centroid=centroid, assign=assign, weight=weight, covariance=covariance)
 
 
 @dataclass(frozen=True)
@@ -482,7 +519,10 @@ def _scored(distance: Distance, clusters: Clusters, spaced: _Spaced, bank: Bank,
     scorer = distance.fit(spaced.fit, clusters)
 
     def scores(name: str) -> Scores:
-        return _finite(scorer(spaced.seen(name, distance.views)), name)
+        f = spaced.seen(name, distance.views)
+        found = scorer(f)
+        spaced.check_unchanged(distance.label)
+        return _checked(found, name, f.shape[-2])
 
     def attempt(name: str) -> Scores | str:
         try:
@@ -491,7 +531,11 @@ def _scored(distance: Distance, clusters: Clusters, spaced: _Spaced, bank: Bank,
             return f"{type(error).__name__}: {error}"
 
     held_out = bank.val is not None
-    reference = scores(REFERENCE) if held_out else _finite(distance.leave_one_out(spaced.fit, clusters), REFERENCE)
+    if held_out:
+        reference = scores(REFERENCE)
+    else:
+        reference = _checked(distance.leave_one_out(spaced.fit, clusters), REFERENCE, len(spaced.fit))
+    spaced.check_unchanged(distance.label)
     facts: dict[str, float] = {
         "clusters": len(clusters.centroid),
         "dimensions": spaced.fit.shape[1],
@@ -501,9 +545,12 @@ def _scored(distance: Distance, clusters: Clusters, spaced: _Spaced, bank: Bank,
     return _Scored(reference, scores(ID_TEST), {n: attempt(n) for n in names}, facts, {n: [] for n in names})
 
 
-def _finite(scores: Scores, name: str) -> Scores:
-    """Return scores on the CPU in float64; raises ValueError, naming the set, on NaN or infinity."""
+def _checked(scores: Scores, name: str, items: int) -> Scores:
+    """Return scores on the CPU in float64; raises ValueError, naming the set, on a wrong number, NaN or infinity."""
     score = scores.score.double().cpu()
+    for what, given in (("scores", score), ("clusters", scores.cluster)):
+        if given.shape != (items,):
+            raise ValueError(f"{what} of {name} have the shape {tuple(given.shape)}, for {items} items")
     bad = int((~score.isfinite()).sum())
     if bad:
         raise ValueError(f"{bad} of {len(score)} scores of {name} are NaN or infinite")
@@ -512,22 +559,35 @@ def _finite(scores: Scores, name: str) -> Scores:
 
 def _judged(detector: Detector, scored: _Scored, bank: Bank, sets: list[str]) -> list[Verdict]:
     threshold = resolved(detector.threshold, bank.classes)
-    rule = threshold.fit(scored.reference)
+    rule = threshold.fit(_own(scored.reference))
+    if math.isnan(rule.cut):
+        raise ValueError(f"the cut of {threshold.label} is NaN")
     notes = _empty_clusters(scored) if threshold.clusters else []
-    id_ = rule.calibrate(scored.id_).numpy()
+    id_ = _calibrated(rule, scored.id_)
     found = []
     for name in sets:
         scores = scored.ood[name]
         if isinstance(scores, str):
             found.append(Verdict(detector, name, {}, [], scores))
             continue
-        ood = rule.calibrate(scores).numpy()
+        ood = _calibrated(rule, scores)
         ranking = _ranking(id_, ood, scored.rankings[name])
         sizes = {"n_id": len(id_), "n_ood": len(ood), "cut": rule.cut}
         numbers = ranking | metrics.recalls(id_, ood, rule.cut) | scored.facts | sizes
         warned = metrics.warnings(ranking, f"{detector.distance.label} on {name}")
         found.append(Verdict(detector, name, numbers, notes + warned))
     return found
+
+
+def _own(scores: Scores) -> Scores:
+    return Scores(scores.score.clone(), scores.cluster.clone())
+
+
+def _calibrated(rule: Rule, scores: Scores) -> metrics.Floats:
+    found = rule.calibrate(_own(scores))
+    if found.shape != scores.score.shape:
+        raise ValueError(f"calibrated scores have the shape {tuple(found.shape)}, for {len(scores.score)} items")
+    return found.double().numpy()
 
 
 def _ranking(

@@ -15,12 +15,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
+from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
 from oodbench.api import Clustering, Dataset, Distance, Plugin, Threshold, Training
-from oodbench.columns import COLUMNS, FLOATS, INTEGERS
+from oodbench.columns import FLOATS, INTEGERS, LABELS
 from oodbench.document import Document, Trail, read
 from oodbench.errors import UserError, suggestion
 from oodbench.protocol import class_count
@@ -30,6 +31,8 @@ from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Refe
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
 GROUPS = ("near", "far")
 AXES = ("id", "training", "outliers", "encoder", "recipe", "seed", "space", "clustering", "distance", "threshold")
+NAME = re.compile(r"\w[\w .+-]*")  # of studies and tables, which become files
+Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 T = TypeVar("T")
 P = TypeVar("P", bound=Plugin)
 
@@ -82,7 +85,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Study:
-    file: Path
+    document: Document
     name: str
     registry: Registry
     settings: Settings
@@ -100,6 +103,10 @@ class Study:
     thresholds: list[Threshold]
     skips: list[Skip]
     tables: dict[str, TableSpec]
+
+    @property
+    def file(self) -> Path:
+        return self.document.file
 
     @property
     def data(self) -> Path:
@@ -131,7 +138,15 @@ def load(file: Path) -> Study:
 
 def results_of(file: Path) -> Path:
     """Return the folder of a study's results, without checking the rest of the file."""
-    return results_root() / str(read(file).value.get("name") or file.stem)
+    return results_root() / _name(read(file))
+
+
+def _name(document: Document) -> str:
+    """Return the name of a study, which is also a folder's."""
+    name = document.value.get("name") or document.file.stem
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name == "store":
+        document.fail(("name",), f"{name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'")
+    return name
 
 
 def tables_of(file: Path) -> dict[str, TableSpec]:
@@ -160,12 +175,15 @@ class _Reader:
     def study(self) -> Study:
         settings = self.one(Settings, {k: v for k, v in self.top.items() if k in _SETTINGS}, ())
         folder = self.document.file.parent
-        self.registry = Registry([folder / path for path in settings.plugins])
+        try:
+            self.registry = Registry([folder / path for path in settings.plugins])
+        except UserError as error:
+            self.fail(("plugins",), str(error).removeprefix("plugins: "))
         trainings = self.plugins(Training, "training", ("training",))
         ids = self.plugins(Dataset, "dataset", ("id",))
         study = Study(
-            file=self.document.file,
-            name=settings.name or self.document.file.stem,
+            document=self.document,
+            name=_name(self.document),
             registry=self.registry,
             settings=settings,
             reference=self.reference(),
@@ -273,6 +291,8 @@ class _Reader:
                 yield name, params, (*trail, name)
         elif isinstance(value, list):
             for i, item in enumerate(value):
+                if item is None:
+                    self.fail((*trail, i), "is empty")
                 yield from self.entries(item, (*trail, i))
         elif value is not None:
             self.fail(trail, f"is {value!r}, wanted a name, {{name: parameters}} or a list of these")
@@ -296,17 +316,14 @@ class _Reader:
 
     def plugin_class(self, room: str, name: str, trail: Trail) -> type[Plugin]:
         try:
-            source = self.registry.source(room, name)
+            return self.registry.load(room, name)
         except UserError as error:
             self.fail(trail, str(error))
-        cls = self.registry.load(room, name)
-        assert cls.name == source.name
-        return cls
 
     def seeds(self) -> list[int]:
         if "seed" not in self.top:
             return [0]
-        return self.filled(self.values(int, self.top["seed"], ("seed",)), ("seed",))
+        return self.filled(self.values(Seed, self.top["seed"], ("seed",)), ("seed",))
 
     def reference(self) -> Reference:
         value = self.top.get("reference", "val")
@@ -344,14 +361,20 @@ class _Reader:
 
     def recipes(self, trainings: list[str]) -> dict[str, dict[str, Recipe]]:
         """Return the recipes of each training: the study's, changed by what stands under `for:`."""
-        raw = self.top.get("recipe") or {}
-        items = [(("recipe",), raw)] if isinstance(raw, dict) else [(("recipe", i), v) for i, v in enumerate(raw)]
+        raw = self.top.get("recipe", {})
+        items: list[tuple[Trail, Any]] = [(("recipe",), raw)]
+        if isinstance(raw, list):
+            items = [(("recipe", i), item) for i, item in enumerate(raw)]
+        if not items:
+            self.fail(("recipe",), "the axis is empty")
         found: dict[str, list[Recipe]] = {name: [] for name in trainings}
         for trail, item in items:
             if not isinstance(item, dict):
                 self.fail(trail, f"is {item!r}, wanted a mapping of parameters")
             base, changes = dict(item), item.get("for") or {}
             base.pop("for", None)
+            if not isinstance(changes, dict):
+                self.fail((*trail, "for"), f"is {changes!r}, wanted a mapping from training to parameters")
             self.sweep(Recipe, base, trail)
             for name, change in changes.items():
                 if name not in found:
@@ -399,7 +422,9 @@ class _Reader:
             if name == HELD_OUT:
                 yield HELD_OUT, self.held_out(id_, at)
             else:
-                found = self.plugins(Dataset, "dataset", at, {name: params})
+                found = self.sweep(self.plugin_class("dataset", name, at), params, at)
+                for each in found:
+                    self.check_classes(each, at)
                 yield from ((each.label, each) for each in found)
 
     def held_out(self, id_: Dataset, trail: Trail) -> Dataset:
@@ -412,7 +437,11 @@ class _Reader:
         return dataclasses.replace(id_, without=names, keep=None, only=None)
 
     def tables(self) -> dict[str, TableSpec]:
-        return {name: self.table(spec, ("tables", name)) for name, spec in self.mapping(("tables",)).items()}
+        specs = self.mapping(("tables",))
+        for name in specs:
+            if not NAME.fullmatch(name):
+                self.fail(("tables", name), f"{name!r} cannot name a file")
+        return {name: self.table(spec, ("tables", name)) for name, spec in specs.items()}
 
     def table(self, raw: Any, trail: Trail) -> TableSpec:
         spec = self.one(TableSpec, raw, trail)
@@ -421,15 +450,21 @@ class _Reader:
             if not given:
                 self.fail((*trail, key), "is empty")
         for key, columns, known in (
-            ("rows", spec.rows, COLUMNS),
-            ("columns", spec.columns, COLUMNS),
-            ("of", tuple(spec.of), COLUMNS),
+            ("rows", spec.rows, LABELS),
+            ("columns", spec.columns, LABELS),
+            ("of", tuple(spec.of), LABELS),
             ("value", values, (*FLOATS, *INTEGERS)),
         ):
             for column in columns:
                 if column not in known:
-                    kind = "number" if key == "value" else "column"
+                    kind = "number" if key == "value" else "label"
                     self.fail((*trail, key), f"rows have no {kind} '{column}'{suggestion(column, known)}")
+        layout = (*spec.rows, *spec.columns)
+        if len(set(layout)) < len(layout):
+            self.fail(trail, f"a label stands twice in rows and columns: {', '.join(layout)}")
+        for column, wanted in spec.of.items():
+            if wanted is None or wanted == []:
+                self.fail((*trail, "of", column), "is empty")
         return spec
 
     def skips(self) -> list[Skip]:
@@ -445,12 +480,15 @@ class _Reader:
         for axis in item:
             if axis not in axes:
                 self.fail((*trail, axis), f"there is no such axis to skip by{suggestion(axis, axes)}")
+        for axis, value in item.items():
+            if value is None or value == []:
+                self.fail((*trail, axis), "is empty")
         return Skip({axis: list(self.matches(axis, value, (*trail, axis))) for axis, value in item.items()})
 
     def matches(self, axis: str, value: Any, trail: Trail) -> Iterator[Match]:
         """Yield what an axis of a skip may be: any of a list."""
         if axis == "seed":
-            yield Match("", {"seed": self.values(int, value, trail)}, str(value))
+            yield Match("", {"seed": self.values(Seed, value, trail)}, str(value))
         elif axis == "space":
             for item in value if isinstance(value, list) else [value]:
                 yield Match("", self.allowed(Space, item, trail), str(item))
@@ -522,6 +560,8 @@ class _Nothing:
 
 def _what_is_wrong(value: Any, error: ValidationError) -> str:
     wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in error.errors()))
+    if any(each["type"] == "string_pattern_mismatch" for each in error.errors()):
+        return f"is {value!r}, {wants}"  # a pattern is no list of choices
     allowed = re.findall(r"'([^']+)'", wants)
     hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""
     return f"is {value!r}, {wants}{hint}"

@@ -172,10 +172,10 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec) -> Table:
     for value in values:
         wide = _wide(runs, by, value, *spec.columns)
         for i, column in enumerate(wide.columns):
-            title = _title(column) if len(values) == 1 else f"{_title(column)} {value}".strip()
+            title = _title(column) if len(values) == 1 and spec.columns else f"{_title(column)} {value}".strip()
             columns[title] = wide.iloc[:, i]
             better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
-    caption = spec.caption + _averaged(rows, {*by, *spec.columns})
+    caption = spec.caption + _averaged(runs, {*by, *spec.columns})
     return _summary(name, caption, pd.DataFrame(columns), by, better)
 
 
@@ -220,7 +220,8 @@ def _summary(name: str, caption: str, joined: pd.DataFrame, by: Sequence[str], b
 
 
 def _caption(rows: pd.DataFrame, board: str) -> str:
-    counts = f"{rows['seed'].nunique()} seeds"
+    seeds = rows["seed"].nunique()
+    counts = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
     splits = rows["id"].nunique()
     if splits > 1:
         counts = f"{splits} class splits x {counts}"
@@ -238,11 +239,15 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
 
 
 def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
-    within = rows.groupby(sorted(shown), sort=False)
-    most = {column: within[column].nunique().max() for column in (*METHOD, "level", "ood") if column not in shown}
-    counts = ", ".join(f"{column} ({count})" for column, count in most.items() if count > 1)
-    runs = rows[["id", "seed"]].drop_duplicates().shape[0]
-    return f" Per cent, mean ± standard deviation over {runs} runs" + (
+    def most(column: str) -> int:
+        """Return over how many values of a column a number is a mean; a training's own outliers are no average."""
+        by = {*shown, "training"} - {column} if column in ("outliers", "recipe") else shown
+        return int(rows.groupby(sorted(by), sort=False)[column].nunique().max())
+
+    hidden = {column: most(column) for column in (*METHOD, "level", "ood") if column not in shown}
+    counts = ", ".join(f"{column} ({count})" for column, count in hidden.items() if count > 1)
+    runs = most("run")
+    return f" Per cent, mean ± standard deviation over {runs} {'run' if runs == 1 else 'runs'}" + (
         f", each averaged over {counts}." if counts else "."
     )
 

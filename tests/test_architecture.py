@@ -50,7 +50,7 @@ HARNESS = {
     "lab": {
         *("checkpoint", "data", "environment", "grid", "probe", "registry", "spec", "stages", "store", "study"),
     },
-    "runner": {"augment", "data", "encoder", "environment", "grid", "lab", "results", "stages", "study"},
+    "runner": {"augment", "data", "document", "encoder", "environment", "grid", "lab", "results", "stages", "study"},
     "estimate": {"encoder", "grid", "lab", "runner", "spec", "stages"},
     "gc": {"checkpoint", "grid", "lab", "runner", "store", "study"},
     "board": set(),

@@ -150,8 +150,12 @@ def test_tables_of_a_study_that_never_ran(study: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"rows": ["trainings"]}, "tables.t.rows: rows have no column 'trainings'; did you mean 'training'?"),
+        ({"rows": ["trainings"]}, "tables.t.rows: rows have no label 'trainings'; did you mean 'training'?"),
         ({"rows": []}, "tables.t.rows: is empty"),
+        ({"rows": ["training", "training"]}, "a label stands twice in rows and columns: training, training"),
+        ({"rows": ["training"], "columns": ["training"]}, "a label stands twice"),
+        ({"rows": ["training"], "of": {"distance": []}}, "tables.t.of.distance: is empty"),
+        ({"rows": ["training"], "of": {"status": "error"}}, "rows have no label 'status'"),
         ({"rows": ["training"], "value": "aurocc"}, "rows have no number 'aurocc'; did you mean 'auroc'?"),
         ({"rows": ["training"], "value": "space"}, "rows have no number 'space'"),
         ({"rows": ["training"], "of": {"distance": "cosin"}}, "no row has distance 'cosin'; did you mean 'cosine'?"),

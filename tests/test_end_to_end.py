@@ -207,6 +207,79 @@ def test_what_a_plugin_warns_of_is_in_the_rows_that_it_made(tmp_path: Path) -> N
     assert warned.sum() == (rows["distance"] == "wary").sum()
 
 
+WRONG = '''"""A plugin that breaks its contract."""
+import torch
+
+from oodbench.api import Clustering, Clusters, Distance, Rule, Scores, Threshold
+
+
+class Wrong({contract}):
+    """Wrong."""
+
+    def fit(self, {arguments}):
+        {text}
+'''
+
+
+@pytest.mark.parametrize(
+    ("room", "arguments", "text", "said"),
+    [
+        (
+            "distance",
+            "f, c",
+            "return lambda x: Scores(x.add_(1).double().sum(1), x[:, 0].long() * 0)",
+            "wrong changes its input in place",
+        ),
+        (
+            "distance",
+            "f, c",
+            "f.zero_(); return lambda x: Scores(x.double().sum(1), x[:, 0].long() * 0)",
+            "wrong changes its input in place",
+        ),
+        (
+            "distance",
+            "f, c",
+            "return lambda x: Scores(x.double().sum(1)[1:], x[1:, 0].long() * 0)",
+            "scores of ID reference have the shape (29,), for 30 items",
+        ),
+        (
+            "clustering",
+            "f, y, seed",
+            "return Clusters(f[:2], torch.zeros(len(f), dtype=torch.int64))",
+            "wrong makes clusters of [90, 0] items about 2 centroids",
+        ),
+        (
+            "clustering",
+            "f, y, seed",
+            "return Clusters(f.clone()[:1], f.mul_(2)[:, 0].long() * 0)",
+            "wrong changes its input in place",
+        ),
+        ("threshold", "ref, ood=None", "return Rule(lambda s: s.score, float('nan'))", "the cut of wrong is NaN"),
+        (
+            "threshold",
+            "ref, ood=None",
+            "return Rule(lambda s: s.score[1:], 0.0)",
+            "have the shape (119,), for 120 items",
+        ),
+    ],
+)
+def test_a_plugin_that_breaks_its_contract_is_error_rows_and_spoils_nothing(
+    tmp_path: Path, room: str, arguments: str, text: str, said: str
+) -> None:
+    code = WRONG.format(contract=room.capitalize(), arguments=arguments, text=text)
+    (tmp_path / "wrong.py").write_text(code)
+    base = {"training": "simclr", "clustering": ["labels"], "distance": ["cosine"], "threshold": ["pooled"]}
+    clean = go(write(tmp_path / "clean.yaml", **base)).rows
+    study = write(tmp_path / "s.yaml", **base | {room: ["wrong", *base[room]]}, plugins=["wrong.py"])
+    rows = go(study).rows
+    wrong = rows[rows[room] == "wrong"]
+    assert len(wrong) == 2
+    assert (wrong["status"] == "error").all()
+    assert wrong["error"].str.contains(said, regex=False).all()
+    right = rows[rows[room] != "wrong"]
+    pd.testing.assert_frame_equal(numbers(right), numbers(clean))
+
+
 @pytest.mark.parametrize("kind", ["train", "bank", "data", "probe"])
 def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
@@ -393,10 +466,12 @@ class Leaky(Dataset):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"space": {"pca": 17}}, "space pca=17 is wider than the features"),
+        ({"space": {"pca": 17}}, "space: pca=17 is wider than the features"),
         ({"space": {"layer": "projection", "pca": 129}, "training": "simclr"}, "129 is wider than the features"),
         ({"encoder": "timm/vit_tiny_patch16_224"}, "takes images of 224 x 224 only"),
-        ({"encoder": "timm/nothing"}, "timm has no model 'nothing'"),
+        ({"encoder": "timm/nothing"}, r"s.yaml:\d+: encoder: timm has no model 'nothing'"),
+        ({"encoder": "timm/resnet18.nonsense"}, r"s.yaml:\d+: encoder: timm cannot make 'resnet18.nonsense'"),
+        ({"reference": {"val": 0.99}}, r"s.yaml:\d+: reference: blobs.* leaves no training image of blob 0"),
         ({"clustering": ["one"], "threshold": ["per_cluster"]}, "no cell is left"),
         ({"image": {"size": 8, "channels": 5}}, "images of 1 channels cannot|images of 3 channels cannot|data set"),
     ],

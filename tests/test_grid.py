@@ -9,6 +9,7 @@ import pytest
 from tiny import write
 
 from oodbench import study
+from oodbench.errors import UserError
 from oodbench.grid import Cell, Plan, Run, plan, resolved
 from oodbench.protocol import class_count
 from oodbench.registry import Registry
@@ -68,7 +69,6 @@ def test_what_makes_no_sense_is_left_out_with_its_reason(tmp_path: Path, changes
         ({"seed": 1}, lambda c: c.run.seed != 1),
         ({"space": {"unit": True}}, lambda c: not c.detector.space.unit),
         ({"distance": {"knn": {"k": 3}}}, lambda c: c.detector.distance.label != "knn(k=3)"),
-        ({"distance": {"knn": {"k": 4}}}, lambda c: True),
         ({"distance": ["cosine", {"knn": {"k": [3, 4]}}]}, lambda c: False),
         ({"seed": [1, 2]}, lambda c: c.run.seed != 1),
         ({"space": [{"unit": True}], "encoder": {"resnet18": {"width": 2}}}, lambda c: not c.detector.space.unit),
@@ -80,6 +80,12 @@ def test_skip(tmp_path: Path, skip: dict[str, Any], left: Any) -> None:
     everything = cells(planned(tmp_path, **changes))
     found = cells(planned(tmp_path, **changes, skip=[skip]))
     assert [cell.id for cell in found] == [cell.id for cell in everything if left(cell)]
+
+
+@pytest.mark.parametrize("skip", [{"distance": {"knn": {"k": 4}}}, {"seed": 9}, {"space": {"pca": 3}}])
+def test_a_skip_that_fits_nothing_is_refused(tmp_path: Path, skip: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"s.yaml:\d+: skip: no cell fits"):
+        planned(tmp_path, skip=[skip])
 
 
 def test_outliers_multiply_only_what_asks_for_them(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_an_entry_point_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Registry().load("distance", "theirs")().label == "theirs"
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("import sys; sys.exit(3)", "cannot be imported: SystemExit: 3"), ("", "a parameter's type cannot be read")],
+)
+def test_plugins_that_end_python_or_name_no_type(tmp_path: Path, line: str, said: str) -> None:
+    text = OWN.replace('"""Mine."""', '"""Mine."""\n\n    k: Nothing = 3') + f"\n{line}\n"
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load(source_of(tmp_path / "mine.py"))
+
+
 def test_an_entry_point_of_nothing_hurts_only_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("theirs", "no_such_package.methods", "oodbench.distance")
     monkeypatch.setattr("oodbench.registry.entry_points", lambda group: [point] if group == "oodbench.distance" else [])

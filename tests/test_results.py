@@ -99,6 +99,17 @@ def test_rows_of_other_code_or_data_are_left_out_and_said(tmp_path: Path, key: s
     assert heard == ["1 rows were made by other code or from other data; run the study to renew them"]
 
 
+def test_damaged_facts_are_named_and_not_used(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    rows.write_plan({"cells": {}})
+    rows.write_run("k", {})
+    for path in (tmp_path / "study" / "plan.json", tmp_path / "study" / "runs" / "k.json"):
+        path.write_text("{")
+    assert (rows.plan(), rows.run("k")) == (None, None)
+    assert [message.partition(" is damaged")[0].rpartition("/")[2] for message in heard] == ["plan.json", "k.json"]
+
+
 def test_runs_are_kept_by_key(rows: Results) -> None:
     assert rows.run("k") is None
     rows.write_run("k", {"seconds": 3.5, "title": "é"})

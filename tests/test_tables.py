@@ -173,7 +173,7 @@ def test_class_splits_are_runs_of_one_leaderboard_and_other_sets_have_their_own(
     assert first.caption.startswith("digits, one class. ")
     assert first.mean["far", "AUROC"].tolist() == pytest.approx([85])
     assert first.n["far", "AUROC"].tolist() == [2]
-    assert "2 class splits x 1 seeds" in first.caption
+    assert "2 class splits x 1 seed;" in first.caption
 
 
 def test_columns_that_do_not_vary_are_left_out() -> None:

@@ -270,6 +270,11 @@ class Threshold(Plugin, ABC):
         """True: `fit` gets scores of the study's declared validation OOD set; every table says so."""
         return False
 
+    @property
+    def held_out(self) -> bool:
+        """True: its promise needs a reference that nothing was fitted on; it is left out under `reference: train`."""
+        return False
+
     @abstractmethod
     def fit(self, ref: Scores, ood: Scores | None = None) -> Rule:
         """Return a rule that accepts at least `level` of the reference."""

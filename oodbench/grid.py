@@ -232,7 +232,7 @@ def _detectors(study: Study, left_out: Counter[str]) -> Iterator[Detector]:
         if not distance.clusters:
             left_out[f"{distance.label} ignores clusters"] += (len(study.clusterings) - 1) * len(study.thresholds)
         for clustering, threshold in itertools.product(clusterings, study.thresholds):
-            if why := reason or _unfit_threshold(distance, clustering, threshold):
+            if why := reason or _unfit_threshold(distance, clustering, threshold, study.reference):
                 left_out[why] += 1
             else:
                 yield Detector(space, clustering, distance, threshold)
@@ -252,7 +252,11 @@ def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
     return ""
 
 
-def _unfit_threshold(distance: Distance, clustering: Clustering | None, threshold: Threshold) -> str:
+def _unfit_threshold(
+    distance: Distance, clustering: Clustering | None, threshold: Threshold, reference: Reference
+) -> str:
+    if threshold.held_out and reference.kind == "train":
+        return f"{threshold.label} needs a reference that is held out, not `reference: train`"
     if threshold.clusters and clustering is None:
         return f"{threshold.label} needs clusters, {distance.label} has none"
     return ""

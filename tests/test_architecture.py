@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = {"oodbench.api", "oodbench.errors"}
 ROOMS = {
     "methods/training": {"oodbench.losses", "oodbench.vectors"},
-    "methods/clustering": {"oodbench.clusters"},
+    "methods/clustering": {"oodbench.clusters", "oodbench.vectors"},
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "datasets": set(),

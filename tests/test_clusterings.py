@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
@@ -70,6 +71,67 @@ def test_gmm_closes_up_components_that_nobody_has() -> None:
     assert len(c.weight) == len(c.centroid) == len(c.covariance)
 
 
+@pytest.mark.parametrize("linkage", ["ward", "average", "complete"])
+def test_agglomerative_is_scikit_learns(features: tuple[Tensor, Tensor], linkage: Any) -> None:
+    f, _ = features
+    c = plugin("agglomerative", k=4, linkage=linkage).fit(f, None, 0)
+    theirs = AgglomerativeClustering(4, linkage=linkage).fit(f.numpy())
+    assert adjusted_rand_score(theirs.labels_, c.assign.numpy()) == 1
+
+
+def test_agglomerative_on_a_sample_gives_the_rest_to_the_nearest_mean(features: tuple[Tensor, Tensor]) -> None:
+    f, _ = features
+    c = plugin("agglomerative", k=7, sample=100).fit(f, None, 5)
+    chosen = f[torch.randperm(300, generator=torch.Generator().manual_seed(5))[:100]]
+    labels = AgglomerativeClustering(7).fit(chosen.numpy()).labels_
+    means = [chosen[torch.from_numpy(labels == k)].mean(0) for k in range(7)]
+    nearest = [min(range(7), key=lambda k, x=x: float((x - means[k]).square().sum())) for x in f]  # type: ignore[misc]
+    assert adjusted_rand_score(nearest, c.assign.numpy()) == 1
+    assert adjusted_rand_score(AgglomerativeClustering(7).fit(f.numpy()).labels_, nearest) < 1
+
+
+def test_classwise_kmeans_is_kmeans_of_each_class(features: tuple[Tensor, Tensor]) -> None:
+    f, y = features
+    c = plugin("classwise_kmeans", k=3).fit(f, y, 0)
+    assert len(c.centroid) == 12
+    for label in range(4):
+        inside = c.assign[y == label]
+        assert len(inside.unique()) == 3
+        assert set(inside.tolist()).isdisjoint(c.assign[y != label].tolist())
+        mine = float((f[y == label].double() - c.centroid.double()[inside]).square().sum())
+        assert mine == pytest.approx(KMeans(3, n_init=10, random_state=0).fit(f[y == label].numpy()).inertia_, rel=1e-4)
+    with pytest.raises(ValueError, match=r"400 clusters of the \d+ training items of class 0"):
+        plugin("classwise_kmeans", k=400).fit(f, y, 0)
+
+
+def cosines(f: Tensor, assign: Any) -> float:
+    """Return the sum of cosines of items to the mean direction of their cluster, by the definition."""
+    x = f.double().numpy()
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return float(sum(np.linalg.norm(x[np.asarray(assign) == k].sum(0)) for k in np.unique(assign)))
+
+
+@pytest.mark.parametrize("k", [2, 4, 9])
+def test_spherical_kmeans_is_at_rest_and_no_worse_than_kmeans_on_the_sphere(
+    features: tuple[Tensor, Tensor], k: int
+) -> None:
+    f, _ = features
+    f = f * torch.arange(1, 301)[:, None]  # lengths must not count
+    c = plugin("spherical_kmeans", k=k).fit(f, None, 0)
+    x = f.double() / f.double().norm(dim=1, keepdim=True)
+    directions = torch.stack([x[c.assign == j].sum(0) for j in range(k)])
+    directions /= directions.norm(dim=1, keepdim=True)
+    assert torch.equal((x @ directions.T).argmax(1), c.assign)
+    theirs = KMeans(k, n_init=10, random_state=0).fit(x.numpy())
+    assert cosines(f, c.assign) >= cosines(f, theirs.labels_) * (1 - 1e-3)  # either may rest in a local optimum
+
+
+def test_spherical_kmeans_keeps_every_cluster() -> None:
+    f = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
+    c = plugin("spherical_kmeans", k=3).fit(f, None, 0)
+    assert sorted(c.assign.bincount().tolist()) == [1, 1, 2]
+
+
 def test_labels(features: tuple[Tensor, Tensor]) -> None:
     f, y = features
     c = plugin("labels").fit(f, y, 0)
@@ -84,7 +146,7 @@ def test_one(features: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(c.centroid, f.mean(0, keepdim=True))
 
 
-@pytest.mark.parametrize("name", ["kmeans", "gmm"])
+@pytest.mark.parametrize("name", ["kmeans", "gmm", "spherical_kmeans", "agglomerative"])
 def test_more_clusters_than_items_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="5 clusters of 3 training items"):
         plugin(name, k=5).fit(torch.randn(3, 2), None, 0)

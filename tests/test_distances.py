@@ -131,6 +131,31 @@ def test_singular_covariance_is_pseudo_inverted(covariance: str) -> None:
     agree(scorer(x), expected, rtol=1e-3)
 
 
+def test_relative_mahalanobis(features: tuple[Tensor, Clusters, Tensor]) -> None:
+    f, c, x = features
+    inverse = np.linalg.pinv(residual_covariance(f, c))
+    all_ = f[c.assign >= 0].double().numpy()
+    background = slow_mahalanobis(np.linalg.pinv(np.cov(all_.T, bias=True)), all_.mean(0))
+    square, cluster = nearest(x, [slow_mahalanobis(inverse, m) for m in centers(f, c)])
+    expected = square - np.array([background(row) for row in x.double().numpy()])
+    found = plugin("relative_mahalanobis").fit(f, c)(x)
+    np.testing.assert_allclose(found.score, expected, rtol=2e-4, atol=2e-4 * np.abs(square).max())
+    assert (found.cluster.numpy() == cluster).mean() > 0.97
+
+
+def test_relative_mahalanobis_ignores_what_never_varies() -> None:
+    rng = torch.Generator().manual_seed(0)
+    f, x = torch.randn(60, 4, generator=rng), torch.randn(9, 4, generator=rng)
+    assign = torch.arange(60) % 2
+    wide, seen = torch.cat([f, torch.ones(60, 1)], 1), torch.cat([x, 7 * torch.ones(9, 1)], 1)
+    with pytest.warns(UserWarning, match="relative_mahalanobis: rank 4 of 5"):
+        scorer = plugin("relative_mahalanobis").fit(wide, grouped(wide, assign))
+    plain = plugin("relative_mahalanobis").fit(f, grouped(f, assign))(x)
+    torch.testing.assert_close(scorer(seen).score, plain.score, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="no variance"):
+        plugin("relative_mahalanobis").fit(torch.ones(6, 3), grouped(torch.ones(6, 3), assign[:6]))
+
+
 def test_a_cluster_of_one_has_no_covariance() -> None:
     f = torch.randn(5, 3)
     c = grouped(f, torch.tensor([0, 0, 0, 0, 1]))

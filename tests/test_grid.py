@@ -53,6 +53,10 @@ def test_distances_without_clusters_are_not_multiplied(tmp_path: Path) -> None:
         ({"id": [{"digits": {"only": 3}}, "digits"]}, "labels needs labels, digits(only=3) has one class"),
         ({"id": [{"digits": {"only": 3}}, "digits"]}, "cross_entropy needs labels, digits(only=3) has one class"),
         ({"reference": "train"}, "cosine does not leave an item out of its own score, as `reference: train` needs"),
+        (
+            {"reference": "train", "distance": {"knn": {"k": 3}}, "threshold": ["pooled", "conformal"]},
+            "conformal needs a reference that is held out, not `reference: train`",
+        ),
         ({"skip": [{"training": "simclr", "clustering": "labels"}]}, "skipped: training simclr, clustering labels"),
     ],
 )

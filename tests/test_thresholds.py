@@ -39,6 +39,27 @@ def test_pooled_is_the_smallest_reference_score_that_accepts_the_level(values: l
     assert rule.cut == min(cut for cut, share in shares.items() if share >= level)
 
 
+@pytest.mark.parametrize(("n", "level"), [(19, 0.95), (50, 0.9), (200, 0.95), (7, 0.5)])
+def test_conformal_keeps_its_level_over_the_draw_of_the_reference(n: int, level: float) -> None:
+    """The share of uniform scores below the cut is a beta variable with mean ceil((n + 1) level) / (n + 1)."""
+    rng = np.random.default_rng(0)
+    conformal, pooled = plugin("conformal", level=level), plugin("pooled", level=level)
+    draws = [scores(rng.random(n)) for _ in range(3000)]
+    mean, mean_pooled = (np.mean([each.fit(draw).cut for draw in draws]) for each in (conformal, pooled))
+    expected = math.ceil((n + 1) * level) / (n + 1)
+    assert expected >= level
+    deviation = math.sqrt(expected * (1 - expected) / (n + 2) / 3000)
+    assert mean == pytest.approx(expected, abs=4 * deviation)
+    assert mean_pooled == pytest.approx(math.ceil(n * level) / (n + 1), abs=4 * deviation)
+
+
+def test_conformal_accepts_everything_where_the_reference_is_too_small() -> None:
+    with pytest.warns(UserWarning, match="18 reference items are too few for conformal: everything is accepted"):
+        rule = plugin("conformal").fit(scores(range(18)))
+    assert accepted(rule, scores([1e300])).all()
+    assert plugin("conformal").fit(scores(range(19))).cut == 18
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=1, max_size=60),

@@ -1,0 +1,48 @@
+"""Relative Mahalanobis distance, Ren et al. 2021, arXiv 2106.09022, squared.
+
+The least squared Mahalanobis distance to a centroid under the covariance that all clusters share, minus that
+to the mean of everything under the covariance of everything: what all training items have in common
+counts for nothing. Both covariances are divided by the number of items and inverted by pseudo-inverse; one
+that is not of full rank is warned of in the row.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from oodbench.api import Clusters, Distance, Scorer, Scores
+from oodbench.geometry import moments, nearest, scatter
+
+
+class RelativeMahalanobis(Distance):
+    """Relative Mahalanobis: distance to the nearest centroid, less that to everything."""
+
+    def fit(self, f: Tensor, c: Clusters) -> Scorer:
+        member = c.assign >= 0
+        rows, assign = f[member], c.assign[member]
+        mean, everything = moments(rows)
+        centers = c.centroid.double()
+        near = self._whitening(scatter(rows, centers[assign]) / len(rows))
+        far = self._whitening(everything)
+        places = ((centers - mean) @ near).float()
+
+        def score(x: Tensor) -> Scores:
+            centred = x.double() - mean
+            squares, cluster = nearest((centred @ near).float(), places)
+            return Scores(squares.double() - (centred @ far).square().sum(1), cluster)
+
+        return score
+
+    def _whitening(self, covariance: Tensor) -> Tensor:
+        """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D)."""
+        values, vectors = torch.linalg.eigh(covariance)
+        keep = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
+        if not keep.any():
+            raise ValueError(f"{self.label}: the features have no variance")
+        if not keep.all():
+            warnings.warn(f"{self.label}: rank {int(keep.sum())} of {len(values)}", stacklevel=2)
+        whitening: Tensor = vectors[:, keep] / values[keep].sqrt()
+        return whitening

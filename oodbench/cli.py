@@ -64,7 +64,9 @@ def run(
     cached_only: Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")] = False,
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
     checkpoint_minutes: Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)] = 5.0,
-    workers: Annotated[str, typer.Option(help="Processes that share the work; auto: one for each CPU core.")] = "1",
+    workers: Annotated[
+        str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")
+    ] = "1",
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")] = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
@@ -74,7 +76,7 @@ def run(
 
     with Board(err) as board:
         runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes), board)
-        others = processes.count(workers, runner.lab.device) - 1
+        others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
         words = ["run", str(study), "--rows-only", "--device", device, "--checkpoint-minutes", str(checkpoint_minutes)]

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, dataclass_transform
 
 from annotated_types import Ge, Gt, Interval
 from pydantic import AllowInfNan, StringConstraints
@@ -193,6 +193,11 @@ class Clustering(Plugin, ABC):
         """True: it makes one cluster, so that a threshold by cluster has nothing to do."""
         return False
 
+    @property
+    def mixture(self) -> bool:
+        """True: its clusters carry weights and covariances, as a distance that is a likelihood needs."""
+        return False
+
     @abstractmethod
     def fit(self, f: Tensor, y: Tensor | None, seed: int) -> Clusters:
         """Return clusters of f (N, D); the same ones for the same seed."""
@@ -219,6 +224,11 @@ class Distance(Plugin, ABC):
         return True
 
     @property
+    def mixture(self) -> bool:
+        """True: it needs clusters with weights and covariances, and is left out for clusterings without."""
+        return False
+
+    @property
     def views(self) -> bool:
         """True: the scorer wants every view, (V, M, D), rather than their mean, (M, D)."""
         return False
@@ -236,6 +246,16 @@ class Distance(Plugin, ABC):
     @abstractmethod
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         """Return a function from features to scores, fitted on training features f (N, D)."""
+
+    @classmethod
+    def fit_together(cls, distances: Sequence[Self], f: Tensor, c: Clusters) -> Callable[[Tensor], list[Scores]]:
+        """Return a function from features to the scores of several settings of this distance, in their order.
+
+        A distance whose settings share work (every k of k nearest neighbours) overrides this. The scores are
+        those of each setting fitted alone.
+        """
+        scorers = [each.fit(f, c) for each in distances]
+        return lambda x: [score(x) for score in scorers]
 
     def leave_one_out(self, f: Tensor, c: Clusters) -> Scores:
         """Return the scores of the training items, each scored as if it were not in f.
@@ -267,7 +287,12 @@ class Threshold(Plugin, ABC):
 
     @property
     def needs_ood(self) -> bool:
-        """True: `fit` gets scores of the study's declared validation OOD set; every table says so."""
+        """True: `fit` gets scores of the study's declared validation OOD sets; every table says so."""
+        return False
+
+    @property
+    def nominal(self) -> bool:
+        """True: it aims at `level` through a model of the scores, and may accept more or less of the reference."""
         return False
 
     @property
@@ -277,7 +302,47 @@ class Threshold(Plugin, ABC):
 
     @abstractmethod
     def fit(self, ref: Scores, ood: Scores | None = None) -> Rule:
-        """Return a rule that accepts at least `level` of the reference."""
+        """Return a rule that accepts at least `level` of the reference (`nominal` and `needs_ood`: about, or its own).
+
+        `ood` are the scores of the validation OOD sets, one after the other; None unless `needs_ood`.
+        """
+
+
+# ---- posthoc: what scores by the classifier ------------------------------------------------------------
+
+
+class Split(NamedTuple):
+    """A set as a classifier sees it."""
+
+    h: Tensor  # (M, D) penultimate features
+    logits: Tensor  # (M, C)
+    y: Tensor | None = None  # (M,) int64 class; of training and reference items, None of items to be scored
+
+
+class ClassifierHead(NamedTuple):
+    """What turns penultimate features into logits: the training's own head, or the linear probe's."""
+
+    apply: Callable[[Tensor], Tensor]  # h (M, D) -> logits (M, C)
+    weight: Tensor | None  # (C, D), None where the head is not linear
+    bias: Tensor | None  # (C,)
+
+
+class Posthoc(Plugin, ABC):
+    """A baseline that reads a classifier's logits or the features behind them. It sees no OOD data."""
+
+    @property
+    def linear(self) -> bool:
+        """True: it needs the weights of a linear head, and is left out for heads of another form."""
+        return False
+
+    @property
+    def val(self) -> bool:
+        """True: it is fitted on the held-out ID reference, so that no promise of a threshold holds on it."""
+        return False
+
+    @abstractmethod
+    def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> Callable[[Split], Tensor]:
+        """Return a function from a set to float64 scores (M,), higher = more OOD; val is None unless asked for."""
 
 
 # ---- dataset: what reads images --------------------------------------------------------------------
@@ -324,5 +389,6 @@ CONTRACTS: dict[str, type[Plugin]] = {
     "clustering": Clustering,
     "distance": Distance,
     "threshold": Threshold,
+    "posthoc": Posthoc,
     "dataset": Dataset,
 }

@@ -18,6 +18,7 @@ ROOMS = {
     "methods/clustering": {"oodbench.clusters", "oodbench.vectors"},
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
+    "methods/posthoc": {"oodbench.posthoc", "oodbench.vectors"},
     "datasets": set(),
 }
 # What a module of the harness may import of ours.

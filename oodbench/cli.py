@@ -174,7 +174,7 @@ def show(
 
 @command
 def list_(
-    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold or dataset.")] = "",
+    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset.")] = "",
 ) -> None:
     """List the plugins, a line each."""
     from oodbench.registry import ROOMS, Registry, summary
@@ -192,7 +192,7 @@ def list_(
 
 @command
 def new(
-    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold or dataset.")],
+    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset.")],
     name: Annotated[str, typer.Argument(help="The plugin's name: a file of this name is written.")],
     folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
 ) -> None:
@@ -308,7 +308,14 @@ def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
     for table in boards:
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
-    for name, spec in tables_of(study).items():
+    specs, select = tables_of(study)
+    if select:
+        from oodbench.selection import selection
+
+        table = selection(rows, select)
+        making.write(table, folder)
+        _print(table, table.name, len(table.mean))
+    for name, spec in specs.items():
         table = making.declared(rows, name, spec)
         making.write(table, folder / "tables")
         _print(table, table.name, len(table.mean))

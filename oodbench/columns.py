@@ -32,13 +32,14 @@ TEXT = (
     "space",
     "clustering",
     "distance",
+    "posthoc",
     "threshold",
     "accuracy_by",  # what `accuracy` is of: classifier | linear probe
     "warnings",
     "error",
 )
 TRACE = (
-    "detector",  # all parameters of space, clustering, distance and threshold, as JSON
+    "detector",  # all parameters of space, clustering, distance or baseline, and threshold, as JSON
     "train_key",  # names the file under runs/ with all parameters and circumstances of the training
     "id_data",
     "ood_data",
@@ -50,14 +51,15 @@ TRACE = (
 )
 LABELS = (  # what a table may be laid out and filtered by
     *("id", "family", "protocol", "ood", "group", "training", "outliers", "encoder", "recipe", "precision"),
-    *("seed", "reference", "space", "clustering", "distance", "threshold", "level"),
+    *("seed", "reference", "space", "clustering", "distance", "posthoc", "threshold", "level"),
 )
 INTEGERS = ("seed", "classes", "clusters", "dimensions", "n_train", "n_reference", "n_id", "n_ood")
 ACCURACIES = ("accuracy", "accuracy_classifier", "accuracy_linear", "accuracy_knn")
 RECALLS = ("id_recall", "ood_recall")
-FLOATS = ("level", *METRICS, "cut", *RECALLS, *ACCURACIES, "loss", "train_seconds", "score_seconds")
+CHOSEN_BY = ("val_auroc", "val_fpr95_id", "val_fpr95_ood")  # ID reference against validation OOD, mean over its sets
+FLOATS = ("level", *METRICS, "cut", *RECALLS, *CHOSEN_BY, *ACCURACIES, "loss", "train_seconds", "score_seconds")
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
 
-SHARES = (*METRICS, *RECALLS, *ACCURACIES)  # tables show them in per cent
+SHARES = (*METRICS, *RECALLS, *CHOSEN_BY, *ACCURACIES)  # tables show them in per cent
 LOWER_IS_BETTER = ("fpr95_id", "fpr95_ood", "detection_error")
 HIGHER_IS_BETTER = ("auroc", "aupr_in", "aupr_in_ap", "aupr_out", "aupr_out_ap", *ACCURACIES)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, encoder, stages
+from oodbench import augment, data, encoder, scoring
 from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
@@ -135,8 +135,19 @@ class Runner:
             "train": self.lab.train_key(work.run),
             "test": self.lab.prepared(work.run.id, "test").content,
         }
+        if self.study.validation:
+            base["validation"] = {
+                each.label: self.lab.prepared(each, "train").content for each in self.study.validation
+            }
+        probe = {"probe": NUMBER["probe"]}
         return [
-            (cell, digest({**base, "detector": cell.detector.canonical, "sources": self._sources(cell)}))
+            (
+                cell,
+                digest(
+                    {**base, "detector": cell.detector.canonical, "sources": self._sources(cell)}
+                    | (probe if cell.detector.posthoc else {})
+                ),
+            )
             for cell in work.cells
         ]
 
@@ -144,6 +155,7 @@ class Runner:
         plugins = {
             "clustering": cell.detector.clustering,
             "distance": cell.detector.distance,
+            "posthoc": cell.detector.posthoc,
             "threshold": cell.detector.threshold,
         }
         return {room: self.study.registry.fingerprint(room, each.name) for room, each in plugins.items() if each}
@@ -188,21 +200,21 @@ class Runner:
                 }
             )
 
-    def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[stages.Verdict]]:
+    def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[scoring.Verdict]]:
         """Return the columns that all rows of a run share, and the verdicts; a failed training is rows, too."""
         run, sets = work.run, list(work.run.sets)
         detectors = [cell.detector for cell in work.cells]
         facts = self._facts(run)
         try:
             facts |= self._trained_facts(run)
-            bank = self.lab.bank(run, work.views)
+            bank = self.lab.bank(run, work.views, any(detector.posthoc for detector in detectors))
         except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
             message = f"{type(error).__name__}: {error}"
             self.watch.failed(run.title, message)
             self.results.write_run(self.lab.train_key(run), {"parameters": run.canonical, "error": message})
-            return facts, (stages.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
+            return facts, (scoring.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
         self.watch.stage("score", run.title)
-        return facts, stages.verdicts(detectors, bank, sets, run.seed, self.lab.device)
+        return facts, scoring.verdicts(detectors, bank, sets, run.seed, self.lab.device)
 
     def _facts(self, run: Run) -> dict[str, Any]:
         id_ = self.lab.prepared(run.id, "train")
@@ -292,7 +304,8 @@ class Runner:
         plugins: set[Plugin] = {work.run.training}
         for cell in work.cells:
             detector = cell.detector
-            plugins |= {each for each in (detector.clustering, detector.distance, detector.threshold) if each}
+            parts = (detector.clustering, detector.distance, detector.posthoc, detector.threshold)
+            plugins |= {each for each in parts if each}
         for plugin in plugins:
             for module, how in plugin.requires.items():
                 if find_spec(module) is None:
@@ -318,6 +331,8 @@ class Runner:
             seen = {f"ID train ({run.id.label})": self.lab.prepared(run.id, "train")}
             if run.outliers:
                 seen[f"outliers ({run.outliers.label})"] = self.lab.prepared(run.outliers, "train")
+            for each in self.study.validation:
+                seen[f"validation OOD ({each.label})"] = self.lab.prepared(each, "train")
             tests = {f"OOD test ({each.label})": self.lab.prepared(each, "test") for each in run.sets.values()}
             for one, other in [*itertools.combinations(seen, 2), *itertools.product(seen, tests)]:
                 pairs[one, other] = (seen[one], (seen | tests)[other])

@@ -16,7 +16,7 @@ from oodbench.errors import UserError, suggestion
 from oodbench.grid import NONE
 from oodbench.study import GROUPS, TableSpec
 
-RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance")
+RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance", "posthoc")
 METHOD = (*RANKED, "threshold")
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
 

@@ -132,6 +132,59 @@ def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the 
     _tables(study, folder, rows, top)
 
 
+NAMED = "NAME=FILE, as often as there are sets"
+
+
+@command
+def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    train: Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")],
+    id_: Annotated[Path, typer.Option("--id", help="ID test features.")],
+    ood: Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")] = None,
+    near: Annotated[list[str] | None, typer.Option(help=f"The same, of near OOD: {NAMED}.")] = None,
+    far: Annotated[list[str] | None, typer.Option(help=f"The same, of far OOD: {NAMED}.")] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Held-out ID features; default: a share of the training ones.")
+    ] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help=f"OOD that thresholds and choices may see: {NAMED}.")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(help="Detectors, as in a study; default: every plugin as it is.")] = None,
+    name: Annotated[str, typer.Option(help="Folder of results; calls of one name share their tables.")] = "features",
+    training: Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")] = "",
+    seed: Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.")] = 0,
+    device: Device = "auto",
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
+) -> None:
+    """Run the detector grid on features that you bring: no training, no images; the same tables."""
+    from oodbench.board import Board
+    from oodbench.lab import pick_device
+    from oodbench.score import Given
+    from oodbench.score import score as scored
+    from oodbench.study import UNGROUPED
+
+    groups = {group: _named(f"--{group}", files) for group, files in (("near", near), ("far", far), (UNGROUPED, ood))}
+    given = Given(
+        train=train,
+        id=id_,
+        ood={group: files for group, files in groups.items() if files},
+        val=val,
+        validation=_named("--validation", validation),
+        grid=grid,
+        name=name,
+        training=training or train.stem,
+        seed=seed,
+    )
+    with Board(err) as board:
+        outcome = scored(given, pick_device(device), board)
+    for reason, count in outcome.left_out.items():
+        out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
+    _tables(grid, outcome.results, outcome.rows, top)
+    out.print(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    if outcome.failed:
+        _show_failures(outcome.rows)
+        raise typer.Exit(1)
+
+
 @command
 def show(
     study: StudyFile,
@@ -298,7 +351,20 @@ def _warn(message: str) -> None:
     err.print(message, markup=False, soft_wrap=True)
 
 
-def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
+def _named(option: str, given: list[str] | None) -> dict[str, Path]:
+    """Return the files of NAME=FILE options by name."""
+    found: dict[str, Path] = {}
+    for each in given or []:
+        name, equals, file = each.partition("=")
+        if not (name and equals and file):
+            raise UserError(f"{option} {each}: wanted is NAME=FILE")
+        if name in found:
+            raise UserError(f"{option} {each}: {name} is given twice")
+        found[name] = Path(file)
+    return found
+
+
+def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     from oodbench import tables as making
     from oodbench.study import tables_of
 
@@ -308,7 +374,7 @@ def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
     for table in boards:
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
-    specs, select = tables_of(study)
+    specs, select = tables_of(study) if study else ({}, None)
     if select:
         from oodbench.selection import selection
 

@@ -136,6 +136,5 @@ def _parquet(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise UserError(f"{path}: to read .parquet files, pip install 'oodbench[parquet]'") from error
     return {
-        str(name): table[name].to_numpy() if name == "labels" else np.stack(list(table[name]))
-        for name in table.columns
+        str(name): table[name].to_numpy() if name == "labels" else np.stack(list(table[name])) for name in table.columns
     }

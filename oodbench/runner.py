@@ -18,8 +18,9 @@ from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import LAYER_HEAD, NONE, Cell, Plan, Run, Work, digest, plan
+from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, digest, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Watch
+from oodbench.registry import Registry
 from oodbench.results import Results
 from oodbench.study import Study
 
@@ -144,21 +145,16 @@ class Runner:
             (
                 cell,
                 digest(
-                    {**base, "detector": cell.detector.canonical, "sources": self._sources(cell)}
+                    {
+                        **base,
+                        "detector": cell.detector.canonical,
+                        "sources": sources(self.study.registry, cell.detector),
+                    }
                     | (probe if cell.detector.posthoc else {})
                 ),
             )
             for cell in work.cells
         ]
-
-    def _sources(self, cell: Cell) -> dict[str, str]:
-        plugins = {
-            "clustering": cell.detector.clustering,
-            "distance": cell.detector.distance,
-            "posthoc": cell.detector.posthoc,
-            "threshold": cell.detector.threshold,
-        }
-        return {room: self.study.registry.fingerprint(room, each.name) for room, each in plugins.items() if each}
 
     # ---- rows
 
@@ -181,24 +177,8 @@ class Runner:
         for verdict in verdicts:
             seconds, before = time.perf_counter() - before, time.perf_counter()
             cell, key = cells[verdict.detector]
-            yield (
-                facts
-                | verdict.detector.labels
-                | verdict.numbers
-                | {
-                    "cell": cell,
-                    "key": key,
-                    "status": "error" if verdict.error else "ok",
-                    "ood": verdict.ood,
-                    "group": groups[verdict.ood],
-                    "warnings": "; ".join([*facts["warnings"], *verdict.warnings]),
-                    "error": verdict.error,
-                    "detector": json.dumps(verdict.detector.canonical),
-                    "ood_data": contents[verdict.ood],
-                    "scored_at": now(),
-                    "score_seconds": round(seconds, 4),
-                }
-            )
+            identity = {"cell": cell, "key": key, "group": groups[verdict.ood], "ood_data": contents[verdict.ood]}
+            yield as_row(facts, verdict, identity, seconds)
 
     def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[scoring.Verdict]]:
         """Return the columns that all rows of a run share, and the verdicts; a failed training is rows, too."""
@@ -341,6 +321,36 @@ class Runner:
             self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
         for message in found:
             self.watch.warn(message)
+
+
+def sources(registry: Registry, detector: Detector) -> dict[str, str]:
+    """Return the fingerprint of each plugin of a detector."""
+    plugins = {
+        "clustering": detector.clustering,
+        "distance": detector.distance,
+        "posthoc": detector.posthoc,
+        "threshold": detector.threshold,
+    }
+    return {room: registry.fingerprint(room, each.name) for room, each in plugins.items() if each}
+
+
+def as_row(facts: dict[str, Any], verdict: scoring.Verdict, identity: dict[str, str], seconds: float) -> dict[str, Any]:
+    """Return the row of a verdict; facts are what all rows of an encoder share."""
+    return (
+        facts
+        | verdict.detector.labels
+        | verdict.numbers
+        | identity
+        | {
+            "status": "error" if verdict.error else "ok",
+            "ood": verdict.ood,
+            "warnings": "; ".join([*facts["warnings"], *verdict.warnings]),
+            "error": verdict.error,
+            "detector": json.dumps(verdict.detector.canonical),
+            "scored_at": now(),
+            "score_seconds": round(seconds, 4),
+        }
+    )
 
 
 def _shared(names: tuple[str, str], one: data.Prepared, other: data.Prepared) -> str:

@@ -6,8 +6,8 @@ import pandas as pd
 
 from oodbench.columns import SHARES
 from oodbench.errors import UserError
-from oodbench.study import GROUPS, Select
-from oodbench.tables import METHOD, Table, distinct
+from oodbench.study import Select
+from oodbench.tables import METHOD, SHOWN_GROUPS, Table, distinct
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 
@@ -36,7 +36,7 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
     by_run = candidates.groupby([*method, "run"], sort=False)
     best = by_run[select.by].idxmax() if select.by == "val_auroc" else by_run[select.by].idxmin()
     chosen = candidates.loc[best].set_index([*method, "run"])
-    groups = [group for group in GROUPS if group in candidates]
+    groups = [group for group in SHOWN_GROUPS if group in candidates]
     columns: dict[tuple[str, str], pd.Series[float]] = {}
     for group in groups:
         columns[group, CHOSEN] = chosen[group]

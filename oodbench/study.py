@@ -29,7 +29,8 @@ from oodbench.registry import Registry
 from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Reference, ResNet, Space, flat
 
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
-GROUPS = ("near", "far")
+GROUPS = ("near", "far")  # of the OOD sets of a study
+UNGROUPED = "ood"  # the group of features whose user does not say
 AXES = (
     *("id", "training", "outliers", "encoder", "recipe", "seed"),
     *("space", "clustering", "distance", "posthoc", "threshold"),

@@ -14,10 +14,11 @@ import pandas as pd
 from oodbench.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import NONE
-from oodbench.study import GROUPS, TableSpec
+from oodbench.study import GROUPS, UNGROUPED, TableSpec
 
 RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance", "posthoc")
 METHOD = (*RANKED, "threshold")
+SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
 
 
@@ -93,10 +94,11 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     columns: dict[tuple[str, str], pd.Series[float]] = {}
     if accuracy.notna().any():  # one class has none
         columns["ID", "accuracy"] = accuracy
-    columns |= {(group, "AUROC"): groups["auroc"][group] for group in GROUPS if group in groups["auroc"]}
+    columns |= {(group, "AUROC"): groups["auroc"][group] for group in SHOWN_GROUPS if group in groups["auroc"]}
     columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if not _alone(runs, name)}
     for metric in ("fpr95_id", "fpr95_ood"):
-        columns |= {(group, SHOWN[metric]): groups[metric][group] for group in GROUPS if group in groups[metric]}
+        found = groups[metric]
+        columns |= {(group, SHOWN[metric]): found[group] for group in SHOWN_GROUPS if group in found}
     better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
     name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
     table = _summary(name, _caption(rows, board), pd.DataFrame(columns), by, better)
@@ -104,7 +106,7 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     order = table.mean.reindex(everything).sort_values(_keys(columns), ascending=False).index
     in_order = [
         *(c for c in columns if c[1] == SHOWN["fpr95_ood"]),
-        *(c for c in columns if c[0] not in ("ID", *GROUPS)),
+        *(c for c in columns if c[0] not in ("ID", *SHOWN_GROUPS)),
         *(c for c in columns if c[1] == SHOWN["fpr95_id"]),
     ]
     details = tuple(_title(column) for column in in_order)
@@ -141,7 +143,7 @@ def best_of_each_training(board: Table) -> Table:
 
 def _keys(columns: dict[tuple[str, str], Any]) -> Any:
     """Return what a leaderboard is sorted by: near, then far."""
-    return [(group, "AUROC") for group in GROUPS if (group, "AUROC") in columns]
+    return [(group, "AUROC") for group in SHOWN_GROUPS if (group, "AUROC") in columns]
 
 
 def _varies(column: pd.Series[str]) -> bool:

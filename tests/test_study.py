@@ -247,7 +247,7 @@ def test_paths_of_a_study_are_relative_to_it(tmp_path: Path, monkeypatch: pytest
 def test_tables_are_read_without_plugins(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(HEAD.replace("simclr", "nobody_has_this") + "tables: {t: {rows: [training], of: {ood: noise}}}\n")
-    assert study.tables_of(path)["t"].rows == ("training",)
+    assert study.tables_of(path)[0]["t"].rows == ("training",)
     with pytest.raises(UserError):
         study.load(path)
 

@@ -33,7 +33,7 @@ def calibrated(
     if (rows < 1).any() or (rows[..., 0] > rows[..., 1] + 1).any():
         raise ValueError("k, n_cal and n_test are at least 1, and k at most n_cal + 1")
     different, which = np.unique(rows.reshape(-1, 3), axis=0, return_inverse=True)
-    ends = np.array([_accepted(*map(int, each), confidence) for each in different])  # (U, 2)
+    ends = np.array([_accepted(int(i), int(n), int(m), confidence) for i, n, m in different])  # (U, 2)
     low, high = np.moveaxis(ends[which.reshape(-1)].reshape(*rows.shape[:-1], 2), -1, 0)
     return low, high
 

@@ -6,6 +6,7 @@ A check is tried on the plugin's defaults and on each option of each parameter t
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -414,9 +415,15 @@ def _reference(n: int = 400, seed: int = 6) -> Scores:
     return Scores(score, cluster)
 
 
+def _far(ref: Scores) -> Scores:
+    """Return scores in the same clusters that lie above all of a reference."""
+    return Scores(ref.score + 10, ref.cluster)
+
+
 def _rule(threshold: Threshold, ref: Scores) -> Rule:
-    ood = Scores(ref.score + 2, ref.cluster) if threshold.needs_ood else None
-    return threshold.fit(ref, ood)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a note for the rows is no mistake
+        return threshold.fit(ref, _far(ref) if threshold.needs_ood else None)
 
 
 def _accepted(rule: Rule, scores: Scores) -> float:
@@ -424,12 +431,33 @@ def _accepted(rule: Rule, scores: Scores) -> float:
 
 
 def _threshold_accepts(threshold: Threshold) -> None:
-    if threshold.needs_ood:
+    if threshold.needs_ood or threshold.nominal:
         return
     ref = _reference()
     share = _accepted(_rule(threshold, ref), ref)
     most = threshold.level + 5 / len(ref.score) * (4 if threshold.clusters else 1)
     _expect(threshold.level <= share <= most, f"it accepts {threshold.level:g} of its reference, not {share:.4f}")
+
+
+def _threshold_models(threshold: Threshold) -> None:
+    if not threshold.nominal:
+        return
+    rng = np.random.default_rng(7)
+    bells = {"normal": rng.normal(10, 1, 20_000), "Gamma-distributed": rng.gamma(16, 1, 20_000)}
+    for name, drawn in bells.items():
+        ref = Scores(torch.as_tensor(drawn), torch.arange(len(drawn)) % 4)
+        share = _accepted(_rule(threshold, ref), ref)
+        close = abs(share - threshold.level) < 0.03
+        _expect(close, f"it accepts about {threshold.level:g} of many {name} scores, not {share:.4f}")
+
+
+def _threshold_separates(threshold: Threshold) -> None:
+    if not threshold.needs_ood:
+        return
+    rule, new = _rule(threshold, _reference()), _reference(seed=8)
+    kept, missed = _accepted(rule, new), _accepted(rule, _far(new))
+    _expect(kept > 0.9, f"of ID far below the OOD it accepts more than 0.9, not {kept:.4f}")
+    _expect(missed < 0.1, f"of OOD far above the ID it accepts less than 0.1, not {missed:.4f}")
 
 
 def _threshold_is_monotone(threshold: Threshold) -> None:
@@ -443,7 +471,7 @@ def _threshold_is_monotone(threshold: Threshold) -> None:
 
 
 def _threshold_follows_level(threshold: Threshold) -> None:
-    if threshold.needs_ood:
+    if threshold.needs_ood:  # it has another aim
         return
     ref = _reference()
     shares = [_accepted(_rule(dataclasses.replace(threshold, level=level), ref), ref) for level in (0.5, 0.9, 0.99)]
@@ -451,9 +479,11 @@ def _threshold_follows_level(threshold: Threshold) -> None:
 
 
 THRESHOLD: dict[str, Callable[..., None]] = {
-    "it accepts `level` of its reference": _threshold_accepts,
+    "where that is its promise, it accepts `level` of its reference": _threshold_accepts,
+    "where it models scores, it accepts about `level` of bell-shaped ones": _threshold_models,
+    "where it sees OOD scores, it tells separated ones apart": _threshold_separates,
     "it keeps the order of a cluster": _threshold_is_monotone,
-    "a higher level accepts more": _threshold_follows_level,
+    "where it has a level, a higher one accepts more": _threshold_follows_level,
 }
 
 

@@ -33,6 +33,7 @@ HARNESS = {
     "geometry": {"vectors"},
     "losses": {"vectors"},
     "clusters": {"vectors"},
+    "posthoc": set(),
     "protocol": set(),
     "registry": set(),
     "spec": set(),

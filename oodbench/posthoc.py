@@ -61,7 +61,7 @@ def linear(head: ClassifierHead) -> nn.Linear:
     """Return a linear head as a module, in float32."""
     weight, bias = weights(head)
     # nn.Linear(...) alone would draw weights from torch's global generator
-    module = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
+    module: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
     module.load_state_dict({"weight": weight, "bias": bias})
     return module
 

@@ -494,7 +494,7 @@ def _classified(classes: int = CLASSES) -> _Classified:
         h = (centers + noise * torch.randn(centers.shape, generator=rng)).relu()
         return Split(h, apply(h))
 
-    y = torch.arange(classes).repeat(60)
+    y = torch.arange(classes).repeat(400)
     confused = torch.where(torch.arange(len(y)) % 10 == 0, (y + 1) % classes, y)
     strange = torch.cat([torch.full((10 * classes,), -0.3), torch.full((10,), 1.5)]).expand(len(y), -1)
     train, val = items(centers[y])._replace(y=y), items(centers[confused])._replace(y=y)

@@ -22,14 +22,17 @@ from oodbench import data, encoder
 from oodbench.api import (
     CONTRACTS,
     Batch,
+    ClassifierHead,
     Clustering,
     Clusters,
     Dataset,
     Distance,
     Features,
     Plugin,
+    Posthoc,
     Rule,
     Scores,
+    Split,
     State,
     Threshold,
     Training,
@@ -137,6 +140,7 @@ def checks(plugin: Plugin, root: Path) -> list[tuple[str, Callable[[], None]]]:
         Clustering: CLUSTERING,
         Distance: DISTANCE,
         Threshold: THRESHOLD,
+        Posthoc: POSTHOC,
         Dataset: DATASET,
     }
     contract = next(each for each in CONTRACTS.values() if isinstance(plugin, each))
@@ -484,6 +488,114 @@ THRESHOLD: dict[str, Callable[..., None]] = {
     "where it sees OOD scores, it tells separated ones apart": _threshold_separates,
     "it keeps the order of a cluster": _threshold_is_monotone,
     "where it has a level, a higher one accepts more": _threshold_follows_level,
+}
+
+
+# ---- posthoc ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Classified:
+    """A linear classifier on features that are never negative, what it was fitted on, and what it has to tell apart."""
+
+    train: Split
+    val: Split
+    head: ClassifierHead
+    known: Split
+    unknown: Split
+
+
+def _classified(classes: int = CLASSES) -> _Classified:
+    """Return classes that each have ten features of their own; items of no class have ten others.
+
+    A tenth of the reference is labelled wrong: no classifier is right about everything it is fitted on.
+    """
+    rng = torch.Generator().manual_seed(7)
+    own = torch.eye(classes).repeat_interleave(10, 1)  # (C, 10 C)
+    centers = torch.cat([2 * own, torch.zeros(classes, 10)], 1)
+    noise = torch.cat([torch.full((10 * classes,), 0.5), torch.full((10,), 0.1)])
+    weight = 0.4 * (centers - centers.mean(0))
+    bias = 0.1 * torch.arange(classes)
+
+    def apply(h: Tensor) -> Tensor:
+        return h @ weight.T + bias
+
+    def items(centers: Tensor) -> Split:
+        h = (centers + noise * torch.randn(centers.shape, generator=rng)).relu()
+        return Split(h, apply(h))
+
+    y = torch.arange(classes).repeat(400)
+    confused = torch.where(torch.arange(len(y)) % 10 == 0, (y + 1) % classes, y)
+    strange = torch.cat([torch.full((10 * classes,), -0.3), torch.full((10,), 1.5)]).expand(len(y), -1)
+    train, val = items(centers[y])._replace(y=y), items(centers[confused])._replace(y=y)
+    return _Classified(train, val, ClassifierHead(apply, weight, bias), items(centers[y]), items(strange))
+
+
+def _scorer(posthoc: Posthoc, c: _Classified) -> Callable[[Split], Tensor]:
+    """Return a fitted baseline that got no more than what it says it needs."""
+    head = c.head if posthoc.linear else ClassifierHead(c.head.apply, None, None)
+    return posthoc.fit(c.train, c.val if posthoc.val else None, head)
+
+
+def _rows(items: Split, rows: slice) -> Split:
+    return Split(items.h[rows], items.logits[rows])
+
+
+def _posthoc_orders(posthoc: Posthoc) -> None:
+    for classes in (CLASSES, 2):
+        c = _classified(classes)
+        score = _scorer(posthoc, c)
+        area = auroc(curve(score(c.known).numpy(), score(c.unknown).numpy()))
+        _expect(area > 0.95, f"items of none of {classes} classes score higher (AUROC {area:.3f})")
+
+
+def _posthoc_is_well_formed(posthoc: Posthoc) -> None:
+    c = _classified()
+    h = torch.cat([c.known.h, c.unknown.h, 0 * c.known.h[:1], 30 * c.known.h])
+    score = _scorer(posthoc, c)(Split(h, c.head.apply(h)))
+    _expect(score.shape == (len(h),) and score.dtype == torch.float64, "the score is float64 (M,)")
+    _expect(score.isfinite().all(), "scores are finite, of a zero vector and of very confident items too")
+
+
+def _posthoc_repeats(posthoc: Posthoc) -> None:
+    c = _classified()
+    scores = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            scores.append(_scorer(posthoc, c)(c.known))
+    _expect(torch.equal(scores[0], scores[1]), "it gives the same scores whatever the global seed")
+
+
+def _posthoc_scores_alone(posthoc: Posthoc) -> None:
+    c = _classified()
+    score = _scorer(posthoc, c)
+    together = score(c.known)[:5]
+    alone = torch.cat([score(_rows(c.known, slice(i, i + 1))) for i in range(5)])
+    _expect(torch.allclose(together, alone, rtol=1e-4, atol=1e-5), "an item's score does not depend on its neighbours")
+
+
+def _posthoc_keeps_input(posthoc: Posthoc) -> None:
+    c = _classified()
+    _scorer(posthoc, c)(c.known)
+    fresh = _classified()
+    for name in ("train", "val", "known"):
+        same = _same(getattr(c, name), getattr(fresh, name))
+        _expect(same, f"it leaves its input as it is, but changed `{name}`")
+    _expect(_same(c.head[1:], fresh.head[1:]), "it leaves the weights of the head as they are")
+
+
+def _same(found: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...]) -> bool:
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+POSTHOC: dict[str, Callable[..., None]] = {
+    "items of no class score higher": _posthoc_orders,
+    "its scores are well formed": _posthoc_is_well_formed,
+    "the same items get the same scores": _posthoc_repeats,
+    "an item's score does not depend on its neighbours": _posthoc_scores_alone,
+    "it leaves its input as it is": _posthoc_keeps_input,
 }
 
 

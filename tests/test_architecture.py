@@ -52,6 +52,9 @@ HARNESS = {
         *("checkpoint", "data", "environment", "grid", "probe", "registry", "spec", "stages", "store", "study"),
     },
     "runner": {"augment", "data", "document", "encoder", "environment", "grid", "lab", "results", "stages", "study"},
+    "quality": {"geometry"},
+    "survey": {"geometry", "grid", "lab", "quality", "registry", "results", "spec", "stages"},
+    "correlation": {"grid", "quality", "results", "study", "tables"},
     "estimate": {"encoder", "grid", "lab", "runner", "spec", "stages"},
     "gc": {"checkpoint", "grid", "lab", "runner", "store", "study"},
     "board": set(),
@@ -59,8 +62,8 @@ HARNESS = {
     "stub": {"registry"},
     "conformance": {"data", "encoder", "geometry", "grid", "metrics", "registry", "spec", "stages", "vectors"},
     "cli": {
-        *("board", "conformance", "estimate", "gc", "grid", "lab", "registry", "results"),
-        *("runner", "store", "stub", "study", "tables", "workers"),
+        *("board", "conformance", "correlation", "estimate", "gc", "grid", "lab", "registry", "results"),
+        *("runner", "store", "stub", "study", "survey", "tables", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }

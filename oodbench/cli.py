@@ -186,6 +186,37 @@ def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
 
 @command
+def quality(study: StudyFile, device: Device = "auto") -> None:
+    """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
+    from oodbench import correlation
+    from oodbench.board import Board
+    from oodbench.lab import Lab
+    from oodbench.results import Results
+    from oodbench.study import results_of
+    from oodbench.survey import FILE, survey
+
+    folder = results_of(study)
+    rows = Results(folder, _warn).current()
+    if not (rows["status"] == "ok").any():
+        raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    with Board(err) as board:
+        lab = Lab(_load(study), _options(device), board)
+        found = survey(lab)
+    if found.missing:
+        _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
+    if found.rows.empty:
+        raise UserError(f"{lab.store.root} has no features of {study}; run the study first, with this store and device")
+    for message in found.rows["error"][found.rows["error"] != ""].unique():
+        _warn(f"clusters could not be measured: {message}")
+    table = correlation.correlations(rows, found.rows)
+    correlation.write(table, folder)
+    shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
+    _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
+    out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
+    out.print(f"the table, as .md, .csv and .tex: {folder}", soft_wrap=True)
+
+
+@command
 def show(
     study: StudyFile,
     which: Annotated[
@@ -431,11 +462,15 @@ def _show_runs(runner: Runner) -> None:
 
 
 def _show_failures(rows: Any) -> None:
+    from oodbench.grid import NONE
+
     failed = rows[rows["status"] == "error"]
     for error, members in failed.groupby("error", sort=False):
         first = members.iloc[0]
         where = " · ".join(
-            str(first[name]) for name in ("training", "id", "space", "clustering", "distance", "threshold")
+            str(first[name])
+            for name in ("training", "id", "space", "clustering", "distance", "posthoc", "threshold")
+            if first[name] != NONE
         )
         err.print("[bold red]failed:[/] ", end="")
         err.print(

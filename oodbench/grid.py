@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -121,12 +122,12 @@ class Detector:
             "distance": self.distance.label if self.distance else NONE,
             "posthoc": f"{self.posthoc.label}{' on linear probe' * (self.head == PROBE)}" if self.posthoc else NONE,
             "threshold": f"{threshold} [saw {', '.join(self.saw)}]" if self.saw else threshold,
-            "level": self.threshold.level,
+            "level": math.nan if self.threshold.needs_ood else self.threshold.level,  # OOD sets the cut, no level
         }
 
     @property
     def title(self) -> str:
-        return " · ".join(str(value) for value in self.labels.values() if value != NONE)
+        return " · ".join(str(value) for value in self.labels.values() if value not in (NONE, math.nan))
 
 
 @dataclass(frozen=True)

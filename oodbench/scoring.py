@@ -210,6 +210,31 @@ def _copy(clusters: Clusters) -> Clusters:
     return clusters._replace(centroid=centroid, assign=assign, weight=weight, covariance=covariance)
 
 
+class Clustered(NamedTuple):
+    """The ID features of a bank in one space, and the clusters that detectors have there."""
+
+    train: Tensor  # (N, D)
+    test: Tensor  # (M, D), of the mean view
+    clusters: list[Clusters | str]  # of each clustering, or why there are none
+
+
+def clustered(
+    where: Space, clusterings: list[Clustering | None], bank: Bank, seed: int, device: torch.device
+) -> Clustered:
+    """Return the clusters that `verdicts` scores against, for the seed of the same run."""
+    spaced = _Spaced(where, bank, device)
+
+    def attempt(clustering: Clustering | None) -> Clusters | str:
+        try:
+            return _clusters(clustering, spaced, bank, seed_of(seed, "clustering"))
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises leaves the other clusterings theirs
+            return f"{type(error).__name__}: {error}"
+
+    with warnings.catch_warnings(action="ignore"):  # they are in the rows
+        found = [attempt(each) for each in clusterings]
+    return Clustered(spaced.fit, spaced.seen(ID_TEST, False), found)
+
+
 # ---- scores -----------------------------------------------------------------------------------------------
 
 

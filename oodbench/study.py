@@ -266,6 +266,9 @@ class _Reader:
         needy = [each.label for each in found.distances if each.clusters]
         if needy and not found.clusterings:
             self.fail(("distance",), f"{', '.join(needy)} needs clusters; say which with the key 'clustering'")
+        for each in found.thresholds:
+            if each.needs_ood and each.level != type(each).level:
+                self.fail(("threshold",), f"{each.name} takes no level: validation OOD sets its cut")
         needy = [each.label for each in found.thresholds if each.needs_ood]
         if needy and not saw:
             self.fail(("threshold",), f"{', '.join(needy)} is set on OOD; say on which: {self.validation_hint}")

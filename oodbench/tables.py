@@ -187,10 +187,11 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     They decide otherwise, but what they rank is one number, shown once.
     """
     index = [*METHOD, "level"]
-    numbers = rows.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
-    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(rows[index].drop_duplicates()))
+    named = rows.assign(level=rows["level"].fillna(0))  # a threshold set on OOD has none
+    numbers = named.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
+    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(named[index].drop_duplicates()))
     again = wide.droplevel(["threshold", "level"]).reset_index().duplicated().to_numpy()
-    return rows[~pd.MultiIndex.from_frame(rows[index]).isin(wide.index[again])]
+    return rows[~pd.MultiIndex.from_frame(named[index]).isin(wide.index[again])]
 
 
 def _runs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +206,7 @@ def _runs(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.DataFrame:
     """Return one number a run: index by and run, one column for each value of the columns across."""
-    mean = runs.groupby([*by, "run", *across], sort=False)[value].mean()
+    mean = runs.groupby([*by, "run", *across], sort=False, dropna=False)[value].mean()
     return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
 
 
@@ -217,7 +218,7 @@ def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
 
 
 def _summary(name: str, caption: str, joined: pd.DataFrame, by: Sequence[str], better: dict[Any, int]) -> Table:
-    over = joined.groupby(list(by), sort=False)
+    over = joined.groupby(list(by), sort=False, dropna=False)
     return Table(name, caption, over.mean(), over.std(ddof=1), over.count(), better)
 
 

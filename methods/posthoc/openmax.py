@@ -42,6 +42,7 @@ class OpenMax(Posthoc):
             order = logits.argsort(dim=1, descending=True, stable=True)
             weight = torch.zeros_like(logits).scatter(1, order, ranked.clamp_min(0).expand_as(logits))
             taken = logits * outlying * weight
-            return taken.sum(1) - (logits - taken).logsumexp(1)
+            found: Tensor = taken.sum(1) - (logits - taken).logsumexp(1)
+            return found
 
         return of_logits(score)

@@ -8,13 +8,10 @@ that is not of full rank is warned of in the row.
 
 from __future__ import annotations
 
-import warnings
-
-import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import moments, nearest, scatter
+from oodbench.geometry import moments, nearest, scatter, whitening
 
 
 class RelativeMahalanobis(Distance):
@@ -25,8 +22,8 @@ class RelativeMahalanobis(Distance):
         rows, assign = f[member], c.assign[member]
         mean, everything = moments(rows)
         centers = c.centroid.double()
-        near = self._whitening(scatter(rows, centers[assign]) / len(rows))
-        far = self._whitening(everything)
+        near = whitening(scatter(rows, centers[assign]) / len(rows), len(rows), self.label)
+        far = whitening(everything, len(rows), self.label)
         places = ((centers - mean) @ near).float()
 
         def score(x: Tensor) -> Scores:
@@ -35,14 +32,3 @@ class RelativeMahalanobis(Distance):
             return Scores(squares.double() - (centred @ far).square().sum(1), cluster)
 
         return score
-
-    def _whitening(self, covariance: Tensor) -> Tensor:
-        """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D)."""
-        values, vectors = torch.linalg.eigh(covariance)
-        keep = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
-        if not keep.any():
-            raise ValueError(f"{self.label}: the features have no variance")
-        if not keep.all():
-            warnings.warn(f"{self.label}: rank {int(keep.sum())} of {len(values)}", stacklevel=2)
-        whitening: Tensor = vectors[:, keep] / values[keep].sqrt()
-        return whitening

@@ -29,7 +29,7 @@ from oodbench.geometry import nearest, scatter, whitened_squares, whitening
 
 
 class Mahalanobis(Distance):
-    """Mahalanobis: squared distance under a shared, diagonal or per-cluster covariance, with a policy for singular ones."""
+    """Mahalanobis: squared distance under one covariance or one of each cluster, with a policy for singular ones."""
 
     covariance: Literal["shared", "diagonal", "per_cluster"] = "shared"
     singular: Literal["pinv", "shrink", "pca"] = "pinv"

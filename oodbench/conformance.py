@@ -295,6 +295,8 @@ def _clustering_is_well_formed(clustering: Clustering) -> None:
     shape = None if c.covariance is None else tuple(c.covariance.shape)
     _expect(shape == shapes[c.covariance_type], f"covariance of type {c.covariance_type} has shape {shape}")
     _expect(c.weight is None or c.weight.shape == (k,), "weight is (K,)")
+    whole = c.weight is not None and c.covariance is not None
+    _expect(clustering.mixture == whole, "it says `mixture` where it gives weights and covariances, and only there")
 
 
 def _clustering_repeats(clustering: Clustering) -> None:

@@ -45,6 +45,16 @@ def squared_distances(x: Tensor, points: Tensor) -> Tensor:
     return torch.cat([measure(rows) for rows in x.split(CHUNK)])
 
 
+def squares_between(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared distance (M,), float64, of each of x (M, D) to a point of its own (M, D).
+
+    It is that of their difference: expanded in float32 it would lose the digits by which clusters are farther
+    apart than they are wide.
+    """
+    pairs = zip(x.split(CHUNK), points.split(CHUNK), strict=True)
+    return torch.cat([(rows.double() - own).square().sum(1) for rows, own in pairs])
+
+
 class Moments(NamedTuple):
     """Mean (D,) and covariance (D, D) of rows, float64, divided by their number."""
 

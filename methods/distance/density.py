@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import squared_distances
+from oodbench.geometry import squared_distances, squares_between
 
 
 class Density(Distance):
@@ -37,6 +37,6 @@ class Density(Distance):
         def score(x: Tensor) -> Scores:
             ratios = squared_distances(x, c.centroid) / spread.square()
             cluster = torch.where(spread > 0, ratios, torch.inf).argmin(1)
-            return Scores((x.double() - centers[cluster]).norm(dim=1) / spread[cluster], cluster)
+            return Scores(squares_between(x, centers[cluster]).sqrt() / spread[cluster], cluster)
 
         return score

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import nearest, squared_distances, squared_distances_to
+from oodbench.geometry import nearest, squared_distances, squared_distances_to, squares_between
 
 BLOCK = 512  # queries at a time: a block of distances is BLOCK x members float32
 
@@ -63,8 +63,7 @@ class Local(Distance):
                 closest = squares.topk(min(self.k, len(members)), largest=False).indices  # nearest first
                 place = (len(members) - hidden.sum(1)).clamp_max(self.k) - 1
                 found[rows] = members[closest.gather(1, place[:, None])[:, 0]]
-        pairs = zip(x.split(BLOCK), found.split(BLOCK), strict=True)
-        return torch.cat([(rows.double() - f[other].double()).norm(dim=1) for rows, other in pairs])
+        return squares_between(x, f[found]).sqrt()
 
     def _warn_of_small(self, c: Clusters, least: int) -> None:
         sizes = torch.bincount(c.assign[c.assign >= 0], minlength=len(c.centroid))

@@ -25,7 +25,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import nearest, scatter, whitened_squares, whitening
+from oodbench.geometry import nearest, scatter, squares_between, whitened_squares, whitening
 
 
 class Mahalanobis(Distance):
@@ -57,8 +57,9 @@ class Mahalanobis(Distance):
         centers = white(c.centroid)
 
         def score(x: Tensor) -> Scores:
-            squares, cluster = nearest(white(x), centers)
-            return Scores(squares.double(), cluster)
+            seen = white(x)
+            cluster = nearest(seen, centers)[1]
+            return Scores(squares_between(seen, centers[cluster]), cluster)
 
         return score
 

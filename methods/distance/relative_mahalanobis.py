@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import moments, nearest, scatter, whitening
+from oodbench.geometry import moments, nearest, scatter, squares_between, whitening
 
 
 class RelativeMahalanobis(Distance):
@@ -24,11 +24,12 @@ class RelativeMahalanobis(Distance):
         centers = c.centroid.double()
         near = whitening(scatter(rows, centers[assign]) / len(rows), len(rows), self.label)
         far = whitening(everything, len(rows), self.label)
-        places = ((centers - mean) @ near).float()
+        places = (centers - mean) @ near
 
         def score(x: Tensor) -> Scores:
             centred = x.double() - mean
-            squares, cluster = nearest((centred @ near).float(), places)
-            return Scores(squares.double() - (centred @ far).square().sum(1), cluster)
+            seen = centred @ near
+            cluster = nearest(seen, places)[1]
+            return Scores(squares_between(seen, places[cluster]) - (centred @ far).square().sum(1), cluster)
 
         return score

@@ -481,7 +481,7 @@ def test_ssd_under_a_common_mean_of_1000_times_the_spread() -> None:
 
 @pytest.mark.parametrize("name", ["euclidean", "mahalanobis", "density"])
 def test_clusters_300_times_as_far_apart_as_they_are_wide_cost_no_digits(name: str) -> None:
-    """|x|^2 - 2 x.c + |c|^2 in float32 is wrong by about one part in a hundred here."""
+    """|x|^2 - 2 x.c + |c|^2 in float32 is wrong by up to one part in a hundred here."""
     rng = torch.Generator().manual_seed(2)
     assign = torch.arange(300) % 3
     places = 300 * torch.eye(3, 6)

@@ -300,6 +300,8 @@ def _clustering_is_well_formed(clustering: Clustering) -> None:
     shape = None if c.covariance is None else tuple(c.covariance.shape)
     _expect(shape == shapes[c.covariance_type], f"covariance of type {c.covariance_type} has shape {shape}")
     _expect(c.weight is None or c.weight.shape == (k,), "weight is (K,)")
+    whole = c.weight is not None and c.covariance is not None
+    _expect(clustering.mixture == whole, "it says `mixture` where it gives weights and covariances, and only there")
 
 
 def _clustering_repeats(clustering: Clustering) -> None:
@@ -336,16 +338,22 @@ CLUSTERING: dict[str, Callable[..., None]] = {
 # ---- distance -------------------------------------------------------------------------------------------------
 
 
-def _clusters_of(f: Tensor, assign: Tensor) -> Clusters:
-    return Clusters(centroids(f, assign, CLASSES), assign)
+def _clusters_of(distance: Distance, f: Tensor, assign: Tensor) -> Clusters:
+    """Return the clusters of an assignment; for a distance that needs a mixture, with weights and covariances."""
+    c = Clusters(centroids(f, assign, CLASSES), assign)
+    if not distance.mixture:
+        return c
+    variance = torch.stack([f[assign == k].var(0) for k in range(CLASSES)])
+    weight = torch.full((CLASSES,), 1 / CLASSES)
+    return c._replace(weight=weight, covariance=variance, covariance_type="diag")
 
 
 def _new_items(distance: Distance) -> tuple[Tensor, Tensor]:
-    """Return items like the training ones, and far ones: for a distance of raw lengths, short ones."""
+    """Return items like the training ones, and far ones: for a distance of raw features, short ones, turned back."""
     rng = torch.Generator().manual_seed(5)
     f, _ = _groups()
     near = f + 0.1 * torch.randn(f.shape, generator=rng)
-    far = 0.1 * near if distance.raw else -6 - 6 * torch.rand(f.shape, generator=rng)
+    far = -0.1 * near if distance.raw else -6 - 6 * torch.rand(f.shape, generator=rng)
     return near, far
 
 
@@ -355,7 +363,7 @@ def _seen(distance: Distance, x: Tensor) -> Tensor:
 
 def _distance_orders(distance: Distance) -> None:
     f, y = _groups()
-    scorer = distance.fit(f, _clusters_of(f, y))
+    scorer = distance.fit(f, _clusters_of(distance, f, y))
     near, far = (scorer(_seen(distance, x)).score for x in _new_items(distance))
     area = auroc(curve(near.numpy(), far.numpy()))
     _expect(area > 0.95, f"far items score higher than near ones (AUROC {area:.3f})")
@@ -365,7 +373,7 @@ def _distance_is_well_formed(distance: Distance) -> None:
     f, y = _groups()
     near, far = _new_items(distance)
     x = torch.cat([near, far, torch.zeros_like(near[:1])])
-    s = distance.fit(f, _clusters_of(f, y))(_seen(distance, x))
+    s = distance.fit(f, _clusters_of(distance, f, y))(_seen(distance, x))
     _expect(s.score.shape == (len(x),) and s.score.dtype == torch.float64, "score is float64 (M,)")
     _expect(s.score.isfinite().all(), "scores are finite, that of a zero vector too")
     _expect(s.cluster.shape == (len(x),) and s.cluster.dtype == torch.int64, "cluster is int64 (M,)")
@@ -374,7 +382,7 @@ def _distance_is_well_formed(distance: Distance) -> None:
 
 def _distance_scores_alone(distance: Distance) -> None:
     f, y = _groups()
-    scorer = distance.fit(f, _clusters_of(f, y))
+    scorer = distance.fit(f, _clusters_of(distance, f, y))
     near, _ = _new_items(distance)
     together = scorer(_seen(distance, near[:5])).score
     alone = torch.cat([scorer(_seen(distance, near[i : i + 1])).score for i in range(5)])
@@ -385,7 +393,7 @@ def _distance_takes_noise(distance: Distance) -> None:
     f, y = _groups()
     y[::7] = -1
     near, _ = _new_items(distance)
-    s = distance.fit(f, _clusters_of(f, y))(_seen(distance, near))
+    s = distance.fit(f, _clusters_of(distance, f, y))(_seen(distance, near))
     _expect(s.score.isfinite().all(), "items of no cluster (-1) are allowed")
 
 
@@ -393,10 +401,10 @@ def _distance_leaves_one_out(distance: Distance) -> None:
     if type(distance).leave_one_out is Distance.leave_one_out:
         return
     f, y = _groups()
-    scores = distance.leave_one_out(f, _clusters_of(f, y)).score
+    scores = distance.leave_one_out(f, _clusters_of(distance, f, y)).score
     for i in (0, 17, len(f) - 1):
         rest = torch.arange(len(f)) != i
-        alone = distance.fit(f[rest], _clusters_of(f[rest], y[rest]))(_seen(distance, f[i : i + 1])).score[0]
+        alone = distance.fit(f[rest], _clusters_of(distance, f[rest], y[rest]))(_seen(distance, f[i : i + 1])).score[0]
         _expect(abs(float(scores[i] - alone)) < 1e-4 * max(1, abs(float(alone))), "leave_one_out leaves the item out")
 
 

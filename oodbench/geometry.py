@@ -6,7 +6,8 @@ distances are expanded, so that a large common mean costs no digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,22 @@ def nearest(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
+def squared_distances(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared Euclidean distances (M, K), float32, of x (M, D) to points (K, D)."""
+    measure = squared_distances_to(points)
+    return torch.cat([measure(rows) for rows in x.split(CHUNK)])
+
+
+def squares_between(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared distance (M,), float64, of each of x (M, D) to a point of its own (M, D).
+
+    It is that of their difference: expanded in float32 it would lose the digits by which clusters are farther
+    apart than they are wide.
+    """
+    pairs = zip(x.split(CHUNK), points.split(CHUNK), strict=True)
+    return torch.cat([(rows.double() - own).square().sum(1) for rows, own in pairs])
+
+
 class Moments(NamedTuple):
     """Mean (D,) and covariance (D, D) of rows, float64, divided by their number."""
 
@@ -63,6 +80,51 @@ def scatter(x: Tensor, center: Tensor) -> Tensor:
         residual = x[rows].double() - (center if center.ndim == 1 else center[rows])
         total.addmm_(residual.T, residual)
     return total
+
+
+def whitening(covariance: Tensor, n: int, label: str, components: int | None = None) -> Tensor:
+    """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D) made of n items.
+
+    Directions of no variance are ignored, cut where scikit-learn's pinvh cuts, and warned of under a label;
+    `components` keeps only so many directions of largest variance, and then nothing is warned of. Raises
+    ValueError where there is no variance at all, as there is none of one item.
+    """
+    if n < 2:
+        raise ValueError(f"{label}: a cluster of {n} item has no covariance")
+    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = values.flip(0), vectors.flip(1)  # largest first
+    dim = len(values)
+    rank = int((values > values[0] * dim * torch.finfo(torch.float64).eps).sum())
+    if rank == 0:
+        raise ValueError(f"{label}: the features have no variance")
+    if components is None and rank < dim:
+        warnings.warn(f"{label}: rank {rank} of {dim}, from {n} items", stacklevel=2)
+    kept = rank if components is None else min(rank, components)
+    return torch.div(vectors[:, :kept], values[:kept].sqrt())
+
+
+def whitened_squares(x: Tensor, centers: Tensor, whitenings: Sequence[Tensor]) -> Tensor:
+    """Return the squared lengths (M, K) of (x - center) W for each of K centers (K, D) and its own W.
+
+    W is (D, R), or (D,) for a diagonal one. Items x (M, D) are centred in float64 and multiplied in W's precision.
+    """
+
+    def squares(rows: Tensor, center: Tensor, w: Tensor) -> Tensor:
+        residual = (rows.double() - center).to(w.dtype)
+        return (residual * w if w.ndim == 1 else residual @ w).square().sum(1)
+
+    pairs = list(zip(centers.double(), whitenings, strict=True))
+    return torch.cat([torch.stack([squares(rows, *pair) for pair in pairs], 1) for rows in x.split(CHUNK)])
+
+
+def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function that z-scores features (..., D) in float64 by the mean and deviation of train (N, D).
+
+    A dimension that is constant in training is only centred.
+    """
+    mean, std = train.double().mean(0), train.double().std(0, correction=0)
+    scale = torch.where(std > 0, std, 1.0)
+    return lambda f: (f.double() - mean) / scale
 
 
 def principal_axes(covariance: Tensor, k: int) -> Tensor:

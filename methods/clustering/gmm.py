@@ -25,6 +25,8 @@ class GMM(Clustering):
     iterations: Size = 100
     floor: Positive = 1e-6  # added to the diagonal of each covariance, in units of the features' mean variance
 
+    mixture = True
+
     @property
     def single(self) -> bool:
         return self.k == 1

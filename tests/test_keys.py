@@ -144,10 +144,10 @@ CODE = {
     "stages": "f0e791069768",
     "probe": "1a913151912f",
     "scoring": "d34f88813241",
-    "space": "8ea12825b48b",
+    "space": "c6b16ca7b3d4",
     "metrics": "36401e823881",
     "vectors": "02237cf5823a",
-    "geometry": "a0067f07d481",
+    "geometry": "d28f517af190",
 }
 
 

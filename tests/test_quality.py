@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import (
     davies_bouldin_score,
     pairwise_distances,
@@ -14,10 +18,17 @@ from sklearn.metrics import (
     v_measure_score,
 )
 from test_cli import call, plain  # noqa: F401 - the fixture
+from tiny import write
 from torch import Tensor
 
-from oodbench import quality
+import oodbench
+from oodbench import correlation, quality, scoring, study, survey
+from oodbench.api import Clusters
+from oodbench.errors import UserError
+from oodbench.grid import plan
+from oodbench.lab import Lab, Options, Silent
 from oodbench.quality import MEASURES, OF_THE_CLASSES, measures
+from oodbench.results import Results, frame
 
 
 def drawn(n: int = 90, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,13 +244,13 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
 def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES, clustering=[{"kmeans": {"k": 5, "restarts": 1}}])
     fitted: list[Clusters] = []
-    fit = stages._clusters
+    fit = scoring._clusters
 
     def seen(*args: Any) -> Clusters:
         fitted.append(fit(*args))
         return fitted[-1]
 
-    monkeypatch.setattr(stages, "_clusters", seen)
+    monkeypatch.setattr(scoring, "_clusters", seen)
     oodbench.run(path, device="cpu")
     scored, fitted = fitted, []
     surveyed(path)
@@ -254,9 +265,9 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     rows = surveyed(path).rows.set_index("split")
     lab = Lab(study.load(path), Options(device="cpu"), Silent())
     (work,) = plan(lab.study).work
-    bank = lab.bank(work.run, [1])
+    bank = lab.bank(work.run, [1], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y
-    f_test, y_test = bank.test[1]["penultimate"][0], torch.from_numpy(lab.prepared(work.run.id, "test").y)
+    f_test, y_test = bank.test.layers[1]["penultimate"][0], bank.test.y
     centers = torch.stack([f[y == c].mean(0) for c in range(3)])
     nearest = torch.tensor([int((x - centers).norm(dim=1).argmin()) for x in f_test])
     assert rows.loc["train", list(MEASURES)].to_dict() == pytest.approx(one(f, y, y, 3))

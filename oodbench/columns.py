@@ -9,10 +9,11 @@ METRICS = (
     "aupr_out",
     "aupr_out_ap",
     "prevalence",
-    "fpr95_id",
-    "fpr95_ood",
     "detection_error",
     "ties",
+    *("fpr80_id", "fpr80_ood", "fpr90_id", "fpr90_ood", "fpr95_id", "fpr95_ood", "fpr99_id", "fpr99_ood"),
+    "autc",
+    "oscr",  # empty where no classifier says which ID items it gets right
 )
 TEXT = (
     "cell",  # hash of the cell's parameters; with `ood` the identity of a row
@@ -54,10 +55,13 @@ LABELS = (  # what a table may be laid out and filtered by
 )
 INTEGERS = ("seed", "classes", "clusters", "dimensions", "n_train", "n_reference", "n_id", "n_ood")
 ACCURACIES = ("accuracy", "accuracy_classifier", "accuracy_linear", "accuracy_knn")
-RECALLS = ("id_recall", "ood_recall")
+RECALLS = ("id_recall", "ood_recall", "balanced_accuracy", "f1")  # at the cut of a threshold
 FLOATS = ("level", *METRICS, "cut", *RECALLS, *ACCURACIES, "loss", "train_seconds", "score_seconds")
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
 
 SHARES = (*METRICS, *RECALLS, *ACCURACIES)  # tables show them in per cent
-LOWER_IS_BETTER = ("fpr95_id", "fpr95_ood", "detection_error")
-HIGHER_IS_BETTER = ("auroc", "aupr_in", "aupr_in_ap", "aupr_out", "aupr_out_ap", *ACCURACIES)
+LOWER_IS_BETTER = (*(name for name in METRICS if name.startswith("fpr")), "detection_error", "autc")
+HIGHER_IS_BETTER = (
+    *("auroc", "aupr_in", "aupr_in_ap", "aupr_out", "aupr_out_ap", "oscr", "balanced_accuracy", "f1"),
+    *ACCURACIES,
+)

@@ -27,6 +27,7 @@ HARNESS = {
     "errors": set(),
     "vectors": set(),
     "metrics": set(),
+    "compat": {"metrics"},
     "environment": set(),
     "store": set(),
     "document": set(),
@@ -67,6 +68,7 @@ HARNESS = {
 NO_TORCH = (
     "api",
     "columns",
+    "compat",
     "document",
     "environment",
     "errors",

@@ -4,17 +4,19 @@ Higher score = more OOD here as everywhere in oodbench; a codebase that scores c
 Rules agree within a few items where scores are smooth and the positive class is the same; ties tear them apart,
 up to 0 against 1 on a constant score. Named by codebase, with the file that was read:
 
-    rule         positive  FPR95 is taken                                         where
-    openood      OOD       first point of scikit-learn's ROC with TPR >= 0.95     openood/evaluators/metrics.py since
-                           (points in line dropped)                               873e8c2 (2023-08-10)
-    openood_v1   ID        the same, ID positive                                  the same before; edadaltocg/detectors
-    pytorch_ood  OOD       first point with TPR >= 0.95, no point dropped         pytorch_ood/metrics/functional.py 0.4.0
-    ssd          ID        OOD below the interpolated 95th percentile of ID       inspire-group/SSD utils.py get_fpr
-    cider        ID        where recall is nearest to 0.95                        cider utils/detection_util.py, as
-                                                                                  outlier exposure and energy
-    knn_ood      ID        OOD strictly above the round(0.05 n)-th lowest ID      knn-ood util/metrics.py get_curve, as ODIN
-                           confidence
-    oodeel       OOD       at every fourth score, first point with TPR < 0.95     oodeel/eval/metrics.py at step 4
+    rule         positive  FPR95 is taken                                 where
+    openood      OOD       first point of scikit-learn's ROC with         openood/evaluators/metrics.py since
+                           TPR >= 0.95 (points in line are dropped)       873e8c2 (2023-08-10)
+    openood_v1   ID        the same, ID positive                          before that; edadaltocg/detectors
+    pytorch_ood  OOD       first point with TPR >= 0.95, none dropped     pytorch_ood/metrics/functional.py 0.4.0
+    ssd          ID        OOD below the interpolated 95th percentile     inspire-group/SSD utils.py get_fpr
+                           of ID
+    cider        ID        where recall is nearest to 0.95                cider utils/detection_util.py; outlier
+                                                                          exposure and energy, too
+    knn_ood      ID        OOD strictly above the round(0.05 n)-th        knn-ood util/metrics.py get_curve
+                           lowest ID confidence
+    oodeel       OOD       at every fourth score, first point with        oodeel/eval/metrics.py at step 4
+                           TPR < 0.95
 
 and AUPR:
 

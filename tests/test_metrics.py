@@ -79,6 +79,15 @@ def test_cuts_against_a_loop(kind: str) -> None:
     assert ranking(id_, ood)["detection_error"] == pytest.approx(least, abs=1e-12)
 
 
+@pytest.mark.parametrize("n", [7, 100, 300])
+def test_a_level_is_reached_by_its_own_count(n: int) -> None:
+    """Between any two OOD items is one of ID, so each further item found costs one; k / n is found by k, no more."""
+    c = curve(np.arange(n) + 0.5, np.arange(float(n)))
+    for k in range(n):
+        assert metrics.fpr_at_ood_recall(c, k / n) == k / n
+        assert metrics.fpr_at_ood_recall(c, np.nextafter(k / n, 1)) == (k + 1) / n
+
+
 def test_auroc_is_a_share_of_pairs() -> None:
     id_, ood = drawn("ties")
     pairs = [(o > i) + (o == i) / 2 for i in id_ for o in ood]

@@ -209,7 +209,7 @@ def fpr_at_ood_recall(c: Curve, level: float = 0.95) -> float:
         raise ValueError(f"the level {level} is not within 0 and 1")
     total = int(c.ood[-1])
     needed = math.ceil(level * total)  # the least count with count / total >= level, but for rounding
-    needed += (needed / total < level) - ((needed - 1) / total >= level)
+    needed += int(needed / total < level) - int((needed - 1) / total >= level)
     return float(c.id_[np.searchsorted(c.ood, needed)] / c.id_[-1]) if needed > 0 else 0.0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -33,6 +34,7 @@ err = Console(stderr=True, highlight=False)
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -68,6 +70,7 @@ def run(
         str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")
     ] = "1",
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")] = False,
+    memory: Memory = "2GB",
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
     from oodbench import workers as processes
@@ -75,11 +78,21 @@ def run(
     from oodbench.runner import Runner
 
     with Board(err) as board:
-        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes), board)
+        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes, memory), board)
         others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        words = ["run", str(study), "--rows-only", "--device", device, "--checkpoint-minutes", str(checkpoint_minutes)]
+        words = [
+            "run",
+            str(study),
+            "--rows-only",
+            "--memory",
+            memory,
+            "--device",
+            device,
+            "--checkpoint-minutes",
+            str(checkpoint_minutes),
+        ]
         words += ["--cached-only"] if cached_only else []
         with processes.helped(words, others, board.others):
             outcome = runner.run()
@@ -136,7 +149,7 @@ NAMED = "NAME=FILE, as often as there are sets"
 
 
 @command
-def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+def score(
     train: Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")],
     id_: Annotated[Path, typer.Option("--id", help="ID test features.")],
     ood: Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")] = None,
@@ -153,6 +166,7 @@ def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     training: Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")] = "",
     seed: Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.")] = 0,
     device: Device = "auto",
+    memory: Memory = "2GB",
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
 ) -> None:
     """Run the detector grid on features that you bring: no training, no images; the same tables."""
@@ -160,6 +174,7 @@ def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     from oodbench.lab import pick_device
     from oodbench.score import Given
     from oodbench.score import score as scored
+    from oodbench.scoring import How
     from oodbench.study import UNGROUPED
 
     groups = {group: _named(f"--{group}", files) for group, files in (("near", near), ("far", far), (UNGROUPED, ood))}
@@ -175,7 +190,7 @@ def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         seed=seed,
     )
     with Board(err) as board:
-        outcome = scored(given, pick_device(device), board)
+        outcome = scored(given, How(pick_device(device), _bytes(memory)), board)
     for reason, count in outcome.left_out.items():
         out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
     _tables(grid, outcome.results, outcome.rows, top)
@@ -362,12 +377,23 @@ def _load(study: Path) -> Any:
 
 
 def _options(
-    device: str, redo: str = "", cached_only: bool = False, checkpoint_minutes: float | None = None
+    device: str,
+    redo: str = "",
+    cached_only: bool = False,
+    checkpoint_minutes: float | None = None,
+    memory: str = "2GB",
 ) -> Options:
     from oodbench.lab import Options
 
-    options = Options(device=device, redo=redo, cached_only=cached_only)
+    options = Options(device=device, redo=redo, cached_only=cached_only, memory=_bytes(memory))
     return options if checkpoint_minutes is None else replace(options, checkpoint_minutes=checkpoint_minutes)
+
+
+def _bytes(size: str) -> int:
+    try:
+        return TypeAdapter(ByteSize).validate_python(size)
+    except ValidationError:
+        raise UserError(f"--memory {size}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB") from None
 
 
 def _studies(folder: Path) -> list[Path]:

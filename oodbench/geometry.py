@@ -7,7 +7,7 @@ distances are expanded, so that a large common mean costs no digits.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,6 +55,24 @@ def squares_between(x: Tensor, points: Tensor) -> Tensor:
     return torch.cat([(rows.double() - own).square().sum(1) for rows, own in pairs])
 
 
+def mean(x: Tensor) -> Tensor:
+    """Return the mean (D,) of x (N, D), float64."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in x.split(CHUNK):
+        total += rows.double().sum(0)
+    return total / len(x)
+
+
+def centroids(f: Tensor, assign: Tensor, k: int) -> Tensor:
+    """Return the mean of each cluster (K, D) in float32; rows of noise (-1) count nowhere."""
+    sums = torch.zeros(k, f.shape[1], dtype=torch.float64, device=f.device)
+    for rows, own in zip(f.split(CHUNK), assign.split(CHUNK), strict=True):
+        kept = own >= 0
+        sums.index_add_(0, own[kept], rows[kept].double())
+    counts = torch.bincount(assign[assign >= 0], minlength=k).clamp_min(1)
+    return (sums / counts[:, None]).float()
+
+
 class Moments(NamedTuple):
     """Mean (D,) and covariance (D, D) of rows, float64, divided by their number."""
 
@@ -64,21 +82,39 @@ class Moments(NamedTuple):
 
 def moments(x: Tensor) -> Moments:
     """Return the mean and the maximum-likelihood covariance of x (N, D)."""
-    mean = x.double().mean(0)
-    return Moments(mean, scatter(x, mean) / len(x))
+    middle = mean(x)
+    return Moments(middle, scatter(x, middle) / len(x))
 
 
-def scatter(x: Tensor, center: Tensor) -> Tensor:
-    """Return the sum of outer products of x (N, D) about a center (D,) or one for each row (N, D), float64.
+def members(f: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the items (M, D) that belong to a cluster, and their clusters (M,); f itself where none is noise."""
+    member = assign >= 0
+    return (f, assign) if member.all() else (f[member], assign[member])
+
+
+def residuals(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield x (N, D) about a center (D,), or under an assignment (N,) about centers (K, D), float64, in blocks."""
+    for i, rows in enumerate(x.split(CHUNK)):
+        yield rows.double() - (center if assign is None else center[assign[i * CHUNK : i * CHUNK + len(rows)]])
+
+
+def scatter(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
+    """Return the sum of outer products (D, D), float64, of x about its centers as `residuals` has them.
 
     Residuals are formed before they are multiplied, and multiplied in float64: the smallest eigenvalues decide
     Mahalanobis distances, and float32 would bury them under its rounding.
     """
     total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), CHUNK):
-        rows = slice(start, start + CHUNK)
-        residual = x[rows].double() - (center if center.ndim == 1 else center[rows])
+    for residual in residuals(x, center, assign):
         total.addmm_(residual.T, residual)
+    return total
+
+
+def squares(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
+    """Return the sum of squares of each dimension (D,), float64: the diagonal of `scatter`."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for residual in residuals(x, center, assign):
+        total += residual.square_().sum(0)
     return total
 
 
@@ -109,12 +145,12 @@ def whitened_squares(x: Tensor, centers: Tensor, whitenings: Sequence[Tensor]) -
     W is (D, R), or (D,) for a diagonal one. Items x (M, D) are centred in float64 and multiplied in W's precision.
     """
 
-    def squares(rows: Tensor, center: Tensor, w: Tensor) -> Tensor:
+    def lengths(rows: Tensor, center: Tensor, w: Tensor) -> Tensor:
         residual = (rows.double() - center).to(w.dtype)
         return (residual * w if w.ndim == 1 else residual @ w).square().sum(1)
 
     pairs = list(zip(centers.double(), whitenings, strict=True))
-    return torch.cat([torch.stack([squares(rows, *pair) for pair in pairs], 1) for rows in x.split(CHUNK)])
+    return torch.cat([torch.stack([lengths(rows, *pair) for pair in pairs], 1) for rows in x.split(CHUNK)])
 
 
 def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
@@ -122,9 +158,10 @@ def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
 
     A dimension that is constant in training is only centred.
     """
-    mean, std = train.double().mean(0), train.double().std(0, correction=0)
-    scale = torch.where(std > 0, std, 1.0)
-    return lambda f: (f.double() - mean) / scale
+    middle = mean(train)
+    std = (squares(train, middle) / len(train)).sqrt()
+    scale = torch.where((train == train[0]).all(0), 1.0, std)  # the mean of equal values may be rounded
+    return lambda f: (f.double() - middle) / scale
 
 
 def principal_axes(covariance: Tensor, k: int) -> Tensor:

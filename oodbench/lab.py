@@ -66,6 +66,7 @@ class Options:
     device: str = "auto"
     redo: str = ""  # train | bank | score: make it and what follows again; failed: try error rows again
     cached_only: bool = False  # train nothing, score what is trained
+    memory: int = scoring.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
 
     def __post_init__(self) -> None:

@@ -140,6 +140,8 @@ class Runner:
             base["validation"] = {
                 each.label: self.lab.prepared(each, "train").content for each in self.study.validation
             }
+        if self.study.settings.compat:
+            base["compat"] = True
         probe = {"probe": NUMBER["probe"]}
         return [
             (
@@ -194,7 +196,10 @@ class Runner:
             self.results.write_run(self.lab.train_key(run), {"parameters": run.canonical, "error": message})
             return facts, (scoring.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
         self.watch.stage("score", run.title)
-        return facts, scoring.verdicts(detectors, bank, sets, run.seed, self.lab.device)
+        return facts, scoring.verdicts(detectors, bank, sets, run.seed, self._how())
+
+    def _how(self) -> scoring.How:
+        return scoring.How(self.lab.device, self.options.memory, self.study.settings.compat)
 
     def _facts(self, run: Run) -> dict[str, Any]:
         id_ = self.lab.prepared(run.id, "train")

@@ -71,7 +71,7 @@ class _Loaded:
         return {"train": self.train, "id": self.test, **val, **self.ood, **seen}
 
 
-def score(given: Given, device: torch.device, watch: Watch) -> Outcome:
+def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     """Make the rows that are missing for these features and this grid, and return all of this name.
 
     Raises UserError where files do not fit together.
@@ -101,11 +101,11 @@ def score(given: Given, device: torch.device, watch: Watch) -> Outcome:
     if todo:
         paths = {name: str(each.path) for name, each in loaded.every.items()}
         results.write_run(train_key, {"parameters": {**base, "files": paths, "contents": contents}})
-        bank = _bank(axes.reference, loaded, given.seed, device)
-        facts = _facts(given, reference, bank, train_key, str(device))
+        bank = _bank(axes.reference, loaded, given.seed, how.device)
+        facts = _facts(given, reference, bank, train_key, str(how.device))
         groups = {name: group for group, members in given.ood.items() for name in members}
         watch.stage("score", given.training)
-        rows = list(_rows(scoring.verdicts(todo, bank, list(loaded.ood), given.seed, device), facts, ids, keys, groups))
+        rows = list(_rows(scoring.verdicts(todo, bank, list(loaded.ood), given.seed, how), facts, ids, keys, groups))
         results.write(rows)
         watch.scored(len(todo), len({row["cell"] for row in rows if row["status"] == "error"}))
     rows_now = results.current()

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oodbench import metrics, space
+from oodbench import compat, intervals, metrics, space
 from oodbench.api import ClassifierHead, Clustering, Clusters, Distance, Posthoc, Rule, Scores, Split
+from oodbench.geometry import centroids
 from oodbench.grid import Detector, resolved
 from oodbench.spec import Space
 from oodbench.stages import Layers, seed_of
-from oodbench.vectors import centroids
 
 T = TypeVar("T")
+MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-mapped files, unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,26 @@ TRAIN, ID_TEST, REFERENCE = "ID train", "ID test", "ID reference"
 Score = Callable[[str], Scores]  # name of a set -> its checked scores, on the CPU
 
 
-def verdicts(
-    detectors: list[Detector], bank: Bank, sets: list[str], seed: int, device: torch.device
-) -> Iterator[Verdict]:
+@dataclass(frozen=True)
+class How:
+    """How to score; nothing here changes a number but the device."""
+
+    device: torch.device
+    memory: int = MEMORY
+    compat: bool = False  # also by the rules of other codebases
+
+
+def verdicts(detectors: list[Detector], bank: Bank, sets: list[str], seed: int, how: How) -> Iterator[Verdict]:
     """Yield a verdict for each detector and OOD set. A detector that fails yields its error, the rest goes on.
 
     Work is shared: one transform a space, one fit a clustering, one pass of scores a distance, one pass for all
     settings of a distance that share theirs. What a plugin warns of (`warnings.warn`) goes into the rows of all that
     it made.
     """
-    judge = _Judge(bank, sets)
+    judge = _Judge(bank, sets, how.compat)
     scoring = [detector for detector in detectors if detector.distance]
     for where, in_space in _grouped(scoring, lambda d: d.space):
-        spaced = yield from _tried(partial(_Spaced, where, bank, device), in_space, sets)
+        spaced = yield from _tried(partial(_Spaced, where, bank, how), in_space, sets)
         if spaced is None:
             continue
         for clustering, in_clustering in _grouped(in_space, lambda d: d.clustering):
@@ -85,7 +95,7 @@ def verdicts(
                 yield from _scored_family(family, clusters.made, spaced.made, judge, notes)
     baselines = [detector for detector in detectors if detector.posthoc]
     for posthoc, members in _grouped(baselines, lambda d: d.posthoc):
-        score = partial(_scored_posthoc, posthoc, bank, judge, device)
+        score = partial(_scored_posthoc, posthoc, bank, judge, how)
         scored = yield from _tried(score, members, sets)
         if scored is not None:
             yield from judge.verdicts(members, scored.made, scored.warnings)
@@ -142,33 +152,62 @@ def _attempt(make: Callable[[], T]) -> _Made[T] | str:
 
 
 class _Spaced:
-    """The features of a bank in one space, on the device. What a plugin changed in place is made anew."""
+    """The features of a bank in one space, on the device, within a budget of memory.
 
-    def __init__(self, where: Space, bank: Bank, device: torch.device) -> None:
-        self._device = device
-        self._plain = bank.fit[where.layer][0].to(device)
+    What fits the budget is kept, and made anew where a plugin changed it in place. What does not is carried into the
+    space block by block each time it is scored; training features go into a file, or stay in the bank's.
+    """
+
+    def __init__(self, where: Space, bank: Bank, how: How) -> None:
+        self._device = how.device
+        self._memory = how.memory
+        self._raw_space = where.raw
+        self._plain = bank.fit[where.layer][0].to(how.device)
         self._transform = space.fit(where, self._plain)
         reference = {} if bank.reference is None else {REFERENCE: bank.reference.layers}
         sets = {ID_TEST: bank.test.layers, **reference, **bank.ood, **_validation(bank)}
         self._raw = {name: layers[where.views][where.layer] for name, layers in sets.items()}  # (V, M, D)
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
+        self._small = how.memory >= 4 * (_bytes(self._plain) + sum(_bytes(f) for f in self._raw.values()))
+        self._rows = max(256, how.memory // (64 * self._plain.shape[1]))  # of a block: few float64 copies of it
+        self._folder = tempfile.TemporaryDirectory(prefix="oodbench-", ignore_cleanup_errors=True)
 
     @property
     def fit(self) -> Tensor:
         """The features (N, D) of the training items."""
-        return self._keep((TRAIN, False), lambda: self._transform(self._plain))
+        if self._small:
+            return self._keep((TRAIN, False), lambda: self._transform(self._plain).clone())  # never the bank's own
+        return self._keep((TRAIN, False), lambda: self._plain if self._raw_space else self._on_disk())
 
-    def seen(self, name: str, every_view: bool) -> Tensor:
-        """Return the features of a set: (M, D) of the mean view, or (V, M, D) of every view."""
+    def _on_disk(self) -> Tensor:
+        """Return the training features of this space as a memory-mapped file."""
+        width = self._transform(self._plain[:1]).shape[1]
+        path = Path(self._folder.name) / "train.npy"
+        file = np.lib.format.open_memmap(path, "w+", np.float32, (len(self._plain), width))
+        for start in range(0, len(file), self._rows):
+            block = self._transform(self._plain[start : start + self._rows])
+            file[start : start + self._rows] = block.cpu().numpy()
+        return torch.from_numpy(file).to(self._device)
+
+    def items(self, name: str) -> int:
+        return int(self._raw[name].shape[1])
+
+    def seen(self, name: str, every_view: bool) -> Iterator[Tensor]:
+        """Yield the features of a set in blocks: (B, D) of the mean view, or (V, B, D) of every view."""
         f = self._raw[name]
-        return self._keep(
-            (name, every_view),
-            lambda: self._transform(f.to(self._device) if every_view else f.to(self._device).mean(0)),
-        )
+        if self._small:
+            whole = self._keep((name, every_view), lambda: self._carried(f, every_view).clone())
+            yield from whole.split(self._rows, dim=-2)
+        else:
+            yield from (self._carried(block, every_view) for block in f.split(self._rows, dim=1))
+
+    def _carried(self, f: Tensor, every_view: bool) -> Tensor:
+        f = f.to(self._device)
+        return self._transform(f if every_view else f[0] if len(f) == 1 else f.mean(0))
 
     def _keep(self, key: tuple[str, bool], make: Callable[[], Tensor]) -> Tensor:
-        if key not in self._kept or _changed(*self._kept[key]):
-            made = make().clone()  # never the bank's own tensor
+        if key not in self._kept or (self._small and _changed(*self._kept[key])):
+            made = make()
             self._kept[key] = (made, made._version)
         return self._kept[key][0]
 
@@ -176,6 +215,10 @@ class _Spaced:
         """Raise ValueError where a plugin has changed features in place: others would have scored what it left."""
         if any(_changed(*each) for each in self._kept.values()):
             raise ValueError(f"{who} changes its input in place")
+
+
+def _bytes(f: Tensor) -> int:
+    return f.numel() * f.element_size()
 
 
 def _changed(tensor: Tensor, version: int) -> bool:
@@ -222,7 +265,7 @@ def clustered(
     where: Space, clusterings: list[Clustering | None], bank: Bank, seed: int, device: torch.device
 ) -> Clustered:
     """Return the clusters that `verdicts` scores against, for the seed of the same run."""
-    spaced = _Spaced(where, bank, device)
+    spaced = _Spaced(where, bank, How(device))
 
     def attempt(clustering: Clustering | None) -> Clusters | str:
         try:
@@ -232,7 +275,7 @@ def clustered(
 
     with warnings.catch_warnings(action="ignore"):  # they are in the rows
         found = [attempt(each) for each in clusterings]
-    return Clustered(spaced.fit, spaced.seen(ID_TEST, False), found)
+    return Clustered(spaced.fit, torch.cat(list(spaced.seen(ID_TEST, False))), found)
 
 
 # ---- scores -----------------------------------------------------------------------------------------------
@@ -247,7 +290,7 @@ class _Scored:
     ood: dict[str, Scores | str]  # a set's scores, or why there are none
     validation: dict[str, Scores]
     facts: dict[str, float]
-    rankings: dict[str, list[tuple[metrics.Floats, metrics.Floats, dict[str, float]]]]  # set -> known ones
+    rankings: metrics.Rankings
 
 
 def _scored_family(
@@ -275,10 +318,9 @@ def _scored(
     spaced.check_unchanged(first.label)
 
     def scores(name: str) -> list[Scores]:
-        f = spaced.seen(name, first.views)
-        found = scorer(f)
+        found = [scorer(block) for block in spaced.seen(name, first.views)]
         spaced.check_unchanged(first.label)
-        return [_checked(each, name, f.shape[-2]) for each in found]
+        return [_checked(_joined(parts), name, spaced.items(name)) for parts in zip(*found, strict=True)]
 
     if bank.reference is not None:
         references = scores(REFERENCE)
@@ -312,13 +354,13 @@ def _all_scores(
             {name: each[i] for name, each in ood.items()},
             {name: each[i] for name, each in validation.items()},
             {**facts, "n_reference": len(references[i].score)},
-            {name: [] for name in names},
+            metrics.Rankings(None if bank.correct is None else bank.correct.numpy()),
         )
         for i in range(n)
     ]
 
 
-def _scored_posthoc(posthoc: Posthoc | None, bank: Bank, judge: _Judge, device: torch.device) -> _Scored:
+def _scored_posthoc(posthoc: Posthoc | None, bank: Bank, judge: _Judge, how: How) -> _Scored:
     head = bank.head
     assert posthoc is not None
     assert bank.reference is not None
@@ -327,9 +369,9 @@ def _scored_posthoc(posthoc: Posthoc | None, bank: Bank, judge: _Judge, device: 
     posthoc = resolved(posthoc, bank.classes)
 
     def split(layers: Layers, y: Tensor | None = None) -> Split:
-        h = layers["penultimate"][0].to(device, copy=True)
-        logits = layers["logits"][0].to(device, copy=True) if "logits" in layers else head.apply(h.clone())
-        return Split(h, logits, None if y is None else y.to(device, copy=True))
+        h = layers["penultimate"][0].to(how.device, copy=True)
+        logits = layers["logits"][0].to(how.device, copy=True) if "logits" in layers else head.apply(h.clone())
+        return Split(h, logits, None if y is None else y.to(how.device, copy=True))
 
     held_out = split(bank.reference.layers[1], bank.reference.y) if posthoc.val else None
     scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
@@ -362,9 +404,10 @@ def _checked(scores: Scores, name: str, items: int) -> Scores:
 class _Judge:
     """Turns scores into verdicts, for one bank and its OOD sets."""
 
-    def __init__(self, bank: Bank, sets: list[str]) -> None:
+    def __init__(self, bank: Bank, sets: list[str], compat: bool) -> None:
         self.bank = bank
         self.sets = sets
+        self.compat = compat
 
     def verdicts(self, detectors: list[Detector], scored: _Scored, notes: list[str]) -> Iterator[Verdict]:
         """Yield the verdicts of the thresholds of one scorer."""
@@ -381,8 +424,9 @@ class _Judge:
         if math.isnan(rule.cut):
             raise ValueError(f"the cut of {threshold.label} is NaN")
         notes = _empty_clusters(scored) if threshold.clusters else []
-        id_ = _calibrated(rule, scored.id_)
-        numbers = scored.facts | self._chosen_by(rule, scored)
+        id_, reference = _calibrated(rule, scored.id_), _calibrated(rule, scored.reference)
+        interval = _Interval(rule, reference, scored.reference, self.bank.reference is not None)
+        numbers = scored.facts | self._chosen_by(rule, reference, scored) | interval.of_id(len(id_))
         found = []
         for name in self.sets:
             scores = scored.ood[name]
@@ -390,38 +434,63 @@ class _Judge:
                 found.append(Verdict(detector, name, {}, [], scores))
                 continue
             ood = _calibrated(rule, scores)
-            ranking = self._ranking(id_, ood, scored.rankings[name])
+            ranking = scored.rankings(id_, ood)
             sizes = {"n_id": len(id_), "n_ood": len(ood), "cut": rule.cut}
             warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}")
-            judged = ranking | metrics.recalls(id_, ood, rule.cut) | numbers | sizes
+            judged = ranking | metrics.recalls(id_, ood, rule.cut) | interval.of_ood(ood) | numbers | sizes
+            if self.compat:
+                judged |= _by_others(id_, ood) | _truncated(detector, scored, scores)
             found.append(Verdict(detector, name, judged, notes + warned))
         return found
 
-    def _chosen_by(self, rule: Rule, scored: _Scored) -> dict[str, float]:
+    def _chosen_by(self, rule: Rule, reference: metrics.Floats, scored: _Scored) -> dict[str, float]:
         """Return the numbers that settings may be chosen by: ID reference against validation OOD, mean over sets."""
-        reference = _calibrated(rule, scored.reference)
-        each = [metrics.ranking(reference, _calibrated(rule, scores)) for scores in scored.validation.values()]
+        ranked = metrics.Ranked(reference)
+        each = [ranked.ranking(_calibrated(rule, scores)) for scores in scored.validation.values()]
         return {f"val_{name}": float(np.mean([one[name] for one in each])) for name in CHOSEN_BY if each}
-
-    def _ranking(
-        self,
-        id_: metrics.Floats,
-        ood: metrics.Floats,
-        known: list[tuple[metrics.Floats, metrics.Floats, dict[str, float]]],
-    ) -> dict[str, float]:
-        """Return the ranking metrics; thresholds that calibrate alike share one computation."""
-        for id_known, ood_known, numbers in known:
-            if np.array_equal(id_known, id_) and np.array_equal(ood_known, ood):
-                return numbers
-        numbers = metrics.ranking(id_, ood)
-        known.append((id_, ood, numbers))
-        return numbers
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")
 
 
-def _joined(scores: list[Scores]) -> Scores:
+class _Interval:
+    """95 % intervals of the recalls of a rule, where its cut is one of the held-out reference scores."""
+
+    def __init__(self, rule: Rule, calibrated: metrics.Floats, reference: Scores, held_out: bool) -> None:
+        self._reference = calibrated
+        self._place = int((calibrated <= rule.cut).sum())  # the cut is the place-th smallest
+        plain = np.array_equal(calibrated, reference.score.numpy()) and bool((calibrated == rule.cut).any())
+        self._known = held_out and plain
+
+    def of_id(self, items: int) -> dict[str, float]:
+        """Return where the realised ID recall of so many test items lies, by the draw of reference and test."""
+        if not self._known:
+            return {}
+        low, high = intervals.calibrated(0.0, len(self._reference), items, k=self._place)
+        return {"id_recall_low": float(low), "id_recall_high": float(high)}
+
+    def of_ood(self, ood: metrics.Floats) -> dict[str, float]:
+        """Return an interval of the OOD recall of the cut at the same quantile of all ID, and of all OOD."""
+        if not self._known:
+            return {}
+        level = self._place / len(self._reference)
+        low, high = intervals.ood_recall(self._reference, ood, level)
+        return {"ood_recall_low": low, "ood_recall_high": high}
+
+
+def _by_others(id_: metrics.Floats, ood: metrics.Floats) -> dict[str, float]:
+    return {f"compat_{name}": value for name, value in compat.all_rules(id_, ood).items()}
+
+
+def _truncated(detector: Detector, scored: _Scored, ood: Scores) -> dict[str, float]:
+    """Return the studied code's numbers of per-cluster cuts, where there are clusters."""
+    if detector.clustering is None:
+        return {}
+    groups = [compat.Grouped(each.score.numpy(), each.cluster.numpy()) for each in (scored.reference, scored.id_, ood)]
+    return {f"compat_truncated_{name}": value for name, value in compat.truncated(*groups).items()}
+
+
+def _joined(scores: Sequence[Scores]) -> Scores:
     return Scores(torch.cat([each.score for each in scores]), torch.cat([each.cluster for each in scores]))
 
 

@@ -70,6 +70,7 @@ class Settings:
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat
     precision: Precision = "float32"
+    compat: bool = False  # True: also the numbers that other codebases' rules give on the same scores
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = {"oodbench.api", "oodbench.errors"}
 ROOMS = {
     "methods/training": {"oodbench.losses", "oodbench.vectors"},
-    "methods/clustering": {"oodbench.clusters", "oodbench.vectors"},
+    "methods/clustering": {"oodbench.clusters", "oodbench.geometry", "oodbench.vectors"},
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.posthoc", "oodbench.vectors"},
@@ -28,12 +28,13 @@ HARNESS = {
     "vectors": set(),
     "intervals": set(),
     "metrics": set(),
+    "compat": {"metrics"},
     "environment": set(),
     "store": set(),
     "document": set(),
     "geometry": {"vectors"},
     "losses": {"vectors"},
-    "clusters": {"vectors"},
+    "clusters": {"geometry"},
     "posthoc": set(),
     "protocol": set(),
     "registry": set(),
@@ -50,7 +51,7 @@ HARNESS = {
     "space": {"geometry", "spec", "vectors"},
     "probe": set(),
     "stages": {"augment", "encoder", "grid", "spec"},
-    "scoring": {"grid", "metrics", "space", "spec", "stages", "vectors"},
+    "scoring": {"compat", "geometry", "grid", "intervals", "metrics", "space", "spec", "stages"},
     "checkpoint": {"stages", "store"},
     "lab": {
         *("checkpoint", "data", "environment", "grid", "probe", "registry", "scoring", "spec", "stages"),
@@ -76,13 +77,14 @@ HARNESS = {
     "conformance": {"data", "encoder", "geometry", "grid", "metrics", "registry", "spec", "stages", "vectors"},
     "cli": {
         *("board", "conformance", "correlation", "estimate", "gc", "grid", "lab", "registry", "results"),
-        *("runner", "score", "selection", "store", "stub", "study", "survey", "tables", "workers"),
+        *("runner", "score", "scoring", "selection", "store", "stub", "study", "survey", "tables", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }
 NO_TORCH = (
     "api",
     "columns",
+    "compat",
     "document",
     "environment",
     "errors",

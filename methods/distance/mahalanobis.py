@@ -25,7 +25,16 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import nearest, scatter, squares_between, whitened_squares, whitening
+from oodbench.geometry import (
+    members,
+    nearest,
+    residuals,
+    scatter,
+    squares,
+    squares_between,
+    whitened_squares,
+    whitening,
+)
 
 
 class Mahalanobis(Distance):
@@ -43,13 +52,12 @@ class Mahalanobis(Distance):
         return f"{self.name}({self.covariance}, {policy})"
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
-        member = c.assign >= 0
-        rows, assign = f[member], c.assign[member]
-        return self._per_cluster(rows, assign, c) if self.covariance == "per_cluster" else self._shared(rows, assign, c)
+        return self._per_cluster(f, c) if self.covariance == "per_cluster" else self._shared(f, c)
 
-    def _shared(self, rows: Tensor, assign: Tensor, c: Clusters) -> Scorer:
+    def _shared(self, f: Tensor, c: Clusters) -> Scorer:
         middle = c.centroid.double().mean(0)
-        whiten = self._whitening(rows, c.centroid.double()[assign])  # (D, R)
+        rows, assign = members(f, c.assign)
+        whiten = self._whitening(rows, c.centroid.double(), assign)  # (D, R)
 
         def white(x: Tensor) -> Tensor:
             return (x.double() - middle).float() @ whiten
@@ -63,9 +71,9 @@ class Mahalanobis(Distance):
 
         return score
 
-    def _per_cluster(self, rows: Tensor, assign: Tensor, c: Clusters) -> Scorer:
+    def _per_cluster(self, f: Tensor, c: Clusters) -> Scorer:
         centers = c.centroid.double()
-        whitenings = [self._whitening(rows[assign == k], center) for k, center in enumerate(centers)]
+        whitenings = [self._whitening(f[c.assign == k], center) for k, center in enumerate(centers)]
 
         def score(x: Tensor) -> Scores:
             best = whitened_squares(x, centers, whitenings).min(1)
@@ -73,20 +81,23 @@ class Mahalanobis(Distance):
 
         return score
 
-    def _whitening(self, rows: Tensor, center: Tensor) -> Tensor:
+    def _whitening(self, rows: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
         """Return W (D, R), float32, with W W^T the inverse of the covariance of rows under the policy."""
-        covariance = scatter(rows, center) / len(rows)
+        diagonal = self.covariance == "diagonal"
         if self.singular == "shrink":
-            covariance = self._shrunk(covariance, rows, center)
-        if self.covariance == "diagonal":
-            covariance = covariance.diagonal().diag()
+            covariance = self._shrunk(rows, center, assign)
+            covariance = covariance.diagonal().diag() if diagonal else covariance
+        elif diagonal:
+            covariance = (squares(rows, center, assign) / len(rows)).diag()
+        else:
+            covariance = scatter(rows, center, assign) / len(rows)
         components = self.components if self.singular == "pca" else None
         return whitening(covariance, len(rows), self.label, components).float()
 
-    def _shrunk(self, covariance: Tensor, rows: Tensor, center: Tensor) -> Tensor:
-        share = self.shrinkage
+    def _shrunk(self, rows: Tensor, center: Tensor, assign: Tensor | None) -> Tensor:
+        covariance, share = scatter(rows, center, assign) / len(rows), self.shrinkage
         if share == "ledoit_wolf":
-            residual = (rows.double() - center).cpu().numpy()
+            residual = torch.cat(list(residuals(rows, center, assign))).cpu().numpy()
             share = float(ledoit_wolf_shrinkage(residual, assume_centered=True))
         eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
         return (1 - share) * covariance + share * covariance.diagonal().mean() * eye

@@ -11,18 +11,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import moments, nearest, scatter, squares_between, whitening
+from oodbench.geometry import members, moments, nearest, scatter, squares_between, whitening
 
 
 class RelativeMahalanobis(Distance):
     """Relative Mahalanobis: distance to the nearest centroid, less that to everything."""
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
-        member = c.assign >= 0
-        rows, assign = f[member], c.assign[member]
+        rows, assign = members(f, c.assign)
         mean, everything = moments(rows)
         centers = c.centroid.double()
-        near = whitening(scatter(rows, centers[assign]) / len(rows), len(rows), self.label)
+        near = whitening(scatter(rows, centers, assign) / len(rows), len(rows), self.label)
         far = whitening(everything, len(rows), self.label)
         places = (centers - mean) @ near
 

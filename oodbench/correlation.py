@@ -64,7 +64,8 @@ def correlations(rows: pd.DataFrame, quality: pd.DataFrame) -> Correlations:
     """Return how the measures of clusters go with the AUROC of rows that share training, space and clustering."""
     threshold, level = _threshold(rows)
     cells = detection(rows[(rows["threshold"] == threshold) & (rows["level"] == level)])
-    measured = quality.pivot(index=CELL[:1] + CELL[2:4], columns="split", values=list(MEASURES))
+    several = quality[quality["clusters"].fillna(0) != 1]
+    measured = several.pivot(index=CELL[:1] + CELL[2:4], columns="split", values=list(MEASURES))
     measured.columns = pd.Index([f"{name[1]} {name[0]}" for name in measured.columns])
     joined = cells.merge(measured.reset_index(), on=CELL[:1] + CELL[2:4])
     if joined.empty:
@@ -105,7 +106,8 @@ def _correlated(joined: pd.DataFrame) -> Iterator[dict[str, Any]]:
         inside = joined if scope == ALL else joined[joined["training"] == scope]
         for distance, cells in inside.groupby("distance", sort=False):
             runs = cells["train_key"].to_numpy()
-            for measure in MEASURES:
+            there = cells.notna().any()
+            for measure in (each for each in MEASURES if any(there[f"{split} {each}"] for split in SPLITS)):
                 for split in SPLITS:
                     for group in (each for each in GROUPS if each in cells):
                         found = correlation(cells[f"{split} {measure}"], cells[group], runs)
@@ -130,11 +132,11 @@ def _caption(joined: pd.DataFrame, threshold: str, level: float) -> str:
     return (
         f"Correlation of a measure of cluster quality, on ID test or training features, with near- or far-OOD AUROC "
         f"(unweighted means over sets, threshold {threshold} at {level:g}), over cells that share the distance: "
-        f"{len(joined)} cells in all, of {runs} trained encoders, {places} pairs of encoder and space x clustering; n "
-        f"is how many a row compares at most (a measure that does not exist is left out). In brackets the 95 % "
-        f"interval of Spearman's coefficient when encoders are drawn again with replacement ({RESAMPLES} times), "
-        f"where there are at least {LEAST_RUNS}. davies_bouldin is better when lower. On training features, clusters "
-        f"that are the classes are pure by construction. class_separation and "
+        f"{len(joined)} cells in all, of {runs} trained encoders, {places} pairs of encoder and space x clustering; "
+        f"n is how many a row compares at most. Single clusters are left out: most measures of them do not exist. "
+        f"In brackets the 95 % interval of Spearman's coefficient when encoders are drawn again with replacement "
+        f"({RESAMPLES} times), where there are at least {LEAST_RUNS}. davies_bouldin is better when lower. On "
+        f"training features, clusters that are the classes are pure by construction. class_separation and "
         f"local_purity do not depend on the clustering; distances that take no clusters have these only. Cells of "
         f"one encoder, and those of related methods, are no independent samples, and a correlation over a grid of "
         f"them is not causation: what makes clusters better may make detection better by other ways."

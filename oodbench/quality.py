@@ -34,7 +34,6 @@ OF_THE_CLUSTERS = (
     "calinski_harabasz",
 )
 MEASURES = (*OF_THE_CLASSES, *OF_THE_CLUSTERS)
-LOWER_IS_BETTER = ("davies_bouldin",)
 BLOCK = 2**24  # distances at a time
 STEPS = 10  # of neighbourhood sizes in the authors' local purity, from 0 to the largest class
 

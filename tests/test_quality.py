@@ -402,8 +402,8 @@ def made(runs: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
                 rows.append(row | {"threshold": "pooled", "auroc": auroc})
                 if clustering != "labels":  # worse and there less often: not what is compared
                     rows.append(row | {"threshold": "per_cluster", "auroc": 1 - auroc})
-            measured += [place | {"split": "test", "cluster_purity": purity}]
-            measured += [place | {"split": "train", "cluster_purity": 1.0}]
+            measured += [place | {"clusters": 3, "split": "test", "cluster_purity": purity}]
+            measured += [place | {"clusters": 3, "split": "train", "cluster_purity": 1.0}]
     table = frame([{"cell": str(i)} | row for i, row in enumerate(rows)])
     return table, pd.DataFrame(measured).reindex(columns=list(survey.COLUMNS))
 
@@ -450,6 +450,14 @@ def test_a_group_with_a_failed_set_is_not_compared() -> None:
     assert listed(correlation.correlations(rows, measured), trainings="all", **NEAR)["n"] == 15
 
 
+def test_single_clusters_are_not_compared() -> None:
+    rows, measured = made()
+    measured.loc[measured["clustering"] == "gmm", "clusters"] = 1
+    assert listed(correlation.correlations(rows, measured), trainings="all", **NEAR)["n"] == 12
+    measured["clusters"] = pd.NA  # what has no clusters is no single one
+    assert listed(correlation.correlations(rows, measured), trainings="all", **NEAR)["n"] == 18
+
+
 def test_rows_of_other_trainings_are_not_compared() -> None:
     rows, measured = made()
     with pytest.raises(UserError, match="no measured clusters are those of a row"):
@@ -467,14 +475,15 @@ def test_quality_prints_and_writes(tmp_path: Path) -> None:
     assert call("run", path).exit_code == 0
     done = call("quality", path, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    assert "18 of 54 rows, those of all trainings" in done.stdout
+    assert "11 of 33 rows, those of all trainings" in done.stdout
     assert "36 rows measured, 36 in all" in done.stdout
     folder = tmp_path / "results" / "s"
     for ending in ("md", "csv", "tex"):
         assert (folder / f"quality-correlation.{ending}").stat().st_size > 1000
     table = pd.read_csv(folder / "quality-correlation.csv")
-    with_knn = table[(table["distance"] == "knn(k=3)") & table["spearman"].notna()]
-    assert set(with_knn["measure"]) == set(OF_THE_CLASSES)
+    measured = table.groupby("distance")["measure"].unique()
+    assert set(measured["knn(k=3)"]) == set(OF_THE_CLASSES)
+    assert set(measured["cosine"]) == set(MEASURES)
     assert "0 rows measured, 36 in all" in call("quality", path).stdout
 
 

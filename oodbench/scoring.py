@@ -425,7 +425,8 @@ class _Judge:
             raise ValueError(f"the cut of {threshold.label} is NaN")
         notes = _empty_clusters(scored) if threshold.clusters else []
         id_, reference = _calibrated(rule, scored.id_), _calibrated(rule, scored.reference)
-        interval = _Interval(rule, reference, scored.reference, self.bank.reference is not None)
+        held_out = self.bank.reference is not None and not threshold.needs_ood
+        interval = _Interval(rule, reference, scored.reference, held_out)
         numbers = scored.facts | self._chosen_by(rule, reference, scored) | interval.of_id(len(id_))
         found = []
         for name in self.sets:

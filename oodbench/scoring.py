@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -170,7 +169,6 @@ class _Spaced:
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
         self._small = how.memory >= 4 * (_bytes(self._plain) + sum(_bytes(f) for f in self._raw.values()))
         self._rows = max(256, how.memory // (64 * self._plain.shape[1]))  # of a block: few float64 copies of it
-        self._folder = tempfile.TemporaryDirectory(prefix="oodbench-", ignore_cleanup_errors=True)
 
     @property
     def fit(self) -> Tensor:
@@ -180,10 +178,10 @@ class _Spaced:
         return self._keep((TRAIN, False), lambda: self._plain if self._raw_space else self._on_disk())
 
     def _on_disk(self) -> Tensor:
-        """Return the training features of this space as a memory-mapped file."""
+        """Return the training features of this space as a memory-mapped file that goes when they do."""
         width = self._transform(self._plain[:1]).shape[1]
-        path = Path(self._folder.name) / "train.npy"
-        file = np.lib.format.open_memmap(path, "w+", np.float32, (len(self._plain), width))
+        with tempfile.TemporaryFile(prefix="oodbench-") as nameless:
+            file = np.memmap(nameless, np.float32, "w+", shape=(len(self._plain), width))
         for start in range(0, len(file), self._rows):
             block = self._transform(self._plain[start : start + self._rows])
             file[start : start + self._rows] = block.cpu().numpy()

@@ -22,7 +22,7 @@ from tiny import write
 
 import oodbench
 from oodbench import study
-from oodbench.columns import FLOATS
+from oodbench.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
 from oodbench.results import Results
@@ -83,7 +83,8 @@ def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeyp
 
 def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
     rows = go(write(tmp_path / "s.yaml")).rows
-    may_be_empty = {"recipe", "warnings", "error", "accuracy_classifier", "commit", "detector", "oscr"}
+    may_be_empty = {"recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
+    may_be_empty |= {*COMPAT, *CHOSEN_BY, *INTERVALS}
     for column in rows.columns.difference(list(may_be_empty)):
         assert rows[column].notna().all(), column
         assert (rows[column].astype(str) != "").all(), column

@@ -143,11 +143,11 @@ CODE = {
     "encoder": "f3b03b2d6ed9",
     "stages": "f0e791069768",
     "probe": "1a913151912f",
-    "scoring": "d34f88813241",
+    "scoring": "85d1348136c7",
     "space": "c6b16ca7b3d4",
-    "metrics": "36401e823881",
+    "metrics": "e31acd167c4d",
     "vectors": "02237cf5823a",
-    "geometry": "d28f517af190",
+    "geometry": "74c099105739",
 }
 
 

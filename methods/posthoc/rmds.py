@@ -7,12 +7,10 @@ rank is warned of in the row; pytorch-ood's RMD inverts sums of squares plus 1e-
 
 from __future__ import annotations
 
-import warnings
-
-import torch
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Posthoc, Split
+from oodbench.geometry import centroids, moments, nearest, scatter, squares_between, whitening
 from oodbench.posthoc import SetScore, labels, of_features
 
 
@@ -21,26 +19,17 @@ class RMDS(Posthoc):
 
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         classes, own = labels(train).unique(return_inverse=True)
-        mean = train.h.double().mean(0)
-        h = train.h.double() - mean
-        means = torch.stack([h[own == c].mean(0) for c in range(len(classes))])  # (C, D), of centred features
-        near, far = self._whitening(h - means[own]), self._whitening(h)
-        places = means @ near
+        n = len(train.h)
+        mean, everything = moments(train.h)
+        centers = centroids(train.h, own, len(classes)).double()
+        near = whitening(scatter(train.h, centers, own) / n, n, self.label)
+        far = whitening(everything, n, self.label)
+        places = (centers - mean) @ near
 
         def score(x: Tensor) -> Tensor:
             centred = x - mean
-            classwise = torch.cdist(centred @ near, places).square()  # (B, C)
-            return classwise.amin(1) - (centred @ far).square().sum(1)
+            seen = centred @ near
+            classwise = squares_between(seen, places[nearest(seen, places)[1]])
+            return classwise - (centred @ far).square().sum(1)
 
         return of_features(score)
-
-    def _whitening(self, rows: Tensor) -> Tensor:
-        """Return W (D, R) with W W^T the pseudo-inverse of the covariance of centred rows (N, D)."""
-        values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
-        keep = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
-        if not keep.any():
-            raise ValueError(f"{self.label}: the features have no variance")
-        if not keep.all():
-            warnings.warn(f"{self.label}: rank {int(keep.sum())} of {len(values)}", stacklevel=2)
-        whitening: Tensor = vectors[:, keep] / values[keep].sqrt()
-        return whitening

@@ -204,23 +204,26 @@ class _Spaced:
         return self._transform(f if every_view else f[0] if len(f) == 1 else f.mean(0))
 
     def _keep(self, key: tuple[str, bool], make: Callable[[], Tensor]) -> Tensor:
-        if key not in self._kept or (self._small and _changed(*self._kept[key])):
+        if key not in self._kept:
             made = make()
             self._kept[key] = (made, made._version)
         return self._kept[key][0]
 
     def check_unchanged(self, who: str) -> None:
-        """Raise ValueError where a plugin has changed features in place: others would have scored what it left."""
-        if any(_changed(*each) for each in self._kept.values()):
+        """Raise ValueError where a plugin has changed features in place: others would have scored what it left.
+
+        They are made anew for others; the bank's own, which are too large to copy, stay spoilt for everybody.
+        """
+        changed = [key for key, (tensor, version) in self._kept.items() if tensor._version != version]
+        for key in changed:
+            if self._small or not self._raw_space:
+                del self._kept[key]
+        if changed:
             raise ValueError(f"{who} changes its input in place")
 
 
 def _bytes(f: Tensor) -> int:
     return f.numel() * f.element_size()
-
-
-def _changed(tensor: Tensor, version: int) -> bool:
-    return tensor._version != version
 
 
 def _validation(bank: Bank) -> dict[str, dict[int, Layers]]:

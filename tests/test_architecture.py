@@ -140,7 +140,20 @@ def test_only_the_command_line_prints() -> None:
 
 def test_the_harness_names_no_method_and_no_data_set() -> None:
     """No string or name in the harness is the name of a plugin, but for words that mean something else, too."""
-    common = {"f1", "labels", "norm", "one", "noise", "pooled", "per_cluster", "cosine", "knn", "scale", "temperature"}
+    common = {
+        "f1",
+        "ssd",
+        "labels",
+        "norm",
+        "one",
+        "noise",
+        "pooled",
+        "per_cluster",
+        "cosine",
+        "knn",
+        "scale",
+        "temperature",
+    }
     folders = [ROOT / room for room in ROOMS]
     names = {path.stem for folder in folders for path in folder.glob("*.py")} - common - {"__init__"}
     for path in (ROOT / "oodbench").glob("*.py"):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = {"oodbench.api", "oodbench.errors"}
 ROOMS = {
     "methods/training": {"oodbench.losses", "oodbench.vectors"},
-    "methods/clustering": {"oodbench.clusters", "oodbench.vectors"},
+    "methods/clustering": {"oodbench.clusters", "oodbench.mixture", "oodbench.vectors"},
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.posthoc", "oodbench.vectors"},
@@ -33,6 +33,7 @@ HARNESS = {
     "geometry": {"vectors"},
     "losses": {"vectors"},
     "clusters": {"vectors"},
+    "mixture": {"geometry"},
     "protocol": set(),
     "registry": set(),
     "spec": set(),

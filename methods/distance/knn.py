@@ -111,16 +111,18 @@ def _exact(f: Tensor) -> Search:
 def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
     """Return positions (M, k) of the features f (N, D) nearest to x + middle, nearest first.
 
-    What is compared is |p|^2 / 2 - x.p for the centred p of f: half the squared distance, less |x|^2 / 2.
+    What is compared is |p|^2 / 2 - x.p for the centred p of f: half the squared distance, less |x|^2 / 2. It is
+    one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2.
     """
-    products = torch.empty(min(QUERIES, len(x)) * min(BANK, len(f)), device=x.device)
-    best: list[tuple[Tensor, Tensor]] = []  # of each block of queries: distances (B, k), unordered, and positions
+    x = torch.cat([-x, torch.ones_like(x[:, :1])], 1)
+    bank = x.new_empty(min(BANK, len(f) + -len(f) % GROUP), x.shape[1])
+    products = x.new_empty(min(QUERIES, len(x)) * len(bank))
+    best: list[tuple[Tensor, Tensor]] = []  # of each block of queries: values (B, k), unordered, and positions
     for start in range(0, len(f), BANK):
-        p = f[start : start + BANK] - middle
-        half = p.square().sum(1) / 2
+        p = _centred(f[start : start + BANK], middle, bank)
         for i, rows in enumerate(x.split(QUERIES)):
             out = products[: len(rows) * len(p)].view(len(rows), len(p))
-            value, place = _least(torch.addmm(half, rows, p.T, alpha=-1, out=out), k)
+            value, place = _least(torch.mm(rows, p.T, out=out), k)
             place += start
             if start:
                 value, order = _least(torch.cat([best[i][0], value], 1), k)
@@ -130,24 +132,34 @@ def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
     return torch.cat([place.gather(1, value.argsort(1)) for value, place in best])
 
 
+def _centred(f: Tensor, middle: Tensor, bank: Tensor) -> Tensor:
+    """Fill the first rows of bank (., D + 1) with p = f - middle and |p|^2 / 2, up to a whole number of groups.
+
+    The rows beyond f are infinitely far away.
+    """
+    torch.sub(f, middle, out=bank[: len(f), :-1])
+    bank[: len(f), -1] = torch.linalg.vector_norm(bank[: len(f), :-1], dim=1).square_() / 2
+    beyond = bank[len(f) : len(f) + -len(f) % GROUP]
+    beyond[:, :-1] = 0
+    beyond[:, -1] = torch.inf
+    return bank[: len(f) + len(beyond)]
+
+
 def _least(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k least of each row of values (B, W) and where they are, in no order; all where W < k.
 
     They lie in the k groups of least minima: one pass over everything, and a selection among few.
     """
-    rows, width = values.shape
+    width = values.shape[1]
     groups = width // GROUP
-    if groups < 2 * k:
-        found = values.topk(min(k, width), largest=False, sorted=False)
-        return found.values, found.indices
-    grouped = values[:, : groups * GROUP].unflatten(1, (GROUP, groups))
-    group = grouped.amin(1).topk(k, largest=False, sorted=False).indices[:, None].expand(rows, GROUP, k)
-    offset = groups * torch.arange(GROUP, device=values.device)[None, :, None]
-    rest = torch.arange(groups * GROUP, width, device=values.device).expand(rows, -1)
-    candidate = torch.cat([grouped.gather(2, group).flatten(1), values[:, groups * GROUP :]], 1)
-    place = torch.cat([(group + offset).flatten(1), rest], 1)
-    found = candidate.topk(k, largest=False, sorted=False)
-    return found.values, place.gather(1, found.indices)
+    if width % GROUP or groups < 2 * k:
+        plain = values.topk(min(k, width), largest=False, sorted=False)
+        return plain.values, plain.indices
+    grouped = values.unflatten(1, (GROUP, groups))
+    group = grouped.amin(1).topk(k, largest=False, sorted=False).indices  # (B, k)
+    candidates = grouped.gather(2, group[:, None].expand(-1, GROUP, -1)).flatten(1)
+    found = candidates.topk(k, largest=False, sorted=False)
+    return found.values, found.indices // k * groups + group.gather(1, found.indices % k)
 
 
 def _faiss(f: Tensor) -> Search:

@@ -40,7 +40,7 @@ class Side(AbstractContextManager["Side"]):
             os.environ.pop(name, None)
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, prepare, scale), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, prepare, scale))
         self._process.start()
         theirs.close()
 

@@ -82,7 +82,7 @@ def mahalanobis_ours(scale: Scale, classes: int) -> Work:
     data = features(scale, classes)
     clusters = plugin("clustering", "labels").fit(data.train, data.y, SEED)
     score = plugin("distance", "mahalanobis").fit(data.train, clusters)
-    return lambda: score(data.test).score.numpy()
+    return lambda: np.asarray(score(data.test).score)
 
 
 def mahalanobis_pytorch_ood(scale: Scale, classes: int) -> Work:
@@ -141,7 +141,7 @@ def knn_faiss(scale: Scale, k: int) -> Work:
 def kmeans_ours(scale: Scale, k: int) -> Work:
     train = features(scale, 10).train
     means = plugin("clustering", "kmeans", k=k, restarts=1, iterations=ITERATIONS)
-    return lambda: means.fit(train, None, SEED).assign.numpy()
+    return lambda: np.asarray(means.fit(train, None, SEED).assign)
 
 
 def kmeans_sklearn(scale: Scale, k: int) -> Work:
@@ -149,6 +149,49 @@ def kmeans_sklearn(scale: Scale, k: int) -> Work:
 
     train = features(scale, 10).train.numpy()
     return lambda: KMeans(k, n_init=1, max_iter=ITERATIONS, random_state=SEED).fit(train).labels_.astype(np.int64)
+
+
+# ---- one iteration of expectation-maximisation ----------------------------------------------------------
+
+
+def parts(data: Data, k: int) -> Any:
+    """Return k groups (N,): each class in k / 10 parts."""
+    import torch
+
+    return data.y * (k // 10) + torch.arange(len(data.y)) // 10 % (k // 10)
+
+
+def gmm_floor(data: Data) -> float:
+    return 1e-6 * float(data.train.var(0).mean())
+
+
+def gmm_ours(scale: Scale, kind: str, k: int) -> Work:
+    """Return the mean log-likelihood under the start, of an iteration of both steps."""
+    from oodbench import mixture
+
+    data = features(scale, 10)
+    em = {"tied": mixture.Tied, "full": mixture.Full}[kind](data.train - data.train.mean(0), gmm_floor(data))
+    start = em.start(parts(data, k), k)
+    return lambda: em.step(start)[1]
+
+
+def gmm_sklearn(scale: Scale, kind: str, k: int) -> Work:
+    """Its two steps, which are private: a fit would add k-means and a third half step."""
+    from sklearn.mixture import GaussianMixture
+
+    data = features(scale, 10)
+    x, shares = data.train.numpy(), np.eye(k, dtype=np.float32)[parts(data, k).numpy()]
+    mixture = GaussianMixture(k, covariance_type=kind, reg_covar=gmm_floor(data))
+
+    def work() -> float:
+        likelihood, log_shares = mixture._e_step(x)
+        mixture._m_step(x, log_shares)
+        mixture.weights_, mixture.means_, mixture.covariances_, mixture.precisions_cholesky_ = start
+        return float(likelihood)
+
+    mixture._initialize(x, shares)
+    start = mixture._get_parameters()
+    return work
 
 
 # ---- metrics --------------------------------------------------------------------------------------------
@@ -504,6 +547,20 @@ def table() -> list[Row]:
             knn_flop,
         ),
     ]
+    for kind, k, bar in (("tied", 10, 10.0), ("tied", 100, 40.0), ("full", 10, 1.4)):
+        rows.append(
+            Row(
+                f"gmm-{kind}-{k}",
+                f"GMM, one EM iteration, {kind}, k = {k}",
+                "scikit-learn",
+                bar,
+                partial(gmm_ours, kind=kind, k=k),
+                partial(gmm_sklearn, kind=kind, k=k),
+                close(1e-4),
+                flop=lambda s, kind=kind, k=k: 2 * (2.0 if kind == "tied" else s.dim) * k * rows_of_train(s),
+                read=lambda s: 4 * rows_of_train(s),
+            )
+        )
     for k in (10, 100):
         rows.append(
             Row(

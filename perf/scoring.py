@@ -702,10 +702,10 @@ def main() -> int:
     parser.add_argument("--size", type=float, default=1.0, help="share of the rows of data (default 1)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions of the features (default 512)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds after the first; 3 in all for slow work")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="KEY", help="rows whose key starts so")
+    parser.add_argument("--only", nargs="+", metavar="KEY", help="rows of these keys, or whose keys go on with a dash")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     given = parser.parse_args()
-    chosen = [row for row in table() if row.key.startswith(tuple(given.only))]
+    chosen = [row for row in table() if any(f"{row.key}-".startswith(f"{key}-") for key in given.only or [row.key])]
     if not chosen:
         parser.error(f"--only: keys are {', '.join(row.key for row in table())}")
     scale, limit = Scale(given.size, given.dim), machine(given.rounds)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -33,6 +34,7 @@ err = Console(stderr=True, highlight=False)
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -68,6 +70,7 @@ def run(
         str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")
     ] = "1",
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")] = False,
+    memory: Memory = "2GB",
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
     from oodbench import workers as processes
@@ -75,11 +78,21 @@ def run(
     from oodbench.runner import Runner
 
     with Board(err) as board:
-        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes), board)
+        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes, memory), board)
         others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        words = ["run", str(study), "--rows-only", "--device", device, "--checkpoint-minutes", str(checkpoint_minutes)]
+        words = [
+            "run",
+            str(study),
+            "--rows-only",
+            "--memory",
+            memory,
+            "--device",
+            device,
+            "--checkpoint-minutes",
+            str(checkpoint_minutes),
+        ]
         words += ["--cached-only"] if cached_only else []
         with processes.helped(words, others, board.others):
             outcome = runner.run()
@@ -132,6 +145,92 @@ def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the 
     _tables(study, folder, rows, top)
 
 
+NAMED = "NAME=FILE, as often as there are sets"
+
+
+@command
+def score(
+    train: Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")],
+    id_: Annotated[Path, typer.Option("--id", help="ID test features.")],
+    ood: Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")] = None,
+    near: Annotated[list[str] | None, typer.Option(help=f"The same, of near OOD: {NAMED}.")] = None,
+    far: Annotated[list[str] | None, typer.Option(help=f"The same, of far OOD: {NAMED}.")] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Held-out ID features; default: a share of the training ones.")
+    ] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help=f"OOD that thresholds and choices may see: {NAMED}.")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(help="Detectors, as in a study; default: every plugin as it is.")] = None,
+    name: Annotated[str, typer.Option(help="Folder of results; calls of one name share their tables.")] = "features",
+    training: Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")] = "",
+    seed: Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.")] = 0,
+    device: Device = "auto",
+    memory: Memory = "2GB",
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
+) -> None:
+    """Run the detector grid on features that you bring: no training, no images; the same tables."""
+    from oodbench.board import Board
+    from oodbench.lab import pick_device
+    from oodbench.score import Given
+    from oodbench.score import score as scored
+    from oodbench.scoring import How
+    from oodbench.study import UNGROUPED
+
+    groups = {group: _named(f"--{group}", files) for group, files in (("near", near), ("far", far), (UNGROUPED, ood))}
+    given = Given(
+        train=train,
+        id=id_,
+        ood={group: files for group, files in groups.items() if files},
+        val=val,
+        validation=_named("--validation", validation),
+        grid=grid,
+        name=name,
+        training=training or train.stem,
+        seed=seed,
+    )
+    with Board(err) as board:
+        outcome = scored(given, How(pick_device(device), _bytes(memory)), board)
+    for reason, count in outcome.left_out.items():
+        out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
+    _tables(grid, outcome.results, outcome.rows, top)
+    out.print(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    if outcome.failed:
+        _show_failures(outcome.rows)
+        raise typer.Exit(1)
+
+
+@command
+def quality(study: StudyFile, device: Device = "auto") -> None:
+    """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
+    from oodbench import correlation
+    from oodbench.board import Board
+    from oodbench.lab import Lab
+    from oodbench.results import Results
+    from oodbench.study import results_of
+    from oodbench.survey import FILE, survey
+
+    folder = results_of(study)
+    rows = Results(folder, _warn).current()
+    if not (rows["status"] == "ok").any():
+        raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    with Board(err) as board:
+        lab = Lab(_load(study), _options(device), board)
+        found = survey(lab)
+    if found.missing:
+        _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
+    if found.rows.empty:
+        raise UserError(f"{lab.store.root} has no features of {study}; run the study first, with this store and device")
+    for message in found.rows["error"][found.rows["error"] != ""].unique():
+        _warn(f"clusters could not be measured: {message}")
+    table = correlation.correlations(rows, found.rows)
+    correlation.write(table, folder)
+    shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
+    _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
+    out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
+    out.print(f"the table, as .md, .csv and .tex: {folder}", soft_wrap=True)
+
+
 @command
 def show(
     study: StudyFile,
@@ -174,7 +273,7 @@ def show(
 
 @command
 def list_(
-    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold or dataset.")] = "",
+    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset.")] = "",
 ) -> None:
     """List the plugins, a line each."""
     from oodbench.registry import ROOMS, Registry, summary
@@ -192,7 +291,7 @@ def list_(
 
 @command
 def new(
-    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold or dataset.")],
+    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset.")],
     name: Annotated[str, typer.Argument(help="The plugin's name: a file of this name is written.")],
     folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
 ) -> None:
@@ -278,12 +377,23 @@ def _load(study: Path) -> Any:
 
 
 def _options(
-    device: str, redo: str = "", cached_only: bool = False, checkpoint_minutes: float | None = None
+    device: str,
+    redo: str = "",
+    cached_only: bool = False,
+    checkpoint_minutes: float | None = None,
+    memory: str = "2GB",
 ) -> Options:
     from oodbench.lab import Options
 
-    options = Options(device=device, redo=redo, cached_only=cached_only)
+    options = Options(device=device, redo=redo, cached_only=cached_only, memory=_bytes(memory))
     return options if checkpoint_minutes is None else replace(options, checkpoint_minutes=checkpoint_minutes)
+
+
+def _bytes(size: str) -> int:
+    try:
+        return TypeAdapter(ByteSize).validate_python(size)
+    except ValidationError:
+        raise UserError(f"--memory {size}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB") from None
 
 
 def _studies(folder: Path) -> list[Path]:
@@ -298,7 +408,20 @@ def _warn(message: str) -> None:
     err.print(message, markup=False, soft_wrap=True)
 
 
-def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
+def _named(option: str, given: list[str] | None) -> dict[str, Path]:
+    """Return the files of NAME=FILE options by name."""
+    found: dict[str, Path] = {}
+    for each in given or []:
+        name, equals, file = each.partition("=")
+        if not (name and equals and file):
+            raise UserError(f"{option} {each}: wanted is NAME=FILE")
+        if name in found:
+            raise UserError(f"{option} {each}: {name} is given twice")
+        found[name] = Path(file)
+    return found
+
+
+def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     from oodbench import tables as making
     from oodbench.study import tables_of
 
@@ -308,7 +431,14 @@ def _tables(study: Path, folder: Path, rows: Any, top: int) -> None:
     for table in boards:
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
-    for name, spec in tables_of(study).items():
+    specs, select = tables_of(study) if study else ({}, None)
+    if select:
+        from oodbench.selection import selection
+
+        table = selection(rows, select)
+        making.write(table, folder)
+        _print(table, table.name, len(table.mean))
+    for name, spec in specs.items():
         table = making.declared(rows, name, spec)
         making.write(table, folder / "tables")
         _print(table, table.name, len(table.mean))
@@ -358,11 +488,15 @@ def _show_runs(runner: Runner) -> None:
 
 
 def _show_failures(rows: Any) -> None:
+    from oodbench.grid import NONE
+
     failed = rows[rows["status"] == "error"]
     for error, members in failed.groupby("error", sort=False):
         first = members.iloc[0]
         where = " · ".join(
-            str(first[name]) for name in ("training", "id", "space", "clustering", "distance", "threshold")
+            str(first[name])
+            for name in ("training", "id", "space", "clustering", "distance", "posthoc", "threshold")
+            if first[name] != NONE
         )
         err.print("[bold red]failed:[/] ", end="")
         err.print(

@@ -6,6 +6,7 @@ A check is tried on the plugin's defaults and on each option of each parameter t
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,23 +22,26 @@ from oodbench import data, encoder
 from oodbench.api import (
     CONTRACTS,
     Batch,
+    ClassifierHead,
     Clustering,
     Clusters,
     Dataset,
     Distance,
     Features,
     Plugin,
+    Posthoc,
     Rule,
     Scores,
+    Split,
     State,
     Threshold,
     Training,
 )
 from oodbench.errors import UserError
+from oodbench.geometry import centroids
 from oodbench.grid import resolved
 from oodbench.metrics import auroc, curve
 from oodbench.registry import ROOMS, Registry, Source, load, source_of
-from oodbench.vectors import centroids
 
 P = TypeVar("P", bound=Plugin)
 CLASSES, PER_CLASS, PIXELS, DIM, VIEWS = 3, 12, 10, 8, 3
@@ -136,6 +140,7 @@ def checks(plugin: Plugin, root: Path) -> list[tuple[str, Callable[[], None]]]:
         Clustering: CLUSTERING,
         Distance: DISTANCE,
         Threshold: THRESHOLD,
+        Posthoc: POSTHOC,
         Dataset: DATASET,
     }
     contract = next(each for each in CONTRACTS.values() if isinstance(plugin, each))
@@ -295,6 +300,8 @@ def _clustering_is_well_formed(clustering: Clustering) -> None:
     shape = None if c.covariance is None else tuple(c.covariance.shape)
     _expect(shape == shapes[c.covariance_type], f"covariance of type {c.covariance_type} has shape {shape}")
     _expect(c.weight is None or c.weight.shape == (k,), "weight is (K,)")
+    whole = c.weight is not None and c.covariance is not None
+    _expect(clustering.mixture == whole, "it says `mixture` where it gives weights and covariances, and only there")
 
 
 def _clustering_repeats(clustering: Clustering) -> None:
@@ -331,16 +338,22 @@ CLUSTERING: dict[str, Callable[..., None]] = {
 # ---- distance -------------------------------------------------------------------------------------------------
 
 
-def _clusters_of(f: Tensor, assign: Tensor) -> Clusters:
-    return Clusters(centroids(f, assign, CLASSES), assign)
+def _clusters_of(distance: Distance, f: Tensor, assign: Tensor) -> Clusters:
+    """Return the clusters of an assignment; for a distance that needs a mixture, with weights and covariances."""
+    c = Clusters(centroids(f, assign, CLASSES), assign)
+    if not distance.mixture:
+        return c
+    variance = torch.stack([f[assign == k].var(0) for k in range(CLASSES)])
+    weight = torch.full((CLASSES,), 1 / CLASSES)
+    return c._replace(weight=weight, covariance=variance, covariance_type="diag")
 
 
 def _new_items(distance: Distance) -> tuple[Tensor, Tensor]:
-    """Return items like the training ones, and far ones: for a distance of raw lengths, short ones."""
+    """Return items like the training ones, and far ones: for a distance of raw features, short ones, turned back."""
     rng = torch.Generator().manual_seed(5)
     f, _ = _groups()
     near = f + 0.1 * torch.randn(f.shape, generator=rng)
-    far = 0.1 * near if distance.raw else -6 - 6 * torch.rand(f.shape, generator=rng)
+    far = -0.1 * near if distance.raw else -6 - 6 * torch.rand(f.shape, generator=rng)
     return near, far
 
 
@@ -350,7 +363,7 @@ def _seen(distance: Distance, x: Tensor) -> Tensor:
 
 def _distance_orders(distance: Distance) -> None:
     f, y = _groups()
-    scorer = distance.fit(f, _clusters_of(f, y))
+    scorer = distance.fit(f, _clusters_of(distance, f, y))
     near, far = (scorer(_seen(distance, x)).score for x in _new_items(distance))
     area = auroc(curve(near.numpy(), far.numpy()))
     _expect(area > 0.95, f"far items score higher than near ones (AUROC {area:.3f})")
@@ -360,7 +373,7 @@ def _distance_is_well_formed(distance: Distance) -> None:
     f, y = _groups()
     near, far = _new_items(distance)
     x = torch.cat([near, far, torch.zeros_like(near[:1])])
-    s = distance.fit(f, _clusters_of(f, y))(_seen(distance, x))
+    s = distance.fit(f, _clusters_of(distance, f, y))(_seen(distance, x))
     _expect(s.score.shape == (len(x),) and s.score.dtype == torch.float64, "score is float64 (M,)")
     _expect(s.score.isfinite().all(), "scores are finite, that of a zero vector too")
     _expect(s.cluster.shape == (len(x),) and s.cluster.dtype == torch.int64, "cluster is int64 (M,)")
@@ -369,7 +382,7 @@ def _distance_is_well_formed(distance: Distance) -> None:
 
 def _distance_scores_alone(distance: Distance) -> None:
     f, y = _groups()
-    scorer = distance.fit(f, _clusters_of(f, y))
+    scorer = distance.fit(f, _clusters_of(distance, f, y))
     near, _ = _new_items(distance)
     together = scorer(_seen(distance, near[:5])).score
     alone = torch.cat([scorer(_seen(distance, near[i : i + 1])).score for i in range(5)])
@@ -380,7 +393,7 @@ def _distance_takes_noise(distance: Distance) -> None:
     f, y = _groups()
     y[::7] = -1
     near, _ = _new_items(distance)
-    s = distance.fit(f, _clusters_of(f, y))(_seen(distance, near))
+    s = distance.fit(f, _clusters_of(distance, f, y))(_seen(distance, near))
     _expect(s.score.isfinite().all(), "items of no cluster (-1) are allowed")
 
 
@@ -388,10 +401,10 @@ def _distance_leaves_one_out(distance: Distance) -> None:
     if type(distance).leave_one_out is Distance.leave_one_out:
         return
     f, y = _groups()
-    scores = distance.leave_one_out(f, _clusters_of(f, y)).score
+    scores = distance.leave_one_out(f, _clusters_of(distance, f, y)).score
     for i in (0, 17, len(f) - 1):
         rest = torch.arange(len(f)) != i
-        alone = distance.fit(f[rest], _clusters_of(f[rest], y[rest]))(_seen(distance, f[i : i + 1])).score[0]
+        alone = distance.fit(f[rest], _clusters_of(distance, f[rest], y[rest]))(_seen(distance, f[i : i + 1])).score[0]
         _expect(abs(float(scores[i] - alone)) < 1e-4 * max(1, abs(float(alone))), "leave_one_out leaves the item out")
 
 
@@ -414,9 +427,15 @@ def _reference(n: int = 400, seed: int = 6) -> Scores:
     return Scores(score, cluster)
 
 
+def _far(ref: Scores) -> Scores:
+    """Return scores in the same clusters that lie above all of a reference."""
+    return Scores(ref.score + 10, ref.cluster)
+
+
 def _rule(threshold: Threshold, ref: Scores) -> Rule:
-    ood = Scores(ref.score + 2, ref.cluster) if threshold.needs_ood else None
-    return threshold.fit(ref, ood)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a note for the rows is no mistake
+        return threshold.fit(ref, _far(ref) if threshold.needs_ood else None)
 
 
 def _accepted(rule: Rule, scores: Scores) -> float:
@@ -424,12 +443,33 @@ def _accepted(rule: Rule, scores: Scores) -> float:
 
 
 def _threshold_accepts(threshold: Threshold) -> None:
-    if threshold.needs_ood:
+    if threshold.needs_ood or threshold.nominal:
         return
     ref = _reference()
     share = _accepted(_rule(threshold, ref), ref)
     most = threshold.level + 5 / len(ref.score) * (4 if threshold.clusters else 1)
     _expect(threshold.level <= share <= most, f"it accepts {threshold.level:g} of its reference, not {share:.4f}")
+
+
+def _threshold_models(threshold: Threshold) -> None:
+    if not threshold.nominal:
+        return
+    rng = np.random.default_rng(7)
+    bells = {"normal": rng.normal(10, 1, 20_000), "Gamma-distributed": rng.gamma(16, 1, 20_000)}
+    for name, drawn in bells.items():
+        ref = Scores(torch.as_tensor(drawn), torch.arange(len(drawn)) % 4)
+        share = _accepted(_rule(threshold, ref), ref)
+        close = abs(share - threshold.level) < 0.03
+        _expect(close, f"it accepts about {threshold.level:g} of many {name} scores, not {share:.4f}")
+
+
+def _threshold_separates(threshold: Threshold) -> None:
+    if not threshold.needs_ood:
+        return
+    rule, new = _rule(threshold, _reference()), _reference(seed=8)
+    kept, missed = _accepted(rule, new), _accepted(rule, _far(new))
+    _expect(kept > 0.9, f"of ID far below the OOD it accepts more than 0.9, not {kept:.4f}")
+    _expect(missed < 0.1, f"of OOD far above the ID it accepts less than 0.1, not {missed:.4f}")
 
 
 def _threshold_is_monotone(threshold: Threshold) -> None:
@@ -443,7 +483,7 @@ def _threshold_is_monotone(threshold: Threshold) -> None:
 
 
 def _threshold_follows_level(threshold: Threshold) -> None:
-    if threshold.needs_ood:
+    if threshold.needs_ood:  # it has another aim
         return
     ref = _reference()
     shares = [_accepted(_rule(dataclasses.replace(threshold, level=level), ref), ref) for level in (0.5, 0.9, 0.99)]
@@ -451,9 +491,119 @@ def _threshold_follows_level(threshold: Threshold) -> None:
 
 
 THRESHOLD: dict[str, Callable[..., None]] = {
-    "it accepts `level` of its reference": _threshold_accepts,
+    "where that is its promise, it accepts `level` of its reference": _threshold_accepts,
+    "where it models scores, it accepts about `level` of bell-shaped ones": _threshold_models,
+    "where it sees OOD scores, it tells separated ones apart": _threshold_separates,
     "it keeps the order of a cluster": _threshold_is_monotone,
-    "a higher level accepts more": _threshold_follows_level,
+    "where it has a level, a higher one accepts more": _threshold_follows_level,
+}
+
+
+# ---- posthoc ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Classified:
+    """A linear classifier on features that are never negative, what it was fitted on, and what it has to tell apart."""
+
+    train: Split
+    val: Split
+    head: ClassifierHead
+    known: Split
+    unknown: Split
+
+
+def _classified(classes: int = CLASSES) -> _Classified:
+    """Return classes that each have ten features of their own; items of no class have ten others.
+
+    A tenth of the reference is labelled wrong: no classifier is right about everything it is fitted on.
+    """
+    rng = torch.Generator().manual_seed(7)
+    own = torch.eye(classes).repeat_interleave(10, 1)  # (C, 10 C)
+    centers = torch.cat([2 * own, torch.zeros(classes, 10)], 1)
+    noise = torch.cat([torch.full((10 * classes,), 0.5), torch.full((10,), 0.1)])
+    weight = 0.4 * (centers - centers.mean(0))
+    bias = 0.1 * torch.arange(classes)
+
+    def apply(h: Tensor) -> Tensor:
+        return h @ weight.T + bias
+
+    def items(centers: Tensor) -> Split:
+        h = (centers + noise * torch.randn(centers.shape, generator=rng)).relu()
+        return Split(h, apply(h))
+
+    y = torch.arange(classes).repeat(400)
+    confused = torch.where(torch.arange(len(y)) % 10 == 0, (y + 1) % classes, y)
+    strange = torch.cat([torch.full((10 * classes,), -0.3), torch.full((10,), 1.5)]).expand(len(y), -1)
+    train, val = items(centers[y])._replace(y=y), items(centers[confused])._replace(y=y)
+    return _Classified(train, val, ClassifierHead(apply, weight, bias), items(centers[y]), items(strange))
+
+
+def _scorer(posthoc: Posthoc, c: _Classified) -> Callable[[Split], Tensor]:
+    """Return a fitted baseline that got no more than what it says it needs."""
+    head = c.head if posthoc.linear else ClassifierHead(c.head.apply, None, None)
+    return posthoc.fit(c.train, c.val if posthoc.val else None, head)
+
+
+def _rows(items: Split, rows: slice) -> Split:
+    return Split(items.h[rows], items.logits[rows])
+
+
+def _posthoc_orders(posthoc: Posthoc) -> None:
+    for classes in (CLASSES, 2):
+        c = _classified(classes)
+        score = _scorer(posthoc, c)
+        area = auroc(curve(score(c.known).numpy(), score(c.unknown).numpy()))
+        _expect(area > 0.95, f"items of none of {classes} classes score higher (AUROC {area:.3f})")
+
+
+def _posthoc_is_well_formed(posthoc: Posthoc) -> None:
+    c = _classified()
+    h = torch.cat([c.known.h, c.unknown.h, 0 * c.known.h[:1], 30 * c.known.h])
+    score = _scorer(posthoc, c)(Split(h, c.head.apply(h)))
+    _expect(score.shape == (len(h),) and score.dtype == torch.float64, "the score is float64 (M,)")
+    _expect(score.isfinite().all(), "scores are finite, of a zero vector and of very confident items too")
+
+
+def _posthoc_repeats(posthoc: Posthoc) -> None:
+    c = _classified()
+    scores = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            scores.append(_scorer(posthoc, c)(c.known))
+    _expect(torch.equal(scores[0], scores[1]), "it gives the same scores whatever the global seed")
+
+
+def _posthoc_scores_alone(posthoc: Posthoc) -> None:
+    c = _classified()
+    score = _scorer(posthoc, c)
+    together = score(c.known)[:5]
+    alone = torch.cat([score(_rows(c.known, slice(i, i + 1))) for i in range(5)])
+    _expect(torch.allclose(together, alone, rtol=1e-4, atol=1e-5), "an item's score does not depend on its neighbours")
+
+
+def _posthoc_keeps_input(posthoc: Posthoc) -> None:
+    c = _classified()
+    _scorer(posthoc, c)(c.known)
+    fresh = _classified()
+    for name in ("train", "val", "known"):
+        same = _same(getattr(c, name), getattr(fresh, name))
+        _expect(same, f"it leaves its input as it is, but changed `{name}`")
+    _expect(_same(c.head[1:], fresh.head[1:]), "it leaves the weights of the head as they are")
+
+
+def _same(found: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...]) -> bool:
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+POSTHOC: dict[str, Callable[..., None]] = {
+    "items of no class score higher": _posthoc_orders,
+    "its scores are well formed": _posthoc_is_well_formed,
+    "the same items get the same scores": _posthoc_repeats,
+    "an item's score does not depend on its neighbours": _posthoc_scores_alone,
+    "it leaves its input as it is": _posthoc_keeps_input,
 }
 
 

@@ -40,7 +40,7 @@ def _needed(study: Study) -> set[tuple[str, str]]:
     for work in runner.plan.work:
         sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
         sets += [(each, "test") for each in work.run.sets.values()]
-        sets += [(work.run.outliers, "train")] if work.run.outliers else []
+        sets += [(each, "train") for each in (work.run.outliers, *study.validation) if each]
         for dataset, split in sets:
             found.add(("data", _data_key(lab, dataset, split, study)))
         for run in _resolved(work.run):

@@ -6,7 +6,8 @@ distances are expanded, so that a large common mean costs no digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,40 @@ def nearest(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
+def squared_distances(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared Euclidean distances (M, K), float32, of x (M, D) to points (K, D)."""
+    measure = squared_distances_to(points)
+    return torch.cat([measure(rows) for rows in x.split(CHUNK)])
+
+
+def squares_between(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared distance (M,), float64, of each of x (M, D) to a point of its own (M, D).
+
+    It is that of their difference: expanded in float32 it would lose the digits by which clusters are farther
+    apart than they are wide.
+    """
+    pairs = zip(x.split(CHUNK), points.split(CHUNK), strict=True)
+    return torch.cat([(rows.double() - own).square().sum(1) for rows, own in pairs])
+
+
+def mean(x: Tensor) -> Tensor:
+    """Return the mean (D,) of x (N, D), float64."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in x.split(CHUNK):
+        total += rows.double().sum(0)
+    return total / len(x)
+
+
+def centroids(f: Tensor, assign: Tensor, k: int) -> Tensor:
+    """Return the mean of each cluster (K, D) in float32; rows of noise (-1) count nowhere."""
+    sums = torch.zeros(k, f.shape[1], dtype=torch.float64, device=f.device)
+    for rows, own in zip(f.split(CHUNK), assign.split(CHUNK), strict=True):
+        kept = own >= 0
+        sums.index_add_(0, own[kept], rows[kept].double())
+    counts = torch.bincount(assign[assign >= 0], minlength=k).clamp_min(1)
+    return (sums / counts[:, None]).float()
+
+
 class Moments(NamedTuple):
     """Mean (D,) and covariance (D, D) of rows, float64, divided by their number."""
 
@@ -49,22 +84,86 @@ class Moments(NamedTuple):
 
 def moments(x: Tensor) -> Moments:
     """Return the mean and the maximum-likelihood covariance of x (N, D)."""
-    mean = x.double().mean(0)
-    return Moments(mean, scatter(x, mean) / len(x))
+    middle = mean(x)
+    return Moments(middle, scatter(x, middle) / len(x))
 
 
-def scatter(x: Tensor, center: Tensor) -> Tensor:
-    """Return the sum of outer products of x (N, D) about a center (D,) or one for each row (N, D), float64.
+def members(f: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the items (M, D) that belong to a cluster, and their clusters (M,); f itself where none is noise."""
+    member = assign >= 0
+    return (f, assign) if member.all() else (f[member], assign[member])
+
+
+def residuals(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield x (N, D) about a center (D,), or under an assignment (N,) about centers (K, D), float64, in blocks."""
+    for i, rows in enumerate(x.split(CHUNK)):
+        yield rows.double() - (center if assign is None else center[assign[i * CHUNK : i * CHUNK + len(rows)]])
+
+
+def scatter(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
+    """Return the sum of outer products (D, D), float64, of x about its centers as `residuals` has them.
 
     Residuals are formed before they are multiplied, and multiplied in float64: the smallest eigenvalues decide
     Mahalanobis distances, and float32 would bury them under its rounding.
     """
     total = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), CHUNK):
-        rows = slice(start, start + CHUNK)
-        residual = x[rows].double() - (center if center.ndim == 1 else center[rows])
+    for residual in residuals(x, center, assign):
         total.addmm_(residual.T, residual)
     return total
+
+
+def squares(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
+    """Return the sum of squares of each dimension (D,), float64: the diagonal of `scatter`."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for residual in residuals(x, center, assign):
+        total += residual.square_().sum(0)
+    return total
+
+
+def whitening(covariance: Tensor, n: int, label: str, components: int | None = None) -> Tensor:
+    """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D) made of n items.
+
+    Directions of no variance are ignored, cut where scikit-learn's pinvh cuts, and warned of under a label;
+    `components` keeps only so many directions of largest variance, and then nothing is warned of. Raises
+    ValueError where there is no variance at all, as there is none of one item.
+    """
+    if n < 2:
+        raise ValueError(f"{label}: a cluster of {n} item has no covariance")
+    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = values.flip(0), vectors.flip(1)  # largest first
+    dim = len(values)
+    rank = int((values > values[0] * dim * torch.finfo(torch.float64).eps).sum())
+    if rank == 0:
+        raise ValueError(f"{label}: the features have no variance")
+    if components is None and rank < dim:
+        warnings.warn(f"{label}: rank {rank} of {dim}, from {n} items", stacklevel=2)
+    kept = rank if components is None else min(rank, components)
+    return torch.div(vectors[:, :kept], values[:kept].sqrt())
+
+
+def whitened_squares(x: Tensor, centers: Tensor, whitenings: Sequence[Tensor]) -> Tensor:
+    """Return the squared lengths (M, K) of (x - center) W for each of K centers (K, D) and its own W.
+
+    W is (D, R), or (D,) for a diagonal one. Items x (M, D) are centred in float64 and multiplied in W's precision.
+    """
+
+    def lengths(rows: Tensor, center: Tensor, w: Tensor) -> Tensor:
+        residual = (rows.double() - center).to(w.dtype)
+        return (residual * w if w.ndim == 1 else residual @ w).square().sum(1)
+
+    pairs = list(zip(centers.double(), whitenings, strict=True))
+    return torch.cat([torch.stack([lengths(rows, *pair) for pair in pairs], 1) for rows in x.split(CHUNK)])
+
+
+def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function that z-scores features (..., D) in float64 by the mean and deviation of train (N, D).
+
+    A dimension that is constant in training is only centred.
+    """
+    middle = mean(train)
+    std = (squares(train, middle) / len(train)).sqrt()
+    scale = torch.where((train == train[0]).all(0), 1.0, std)  # the mean of equal values may be rounded
+    return lambda f: (f.double() - middle) / scale
 
 
 def principal_axes(covariance: Tensor, k: int) -> Tensor:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Threshold, Training
+from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
 from oodbench.protocol import class_count, family, protocol
 from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Reference, Space
-from oodbench.study import Skip, Study
+from oodbench.study import Detectors, Skip, Study
 
-DETECTOR_AXES = ("space", "clustering", "distance", "threshold")
+DETECTOR_AXES = ("space", "clustering", "distance", "posthoc", "threshold")
 LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penultimate is no head's output
+CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
 P = TypeVar("P", bound=Plugin)
 
@@ -84,35 +86,48 @@ class Run:
 
 @dataclass(frozen=True)
 class Detector:
-    """What scores features and decides: space x clustering x distance x threshold."""
+    """What scores features and decides: space x clustering x distance x threshold, or baseline x threshold."""
 
     space: Space
     clustering: Clustering | None
-    distance: Distance
+    distance: Distance | None  # None: a baseline scores
     threshold: Threshold
+    posthoc: Posthoc | None = None
+    head: str = ""  # of a baseline: CLASSIFIER or PROBE
+    saw: tuple[str, ...] = ()  # the validation OOD sets that the threshold is set on
+
+    @property
+    def scorer(self) -> Distance | Posthoc:
+        found = self.distance or self.posthoc
+        assert found is not None
+        return found
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
-        return {
+        scoring: dict[str, Any] = {
             "space": dataclasses.asdict(self.space),
             "clustering": canonical(self.clustering),
             "distance": canonical(self.distance),
-            "threshold": canonical(self.threshold),
         }
+        if self.posthoc:
+            scoring = {"posthoc": canonical(self.posthoc), "head": self.head}
+        return scoring | {"threshold": canonical(self.threshold)} | ({"saw": list(self.saw)} if self.saw else {})
 
     @cached_property
     def labels(self) -> dict[str, Any]:
+        threshold = dataclasses.replace(self.threshold, level=type(self.threshold).level).label
         return {
-            "space": self.space.label,
+            "space": NONE if self.posthoc else self.space.label,
             "clustering": self.clustering.label if self.clustering else NONE,
-            "distance": self.distance.label,
-            "threshold": dataclasses.replace(self.threshold, level=type(self.threshold).level).label,
-            "level": self.threshold.level,
+            "distance": self.distance.label if self.distance else NONE,
+            "posthoc": f"{self.posthoc.label}{' on linear probe' * (self.head == PROBE)}" if self.posthoc else NONE,
+            "threshold": f"{threshold} [saw {', '.join(self.saw)}]" if self.saw else threshold,
+            "level": math.nan if self.threshold.needs_ood else self.threshold.level,  # OOD sets the cut, no level
         }
 
     @property
     def title(self) -> str:
-        return " · ".join(str(value) for value in self.labels.values() if value != NONE)
+        return " · ".join(str(value) for value in self.labels.values() if value not in (NONE, math.nan))
 
 
 @dataclass(frozen=True)
@@ -184,17 +199,17 @@ def plan(study: Study) -> Plan:
     """Return the cells of a study, in the order of its file."""
     left_out: Counter[str] = Counter()
     unfit: Counter[str] = Counter()
-    detectors = list(_detectors(study, unfit))
+    found = list(detectors(study.detectors, unfit))
     work: list[Work] = []
     for run in _runs(study, left_out):
         left_out.update(unfit)
         cells: list[Cell] = []
-        for detector in detectors:
+        for detector in found:
             reason = _senseless(run, detector) or _skipped(study.skips, run, detector)
             if reason:
                 left_out[reason] += 1
             else:
-                cells.append(Cell(run, detector))
+                cells.append(Cell(run, _on(run, detector)))
         if cells:
             work.append(Work(run, cells))
     for i, skip in enumerate(study.skips):
@@ -225,17 +240,24 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                 )
 
 
-def _detectors(study: Study, left_out: Counter[str]) -> Iterator[Detector]:
-    for space, distance in itertools.product(study.spaces, study.distances):
-        reason = _unfit(space, distance, study.reference)
-        clusterings = list(study.clusterings) if distance.clusters else [None]
-        if not distance.clusters:
-            left_out[f"{distance.label} ignores clusters"] += (len(study.clusterings) - 1) * len(study.thresholds)
-        for clustering, threshold in itertools.product(clusterings, study.thresholds):
-            if why := reason or _unfit_threshold(distance, clustering, threshold, study.reference):
+def detectors(axes: Detectors, left_out: Counter[str]) -> Iterator[Detector]:
+    """Yield each combination that makes sense on any features; count the others by reason."""
+    for space, distance in itertools.product(axes.spaces, axes.distances):
+        reason = _unfit(space, distance, axes.reference)
+        clusterings = list(axes.clusterings) if distance.clusters else [None]
+        if not distance.clusters and axes.clusterings:
+            left_out[f"{distance.label} ignores clusters"] += (len(axes.clusterings) - 1) * len(axes.thresholds)
+        for clustering, threshold in itertools.product(clusterings, axes.thresholds):
+            why = reason or _unfit_clustering(distance, clustering)
+            if why := why or _unfit_threshold(distance.label, clustering, threshold, axes.reference):
                 left_out[why] += 1
             else:
-                yield Detector(space, clustering, distance, threshold)
+                yield Detector(space, clustering, distance, threshold, saw=axes.saw if threshold.needs_ood else ())
+    for posthoc, threshold in itertools.product(axes.posthocs, axes.thresholds):
+        if why := _unfit_posthoc(posthoc, threshold, axes.reference):
+            left_out[why] += 1
+        else:
+            yield Detector(Space(), None, None, threshold, posthoc, saw=axes.saw if threshold.needs_ood else ())
 
 
 def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
@@ -248,18 +270,34 @@ def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
     if reference.kind == "train" and space.views > 1:
         return f"`reference: train` has plain training features only, not {space.label}"
     if reference.kind == "train" and type(distance).leave_one_out is Distance.leave_one_out:
-        return f"{distance.label} does not leave an item out of its own score, as `reference: train` needs"
+        return _not_left_out(distance)
     return ""
 
 
-def _unfit_threshold(
-    distance: Distance, clustering: Clustering | None, threshold: Threshold, reference: Reference
-) -> str:
+def _not_left_out(scorer: Distance | Posthoc) -> str:
+    return f"{scorer.label} does not leave an item out of its own score, as `reference: train` needs"
+
+
+def _unfit_clustering(distance: Distance, clustering: Clustering | None) -> str:
+    if distance.mixture and clustering and not clustering.mixture:
+        return f"{distance.label} needs a mixture, {clustering.label} is none"
+    return ""
+
+
+def _unfit_threshold(scorer: str, clustering: Clustering | None, threshold: Threshold, reference: Reference) -> str:
     if threshold.held_out and reference.kind == "train":
         return f"{threshold.label} needs a reference that is held out, not `reference: train`"
     if threshold.clusters and clustering is None:
-        return f"{threshold.label} needs clusters, {distance.label} has none"
+        return f"{threshold.label} needs clusters, {scorer} has none"
     return ""
+
+
+def _unfit_posthoc(posthoc: Posthoc, threshold: Threshold, reference: Reference) -> str:
+    if reference.kind == "train":
+        return _not_left_out(posthoc)
+    if posthoc.val and threshold.held_out:
+        return f"{threshold.label} needs a reference that nothing is fitted on, {posthoc.label} is fitted on it"
+    return _unfit_threshold(posthoc.label, None, threshold, reference)
 
 
 def _senseless(run: Run, detector: Detector) -> str:
@@ -271,7 +309,19 @@ def _senseless(run: Run, detector: Detector) -> str:
         return f"{clustering.label} needs labels, {run.id.label} has one class"
     if clustering and classes and detector.threshold.clusters and resolved(clustering, classes).single:
         return f"{detector.threshold.label} needs several clusters, {clustering.label} makes one"
+    if detector.posthoc and classes == 1:
+        return f"{detector.posthoc.label} needs a classifier, {run.id.label} has one class"
+    form = run.training.heads.get(LAYER_HEAD["logits"], "linear")
+    if detector.posthoc and detector.posthoc.linear and not form.startswith("linear"):
+        return f"{detector.posthoc.label} needs a linear head, {run.training.label} has {form}"
     return ""
+
+
+def _on(run: Run, detector: Detector) -> Detector:
+    """Return a detector as it is on a run: a baseline reads the run's own classifier, or the linear probe."""
+    if not detector.posthoc:
+        return detector
+    return dataclasses.replace(detector, head=CLASSIFIER if LAYER_HEAD["logits"] in run.training.heads else PROBE)
 
 
 def _skipped(skips: list[Skip], run: Run, detector: Detector) -> str:

@@ -18,21 +18,23 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oodbench import data, probe, stages
-from oodbench.api import Dataset, Training
+from oodbench import data, scoring, stages
+from oodbench import probe as probing
+from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import Run, canonical, digest, resolved
+from oodbench.grid import LAYER_HEAD, Run, canonical, digest, resolved
 from oodbench.registry import fingerprint_module
 from oodbench.spec import Precision
 from oodbench.store import Artifact, Store
 from oodbench.study import Study
 
 # Raise a number when the arithmetic of its stage changes; everything after it is then made again.
-NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 1, "score": 1}
+NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 REDO = ("train", "bank", "score", "failed")
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
+PROBE = "linear.safetensors"
 Split = Literal["train", "test"]
 Indices = NDArray[np.int64]
 
@@ -64,6 +66,7 @@ class Options:
     device: str = "auto"
     redo: str = ""  # train | bank | score: make it and what follows again; failed: try error rows again
     cached_only: bool = False  # train nothing, score what is trained
+    memory: int = scoring.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
 
     def __post_init__(self) -> None:
@@ -275,6 +278,7 @@ class Lab:
             if run.reference.kind == "val":
                 found.append(Piece(run.id, "train", "val", v))
             found += [Piece(each, "test", "all", v) for each in run.sets.values()]
+            found += [Piece(each, "train", "all", v) for each in self.study.validation]
         return list(dict.fromkeys(found))
 
     def images(self, run: Run, piece: Piece) -> Indices:
@@ -307,19 +311,56 @@ class Lab:
         save_file({name: value.contiguous() for name, value in found.items()}, folder / "features.safetensors")
         return {"set": piece.dataset.label, "split": piece.split, "part": piece.part, "images": len(x)}
 
-    def bank(self, run: Run, views: Iterable[int]) -> stages.Bank:
-        """Return the features of a run on every set of its study, for each number of views."""
-        train = self.prepared(run.id, "train")
+    def bank(self, run: Run, views: Iterable[int], baselines: bool) -> scoring.Bank:
+        """Return the features of a run on every set of its study, for each number of views; baselines get a head."""
+        views = list(views)
+        train, test = self.prepared(run.id, "train"), self.prepared(run.id, "test")
+        fit, held_out = self.split(run)
         found = {piece: self.layers(run, piece) for piece in self.pieces(run, views)}
-        held_out = run.reference.kind == "val"
-        return stages.Bank(
+
+        def seen(dataset: Dataset, split: Split, part: Literal["val", "all"] = "all") -> dict[int, stages.Layers]:
+            return {v: found[Piece(dataset, split, part, v)] for v in views}
+
+        reference = None
+        if run.reference.kind == "val":
+            reference = scoring.Known(seen(run.id, "train", "val"), torch.from_numpy(train.y[held_out]))
+        return scoring.Bank(
             fit=found[Piece(run.id, "train", "fit", 1)],
-            y=torch.from_numpy(train.y[self.split(run)[0]]),
+            y=torch.from_numpy(train.y[fit]),
             classes=len(train.classes),
-            test={v: found[Piece(run.id, "test", "all", v)] for v in views},
-            val={v: found[Piece(run.id, "train", "val", v)] for v in views} if held_out else None,
-            ood={v: {name: found[Piece(each, "test", "all", v)] for name, each in run.sets.items()} for v in views},
+            test=scoring.Known(seen(run.id, "test"), torch.from_numpy(np.array(test.y))),
+            reference=reference,
+            ood={name: seen(each, "test") for name, each in run.sets.items()},
+            validation={each.label: seen(each, "train") for each in self.study.validation},
+            correct=self.correct(run),
+            head=self.head(run) if baselines else None,
         )
+
+    def head(self, run: Run) -> ClassifierHead | None:
+        """Return the classifier that baselines read, on the device: the training's own, else the linear probe."""
+        name = LAYER_HEAD["logits"]
+        if name not in run.training.heads:
+            found = self.probe(run)
+            return None if found is None else linear_head(*(each.to(self.device) for each in found))
+        head = self.model(run).network.heads[name]
+        if isinstance(head, torch.nn.Linear):
+            return linear_head(head.weight.detach().clone(), head.bias.detach().clone())
+
+        @torch.no_grad()
+        def apply(h: Tensor) -> Tensor:
+            logits: Tensor = head(h)
+            return logits
+
+        return ClassifierHead(apply, None, None)
+
+    def correct(self, run: Run) -> Tensor | None:
+        """Return which ID test items (M,) the classifier, or else the linear probe, classifies right."""
+        layers = self.layers(run, Piece(run.id, "test", "all", 1))
+        found = self.probe(run)
+        if found is None:
+            return None
+        logits = layers["logits"][0] if "logits" in layers else found(layers["penultimate"][0])
+        return logits.argmax(1) == torch.from_numpy(np.array(self.prepared(run.id, "test").y))
 
     # ---- probe
 
@@ -332,15 +373,29 @@ class Lab:
 
     def accuracies(self, run: Run) -> dict[str, float | None]:
         """Return the ID accuracies of a trained encoder."""
+        found: dict[str, float | None] = self._probe(run).meta["accuracies"]
+        return found
 
-        def fill(folder: Path) -> dict[str, float | None]:
+    def probe(self, run: Run) -> probing.Linear | None:
+        """Return the linear probe of a trained encoder; None where there is one class."""
+        artifact = self._probe(run)
+        return probing.Linear(**load_file(artifact.file(PROBE))) if artifact.meta["classes"] else None
+
+    def _probe(self, run: Run) -> Artifact:
+        """Return the linear probe of a trained encoder, and its accuracies; with one class there is none."""
+
+        def fill(folder: Path) -> dict[str, Any]:
             y = torch.from_numpy(self.prepared(run.id, "train").y[self.split(run)[0]])
-            y_test = torch.from_numpy(self.prepared(run.id, "test").y)
+            if len(y.unique()) < 2:
+                return {"classes": 0, "accuracies": dict.fromkeys(("classifier", "linear", "knn"))}
+            y_test = torch.from_numpy(np.array(self.prepared(run.id, "test").y))
             fit = {name: f[0] for name, f in self.layers(run, Piece(run.id, "train", "fit", 1)).items()}
             test = {name: f[0] for name, f in self.layers(run, Piece(run.id, "test", "all", 1)).items()}
-            return probe.accuracies(fit, y, test, y_test)
+            linear = probing.linear(fit["penultimate"], y)
+            save_file(linear._asdict(), folder / PROBE)
+            return {"classes": len(linear.bias), "accuracies": probing.accuracies(linear, fit, y, test, y_test)}
 
-        return self._remembered("probe", self.probe_fields(run), fill, run.title).meta
+        return self._remembered("probe", self.probe_fields(run), fill, run.title)
 
     # ---- remembering
 
@@ -361,6 +416,11 @@ class Lab:
                 self.watch.stage(kind, title)
                 artifact = self.store.write(kind, key, fields, fill)
             return artifact
+
+
+def linear_head(weight: Tensor, bias: Tensor) -> ClassifierHead:
+    """Return the head of weights (C, D) and a bias (C,)."""
+    return ClassifierHead(lambda h: h @ weight.T + bias, weight, bias)
 
 
 def pick_device(name: str) -> torch.device:

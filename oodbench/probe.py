@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -14,30 +16,53 @@ from torch import Tensor
 NEIGHBOURS = 20
 
 
-def accuracies(train: dict[str, Tensor], y: Tensor, test: dict[str, Tensor], y_test: Tensor) -> dict[str, float | None]:
-    """Return the shares of ID test items classified right, by what classified them; None where nothing can.
+class Linear(NamedTuple):
+    """A linear classifier of penultimate features: logits = h @ weight.T + bias."""
 
-    train and test are layers by name, (N, D). The probes see penultimate features: `linear` is multinomial
-    logistic regression (C = 1) on standardised ones, `knn` a vote of the 20 nearest unit-norm ones.
+    weight: Tensor  # (C, D) float32
+    bias: Tensor  # (C,) float32
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return h @ self.weight.T + self.bias
+
+
+def linear(h: Tensor, y: Tensor) -> Linear:
+    """Return multinomial logistic regression (C = 1) on standardised features h (N, D), as one linear map of h.
+
+    Of two classes scikit-learn fits the difference of the logits alone; each class gets half of it.
     """
-    if len(y.unique()) < 2:
-        return {"classifier": None, "linear": None, "knn": None}
-    h, h_test = train["penultimate"].numpy(), test["penultimate"].numpy()
-    logits = test.get("logits")
-    return {
-        "classifier": None if logits is None else float((logits.argmax(1) == y_test).double().mean()),
-        "linear": _linear(h, y.numpy(), h_test, y_test.numpy()),
-        "knn": _knn(h, y.numpy(), h_test, y_test.numpy()),
-    }
-
-
-def _linear(h: np.ndarray, y: np.ndarray, h_test: np.ndarray, y_test: np.ndarray) -> float:
-    scaler = StandardScaler().fit(h.astype(np.float64))
+    scaler = StandardScaler().fit(h.double().numpy())
     model = LogisticRegression(C=1.0, max_iter=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has settled long before the weights
-        model.fit(scaler.transform(h), y)
-    return float(model.score(scaler.transform(h_test), y_test))
+        model.fit(scaler.transform(h.double().numpy()), y.numpy())
+    coefficients, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        coefficients, bias = np.stack([-coefficients[0], coefficients[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
+    weight = np.ascontiguousarray(coefficients / scaler.scale_)
+    bias = bias - weight @ scaler.mean_
+    return Linear(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+
+
+def accuracies(
+    probe: Linear, train: dict[str, Tensor], y: Tensor, test: dict[str, Tensor], y_test: Tensor
+) -> dict[str, float | None]:
+    """Return the shares of ID test items classified right, by what classified them; None where nothing can.
+
+    train and test are layers by name, (N, D). `linear` is the probe, `knn` a vote of the 20 nearest unit-norm
+    penultimate features.
+    """
+    h, h_test = train["penultimate"], test["penultimate"]
+    logits = test.get("logits")
+    return {
+        "classifier": None if logits is None else _share(logits, y_test),
+        "linear": _share(probe(h_test), y_test),
+        "knn": _knn(h.numpy(), y.numpy(), h_test.numpy(), y_test.numpy()),
+    }
+
+
+def _share(logits: Tensor, y: Tensor) -> float:
+    return float((logits.argmax(1) == y).double().mean())
 
 
 def _knn(h: np.ndarray, y: np.ndarray, h_test: np.ndarray, y_test: np.ndarray) -> float:

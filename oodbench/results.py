@@ -75,11 +75,11 @@ class Results:
     def write_run(self, train_key: str, facts: dict[str, Any]) -> None:
         """Keep the parameters and circumstances of a training."""
         text = json.dumps(facts, indent=1, ensure_ascii=False)
-        _write_whole(self._runs / f"{train_key}.json", text.encode())
+        write_whole(self._runs / f"{train_key}.json", text.encode())
 
     def write_plan(self, facts: dict[str, Any]) -> None:
         """Keep which cells and OOD sets the study has, and what was left out and why."""
-        _write_whole(self._plan, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+        write_whole(self._plan, json.dumps(facts, indent=1, ensure_ascii=False).encode())
 
     def plan(self) -> dict[str, Any] | None:
         """Return what `write_plan` kept, or None."""
@@ -119,7 +119,7 @@ class Results:
 
     def _write(self, rows: pd.DataFrame, stamp: str) -> None:
         content = gzip.compress(rows.to_csv(index=False).encode(), mtime=0)
-        _write_whole(self.folder / f"{stamp}-{_digest(content)}.csv.gz", content)
+        write_whole(self.folder / f"{stamp}-{_digest(content)}.csv.gz", content)
 
 
 def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).drop_duplicates(["cell", "ood"], keep="last").reset_index(drop=True)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)

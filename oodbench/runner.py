@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, encoder, stages
+from oodbench import augment, data, encoder, scoring
 from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import LAYER_HEAD, NONE, Cell, Plan, Run, Work, digest, plan
+from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, digest, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Watch
+from oodbench.registry import Registry
 from oodbench.results import Results
 from oodbench.study import Study
 
@@ -135,18 +136,27 @@ class Runner:
             "train": self.lab.train_key(work.run),
             "test": self.lab.prepared(work.run.id, "test").content,
         }
+        if self.study.validation:
+            base["validation"] = {
+                each.label: self.lab.prepared(each, "train").content for each in self.study.validation
+            }
+        if self.study.settings.compat:
+            base["compat"] = True
+        probe = {"probe": NUMBER["probe"]}
         return [
-            (cell, digest({**base, "detector": cell.detector.canonical, "sources": self._sources(cell)}))
+            (
+                cell,
+                digest(
+                    {
+                        **base,
+                        "detector": cell.detector.canonical,
+                        "sources": sources(self.study.registry, cell.detector),
+                    }
+                    | (probe if cell.detector.posthoc else {})
+                ),
+            )
             for cell in work.cells
         ]
-
-    def _sources(self, cell: Cell) -> dict[str, str]:
-        plugins = {
-            "clustering": cell.detector.clustering,
-            "distance": cell.detector.distance,
-            "threshold": cell.detector.threshold,
-        }
-        return {room: self.study.registry.fingerprint(room, each.name) for room, each in plugins.items() if each}
 
     # ---- rows
 
@@ -169,40 +179,27 @@ class Runner:
         for verdict in verdicts:
             seconds, before = time.perf_counter() - before, time.perf_counter()
             cell, key = cells[verdict.detector]
-            yield (
-                facts
-                | verdict.detector.labels
-                | verdict.numbers
-                | {
-                    "cell": cell,
-                    "key": key,
-                    "status": "error" if verdict.error else "ok",
-                    "ood": verdict.ood,
-                    "group": groups[verdict.ood],
-                    "warnings": "; ".join([*facts["warnings"], *verdict.warnings]),
-                    "error": verdict.error,
-                    "detector": json.dumps(verdict.detector.canonical),
-                    "ood_data": contents[verdict.ood],
-                    "scored_at": now(),
-                    "score_seconds": round(seconds, 4),
-                }
-            )
+            identity = {"cell": cell, "key": key, "group": groups[verdict.ood], "ood_data": contents[verdict.ood]}
+            yield as_row(facts, verdict, identity, seconds)
 
-    def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[stages.Verdict]]:
+    def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[scoring.Verdict]]:
         """Return the columns that all rows of a run share, and the verdicts; a failed training is rows, too."""
         run, sets = work.run, list(work.run.sets)
         detectors = [cell.detector for cell in work.cells]
         facts = self._facts(run)
         try:
             facts |= self._trained_facts(run)
-            bank = self.lab.bank(run, work.views)
+            bank = self.lab.bank(run, work.views, any(detector.posthoc for detector in detectors))
         except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
             message = f"{type(error).__name__}: {error}"
             self.watch.failed(run.title, message)
             self.results.write_run(self.lab.train_key(run), {"parameters": run.canonical, "error": message})
-            return facts, (stages.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
+            return facts, (scoring.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
         self.watch.stage("score", run.title)
-        return facts, stages.verdicts(detectors, bank, sets, run.seed, self.lab.device)
+        return facts, scoring.verdicts(detectors, bank, sets, run.seed, self._how())
+
+    def _how(self) -> scoring.How:
+        return scoring.How(self.lab.device, self.options.memory, self.study.settings.compat)
 
     def _facts(self, run: Run) -> dict[str, Any]:
         id_ = self.lab.prepared(run.id, "train")
@@ -292,7 +289,8 @@ class Runner:
         plugins: set[Plugin] = {work.run.training}
         for cell in work.cells:
             detector = cell.detector
-            plugins |= {each for each in (detector.clustering, detector.distance, detector.threshold) if each}
+            parts = (detector.clustering, detector.distance, detector.posthoc, detector.threshold)
+            plugins |= {each for each in parts if each}
         for plugin in plugins:
             for module, how in plugin.requires.items():
                 if find_spec(module) is None:
@@ -318,6 +316,8 @@ class Runner:
             seen = {f"ID train ({run.id.label})": self.lab.prepared(run.id, "train")}
             if run.outliers:
                 seen[f"outliers ({run.outliers.label})"] = self.lab.prepared(run.outliers, "train")
+            for each in self.study.validation:
+                seen[f"validation OOD ({each.label})"] = self.lab.prepared(each, "train")
             tests = {f"OOD test ({each.label})": self.lab.prepared(each, "test") for each in run.sets.values()}
             for one, other in [*itertools.combinations(seen, 2), *itertools.product(seen, tests)]:
                 pairs[one, other] = (seen[one], (seen | tests)[other])
@@ -326,6 +326,36 @@ class Runner:
             self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
         for message in found:
             self.watch.warn(message)
+
+
+def sources(registry: Registry, detector: Detector) -> dict[str, str]:
+    """Return the fingerprint of each plugin of a detector."""
+    plugins = {
+        "clustering": detector.clustering,
+        "distance": detector.distance,
+        "posthoc": detector.posthoc,
+        "threshold": detector.threshold,
+    }
+    return {room: registry.fingerprint(room, each.name) for room, each in plugins.items() if each}
+
+
+def as_row(facts: dict[str, Any], verdict: scoring.Verdict, identity: dict[str, str], seconds: float) -> dict[str, Any]:
+    """Return the row of a verdict; facts are what all rows of an encoder share."""
+    return (
+        facts
+        | verdict.detector.labels
+        | verdict.numbers
+        | identity
+        | {
+            "status": "error" if verdict.error else "ok",
+            "ood": verdict.ood,
+            "warnings": "; ".join([*facts["warnings"], *verdict.warnings]),
+            "error": verdict.error,
+            "detector": json.dumps(verdict.detector.canonical),
+            "scored_at": now(),
+            "score_seconds": round(seconds, 4),
+        }
+    )
 
 
 def _shared(names: tuple[str, str], one: data.Prepared, other: data.Prepared) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from oodbench.geometry import moments, principal_axes
+from oodbench.geometry import moments, principal_axes, standardizer
 from oodbench.spec import Space
 from oodbench.vectors import unit
 
@@ -36,10 +35,8 @@ def _unit(train: Tensor) -> Transform:
 
 
 def _zscore(train: Tensor) -> Transform:
-    """Standardise each dimension; one that is constant in training is only centred."""
-    mean, std = train.double().mean(0), train.double().std(0, correction=0)
-    scale = torch.where(std > 0, std, 1.0)
-    return lambda f: ((f.double() - mean) / scale).float()
+    standardize = standardizer(train)
+    return lambda f: standardize(f).float()
 
 
 def _pca(train: Tensor, components: int) -> Transform:

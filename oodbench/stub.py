@@ -80,6 +80,28 @@ class {cls}(Threshold):
         raise NotImplementedError("the rule of {name}, which accepts self.level of the reference")
 '''
 
+POSTHOC = '''
+from collections.abc import Callable
+
+from torch import Tensor
+
+from oodbench.api import ClassifierHead, Posthoc, Split
+from oodbench.posthoc import of_logits
+
+
+class {cls}(Posthoc):
+    """{cls}: what it is, in one line."""
+
+    def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> Callable[[Split], Tensor]:
+        # train.h is (N, D), train.logits (N, C), train.y (N,); val is None unless the class says `val = True`,
+        # head.weight (C, D) and head.bias (C,) are there if it says `linear = True`
+        def score(logits: Tensor) -> Tensor:
+            # (B, C) float64 -> (B,), higher = more OOD; of_features hands over features (B, D) instead
+            raise NotImplementedError("the score of {name}")
+
+        return of_logits(score)
+'''
+
 DATASET = '''
 from pathlib import Path
 from typing import Literal
@@ -109,6 +131,7 @@ STUBS = {
     "clustering": CLUSTERING,
     "distance": DISTANCE,
     "threshold": THRESHOLD,
+    "posthoc": POSTHOC,
     "dataset": DATASET,
 }
 HEADER = '''"""{cls}, authors, year, arXiv id, equation number."""

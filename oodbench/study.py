@@ -15,12 +15,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
-from oodbench.api import Clustering, Dataset, Distance, Plugin, Threshold, Training
+from oodbench.api import Clustering, Dataset, Distance, Plugin, Posthoc, Threshold, Training
 from oodbench.columns import FLOATS, INTEGERS, LABELS
 from oodbench.document import Document, Trail, read
 from oodbench.errors import UserError, suggestion
@@ -29,8 +29,12 @@ from oodbench.registry import Registry
 from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Reference, ResNet, Space, flat
 
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
-GROUPS = ("near", "far")
-AXES = ("id", "training", "outliers", "encoder", "recipe", "seed", "space", "clustering", "distance", "threshold")
+GROUPS = ("near", "far")  # of the OOD sets of a study
+UNGROUPED = "ood"  # the group of features whose user does not say
+AXES = (
+    *("id", "training", "outliers", "encoder", "recipe", "seed"),
+    *("space", "clustering", "distance", "posthoc", "threshold"),
+)
 NAME = re.compile(r"\w[\w .+-]*")  # of studies and tables, which become files
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 T = TypeVar("T")
@@ -49,6 +53,14 @@ class TableSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Select:
+    """Axes whose settings are chosen, not compared: by ID reference against validation OOD, never by a test set."""
+
+    over: tuple[Literal["space", "clustering", "distance", "posthoc"], ...]
+    by: Literal["val_auroc", "val_fpr95_id", "val_fpr95_ood"] = "val_auroc"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The top-level keys of a study that are single values."""
 
@@ -58,6 +70,7 @@ class Settings:
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat
     precision: Precision = "float32"
+    compat: bool = False  # True: also the numbers that other codebases' rules give on the same scores
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 
 
@@ -83,30 +96,49 @@ class Skip:
     entries: dict[str, list[Match]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Detectors:
+    """The axes of detectors: what scores features, whatever made them."""
+
+    registry: Registry
+    reference: Reference
+    spaces: list[Space]
+    clusterings: list[Clustering]
+    distances: list[Distance]
+    posthocs: list[Posthoc]
+    thresholds: list[Threshold]
+    saw: tuple[str, ...] = ()  # labels of the validation OOD sets
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     document: Document
     name: str
-    registry: Registry
+    detectors: Detectors
     settings: Settings
-    reference: Reference
     ids: list[Dataset]
     ood: dict[str, dict[str, dict[str, Dataset]]]  # ID label -> group -> name -> set
     outliers: list[Dataset]
+    validation: list[Dataset]  # OOD sets, of which the `train` split chooses; no test sees them
     encoders: list[Encoder]
     recipes: dict[str, dict[str, Recipe]]  # training name -> variant's label -> recipe
     seeds: list[int]
-    spaces: list[Space]
     trainings: list[Training]
-    clusterings: list[Clustering]
-    distances: list[Distance]
-    thresholds: list[Threshold]
+    select: Select | None
     skips: list[Skip]
     tables: dict[str, TableSpec]
 
     @property
     def file(self) -> Path:
         return self.document.file
+
+    @property
+    def registry(self) -> Registry:
+        return self.detectors.registry
+
+    @property
+    def reference(self) -> Reference:
+        return self.detectors.reference
 
     @property
     def data(self) -> Path:
@@ -136,6 +168,13 @@ def load(file: Path) -> Study:
     return _Reader(read(file)).study()
 
 
+def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
+    """Read a file of detectors alone: the keys of a study that score, without those that train."""
+    reader = _GridReader(read(file))
+    reader.registry = reader.open_registry()
+    return reader.detectors(saw)
+
+
 def results_of(file: Path) -> Path:
     """Return the folder of a study's results, without checking the rest of the file."""
     return results_root() / _name(read(file))
@@ -149,55 +188,62 @@ def _name(document: Document) -> str:
     return name
 
 
-def tables_of(file: Path) -> dict[str, TableSpec]:
-    """Return the tables that a study declares, without importing any plugin."""
-    return _Reader(read(file)).tables()
+def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None]:
+    """Return the tables that a study or a grid declares, and what it selects, without importing any plugin."""
+    document = read(file)
+    reader = _Reader(document) if "training" in document.value else _GridReader(document)
+    return reader.tables(), reader.select()
 
 
-KEYS = {f.name for f in dataclasses.fields(Settings)} | set(AXES) | {"ood", "reference", "skip", "tables"}
-REQUIRED = ("image", "id", "ood", "encoder", "training", "clustering", "distance", "threshold")
+KEYS = {
+    *(f.name for f in dataclasses.fields(Settings)),
+    *AXES,
+    *("ood", "reference", "skip", "tables", "validation", "select"),
+}
+REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
+GRID_KEYS = {"plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select"}
 
 
 class _Reader:
     """Turns the plain values of a document into typed ones, with the place of each mistake."""
+
+    keys = KEYS
+    required: tuple[str, ...] = REQUIRED
+    validation_hint = "the key 'validation'"
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.fail = document.fail
         self.top = document.value
         for key in self.top:
-            if key not in KEYS:
-                self.fail((key,), f"there is no such key{suggestion(key, KEYS)}")
-        for key in REQUIRED:
+            if key not in self.keys:
+                self.fail((key,), f"there is no such key{suggestion(key, self.keys)}")
+        for key in self.required:
             if key not in self.top:
-                self.fail((), f"the key '{key}' is missing; a study needs {', '.join(REQUIRED)}")
+                self.fail((), f"the key '{key}' is missing; wanted are {', '.join(self.required)}")
+        if not {"distance", "posthoc"} & set(self.top):
+            self.fail((), "the key 'distance' is missing, and 'posthoc', too; one of them is needed, or both")
 
     def study(self) -> Study:
         settings = self.one(Settings, {k: v for k, v in self.top.items() if k in _SETTINGS}, ())
-        folder = self.document.file.parent
-        try:
-            self.registry = Registry([folder / path for path in settings.plugins])
-        except UserError as error:
-            self.fail(("plugins",), str(error).removeprefix("plugins: "))
+        self.registry = self.open_registry()
         trainings = self.plugins(Training, "training", ("training",))
         ids = self.plugins(Dataset, "dataset", ("id",))
+        validation = self.optional(Dataset, "dataset", "validation")
         study = Study(
             document=self.document,
             name=_name(self.document),
-            registry=self.registry,
+            detectors=self.detectors(tuple(each.label for each in validation)),
             settings=settings,
-            reference=self.reference(),
             ids=ids,
             ood=self.ood(ids),
-            outliers=self.plugins(Dataset, "dataset", ("outliers",)) if "outliers" in self.top else [],
+            outliers=self.optional(Dataset, "dataset", "outliers"),
+            validation=validation,
             encoders=self.encoders(),
             recipes=self.recipes([training.name for training in trainings]),
             seeds=self.seeds(),
-            spaces=self.sweeps(Space, ("space",)) if "space" in self.top else [Space()],
             trainings=trainings,
-            clusterings=self.plugins(Clustering, "clustering", ("clustering",)),
-            distances=self.plugins(Distance, "distance", ("distance",)),
-            thresholds=self.plugins(Threshold, "threshold", ("threshold",)),
+            select=self.select(),
             skips=self.skips(),
             tables=self.tables(),
         )
@@ -205,6 +251,41 @@ class _Reader:
         self.check_epochs(study)
         self.check_skips(study)
         return study
+
+    def detectors(self, saw: tuple[str, ...]) -> Detectors:
+        """Return the axes of detectors; `saw` are the labels of the validation OOD sets."""
+        found = Detectors(
+            registry=self.registry,
+            reference=self.reference(),
+            spaces=self.sweeps(Space, ("space",)) if "space" in self.top else [Space()],
+            clusterings=self.optional(Clustering, "clustering", "clustering"),
+            distances=self.optional(Distance, "distance", "distance"),
+            posthocs=self.optional(Posthoc, "posthoc", "posthoc"),
+            thresholds=self.plugins(Threshold, "threshold", ("threshold",)),
+            saw=saw,
+        )
+        needy = [each.label for each in found.distances if each.clusters]
+        if needy and not found.clusterings:
+            self.fail(("distance",), f"{', '.join(needy)} needs clusters; say which with the key 'clustering'")
+        for each in found.thresholds:
+            if each.needs_ood and each.level != type(each).level:
+                self.fail(("threshold",), f"{each.name} takes no level: validation OOD sets its cut")
+        needy = [each.label for each in found.thresholds if each.needs_ood]
+        if needy and not saw:
+            self.fail(("threshold",), f"{', '.join(needy)} is set on OOD; say on which: {self.validation_hint}")
+        if "select" in self.top and not saw:
+            self.fail(("select",), f"chooses by validation OOD; say which: {self.validation_hint}")
+        if saw and found.reference.kind == "train":
+            self.fail(("validation",), "stands against the held-out ID reference; `reference: train` holds nothing out")
+        return found
+
+    def open_registry(self) -> Registry:
+        """Return the package's plugins, and those that the file brings along."""
+        (paths,) = self.values(tuple[str, ...], self.top.get("plugins", []), ("plugins",))
+        try:
+            return Registry([self.document.file.parent / path for path in paths])
+        except UserError as error:
+            self.fail(("plugins",), str(error).removeprefix("plugins: "))
 
     # ---- values
 
@@ -307,6 +388,10 @@ class _Reader:
                     self.check_classes(each, at)
             found += new
         return self.filled(found, trail)
+
+    def optional(self, contract: type[P], room: str, key: str) -> list[P]:
+        """Return the plugins under a key that a study may go without."""
+        return self.plugins(contract, room, (key,)) if key in self.top else []
 
     def check_classes(self, dataset: Dataset, trail: Trail) -> None:
         try:
@@ -467,6 +552,9 @@ class _Reader:
                 self.fail((*trail, "of", column), "is empty")
         return spec
 
+    def select(self) -> Select | None:
+        return self.one(Select, self.top["select"], ("select",)) if "select" in self.top else None
+
     def skips(self) -> list[Skip]:
         value = self.top.get("skip") or []
         if not isinstance(value, list):
@@ -522,9 +610,10 @@ class _Reader:
             "training": study.trainings,
             "outliers": study.outliers,
             "encoder": study.encoders,
-            "clustering": study.clusterings,
-            "distance": study.distances,
-            "threshold": study.thresholds,
+            "clustering": study.detectors.clusterings,
+            "distance": study.detectors.distances,
+            "posthoc": study.detectors.posthocs,
+            "threshold": study.detectors.thresholds,
         }
         for i, skip in enumerate(study.skips):
             for axis, matches in skip.entries.items():
@@ -548,6 +637,14 @@ class _Reader:
         needy = sorted({training.label for training in study.trainings if training.outliers})
         if needy and not study.outliers:
             self.fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")
+
+
+class _GridReader(_Reader):
+    """Reads a file of detectors alone, which score features that are there already."""
+
+    keys = GRID_KEYS
+    required = ("threshold",)
+    validation_hint = "the option --validation"
 
 
 _SETTINGS = {f.name for f in dataclasses.fields(Settings)}

@@ -14,10 +14,11 @@ import pandas as pd
 from oodbench.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import NONE
-from oodbench.study import GROUPS, TableSpec
+from oodbench.study import GROUPS, UNGROUPED, TableSpec
 
-RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance")
+RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance", "posthoc")
 METHOD = (*RANKED, "threshold")
+SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
 
 
@@ -93,10 +94,11 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     columns: dict[tuple[str, str], pd.Series[float]] = {}
     if accuracy.notna().any():  # one class has none
         columns["ID", "accuracy"] = accuracy
-    columns |= {(group, "AUROC"): groups["auroc"][group] for group in GROUPS if group in groups["auroc"]}
+    columns |= {(group, "AUROC"): groups["auroc"][group] for group in SHOWN_GROUPS if group in groups["auroc"]}
     columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if not _alone(runs, name)}
     for metric in ("fpr95_id", "fpr95_ood"):
-        columns |= {(group, SHOWN[metric]): groups[metric][group] for group in GROUPS if group in groups[metric]}
+        found = groups[metric]
+        columns |= {(group, SHOWN[metric]): found[group] for group in SHOWN_GROUPS if group in found}
     better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
     name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
     table = _summary(name, _caption(rows, board), pd.DataFrame(columns), by, better)
@@ -104,7 +106,7 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     order = table.mean.reindex(everything).sort_values(_keys(columns), ascending=False).index
     in_order = [
         *(c for c in columns if c[1] == SHOWN["fpr95_ood"]),
-        *(c for c in columns if c[0] not in ("ID", *GROUPS)),
+        *(c for c in columns if c[0] not in ("ID", *SHOWN_GROUPS)),
         *(c for c in columns if c[1] == SHOWN["fpr95_id"]),
     ]
     details = tuple(_title(column) for column in in_order)
@@ -141,7 +143,7 @@ def best_of_each_training(board: Table) -> Table:
 
 def _keys(columns: dict[tuple[str, str], Any]) -> Any:
     """Return what a leaderboard is sorted by: near, then far."""
-    return [(group, "AUROC") for group in GROUPS if (group, "AUROC") in columns]
+    return [(group, "AUROC") for group in SHOWN_GROUPS if (group, "AUROC") in columns]
 
 
 def _varies(column: pd.Series[str]) -> bool:
@@ -185,10 +187,11 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     They decide otherwise, but what they rank is one number, shown once.
     """
     index = [*METHOD, "level"]
-    numbers = rows.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
-    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(rows[index].drop_duplicates()))
+    named = rows.assign(level=rows["level"].fillna(0))  # a threshold set on OOD has none
+    numbers = named.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
+    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(named[index].drop_duplicates()))
     again = wide.droplevel(["threshold", "level"]).reset_index().duplicated().to_numpy()
-    return rows[~pd.MultiIndex.from_frame(rows[index]).isin(wide.index[again])]
+    return rows[~pd.MultiIndex.from_frame(named[index]).isin(wide.index[again])]
 
 
 def _runs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +206,7 @@ def _runs(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.DataFrame:
     """Return one number a run: index by and run, one column for each value of the columns across."""
-    mean = runs.groupby([*by, "run", *across], sort=False)[value].mean()
+    mean = runs.groupby([*by, "run", *across], sort=False, dropna=False)[value].mean()
     return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
 
 
@@ -215,7 +218,7 @@ def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
 
 
 def _summary(name: str, caption: str, joined: pd.DataFrame, by: Sequence[str], better: dict[Any, int]) -> Table:
-    over = joined.groupby(list(by), sort=False)
+    over = joined.groupby(list(by), sort=False, dropna=False)
     return Table(name, caption, over.mean(), over.std(ddof=1), over.count(), better)
 
 

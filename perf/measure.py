@@ -6,6 +6,7 @@ import os
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Side(AbstractContextManager["Side"]):
 
 
 def _serve(pipe: Any, prepare: Prepare, scale: Scale) -> None:
+    warnings.simplefilter("ignore")  # of mixtures that still move
     work = prepare(scale)
     while True:
         try:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = {"oodbench.api", "oodbench.errors"}
 ROOMS = {
     "methods/training": {"oodbench.losses", "oodbench.vectors"},
-    "methods/clustering": {"oodbench.clusters", "oodbench.mixture", "oodbench.vectors"},
+    "methods/clustering": {"oodbench.clusters", "oodbench.geometry", "oodbench.mixture", "oodbench.vectors"},
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.posthoc", "oodbench.vectors"},
@@ -26,14 +26,17 @@ HARNESS = {
     "api": set(),
     "errors": set(),
     "vectors": set(),
+    "intervals": set(),
     "metrics": set(),
+    "compat": {"metrics"},
     "environment": set(),
     "store": set(),
     "document": set(),
     "geometry": {"vectors"},
     "losses": {"vectors"},
-    "clusters": {"vectors"},
+    "clusters": {"geometry"},
     "mixture": {"geometry"},
+    "posthoc": set(),
     "protocol": set(),
     "registry": set(),
     "spec": set(),
@@ -42,17 +45,31 @@ HARNESS = {
     "grid": {"protocol", "spec", "study"},
     "results": {"columns"},
     "tables": {"columns", "grid", "study"},
+    "selection": {"columns", "study", "tables"},
     "augment": {"spec"},
     "encoder": {"spec", "vectors"},
     "data": {"augment", "protocol", "spec"},
     "space": {"geometry", "spec", "vectors"},
     "probe": set(),
-    "stages": {"augment", "encoder", "grid", "metrics", "space", "spec", "vectors"},
+    "stages": {"augment", "encoder", "grid", "spec"},
+    "scoring": {"compat", "geometry", "grid", "intervals", "metrics", "space", "spec", "stages"},
     "checkpoint": {"stages", "store"},
     "lab": {
-        *("checkpoint", "data", "environment", "grid", "probe", "registry", "spec", "stages", "store", "study"),
+        *("checkpoint", "data", "environment", "grid", "probe", "registry", "scoring", "spec", "stages"),
+        *("store", "study"),
     },
-    "runner": {"augment", "data", "document", "encoder", "environment", "grid", "lab", "results", "stages", "study"},
+    "runner": {
+        *("augment", "data", "document", "encoder", "environment", "grid", "lab", "registry", "results", "scoring"),
+        "study",
+    },
+    "features": set(),
+    "score": {
+        *("data", "environment", "features", "grid", "lab", "probe", "registry", "results", "runner", "scoring"),
+        *("spec", "stages", "study"),
+    },
+    "quality": {"geometry"},
+    "survey": {"geometry", "grid", "lab", "quality", "registry", "results", "scoring", "spec", "stages"},
+    "correlation": {"grid", "quality", "results", "study", "tables"},
     "estimate": {"encoder", "grid", "lab", "runner", "spec", "stages"},
     "gc": {"checkpoint", "grid", "lab", "runner", "store", "study"},
     "board": set(),
@@ -60,22 +77,25 @@ HARNESS = {
     "stub": {"registry"},
     "conformance": {"data", "encoder", "geometry", "grid", "metrics", "registry", "spec", "stages", "vectors"},
     "cli": {
-        *("board", "conformance", "estimate", "gc", "grid", "lab", "registry", "results"),
-        *("runner", "store", "stub", "study", "tables", "workers"),
+        *("board", "conformance", "correlation", "estimate", "gc", "grid", "lab", "registry", "results"),
+        *("runner", "score", "scoring", "selection", "store", "stub", "study", "survey", "tables", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }
 NO_TORCH = (
     "api",
     "columns",
+    "compat",
     "document",
     "environment",
     "errors",
     "grid",
+    "intervals",
     "metrics",
     "protocol",
     "registry",
     "results",
+    "selection",
     "spec",
     "store",
     "study",
@@ -121,7 +141,7 @@ def test_only_the_command_line_prints() -> None:
 
 def test_the_harness_names_no_method_and_no_data_set() -> None:
     """No string or name in the harness is the name of a plugin, but for words that mean something else, too."""
-    common = {"labels", "norm", "one", "noise", "pooled", "per_cluster", "cosine", "knn"}
+    common = {"labels", "norm", "one", "noise", "pooled", "per_cluster", "cosine", "knn", "scale", "temperature"}
     folders = [ROOT / room for room in ROOMS]
     names = {path.stem for folder in folders for path in folder.glob("*.py")} - common - {"__init__"}
     for path in (ROOT / "oodbench").glob("*.py"):

@@ -179,7 +179,7 @@ def test_tables_take_about_a_second(study: Path, tmp_path: Path) -> None:
     assert time.perf_counter() - start < 8
 
 
-@pytest.mark.parametrize("room", ["training", "clustering", "distance", "threshold", "dataset"])
+@pytest.mark.parametrize("room", ["training", "clustering", "distance", "threshold", "posthoc", "dataset"])
 def test_a_stub_is_a_plugin_that_says_what_to_fill_in(tmp_path: Path, room: str) -> None:
     done = call("new", room, "my_own", "--folder", tmp_path)
     assert done.exit_code == 0, done.output
@@ -210,6 +210,7 @@ FILLED = {
         'raise NotImplementedError("the rule of my_own, which accepts self.level of the reference")',
         "return Rule(lambda s: s.score, float(ref.score.quantile(self.level, interpolation='higher')))",
     ),
+    "posthoc": ('raise NotImplementedError("the score of my_own")', "return -logits.amax(1)"),
     "dataset": (
         'raise NotImplementedError("the images of my_own")',
         "rng = np.random.default_rng(split == 'test')\n"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
@@ -166,6 +167,45 @@ def test_agglomerative_on_a_sample_gives_the_rest_to_the_nearest_mean(features: 
     nearest = [min(range(7), key=lambda k, x=x: float((x - means[k]).square().sum())) for x in f]  # type: ignore[misc]
     assert adjusted_rand_score(nearest, c.assign.numpy()) == 1
     assert adjusted_rand_score(AgglomerativeClustering(7).fit(f.numpy()).labels_, nearest) < 1
+
+
+@pytest.mark.parametrize(("params", "pca"), [({}, None), ({"min_samples": 3, "pca": None}, None), ({"pca": 2}, 2)])
+def test_hdbscan_is_scikit_learns(features: tuple[Tensor, Tensor], params: dict[str, Any], pca: int | None) -> None:
+    """With no more dimensions than `pca`, none are reduced; noise is the same items, and counts in no centroid."""
+    f = features[0].clone()
+    f[::10] *= 4  # some stray items
+    c = plugin("hdbscan", min_cluster_size=8, **params).fit(f, None, 0)
+    x = f.double().numpy() if pca is None else PCA(pca, svd_solver="full").fit_transform(f.double().numpy())
+    labels = HDBSCAN(min_cluster_size=8, min_samples=params.get("min_samples"), copy=True).fit(x).labels_
+    assert (labels == -1).any()
+    np.testing.assert_array_equal(c.assign, labels)
+    for k in range(labels.max() + 1):
+        np.testing.assert_allclose(c.centroid[k], f[torch.from_numpy(labels == k)].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_hdbscan_on_a_sample_keeps_its_noise_and_gives_the_rest_to_the_nearest_mean(
+    features: tuple[Tensor, Tensor],
+) -> None:
+    f, _ = features
+    c = plugin("hdbscan", min_cluster_size=8, sample=150).fit(f, None, 5)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(5))
+    chosen, rest = order[:150], order[150:]
+    labels = HDBSCAN(min_cluster_size=8, copy=True).fit(f[chosen].double().numpy()).labels_
+    assert (labels == -1).any()
+    np.testing.assert_array_equal(c.assign[chosen], labels)
+    means = [f[chosen][torch.from_numpy(labels == k)].mean(0) for k in range(labels.max() + 1)]
+    for i in rest.tolist():
+        away = [float((f[i] - mean).square().sum()) for mean in means]
+        assert int(c.assign[i]) == away.index(min(away))
+    again = plugin("hdbscan", min_cluster_size=8, sample=150)
+    assert torch.equal(again.fit(f, None, 5).assign, c.assign)
+    assert not torch.equal(again.fit(f, None, 6).assign, c.assign)
+
+
+def test_hdbscan_of_nothing_but_noise_is_an_error() -> None:
+    f = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="every item is noise"):
+        plugin("hdbscan", min_cluster_size=25).fit(f, None, 0)
 
 
 def test_classwise_kmeans_is_kmeans_of_each_class(features: tuple[Tensor, Tensor]) -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import ledoit_wolf
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from oodbench import geometry
+from oodbench import geometry, space
 from oodbench.api import Clusters, Scores
 from oodbench.clusters import grouped
 from oodbench.registry import Registry
+from oodbench.spec import Space
 
 
 def plugin(name: str, **params: Any) -> Any:
@@ -91,6 +93,25 @@ def test_mahalanobis_per_cluster(features: tuple[Tensor, Clusters, Tensor]) -> N
         covariance = np.cov(members(f, c, k).T, bias=True)
         measure.append(slow_mahalanobis(np.linalg.inv(covariance), m))
     agree(plugin("mahalanobis", covariance="per_cluster").fit(f, c)(x), nearest(x, measure))
+
+
+def test_mahalanobis_diagonal(features: tuple[Tensor, Clusters, Tensor]) -> None:
+    f, c, x = features
+    rows = [row - m for k, m in enumerate(centers(f, c)) for row in members(f, c, k)]
+    variance = [sum(float(row[d]) ** 2 for row in rows) / len(rows) for d in range(5)]
+    measure = [lambda r, m=m: sum((r[d] - m[d]) ** 2 / variance[d] for d in range(5)) for m in centers(f, c)]
+    agree(plugin("mahalanobis", covariance="diagonal").fit(f, c)(x), nearest(x, measure))
+
+
+def test_mahalanobis_diagonal_ignores_a_dimension_of_no_variance() -> None:
+    rng = torch.Generator().manual_seed(4)
+    f, x = torch.randn(40, 3, generator=rng), torch.randn(9, 3, generator=rng)
+    assign = torch.arange(40) % 2
+    wide, seen = torch.cat([f, torch.ones(40, 1)], 1), torch.cat([x, 7 * torch.ones(9, 1)], 1)
+    diagonal = plugin("mahalanobis", covariance="diagonal")
+    with pytest.warns(UserWarning, match=r"mahalanobis\(diagonal, pinv\): rank 3 of 4, from 40 items"):
+        scorer = diagonal.fit(wide, grouped(wide, assign))
+    torch.testing.assert_close(scorer(seen).score, diagonal.fit(f, grouped(f, assign))(x).score)
 
 
 @pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.3])
@@ -173,10 +194,16 @@ def test_features_without_variance_are_refused() -> None:
 def test_the_policy_is_in_the_name() -> None:
     labels = [
         plugin("mahalanobis", **params).label
-        for params in ({}, {"covariance": "per_cluster", "singular": "shrink"}, {"singular": "pca", "components": 9})
+        for params in (
+            {},
+            {"covariance": "diagonal"},
+            {"covariance": "per_cluster", "singular": "shrink"},
+            {"singular": "pca", "components": 9},
+        )
     ]
     assert labels == [
         "mahalanobis(shared, pinv)",
+        "mahalanobis(diagonal, pinv)",
         "mahalanobis(per_cluster, shrink=ledoit_wolf)",
         "mahalanobis(shared, pca=9)",
     ]
@@ -230,6 +257,256 @@ def test_norm_of_the_mean_view_and_of_each() -> None:
     assert plugin("norm").fit(f, c)(mean).score.tolist() == pytest.approx(expected)
     each = [-sum(sum(v * v for v in x[view, i].tolist()) for view in range(3)) / 3 for i in range(6)]
     assert plugin("norm", of="each").fit(f, c)(x).score.tolist() == pytest.approx(each)
+
+
+def slow_ssd(f: Tensor, c: Clusters, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Unit norm, z-score, and the least squared Mahalanobis distance, a row at a time."""
+
+    def unit(row: np.ndarray) -> np.ndarray:
+        return row / math.sqrt(float(row @ row))
+
+    train = np.array([unit(row) for row in f.double().numpy()])
+    mean, std = train.mean(0), train.std(0)
+    measure = []
+    for k in range(len(c.centroid)):
+        rows = np.array([(row - mean) / std for row, a in zip(train, c.assign, strict=True) if a == k])
+        measure.append(slow_mahalanobis(np.linalg.inv(np.cov(rows.T, bias=True)), rows.mean(0)))
+    seen = np.array([(unit(row) - mean) / std for row in x.double().numpy()])
+    return nearest(torch.from_numpy(seen), measure)
+
+
+def test_ssd(features: tuple[Tensor, Clusters, Tensor]) -> None:
+    f, c, x = features
+    agree(plugin("ssd").fit(f, c)(x), slow_ssd(f, c, x), rtol=1e-5)
+
+
+def test_ssd_is_mahalanobis_in_its_space() -> None:
+    rng = torch.Generator().manual_seed(0)
+    f, x = torch.randn(200, 6, generator=rng), torch.randn(40, 6, generator=rng)
+    assign = torch.randint(3, (200,), generator=rng)
+    carry = space.fit(Space(unit=True, zscore=True), f)
+    z = carry(f)
+    theirs = plugin("mahalanobis", covariance="per_cluster").fit(z, grouped(z, assign))(carry(x))
+    ours = plugin("ssd").fit(f, grouped(f, assign))(x)
+    torch.testing.assert_close(ours.score, theirs.score, rtol=1e-4, atol=0)
+    assert torch.equal(ours.cluster, theirs.cluster)
+
+
+def test_ssd_warns_of_a_singular_covariance() -> None:
+    f = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    c = grouped(f, torch.arange(30) % 2)
+    with pytest.warns(UserWarning, match="ssd: rank 14 of 20, from 15 items"):
+        assert plugin("ssd").fit(f, c)(f).score.isfinite().all()
+
+
+def slow_local(row: np.ndarray, groups: list[np.ndarray], k: int) -> tuple[float, int]:
+    """Return the distance to the k-th nearest row of the group of the nearest mean, and which group that is."""
+    means = [math.sqrt(sum((row - group.mean(0)) ** 2)) if len(group) else math.inf for group in groups]
+    best = min(range(len(groups)), key=lambda j: means[j])
+    distances = sorted(math.sqrt(sum((row - other) ** 2)) for other in groups[best])
+    return distances[min(k, len(distances)) - 1], best
+
+
+@pytest.mark.parametrize("k", [1, 6, 20])
+def test_local(features: tuple[Tensor, Clusters, Tensor], k: int) -> None:
+    f, c, x = features
+    groups = [members(f, c, j) for j in range(3)]
+    expected = np.array([slow_local(row, groups, k) for row in x.double().numpy()])
+    scores = plugin("local", k=k).fit(f, c)(x)
+    np.testing.assert_array_equal(scores.cluster, expected[:, 1])
+    np.testing.assert_allclose(scores.score, expected[:, 0], rtol=1e-6)
+
+
+def test_local_leaves_the_item_out(features: tuple[Tensor, Clusters, Tensor]) -> None:
+    """The item leaves the members and the mean of its cluster; an item of noise has nothing to leave."""
+    f, c, _ = features
+    scores = plugin("local", k=4).leave_one_out(f, c)
+    rows, assign = f.double().numpy(), c.assign.numpy()
+    for i, row in enumerate(rows):
+        others = np.arange(len(rows)) != i
+        expected, cluster = slow_local(row, [rows[(assign == j) & others] for j in range(3)], 4)
+        assert scores.cluster[i] == cluster
+        assert float(scores.score[i]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_local_in_small_clusters_takes_the_farthest_and_says_so() -> None:
+    f = torch.tensor([[0.0], [1.0], [3.0], [20.0], [21.0], [23.0], [27.0], [40.0]])
+    c = grouped(f, torch.tensor([0, 0, 0, 1, 1, 1, 1, 2]))
+    local = plugin("local", k=4)
+    said = "too few members for k=4: the farthest one counts"
+    with pytest.warns(UserWarning, match=rf"local\(k=4\): 2 of 3 clusters have {said}") as heard:
+        scores = local.fit(f, c)(torch.tensor([[-1.0], [22.0], [39.0]]))
+    assert len(heard) == 1
+    assert scores.score.tolist() == [4.0, 5.0, 1.0]
+    with pytest.warns(UserWarning, match=f"3 of 3 clusters have {said}") as heard:
+        left = local.leave_one_out(f, c)
+    assert len(heard) == 1
+    assert left.cluster.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]  # the last one's cluster is gone without it
+    assert left.score.tolist() == [3.0, 2.0, 3.0, 7.0, 6.0, 4.0, 7.0, 20.0]
+    with pytest.raises(ValueError, match="of no other training item"), pytest.warns(UserWarning, match=said):
+        local.leave_one_out(f[:1], grouped(f[:1], torch.tensor([0])))
+
+
+def test_density(features: tuple[Tensor, Clusters, Tensor]) -> None:
+    f, c, x = features
+    measure = []
+    for k, m in enumerate(centers(f, c)):
+        spread = math.sqrt(sum(float((row - m) @ (row - m)) for row in members(f, c, k)) / len(members(f, c, k)))
+        measure.append(lambda r, m=m, spread=spread: math.sqrt(sum((r - m) ** 2)) / spread)
+    agree(plugin("density").fit(f, c)(x), nearest(x, measure), rtol=1e-4)
+
+
+def test_density_scores_nothing_against_a_cluster_without_spread() -> None:
+    f = torch.tensor([[0.0], [2.0], [5.0], [5.0], [9.0]])
+    c = grouped(f, torch.tensor([0, 0, 1, 1, 2]))
+    with pytest.warns(UserWarning, match="density: 2 of 3 clusters have no spread"):
+        scores = plugin("density").fit(f, c)(torch.tensor([[5.0], [1.5]]))
+    assert scores.score.tolist() == [4.0, 0.5]
+    assert scores.cluster.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="density: no cluster has any spread"):
+        plugin("density").fit(f[2:4], grouped(f[2:4], torch.tensor([0, 0])))
+
+
+def mixture(f: Tensor, covariance: str, components: int = 3) -> tuple[GaussianMixture, Clusters]:
+    theirs = GaussianMixture(components, covariance_type=covariance, random_state=0).fit(f.double().numpy())
+    means, weights, covariances = (
+        torch.as_tensor(each, dtype=torch.float32) for each in (theirs.means_, theirs.weights_, theirs.covariances_)
+    )
+    assign = torch.as_tensor(theirs.predict(f.double().numpy()))
+    return theirs, Clusters(means, assign, weights, covariances, covariance)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("covariance", ["diag", "tied", "full"])
+def test_gmm_likelihood_is_scikit_learns(features: tuple[Tensor, Clusters, Tensor], covariance: str) -> None:
+    f, _, x = features
+    theirs, c = mixture(f, covariance)
+    scores = plugin("gmm_likelihood").fit(f, c)(x)
+    np.testing.assert_allclose(scores.score, -theirs.score_samples(x.double().numpy()), rtol=1e-4)
+    np.testing.assert_array_equal(scores.cluster, theirs.predict(x.double().numpy()))
+
+
+@pytest.mark.parametrize("covariance", ["diag", "tied", "full"])
+def test_gmm_likelihood_by_the_density_of_each_component(covariance: str) -> None:
+    """Two of three components are left, so that their weights have to be scaled: 0.2 and 0.3 to 0.4 and 0.6."""
+    means, x = torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5], [2.0, 2.0], [-9.0, 4.0]])
+    full = torch.tensor([[[2.0, 0.5], [0.5, 1.0]], [[0.7, -0.2], [-0.2, 3.0]]])
+    given = {"full": full, "tied": full[0], "diag": full.diagonal(dim1=1, dim2=2)}[covariance]
+    c = Clusters(means, torch.tensor([0, 1]), torch.tensor([0.2, 0.3]), given, covariance)  # type: ignore[arg-type]
+    matrices = {"full": full, "tied": full[[0, 0]], "diag": torch.diag_embed(given) if covariance == "diag" else full}
+    scores = plugin("gmm_likelihood").fit(x, c)(x)
+    for row, score, cluster in zip(x.double().numpy(), scores.score, scores.cluster, strict=True):
+        density = []
+        for weight, m, s in zip((0.4, 0.6), means.double().numpy(), matrices[covariance].double().numpy(), strict=True):
+            power = float((row - m) @ np.linalg.inv(s) @ (row - m))
+            density.append(weight * math.exp(-power / 2) / (2 * math.pi * math.sqrt(np.linalg.det(s))))
+        assert float(score) == pytest.approx(-math.log(sum(density)), rel=1e-5)
+        assert cluster == np.argmax(density)
+
+
+def test_gmm_likelihood_needs_a_mixture_with_proper_covariances() -> None:
+    f = torch.randn(6, 2)
+    c = grouped(f, torch.zeros(6, dtype=torch.int64))
+    with pytest.raises(ValueError, match="needs clusters with weights and covariances"):
+        plugin("gmm_likelihood").fit(f, c)
+    flat = c._replace(weight=torch.ones(1), covariance=torch.ones(1, 2, 2), covariance_type="full")
+    with pytest.raises(ValueError, match="not positive definite"):
+        plugin("gmm_likelihood").fit(f, flat)
+
+
+def slow_norm_cosine(row: list[float], train: list[list[float]]) -> float:
+    length = math.sqrt(sum(v * v for v in row))
+    cosines = [
+        sum(a * b for a, b in zip(row, other, strict=True)) / length / math.sqrt(sum(b * b for b in other))
+        for other in train
+    ]
+    return -max(cosines) * length
+
+
+def test_norm_cosine_of_the_mean_view_and_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = torch.Generator().manual_seed(3)
+    f, x = torch.randn(30, 4, generator=rng), 5 * torch.randn(3, 8, 4, generator=rng)
+    c = grouped(f, torch.zeros(30, dtype=torch.int64))
+    plain = plugin("norm_cosine")
+    monkeypatch.setattr(__import__(type(plain).__module__, fromlist=["x"]), "BLOCK", 7)  # several, the last one short
+    train = f.tolist()
+    expected = [slow_norm_cosine(row, train) for row in x.mean(0).tolist()]
+    assert plain.fit(f, c)(x.mean(0)).score.tolist() == pytest.approx(expected, rel=1e-5)
+    each = plugin("norm_cosine", of="each")
+    expected = [sum(slow_norm_cosine(x[v, i].tolist(), train) for v in range(3)) / 3 for i in range(8)]
+    assert each.views
+    assert each.fit(f, c)(x).score.tolist() == pytest.approx(expected, rel=1e-5)
+    expected = [slow_norm_cosine(row, train[:i] + train[i + 1 :]) for i, row in enumerate(train)]
+    assert plain.leave_one_out(f, c).score.tolist() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="of no other training item"):
+        plain.leave_one_out(f[:1], grouped(f[:1], torch.tensor([0])))
+
+
+FAR_FROM_ZERO: list[tuple[str, dict[str, str]]] = [
+    ("euclidean", {}),
+    ("mahalanobis", {"covariance": "shared"}),
+    ("mahalanobis", {"covariance": "diagonal"}),
+    ("mahalanobis", {"covariance": "per_cluster"}),
+    ("local", {}),
+    ("density", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), FAR_FROM_ZERO)
+def test_a_common_mean_of_1000_times_the_spread_moves_no_distance(name: str, params: dict[str, str]) -> None:
+    near, far = two_means()
+    scores = [plugin(name, **params).fit(f, c)(x).score for f, c, x in (near, far)]
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-4, atol=0)
+
+
+def test_a_common_mean_of_1000_times_the_spread_moves_no_relative_distance() -> None:
+    """The score is a difference that may be 0, so that the measure is the larger of the two distances."""
+    near, far = (plugin("relative_mahalanobis").fit(f, c)(x).score for f, c, x in two_means())
+    f, c, x = two_means()[0]
+    distance = plugin("mahalanobis").fit(f, c)(x).score
+    assert ((far - near).abs() <= 1e-4 * torch.maximum(distance, distance - near)).all()
+
+
+@pytest.mark.parametrize("covariance", ["diag", "tied", "full"])
+def test_a_common_mean_of_1000_times_the_spread_moves_no_likelihood(covariance: str) -> None:
+    near, far = two_means()
+    scores = [plugin("gmm_likelihood").fit(f, mixture(f, covariance, 2)[1])(x).score for f, _, x in (near, far)]
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-4, atol=0)
+
+
+def test_ssd_under_a_common_mean_of_1000_times_the_spread() -> None:
+    """Unit norm is no shift, so the loop in float64 is the oracle."""
+    f, c, x = two_means()[1]
+    np.testing.assert_allclose(plugin("ssd").fit(f, c)(x).score, slow_ssd(f, c, x)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["euclidean", "mahalanobis", "density"])
+def test_clusters_300_times_as_far_apart_as_they_are_wide_cost_no_digits(name: str) -> None:
+    """|x|^2 - 2 x.c + |c|^2 in float32 is wrong by up to one part in a hundred here."""
+    rng = torch.Generator().manual_seed(2)
+    assign = torch.arange(300) % 3
+    places = 300 * torch.eye(3, 6)
+    f, x = (places[assign] + torch.randn(300, 6, generator=rng) for _ in range(2))
+    c = grouped(f, assign)
+    inverse = np.linalg.inv(residual_covariance(f, c))
+    measure: dict[str, list[Any]] = {"euclidean": [], "mahalanobis": [], "density": []}
+    for k, m in enumerate(centers(f, c)):
+        spread = math.sqrt(float(((members(f, c, k) - m) ** 2).sum(1).mean()))
+        measure["euclidean"].append(lambda r, m=m: math.sqrt(sum((r - m) ** 2)))
+        measure["mahalanobis"].append(slow_mahalanobis(inverse, m))
+        measure["density"].append(lambda r, m=m, spread=spread: math.sqrt(sum((r - m) ** 2)) / spread)
+    scores = plugin(name).fit(f, c)(x)
+    np.testing.assert_allclose(scores.score, nearest(x, measure[name])[0], rtol=2e-4)
+    assert torch.equal(scores.cluster, assign)
+
+
+def two_means() -> list[tuple[Tensor, Clusters, Tensor]]:
+    """Return the same features about a mean of 0, and about one of 1,000 in which float32 holds them exactly."""
+    rng = torch.Generator().manual_seed(2)
+    f, x = torch.randn(600, 8, generator=rng), torch.randn(50, 8, generator=rng)
+    assign = torch.arange(600) % 2
+    f[:, 0] += 6.0 * assign
+    f, x = ((each * 2**13).round() / 2**13 for each in (f, x))  # the grid of float32 between 512 and 1,024 is 2^-14
+    return [(f + mean, grouped(f + mean, assign), x + mean) for mean in (0.0, 1000.0)]
 
 
 def test_distances_have_no_rounding_noise_under_a_large_mean() -> None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_ood.metrics import OODMetrics
+from pytorch_ood.metrics.functional import oscr_score
 from scipy.stats import norm
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from oodbench import metrics
-from oodbench.columns import METRICS
-from oodbench.metrics import curve, ranking
+from oodbench.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, METRICS, RECALLS
+from oodbench.metrics import Ranked, Rankings, curve, ranking
 
 Scores = tuple[np.ndarray, np.ndarray]
 
@@ -60,13 +70,22 @@ def test_against_scikit_learn(kind: str) -> None:
 def test_cuts_against_a_loop(kind: str) -> None:
     id_, ood = drawn(kind)
     points = at_every_cut(id_, ood)
-    for level in (0.5, 0.9, 0.95, 0.99, 1.0):
+    for level in (0.0, 0.07, 0.29, 0.5, 0.9, 0.95, 0.99, 1.0):
         accepted = [1 - tpr for fpr, tpr in points if round((1 - fpr) * len(id_)) / len(id_) >= level]
         rejected = [fpr for fpr, tpr in points if tpr >= level]
         assert metrics.fpr_at_id_recall(curve(id_, ood), level) == pytest.approx(min(accepted), abs=1e-12)
         assert metrics.fpr_at_ood_recall(curve(id_, ood), level) == pytest.approx(min(rejected), abs=1e-12)
     least = min((fpr + 1 - tpr) / 2 for fpr, tpr in points)
     assert ranking(id_, ood)["detection_error"] == pytest.approx(least, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [7, 100, 300])
+def test_a_level_is_reached_by_its_own_count(n: int) -> None:
+    """Between any two OOD items is one of ID, so each further item found costs one; k / n is found by k, no more."""
+    c = curve(np.arange(n) + 0.5, np.arange(float(n)))
+    for k in range(n):
+        assert metrics.fpr_at_ood_recall(c, k / n) == k / n
+        assert metrics.fpr_at_ood_recall(c, np.nextafter(k / n, 1)) == (k + 1) / n
 
 
 def test_auroc_is_a_share_of_pairs() -> None:
@@ -120,11 +139,119 @@ scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np
 @given(scores, scores)
 def test_order_is_all_that_counts(id_: np.ndarray, ood: np.ndarray) -> None:
     found = ranking(id_, ood)
-    assert ranking(np.exp(id_ / 3), np.exp(ood / 3)) == found
+    bent = ranking(np.exp(id_ / 3), np.exp(ood / 3))
+    assert {name: bent[name] for name in found if name != "autc"} == {n: v for n, v in found.items() if n != "autc"}
     turned = ranking(-ood, -id_)  # what was OOD is now ID and scores the other way round
     assert turned["auroc"] == pytest.approx(found["auroc"], abs=1e-12)
     assert turned["aupr_in"] == pytest.approx(found["aupr_out"], abs=1e-12)
     assert turned["fpr95_id"] == pytest.approx(found["fpr95_ood"], abs=1e-12)
+    assert turned["autc"] == pytest.approx(found["autc"], abs=1e-12)
+    assert ranking(3 * id_ - 7, 3 * ood - 7)["autc"] == pytest.approx(found["autc"], abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores)
+def test_any_ties_against_scikit_learn(id_: np.ndarray, ood: np.ndarray) -> None:
+    y, s = np.r_[np.zeros(len(id_)), np.ones(len(ood))], np.r_[id_, ood]
+    found = ranking(id_, ood)
+    assert found["auroc"] == pytest.approx(roc_auc_score(y, s), abs=1e-12)
+    assert found["aupr_out_ap"] == pytest.approx(average_precision_score(y, s), abs=1e-12)
+    assert found["aupr_in_ap"] == pytest.approx(average_precision_score(1 - y, -s), abs=1e-12)
+    for name, positive, score in (("aupr_out", y, s), ("aupr_in", 1 - y, -s)):
+        precision, recall, _ = precision_recall_curve(positive, score)
+        assert found[name] == pytest.approx(auc(recall, precision), abs=1e-12)
+
+
+def theirs(id_: np.ndarray, ood: np.ndarray) -> dict[str, float]:
+    each = OODMetrics()
+    each.update(torch.from_numpy(np.r_[id_, ood]), torch.from_numpy(np.r_[np.zeros(len(id_)), -np.ones(len(ood))]))
+    return each.compute()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_against_pytorch_ood(kind: str) -> None:
+    found, expected = ranking(*drawn(kind)), theirs(*drawn(kind))
+    names = {
+        "auroc": "AUROC",
+        "autc": "AUTC",
+        "aupr_in": "AUPR-IN",
+        "aupr_out": "AUPR-OUT",
+        "fpr95_ood": "FPR95TPR",
+    }
+    assert {name: found[name] for name in names} == pytest.approx(
+        {name: expected[key] for name, key in names.items()}, abs=1e-12
+    )
+
+
+def test_autc_is_the_mean_error_over_all_cuts() -> None:
+    id_, ood = drawn("ties")
+    low, high = min(*id_, *ood), max(*id_, *ood)
+    cuts = low + (high - low) * (np.arange(20_000) + 0.5) / 20_000
+    errors = [((id_ > cut).mean() + (ood <= cut).mean()) / 2 for cut in cuts]
+    assert ranking(id_, ood)["autc"] == pytest.approx(np.mean(errors), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_oscr(kind: str) -> None:
+    """A share of pairs, ties half; what pytorch-ood has; AUROC where all is classified right, 0 where nothing is."""
+    id_, ood = drawn(kind)
+    right = np.random.default_rng(1).random(len(id_)) < 0.8
+    found = ranking(id_, ood, correct=right)["oscr"]
+    pairs = [r * ((o > i) + (o == i) / 2) for i, r in zip(id_, right, strict=True) for o in ood]
+    assert found == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+    labels = np.r_[np.zeros(len(id_)), -np.ones(len(ood))]
+    predicted = np.r_[np.where(right, 0, 1), np.zeros(len(ood))]
+    expected = oscr_score(*(torch.from_numpy(each) for each in (np.r_[id_, ood], predicted, labels)))
+    assert found == pytest.approx(expected, abs=1e-12)
+    every = ranking(id_, ood, correct=np.ones(len(id_), dtype=bool))
+    assert every["oscr"] == pytest.approx(every["auroc"], abs=1e-12)
+    assert ranking(id_, ood, correct=np.zeros(len(id_), dtype=bool))["oscr"] == 0
+
+
+def test_oscr_needs_to_know_what_is_right() -> None:
+    id_, ood = drawn("smooth")
+    assert "oscr" not in ranking(id_, ood)
+    with pytest.raises(ValueError, match="needs to know"):
+        metrics.oscr(curve(id_, ood))
+    with pytest.raises(ValueError, match=r"shape \(3,\), for 300 ID scores"):
+        ranking(id_, ood, correct=np.ones(3))
+
+
+def test_levels_are_named_in_per_cent() -> None:
+    id_, ood = drawn("smooth")
+    found = ranking(id_, ood, levels=(0.29, 0.975))
+    assert {name for name in found if name.startswith("fpr")} == {"fpr29_id", "fpr29_ood", "fpr97.5_id", "fpr97.5_ood"}
+    assert found["fpr97.5_id"] == metrics.fpr_at_id_recall(curve(id_, ood), 0.975)
+    with pytest.raises(ValueError, match="95 is not within 0 and 1"):
+        ranking(id_, ood, levels=(95,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sharing_changes_nothing(kind: str) -> None:
+    """ID sorted once, against sets of other sizes; the same pair again; arrays changed after they were given."""
+    id_, ood = drawn(kind)
+    right = np.arange(len(id_)) % 3 > 0
+    known, rankings = Ranked(id_, right), Rankings(right)
+    for first, second in ((id_, ood), (id_, ood[::2]), (id_, ood), (-id_, ood)):
+        expected = ranking(first, second, correct=right)
+        if first is id_:
+            assert known.ranking(second) == expected
+        given = first.copy(), second.copy()
+        assert rankings(*given) == expected
+        given[0][:], given[1][:] = 0, 0
+
+
+def test_a_pair_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    id_, ood = drawn("smooth")
+    sorts, merges = [], []
+    init, against = Ranked.__init__, Ranked.against
+    monkeypatch.setattr(Ranked, "__init__", lambda self, *a: (sorts.append(1), init(self, *a))[1])
+    monkeypatch.setattr(Ranked, "against", lambda self, *a: (merges.append(1), against(self, *a))[1])
+    rankings = Rankings()
+    for first, second in ((id_, ood), (id_, ood[1:]), (id_.copy(), ood.copy()), (id_ + 1, ood)):
+        rankings(first, second)["auroc"] = -1.0  # a row that is changed changes no other
+    assert rankings(id_, ood) == ranking(id_, ood)
+    assert (len(sorts), len(merges)) == (3, 4)  # the last of each is of `ranking`
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -146,13 +273,37 @@ def test_float32_ties_do_not_appear_by_rounding() -> None:
     assert ranking(id_, ood)["auroc"] == 1.0
 
 
+def test_float32_scores_are_counted_as_float64() -> None:
+    id_, ood = (each.astype(np.float32) for each in drawn("large"))
+    assert ranking(id_, ood) == ranking(id_.astype(np.float64), ood.astype(np.float64))
+
+
 def test_recalls() -> None:
     found = metrics.recalls(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0]), cut=1.0)
-    assert found == {"id_recall": 0.5, "ood_recall": pytest.approx(2 / 3)}
+    assert found == pytest.approx({"id_recall": 1 / 2, "ood_recall": 2 / 3, "balanced_accuracy": 7 / 12, "f1": 4 / 7})
+    assert tuple(found) == RECALLS
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores, st.integers(-6, 6))
+def test_recalls_against_scikit_learn(id_: np.ndarray, ood: np.ndarray, cut: int) -> None:
+    y, called = np.r_[np.zeros(len(id_)), np.ones(len(ood))], np.r_[id_, ood] > cut
+    found = metrics.recalls(id_, ood, cut)
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, called), abs=1e-12)
+    assert found["f1"] == pytest.approx(f1_score(y, called, zero_division=0), abs=1e-12)
+
+
+@pytest.mark.parametrize(("cut", "balanced", "f1"), [(9.0, 0.5, 0.0), (-9.0, 0.5, 2 / 3)])
+def test_nothing_or_everything_called_ood(cut: float, balanced: float, f1: float) -> None:
+    found = metrics.recalls(np.zeros(4), np.zeros(4), cut)
+    assert (found["balanced_accuracy"], found["f1"]) == pytest.approx((balanced, f1))
 
 
 def test_columns_hold_every_ranking_metric() -> None:
-    assert tuple(metrics.RANKING) == METRICS
+    found = ranking(*drawn("one each"), correct=[True])
+    assert tuple(found) == METRICS
+    directed = {*LOWER_IS_BETTER, *HIGHER_IS_BETTER}
+    assert set(METRICS) - directed == {"prevalence", "ties"}
 
 
 def test_warnings_name_the_distance_and_the_set() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from oodbench import probe
@@ -44,7 +46,8 @@ def by_descent(f: Tensor, y: Tensor, x: Tensor) -> np.ndarray:
 def test_probes_against_their_slowest_form() -> None:
     (f, y), (x, y_test) = groups(90, 0, 1.5), groups(60, 1, 1.5)
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(2))
-    found = probe.accuracies({"penultimate": f}, y, {"penultimate": x, "logits": logits}, y_test)
+    linear = probe.linear(f, y)
+    found = probe.accuracies(linear, {"penultimate": f}, y, {"penultimate": x, "logits": logits}, y_test)
     assert found["classifier"] == pytest.approx(float((logits.argmax(1) == y_test).double().mean()))
     assert found["linear"] == pytest.approx(float((by_descent(f, y, x) == y_test.numpy()).mean()), abs=1 / 60)
     votes = torch.tensor(by_votes(f, y, x, probe.NEIGHBOURS))
@@ -52,8 +55,13 @@ def test_probes_against_their_slowest_form() -> None:
     assert 0.5 < found["linear"] < 1  # neither chance nor all: a comparison of two ones would say nothing
 
 
-def test_one_class_has_no_accuracy() -> None:
-    f, _ = groups(12, 0)
-    y = torch.zeros(12, dtype=torch.int64)
-    found = probe.accuracies({"penultimate": f}, y, {"penultimate": f}, y)
-    assert found == {"classifier": None, "linear": None, "knn": None}
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_linear_probe_is_scikit_learns_as_one_map(classes: int) -> None:
+    f, y = groups(120, 0, 1.5)
+    f, y = f[y < classes], y[y < classes]
+    scaler = StandardScaler().fit(f.double().numpy())
+    model = LogisticRegression(C=1.0, max_iter=200).fit(scaler.transform(f.double().numpy()), y.numpy())
+    logits = probe.linear(f, y)(f)
+    assert logits.shape == (len(f), classes)
+    wanted = torch.from_numpy(model.predict_proba(scaler.transform(f.double().numpy())))
+    assert torch.allclose(logits.double().softmax(1), wanted, atol=1e-5)

@@ -39,14 +39,14 @@ def changed(key: str, value: str) -> str:
 def test_a_minimal_study(tmp_path: Path) -> None:
     found = load(tmp_path, HEAD)
     assert (found.name, found.seeds, [d.label for d in found.ids]) == ("s", [0], ["digits"])
-    assert [space.label for space in found.spaces] == ["penultimate"]
+    assert [space.label for space in found.detectors.spaces] == ["penultimate"]
     assert found.settings.precision == "float32"
     assert found.reference.label == "val(0.1)"
 
 
 def test_a_list_is_a_sweep_and_a_mapping_sets_parameters(tmp_path: Path) -> None:
     found = load(tmp_path, changed("distance", "[cosine, {knn: {k: [1, 5]}}, {mahalanobis: {singular: [pinv, pca]}}]"))
-    assert [d.label for d in found.distances] == [
+    assert [d.label for d in found.detectors.distances] == [
         "cosine",
         "knn(k=1)",
         "knn(k=5)",
@@ -247,7 +247,7 @@ def test_paths_of_a_study_are_relative_to_it(tmp_path: Path, monkeypatch: pytest
 def test_tables_are_read_without_plugins(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(HEAD.replace("simclr", "nobody_has_this") + "tables: {t: {rows: [training], of: {ood: noise}}}\n")
-    assert study.tables_of(path)["t"].rows == ("training",)
+    assert study.tables_of(path)[0]["t"].rows == ("training",)
     with pytest.raises(UserError):
         study.load(path)
 
@@ -256,7 +256,7 @@ def test_plugins_of_a_study(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "twice.py").write_text(OWN)
     found = load(tmp_path, HEAD.replace("distance: cosine", "distance: [cosine, {twice: {times: 3}}]\nplugins: [mine]"))
-    assert [d.label for d in found.distances] == ["cosine", "twice(times=3)"]
+    assert [d.label for d in found.detectors.distances] == ["cosine", "twice(times=3)"]
 
 
 OWN = '''"""A user's own distance."""
@@ -305,7 +305,7 @@ def test_a_broken_plugin_hurts_only_its_user(tmp_path: Path, text: str) -> None:
     (folder / "broken.py").write_text(text)
     (folder / "twice.py").write_text(OWN)
     head = HEAD + "plugins: [mine]\n"
-    assert load(tmp_path, head.replace("distance: cosine", "distance: twice")).distances[0].name == "twice"
+    assert load(tmp_path, head.replace("distance: cosine", "distance: twice")).detectors.distances[0].name == "twice"
     with pytest.raises(UserError, match=r"broken\.py"):
         load(tmp_path, head.replace("distance: cosine", "distance: broken"))
 
@@ -325,4 +325,4 @@ def test_the_studies_of_the_repository_are_right(path: Path) -> None:
     found: Any = study.load(path)
     names = {training.name for training in found.trainings}
     assert "cross_entropy" in names
-    assert {d.name for d in found.distances} >= {"cosine"}
+    assert {d.name for d in found.detectors.distances} >= {"cosine"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import nearest
+from oodbench.geometry import nearest, squares_between
 
 
 class Euclidean(Distance):
@@ -13,7 +13,8 @@ class Euclidean(Distance):
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         def score(x: Tensor) -> Scores:
-            squares, cluster = nearest(x, c.centroid)
-            return Scores(squares.double().sqrt(), cluster)
+            cluster = nearest(x, c.centroid)[1]
+            squares = squares_between(x, c.centroid[cluster])
+            return Scores(squares.sqrt(), cluster)
 
         return score

@@ -1,7 +1,8 @@
 """Minus the L2 norm of raw features (Le-Gia & Ahn 2023, arXiv 2312.15288): ID is longer, so a short vector is OOD.
 
-Of OECL's three scores: `of: mean` in a space of one view is the norm of the plain image's output; in a space
-of several views it is the norm of their mean; `of: each` is the mean over views of the squared norms.
+Of OECL's three scores: `of: mean` in a space of one view is the norm of the plain image's output (squared in the
+studied code, which is the same order); in a space of several views it is the norm of their mean; `of: each` is
+the mean over views of the squared norms.
 """
 
 from __future__ import annotations

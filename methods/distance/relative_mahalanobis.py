@@ -8,41 +8,27 @@ that is not of full rank is warned of in the row.
 
 from __future__ import annotations
 
-import warnings
-
-import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import moments, nearest, scatter
+from oodbench.geometry import members, moments, nearest, scatter, squares_between, whitening
 
 
 class RelativeMahalanobis(Distance):
     """Relative Mahalanobis: distance to the nearest centroid, less that to everything."""
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
-        member = c.assign >= 0
-        rows, assign = f[member], c.assign[member]
+        rows, assign = members(f, c.assign)
         mean, everything = moments(rows)
         centers = c.centroid.double()
-        near = self._whitening(scatter(rows, centers[assign]) / len(rows))
-        far = self._whitening(everything)
-        places = ((centers - mean) @ near).float()
+        near = whitening(scatter(rows, centers, assign) / len(rows), len(rows), self.label)
+        far = whitening(everything, len(rows), self.label)
+        places = (centers - mean) @ near
 
         def score(x: Tensor) -> Scores:
             centred = x.double() - mean
-            squares, cluster = nearest((centred @ near).float(), places)
-            return Scores(squares.double() - (centred @ far).square().sum(1), cluster)
+            seen = centred @ near
+            cluster = nearest(seen, places)[1]
+            return Scores(squares_between(seen, places[cluster]) - (centred @ far).square().sum(1), cluster)
 
         return score
-
-    def _whitening(self, covariance: Tensor) -> Tensor:
-        """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D)."""
-        values, vectors = torch.linalg.eigh(covariance)
-        keep = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
-        if not keep.any():
-            raise ValueError(f"{self.label}: the features have no variance")
-        if not keep.all():
-            warnings.warn(f"{self.label}: rank {int(keep.sum())} of {len(values)}", stacklevel=2)
-        whitening: Tensor = vectors[:, keep] / values[keep].sqrt()
-        return whitening

@@ -1,0 +1,23 @@
+"""Nearest neighbour guidance (NNGuide), Park et al. 2023, arXiv 2309.14888, by pytorch-ood's NNGuide.
+
+The bank is all training items, where the paper may draw some of them.
+"""
+
+from __future__ import annotations
+
+from pytorch_ood import detector
+
+from oodbench.api import ClassifierHead, Posthoc, Size, Split
+from oodbench.posthoc import SetScore, labels, of_features
+
+ROWS = 512  # similarities are items x training items
+
+
+class NNGuide(Posthoc):
+    """NNGuide: minus the energy score times the mean similarity to the k nearest training items."""
+
+    k: Size = 10
+
+    def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
+        fitted = detector.NNGuide(None, head.apply, k=self.k).fit_features(train.h, labels(train))
+        return of_features(lambda h: fitted.predict_features(h.float()), ROWS)

@@ -1,0 +1,23 @@
+"""ReAct, Sun et al. 2021, arXiv 2111.12797, by pytorch-ood's ReAct; percentile 0.9 as in the paper.
+
+The percentile is that of all activations of all training items. The paper's features come after a ReLU; of features
+that may be negative, only what is above the percentile is clipped.
+"""
+
+from __future__ import annotations
+
+from pytorch_ood import detector
+
+from oodbench.api import ClassifierHead, Fraction, Posthoc, Split
+from oodbench.posthoc import SetScore, classifier, labels, maps, of_maps
+
+
+class ReAct(Posthoc):
+    """ReAct: energy of the logits of features clipped at a percentile of training activations."""
+
+    percentile: Fraction = 0.9
+
+    def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
+        fitted = detector.ReAct(None, classifier(head), percentile=self.percentile)
+        fitted.fit_feature_maps(maps(train.h), labels(train))
+        return of_maps(fitted.predict_feature_maps)

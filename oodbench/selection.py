@@ -1,0 +1,85 @@
+"""Settings chosen on validation OOD, beside the choice that the test sets would have made. It knows rows alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from oodbench.columns import SHARES
+from oodbench.errors import UserError
+from oodbench.study import Select
+from oodbench.tables import METHOD, SHOWN_GROUPS, Table, distinct
+
+CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
+
+
+def selection(rows: pd.DataFrame, select: Select) -> Table:
+    """Return for each method the settings that validation chooses in each run, and what they cost.
+
+    A setting is what the axes in `select.over` say beyond the name of a plugin; a space is a setting as a whole. A
+    candidate that failed on a set is none. Ties go to the first in the study.
+    """
+    done = distinct(rows[rows["status"] == "ok"])
+    if done[select.by].isna().all():
+        raise UserError(f"no row has {select.by}: run the study with its validation sets first")
+    fixed = [axis for axis in METHOD if axis not in select.over]
+    names = {axis: done[axis].str.partition("(")[0] for axis in select.over if axis != "space"}
+    method = [*fixed, *names]
+    settings = done[list(select.over)].agg(" · ".join, axis=1).str.replace("– · ", "").str.replace(" · –", "")
+    done = done.assign(**names, setting=settings, run=done["id"] + " " + done["seed"].astype(str))
+    shares = list(SHARES)
+    done[shares] *= 100
+    candidates = _candidates(done, method, select.by)
+    several = candidates.groupby([*method, "run"])["setting"].transform("size") > 1
+    candidates = candidates[several]
+    if candidates.empty:
+        raise UserError(f"nothing to select: no method has several settings of {', '.join(select.over)}")
+    by_run = candidates.groupby([*method, "run"], sort=False)
+    best = by_run[select.by].idxmax() if select.by == "val_auroc" else by_run[select.by].idxmin()
+    chosen = candidates.loc[best].set_index([*method, "run"])
+    groups = [group for group in SHOWN_GROUPS if group in candidates]
+    columns: dict[tuple[str, str], pd.Series[float]] = {}
+    for group in groups:
+        columns[group, CHOSEN] = chosen[group]
+        columns[group, BEST] = by_run[group].max()
+        columns[group, GAP] = columns[group, BEST] - columns[group, CHOSEN]
+    numbers = pd.DataFrame(columns)
+    shown = [
+        axis for axis in method if axis in ("training", *names) or numbers.index.get_level_values(axis).nunique() > 1
+    ]
+    texts = chosen.groupby(method, sort=False)["setting"].agg(_counted)
+    counts = by_run.size().groupby(method, sort=False).max()
+    over = numbers.groupby(method, sort=False)
+    index = pd.MultiIndex.from_frame(
+        texts.reset_index()[shown].assign(chosen=texts.to_numpy(), of=counts.reindex(texts.index).to_numpy())
+    )
+    mean, std, n = (each.reindex(texts.index).set_axis(index) for each in (over.mean(), over.std(ddof=1), over.count()))
+    better = {column: 1 if column[1] == CHOSEN else 0 for column in columns}
+    return Table("selection", _caption(select), mean, std, n, better)
+
+
+def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
+    """Return one row for each method, run and setting: its validation number, and its mean AUROC over each group."""
+    keys = [*method, "run", "setting"]
+    sets = done.groupby(["id", "group"])["ood"].nunique()
+    means = done.groupby([*keys, "id", "group"], sort=False)["auroc"].agg(["mean", "size"]).reset_index()
+    whole = means["size"] == [sets[id_, group] for id_, group in zip(means["id"], means["group"], strict=True)]
+    wide = means.assign(mean=means["mean"].where(whole)).pivot_table("mean", keys, "group", sort=False, dropna=False)
+    value = done.groupby(keys, sort=False)[by].first()
+    return wide.dropna().join(value, how="inner").reset_index()
+
+
+def _counted(settings: pd.Series[str]) -> str:
+    counts = settings.value_counts(sort=False)
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return "; ".join(f"{setting} ({count} of {len(settings)})" for setting, count in counts.items())
+
+
+def _caption(select: Select) -> str:
+    metric = {"val_auroc": "AUROC", "val_fpr95_id": "FPR95_id", "val_fpr95_ood": "FPR95_ood"}[select.by]
+    return (
+        f"Settings of {', '.join(select.over)} chosen in each run by the {metric} of the ID reference against the "
+        f"validation OOD sets, mean over these; no test set was seen. Per cent, mean ± standard deviation (ddof 1) "
+        f"over runs. `{BEST}`: the setting of highest test AUROC in each run and group; `{GAP}`: what choosing without "
+        "the test sets costs. `of`: how many settings there were to choose from; methods with one are not shown."
+    )

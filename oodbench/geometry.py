@@ -19,15 +19,17 @@ CHUNK = 8192  # rows at a time where an intermediate grows with the rows
 def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a function from x (M, D) to its squared Euclidean distances (M, K) to points (K, D), float32.
 
-    Both are centred on the mean of the points before |x|^2 - 2 x.p + |p|^2 is formed.
+    Both are centred on the mean of the points before |x|^2 - 2 x.p + |p|^2 is formed. The mean is rounded to
+    float32, for any point near it does: a subtraction of near float32 numbers is exact.
     """
-    middle = points.double().mean(0)
-    p = (points.double() - middle).float()
+    middle = points.mean(0).float()
+    p = (points - middle).float()
     p_squared = p.square().sum(1)
 
     def measure(x: Tensor) -> Tensor:
-        x = (x.double() - middle).float()
-        return torch.addmm(x.square().sum(1, keepdim=True) + p_squared, x, p.T, alpha=-2).clamp_min_(0)
+        x = (x - middle).float()
+        squares = torch.addmm(p_squared, x, p.T, alpha=-2)  # (M, K), without |x|^2
+        return squares.add_(x.square().sum(1, keepdim=True)).clamp_min_(0)
 
     return measure
 

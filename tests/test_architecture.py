@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = {"oodbench.api", "oodbench.errors"}
 ROOMS = {
     "methods/training": {"oodbench.losses", "oodbench.vectors"},
-    "methods/clustering": {"oodbench.clusters", "oodbench.geometry", "oodbench.vectors"},
+    "methods/clustering": {"oodbench.clusters", "oodbench.geometry", "oodbench.mixture", "oodbench.vectors"},
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.geometry", "oodbench.posthoc"},
@@ -35,6 +35,7 @@ HARNESS = {
     "geometry": {"vectors"},
     "losses": {"vectors"},
     "clusters": {"geometry"},
+    "mixture": {"geometry"},
     "posthoc": set(),
     "protocol": set(),
     "registry": set(),

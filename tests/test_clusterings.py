@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from oodbench import mixture
 from oodbench.clusters import grouped
+from oodbench.mixture import Full, Tied, fit_mixture
 from oodbench.registry import Registry
 
 
@@ -61,6 +66,79 @@ def test_gmm_is_scikit_learns(features: tuple[Tensor, Tensor], covariance: str) 
     np.testing.assert_allclose(c.covariance, theirs.covariances_, rtol=1e-4, atol=1e-5)
     assert (c.assign.numpy() == theirs.predict(f.double().numpy())).all()
     assert c.covariance_type == covariance
+
+
+def collapsed(dtype: torch.dtype) -> Tensor:
+    """Return items whose classes lie far apart, 1,000 from 0, in three of nine directions within each."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (400,), generator=rng)
+    within = torch.randn(400, 3, generator=rng) @ torch.randn(3, 9, generator=rng)
+    return (1000 + 30 * torch.randn(4, 9, generator=rng)[y] + within).to(dtype)
+
+
+@pytest.mark.parametrize("covariance", ["tied", "full"])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-4), (torch.float64, 1e-6)])
+@pytest.mark.parametrize("hard", [False, True], ids=["well-conditioned", "collapsed"])
+def test_mixtures_are_as_likely_as_scikit_learns(
+    features: tuple[Tensor, Tensor], covariance: str, dtype: torch.dtype, rtol: float, hard: bool
+) -> None:
+    """The same restarts, and as likely under a density by the definition, in float64.
+
+    scikit-learn gets centred items: its own sum of outer products, not centred, would be the less exact one.
+    """
+    f = collapsed(dtype) if hard else features[0].to(dtype)
+    x = f.double().numpy()
+    centred = x - x.mean(0)
+    floor = 1e-6 * float(f.double().var(0, correction=0).mean())
+    found, assign = fit_mixture(f, 4, covariance, floor, 3, 100, 5)  # type: ignore[arg-type]
+    theirs = GaussianMixture(4, covariance_type=covariance, n_init=3, reg_covar=floor, random_state=5)
+    theirs.fit(centred)
+    covariances = found.covariance.expand(4, -1, -1) if covariance == "tied" else found.covariance
+    logs = [
+        float(w.log()) + multivariate_normal(m.numpy(), c.numpy()).logpdf(x)
+        for w, m, c in zip(found.weight, found.mean, covariances, strict=True)
+    ]
+    assert logsumexp(logs, 0).mean() == pytest.approx(theirs.score(centred), rel=rtol)
+    assert adjusted_rand_score(assign.numpy(), theirs.predict(centred)) == 1
+
+
+@pytest.mark.parametrize("kind", [Tied, Full])
+def test_one_iteration_is_the_definition(features: tuple[Tensor, Tensor], kind: Any, monkeypatch: Any) -> None:
+    """Items in blocks; responsibilities, means and covariances item by item in float64."""
+    monkeypatch.setattr(mixture, "ROWS", 70)
+    noise = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    x = (features[0] / 3 + noise).double()
+    em = kind(x, 1e-3)
+    start = em.start(features[1], 4)
+    after, likelihood = em.step(start)
+    covariances = start.covariance.expand(4, -1, -1) if kind is Tied else start.covariance
+    parts = zip(start.weight, start.mean, covariances, strict=True)
+    logs = np.array([float(w.log()) + multivariate_normal(m.numpy(), c.numpy()).logpdf(x) for w, m, c in parts])
+    share = np.exp(logs - logsumexp(logs, 0))  # (K, N)
+    assert likelihood == pytest.approx(logsumexp(logs, 0).mean(), rel=1e-12)
+    assert share.max(0).min() < 0.9  # some item belongs to several
+    means = [sum(r * row for r, row in zip(share[k], x.numpy(), strict=True)) / share[k].sum() for k in range(4)]
+    outer = [
+        sum(r * np.outer(row - means[k], row - means[k]) for r, row in zip(share[k], x.numpy(), strict=True))
+        for k in range(4)
+    ]
+    expected = sum(outer) / 300 if kind is Tied else np.stack([outer[k] / share[k].sum() for k in range(4)])
+    np.testing.assert_allclose(after.weight, share.sum(1) / 300, rtol=1e-10)
+    np.testing.assert_allclose(after.mean, means, atol=1e-10)
+    np.testing.assert_allclose(after.covariance, expected + 1e-3 * np.eye(6), atol=1e-8)
+
+
+def test_a_mixture_that_still_moves_is_warned_of() -> None:
+    f = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(ConvergenceWarning, match="still moved after 1 iterations"):
+        plugin("gmm", k=3, covariance="tied", iterations=1).fit(f, None, 0)
+
+
+def test_a_component_without_variance_is_an_error_without_a_floor() -> None:
+    f = torch.zeros(20, 2)
+    f[:10] = 5
+    with pytest.raises(ValueError, match="singular"):
+        fit_mixture(f, 2, "full", 0.0, 1, 10, 0)
 
 
 def test_gmm_closes_up_components_that_nobody_has() -> None:

@@ -1,7 +1,8 @@
-"""Gaussian mixture fitted by expectation-maximisation, scikit-learn's (Dempster et al. 1977).
+"""Gaussian mixture fitted by expectation-maximisation (Dempster et al. 1977), as scikit-learn fits it.
 
-Each item belongs to its most probable component; a component that is nobody's is closed up, so that
-there may be fewer than k. Weights and covariances of all that are left are kept for likelihoods.
+Diagonal covariances are scikit-learn's own; tied and full ones are `oodbench.mixture`'s, the same numbers with
+less work. Each item belongs to its most probable component; a component that is nobody's is closed up, so
+that there may be fewer than k. Weights and covariances of all that are left are kept for likelihoods.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Count, Positive, Size
 from oodbench.clusters import check_count, to_device
+from oodbench.mixture import Mixture, fit_mixture
 
 
 class GMM(Clustering):
@@ -34,28 +36,29 @@ class GMM(Clustering):
     def fit(self, f: Tensor, y: Tensor | None, seed: int) -> Clusters:
         assert isinstance(self.k, int)
         check_count(self.k, f)
-        x = f.double().cpu().numpy()
-        floor = self.floor * float(x.var(0).mean()) or self.floor
-        mixture = GaussianMixture(
-            self.k,
+        floor = self.floor * float(f.double().var(0, correction=0).mean()) or self.floor
+        found, assign = self._fitted(f, self.k, floor, seed)
+        used, dense = assign.unique(return_inverse=True)
+        covariance = found.covariance if self.covariance == "tied" else found.covariance[used]
+        return Clusters(
+            centroid=found.mean[used].float(),
+            assign=dense,
+            weight=found.weight[used].float(),
+            covariance=covariance.float(),
             covariance_type=self.covariance,
+        )
+
+    def _fitted(self, f: Tensor, k: int, floor: float, seed: int) -> tuple[Mixture, Tensor]:
+        if self.covariance != "diag":
+            return fit_mixture(f, k, self.covariance, floor, self.restarts, self.iterations, seed)
+        theirs = GaussianMixture(
+            k,
+            covariance_type="diag",
             n_init=self.restarts,
             max_iter=self.iterations,
             reg_covar=floor,
             random_state=seed,
         )
-        assign = to_device(mixture.fit_predict(x), f)
-        used, dense = assign.unique(return_inverse=True)
-        keep = used.cpu().numpy()
-        covariance = mixture.covariances_ if self.covariance == "tied" else mixture.covariances_[keep]
-        return Clusters(
-            centroid=_on(mixture.means_[keep], f),
-            assign=dense,
-            weight=_on(mixture.weights_[keep], f),
-            covariance=_on(covariance, f),
-            covariance_type=self.covariance,
-        )
-
-
-def _on(values: object, f: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32, device=f.device)
+        assign = to_device(theirs.fit_predict(f.double().cpu().numpy()), f)
+        parts = (theirs.weights_, theirs.means_, theirs.covariances_)
+        return Mixture(*(torch.as_tensor(part, device=f.device) for part in parts)), assign

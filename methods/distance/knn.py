@@ -1,14 +1,17 @@
 """Distance to the k-th nearest training feature (Sun et al. 2022, arXiv 2204.06507), exact.
 
 The paper takes unit-norm penultimate features (a unit space) and k = 50 for CIFAR-10. Neighbours are
-found by a matrix product on centred features, or by faiss's flat index; the k-th distance is then
-computed from the difference of the two vectors, so that it has full precision.
+found by a matrix product on centred features, or by faiss's flat index, both float32; the k-th distance is
+then computed from the difference of the two vectors in float64, so that it has full precision. Settings that
+differ in k share one search. Training features may be a mapped file: they are read block by block, never copied.
+
+`sample` keeps so many training features, drawn once with a fixed seed, for banks too large to search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -16,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import squared_distances_to
+from oodbench.geometry import CHUNK
 
-BLOCK = 512  # queries at a time: a block of distances is BLOCK x N float32
+QUERIES, BANK = 1024, 16384  # a block of distances is QUERIES x BANK float32
+GROUP = 16  # distances of which only the least is looked at first
 Search = Callable[[Tensor, int], Tensor]  # x (M, D), k -> positions (M, k) of the nearest, nearest first
 
 
@@ -27,6 +31,7 @@ class KNN(Distance):
 
     k: Size = 50
     library: Literal["torch", "faiss"] = "torch"
+    sample: Size | None = None  # training features searched; all of them where there are no more
 
     clusters = False
 
@@ -35,35 +40,126 @@ class KNN(Distance):
         return {"faiss": "pip install 'oodbench[cpu]' or 'oodbench[gpu]'"} if self.library == "faiss" else {}
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
-        if self.k > len(f):
-            raise ValueError(f"knn(k={self.k}) of {len(f)} training items")
-        search = self._search(f)
-        return lambda x: _scores(x, f, search(x, self.k)[:, -1])
+        score = self.fit_together([self], f, c)
+        return lambda x: score(x)[0]
+
+    @classmethod
+    def fit_together(cls, distances: Sequence[Self], f: Tensor, c: Clusters) -> Callable[[Tensor], list[Scores]]:
+        alike: dict[tuple[str, int | None], list[Self]] = {}
+        for each in distances:
+            alike.setdefault((each.library, each.sample), []).append(each)
+        searches = {key: _scorer(several, several[0]._bank(f)) for key, several in alike.items()}
+
+        def score(x: Tensor) -> list[Scores]:
+            found = {key: search(x) for key, search in searches.items()}
+            return [found[each.library, each.sample][each.k] for each in distances]
+
+        return score
 
     def leave_one_out(self, f: Tensor, c: Clusters) -> Scores:
-        if self.k >= len(f):
-            raise ValueError(f"knn(k={self.k}) of {len(f) - 1} other training items")
-        found = self._search(f)(f, self.k + 1)  # (N, k + 1), the item itself mostly among them
-        itself = found == torch.arange(len(f), device=f.device)[:, None]
-        itself[:, -1] |= ~itself.any(1)  # among many duplicates an item may not find itself
-        return _scores(f, f, found[~itself].view(len(f), self.k)[:, -1])
+        bank, position = self._bank(f), self._positions(f)
+        if self.k >= len(bank):
+            raise ValueError(f"{self.label} of {len(bank) - 1} other training items")
+        found = self._search(bank)(f, self.k + 1)  # (N, k + 1), the item itself mostly among them
+        itself = position[found] == torch.arange(len(f), device=f.device)[:, None]
+        itself[:, -1] |= ~itself.any(1)  # it is not in the sample, or did not find itself among many duplicates
+        return _scores(f, bank, found[~itself].view(len(f), self.k)[:, -1])
+
+    def _positions(self, f: Tensor) -> Tensor:
+        """Return the positions (S,) of the training features that are searched."""
+        if self.sample is None or self.sample >= len(f):
+            return torch.arange(len(f), device=f.device)
+        drawn = torch.randperm(len(f), generator=torch.Generator().manual_seed(0))[: self.sample]
+        return drawn.sort().values.to(f.device)
+
+    def _bank(self, f: Tensor) -> Tensor:
+        return f if self.sample is None else f[self._positions(f)]
 
     def _search(self, f: Tensor) -> Search:
         return _faiss(f) if self.library == "faiss" else _exact(f)
 
 
+def _scorer(alike: Sequence[KNN], f: Tensor) -> Callable[[Tensor], dict[int, Scores]]:
+    """Return a function from x to the scores under each k, of settings that differ in nothing else."""
+    for each in alike:
+        if each.k > len(f):
+            raise ValueError(f"{each.name}(k={each.k}) of {len(f)} training items")
+    search, most = alike[0]._search(f), max(each.k for each in alike)
+
+    def score(x: Tensor) -> dict[int, Scores]:
+        found = search(x, most)
+        return {each.k: _scores(x, f, found[:, each.k - 1]) for each in alike}
+
+    return score
+
+
 def _scores(x: Tensor, f: Tensor, neighbour: Tensor) -> Scores:
-    score = (x.double() - f[neighbour].double()).norm(dim=1)
+    pairs = zip(x.split(CHUNK), neighbour.split(CHUNK), strict=True)
+    score = torch.cat([(rows.double() - f[nearest].double()).norm(dim=1) for rows, nearest in pairs])
     return Scores(score, torch.zeros_like(neighbour))
 
 
 def _exact(f: Tensor) -> Search:
-    measure = squared_distances_to(f)
+    middle = f.mean(0)  # any point near the features does, so float32 is enough
 
     def search(x: Tensor, k: int) -> Tensor:
-        return torch.cat([measure(block).topk(k, largest=False).indices for block in x.split(BLOCK)])
+        return torch.cat([_nearest(rows - middle, f, middle, k) for rows in x.split(CHUNK)])
 
     return search
+
+
+def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
+    """Return positions (M, k) of the features f (N, D) nearest to x + middle, nearest first.
+
+    What is compared is |p|^2 / 2 - x.p for the centred p of f: half the squared distance, less |x|^2 / 2. It is
+    one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2.
+    """
+    x = torch.cat([-x, torch.ones_like(x[:, :1])], 1)
+    bank = x.new_empty(min(BANK, len(f) + -len(f) % GROUP), x.shape[1])
+    products = x.new_empty(min(QUERIES, len(x)) * len(bank))
+    best: list[tuple[Tensor, Tensor]] = []  # of each block of queries: values (B, k), unordered, and positions
+    for start in range(0, len(f), BANK):
+        p = _centred(f[start : start + BANK], middle, bank)
+        for i, rows in enumerate(x.split(QUERIES)):
+            out = products[: len(rows) * len(p)].view(len(rows), len(p))
+            value, place = _least(torch.mm(rows, p.T, out=out), k)
+            place += start
+            if start:
+                value, order = _least(torch.cat([best[i][0], value], 1), k)
+                best[i] = value, torch.cat([best[i][1], place], 1).gather(1, order)
+            else:
+                best.append((value, place))
+    return torch.cat([place.gather(1, value.argsort(1)) for value, place in best])
+
+
+def _centred(f: Tensor, middle: Tensor, bank: Tensor) -> Tensor:
+    """Fill the first rows of bank (., D + 1) with p = f - middle and |p|^2 / 2, up to a whole number of groups.
+
+    The rows beyond f are infinitely far away.
+    """
+    torch.sub(f, middle, out=bank[: len(f), :-1])
+    bank[: len(f), -1] = torch.linalg.vector_norm(bank[: len(f), :-1], dim=1).square_() / 2
+    beyond = bank[len(f) : len(f) + -len(f) % GROUP]
+    beyond[:, :-1] = 0
+    beyond[:, -1] = torch.inf
+    return bank[: len(f) + len(beyond)]
+
+
+def _least(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k least of each row of values (B, W) and where they are, in no order; all where W < k.
+
+    They lie in the k groups of least minima: one pass over everything, and a selection among few.
+    """
+    width = values.shape[1]
+    groups = width // GROUP
+    if width % GROUP or groups < 2 * k:
+        plain = values.topk(min(k, width), largest=False, sorted=False)
+        return plain.values, plain.indices
+    grouped = values.unflatten(1, (GROUP, groups))
+    group = grouped.amin(1).topk(k, largest=False, sorted=False).indices  # (B, k)
+    candidates = grouped.gather(2, group[:, None].expand(-1, GROUP, -1)).flatten(1)
+    found = candidates.topk(k, largest=False, sorted=False)
+    return found.values, found.indices // k * groups + group.gather(1, found.indices % k)
 
 
 def _faiss(f: Tensor) -> Search:
@@ -71,10 +167,10 @@ def _faiss(f: Tensor) -> Search:
 
     flat = faiss.IndexFlatL2(f.shape[1])
     index: faiss.Index = faiss.index_cpu_to_all_gpus(flat) if f.is_cuda else flat
-    mean = f.double().mean(0)
+    middle = f.mean(0)
 
     def centred(x: Tensor) -> NDArray[np.float32]:
-        return np.asarray((x.double() - mean).float().cpu())
+        return np.asarray((x - middle).cpu())
 
     index.add(centred(f))
     return lambda x, k: torch.as_tensor(index.search(centred(x), k)[1], device=x.device)

@@ -138,7 +138,7 @@ NAMED = "NAME=FILE, as often as there are sets"
 @command
 def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     train: Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")],
-    id_: Annotated[Path, typer.Option("--id", help="ID test features.")],
+    id_: Annotated[str, typer.Option("--id", help="ID test features: FILE, or NAME=FILE to name the set.")],
     ood: Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")] = None,
     near: Annotated[list[str] | None, typer.Option(help=f"The same, of near OOD: {NAMED}.")] = None,
     far: Annotated[list[str] | None, typer.Option(help=f"The same, of far OOD: {NAMED}.")] = None,
@@ -162,11 +162,11 @@ def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     from oodbench.score import score as scored
     from oodbench.study import UNGROUPED
 
-    groups = {group: _named(f"--{group}", files) for group, files in (("near", near), ("far", far), (UNGROUPED, ood))}
+    groups = (("near", near), ("far", far), (UNGROUPED, ood))
     given = Given(
         train=train,
-        id=id_,
-        ood={group: files for group, files in groups.items() if files},
+        id=_one_named("--id", id_) if "=" in id_ and not Path(id_).is_file() else (Path(id_).stem, Path(id_)),
+        ood=[(group, *each) for group, files in groups for each in _named(f"--{group}", files).items()],
         val=val,
         validation=_named("--validation", validation),
         grid=grid,
@@ -386,13 +386,22 @@ def _named(option: str, given: list[str] | None) -> dict[str, Path]:
     """Return the files of NAME=FILE options by name."""
     found: dict[str, Path] = {}
     for each in given or []:
-        name, equals, file = each.partition("=")
-        if not (name and equals and file):
-            raise UserError(f"{option} {each}: wanted is NAME=FILE")
+        name, file = _one_named(option, each)
         if name in found:
             raise UserError(f"{option} {each}: {name} is given twice")
-        found[name] = Path(file)
+        found[name] = file
     return found
+
+
+def _one_named(option: str, given: str) -> tuple[str, Path]:
+    """Return the name and the file of NAME=FILE; where both may hold a =, the first that leaves a file."""
+    parts = given.split("=")
+    found = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(1, len(parts))]
+    found = [(name, file) for name, file in found if name and file]
+    if not found:
+        raise UserError(f"{option} {given}: wanted is NAME=FILE")
+    name, file = next((each for each in found if Path(each[1]).is_file()), found[0])
+    return name, Path(file)
 
 
 def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:

@@ -36,7 +36,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Add a command, named as the function, in which a user's mistake is one message and exit code 2."""
+    """Add a command, named as the function (_ is -), in which a user's mistake is one message and exit code 2."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -50,7 +50,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             err.print("stopped; what is finished is kept, the same command goes on")
             raise typer.Exit(130) from None
 
-    return app.command(function.__name__.rstrip("_"))(wrapped)
+    return app.command(function.__name__.rstrip("_").replace("_", "-"))(wrapped)
 
 
 # ---- running --------------------------------------------------------------------------------------------
@@ -183,6 +183,31 @@ def score(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     if outcome.failed:
         _show_failures(outcome.rows)
         raise typer.Exit(1)
+
+
+@command
+def export_features(
+    study: StudyFile,
+    to: Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")],
+    device: Device = "auto",
+) -> None:
+    """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
+    from oodbench.board import Board
+    from oodbench.export import Exported, export
+    from oodbench.lab import Lab
+
+    found = []
+    with Board(err) as board:
+        for each in export(Lab(_load(study), _options(device), board), to):
+            found.append(each)
+            if isinstance(each, Exported):
+                out.print(f"\n{each.folder}\n    {each.command}", markup=False, soft_wrap=True)
+    written = sum(isinstance(each, Exported) for each in found)
+    if not written:
+        raise UserError(f"none of the {len(found)} trainings of {study} is trained; run the study first")
+    out.print(f"\n{written} of {len(found)} trainings exported to {to}", soft_wrap=True)
+    if written < len(found):
+        _warn(f"{len(found) - written} trainings are missing: they are not trained")
 
 
 @command

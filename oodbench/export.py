@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oodbench.errors import UserError
 from oodbench.features import MATRICES
 from oodbench.grid import LAYER_HEAD, NONE, Run, plan
 from oodbench.lab import Lab
@@ -43,7 +44,10 @@ def export(lab: Lab, to: Path) -> Iterator[Exported | Run]:
         lab.watch.stage("export", run.title)
         bank = lab.bank(run, [1], baselines=False)
         names = _names(bank)
-        _write(folder, _files(lab, run, bank, names))
+        try:
+            _write(folder, _files(lab, run, bank, names))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error}") from error
         yield Exported(folder, _command(lab.study, run, _label(run, runs), folder, names))
 
 

@@ -143,10 +143,10 @@ def _npy(path: Path) -> dict[str, Any]:
 
 
 def _npz(path: Path) -> dict[str, Any]:
-    arrays = np.load(path, allow_pickle=False)
-    if isinstance(arrays, np.ndarray):
-        raise ValueError("it holds one array, as .npy does")
-    with arrays:
+    with path.open("rb") as stream:  # numpy leaves a damaged file open
+        arrays = np.load(stream, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it holds one array, as .npy does")
         return dict(arrays)
 
 

@@ -38,7 +38,7 @@ Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped f
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Add a command, named as the function, in which a user's mistake is one message and exit code 2."""
+    """Add a command, named as the function (_ is -), in which a user's mistake is one message and exit code 2."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -52,7 +52,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             err.print("stopped; what is finished is kept, the same command goes on")
             raise typer.Exit(130) from None
 
-    return app.command(function.__name__.rstrip("_"))(wrapped)
+    return app.command(function.__name__.rstrip("_").replace("_", "-"))(wrapped)
 
 
 # ---- running --------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ NAMED = "NAME=FILE, as often as there are sets"
 @command
 def score(
     train: Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")],
-    id_: Annotated[Path, typer.Option("--id", help="ID test features.")],
+    id_: Annotated[str, typer.Option("--id", help="ID test features: FILE, or NAME=FILE to name the set.")],
     ood: Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")] = None,
     near: Annotated[list[str] | None, typer.Option(help=f"The same, of near OOD: {NAMED}.")] = None,
     far: Annotated[list[str] | None, typer.Option(help=f"The same, of far OOD: {NAMED}.")] = None,
@@ -177,11 +177,11 @@ def score(
     from oodbench.scoring import How
     from oodbench.study import UNGROUPED
 
-    groups = {group: _named(f"--{group}", files) for group, files in (("near", near), ("far", far), (UNGROUPED, ood))}
+    groups = (("near", near), ("far", far), (UNGROUPED, ood))
     given = Given(
         train=train,
-        id=id_,
-        ood={group: files for group, files in groups.items() if files},
+        id=_one_named("--id", id_) if "=" in id_ and not Path(id_).is_file() else (Path(id_).stem, Path(id_)),
+        ood=[(group, *each) for group, files in groups for each in _named(f"--{group}", files).items()],
         val=val,
         validation=_named("--validation", validation),
         grid=grid,
@@ -198,6 +198,31 @@ def score(
     if outcome.failed:
         _show_failures(outcome.rows)
         raise typer.Exit(1)
+
+
+@command
+def export_features(
+    study: StudyFile,
+    to: Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")],
+    device: Device = "auto",
+) -> None:
+    """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
+    from oodbench.board import Board
+    from oodbench.export import Exported, export
+    from oodbench.lab import Lab
+
+    found = []
+    with Board(err) as board:
+        for each in export(Lab(_load(study), _options(device), board), to):
+            found.append(each)
+            if isinstance(each, Exported):
+                out.print(f"\n{each.folder}\n    {each.command}", markup=False, soft_wrap=True)
+    written = sum(isinstance(each, Exported) for each in found)
+    if not written:
+        raise UserError(f"none of the {len(found)} trainings of {study} is trained; run the study first")
+    out.print(f"\n{written} of {len(found)} trainings exported to {to}", soft_wrap=True)
+    if written < len(found):
+        _warn(f"{len(found) - written} trainings are missing: they are not trained")
 
 
 @command
@@ -412,13 +437,22 @@ def _named(option: str, given: list[str] | None) -> dict[str, Path]:
     """Return the files of NAME=FILE options by name."""
     found: dict[str, Path] = {}
     for each in given or []:
-        name, equals, file = each.partition("=")
-        if not (name and equals and file):
-            raise UserError(f"{option} {each}: wanted is NAME=FILE")
+        name, file = _one_named(option, each)
         if name in found:
             raise UserError(f"{option} {each}: {name} is given twice")
-        found[name] = Path(file)
+        found[name] = file
     return found
+
+
+def _one_named(option: str, given: str) -> tuple[str, Path]:
+    """Return the name and the file of NAME=FILE; where both may hold a =, the first that leaves a file."""
+    parts = given.split("=")
+    found = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(1, len(parts))]
+    found = [(name, file) for name, file in found if name and file]
+    if not found:
+        raise UserError(f"{option} {given}: wanted is NAME=FILE")
+    name, file = next((each for each in found if Path(each[1]).is_file()), found[0])
+    return name, Path(file)
 
 
 def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:

@@ -1,15 +1,15 @@
 """Features from files: .npy, .npz, .safetensors and .parquet, memory-mapped where the format lets them be.
 
 A file holds `features` (M, D), and may hold `labels` (M,) whole numbers, `logits` (M, C), `projection` (M, P), and, in
-the training file, the classifier's linear head: `weight` (C, D) and `bias` (C,). An .npy file is the features
-alone. In a .parquet file each is a column, rows of features being lists. Features in half precision are
-widened.
+the training file, the classifier's linear head: `weight` (C, D) and `bias` (C,), logits = h @ weight.T + bias. An
+.npy file is the features alone. In a .parquet file each is a column, rows of features being lists; a head, which has
+other rows, does not fit into one. Numbers are finite. What is not float32 is converted to it; float32 in .npy and
+.safetensors stays in the file until it is read, and is never written to.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from oodbench.errors import UserError, suggestion
@@ -26,6 +25,8 @@ from oodbench.errors import UserError, suggestion
 MATRICES = {"features": "penultimate", "projection": "projection", "logits": "logits"}  # array -> layer
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
+NUMPY = (np.float16, np.float32, np.float64)  # what torch takes of numpy's floats
+ROWS = 65536  # looked through at a time
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,15 @@ def read(path: Path) -> FeatureFile:
     """Return the arrays of a file. Raises UserError where it is missing, damaged or not of this form."""
     readers = dict(zip(ENDINGS, (_npy, _npz, _safetensors, _parquet), strict=True))
     if not path.is_file():
-        raise UserError(f"there is no file {path}")
+        raise UserError(f"{path} is a folder, wanted is a file" if path.is_dir() else f"there is no file {path}")
     if path.suffix not in readers:
-        raise UserError(f"{path}: cannot be read: '{path.suffix}'{suggestion(path.suffix, ENDINGS)}")
+        raise UserError(f"{path}: no features are read from '{path.suffix}'{suggestion(path.suffix, ENDINGS)}")
     try:
         arrays = readers[path.suffix](path)
     except UserError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    except Exception as error:  # damaged files make the libraries raise whatever they met
+        raise UserError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
     for name in arrays:
         if name not in ARRAYS:
             raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
@@ -66,43 +67,63 @@ def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
     if "features" not in arrays:
         raise UserError(f"{path}: holds no `features`; it holds {', '.join(arrays) or 'nothing'}")
     layers = {layer: _matrix(path, name, arrays[name]) for name, layer in MATRICES.items() if name in arrays}
-    n, width = layers["penultimate"].shape
+    n = len(layers["penultimate"])
     for name, layer in MATRICES.items():
         if layer in layers and len(layers[layer]) != n:
             raise UserError(f"{path}: {len(layers[layer])} rows of `{name}` beside {n} of `features`")
     weight = _matrix(path, "weight", arrays["weight"]) if "weight" in arrays else None
-    bias = torch.as_tensor(np.asarray(arrays["bias"], dtype=np.float32)) if "bias" in arrays else None
+    bias = _tensor(path, "bias", arrays["bias"], "a number for each class", 1) if "bias" in arrays else None
     if (weight is None) != (bias is None):
         raise UserError(f"{path}: a head is `weight` and `bias`, and one of them is missing")
-    if weight is not None and bias is not None and (weight.shape[1] != width or bias.shape != (len(weight),)):
-        raise UserError(
-            f"{path}: `weight` {tuple(weight.shape)} and `bias` {tuple(bias.shape)} are no head of {width} features"
-        )
+    if weight is not None and bias is not None:
+        _check_head(path, weight, bias, layers)
     return FeatureFile(path, _digest(path), layers, _labels(path, arrays.get("labels"), n), weight, bias)
 
 
+def _check_head(path: Path, weight: Tensor, bias: Tensor, layers: dict[str, Tensor]) -> None:
+    shapes = f"{path}: `weight` {tuple(weight.shape)} and `bias` {tuple(bias.shape)}"
+    width, logits = layers["penultimate"].shape[1], layers.get("logits")
+    if weight.shape[1] != width or len(bias) != len(weight):
+        raise UserError(f"{shapes} are no head of {width} features; wanted are (C, {width}) and (C,)")
+    if logits is not None and logits.shape[1] != len(weight):
+        raise UserError(f"{shapes} are not the head of `logits` with {logits.shape[1]} columns")
+
+
 def _matrix(path: Path, name: str, values: Any) -> Tensor:
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(_floats(path, name, values))
-    if tensor.ndim != 2 or not tensor.numel():
-        raise UserError(f"{path}: `{name}` has the shape {tuple(tensor.shape)}, wanted are rows and columns")
-    if not tensor.is_floating_point():
-        raise UserError(f"{path}: `{name}` is {tensor.dtype}, wanted is a float")
-    return tensor.float()
+    return _tensor(path, name, values, "rows and columns", 2)
 
 
-def _floats(path: Path, name: str, values: Any) -> NDArray[np.floating[Any]]:
-    array: NDArray[np.floating[Any]] = np.asanyarray(values)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{path}: `{name}` is {array.dtype}, wanted is a float")
-    return array
+def _tensor(path: Path, name: str, values: Any, wanted: str, dimensions: int) -> Tensor:
+    """Return numbers as float32, the same memory where they are so already."""
+    if isinstance(values, np.ndarray):
+        if not np.issubdtype(values.dtype, np.floating):
+            raise UserError(f"{path}: `{name}` is {values.dtype}, wanted is a float")
+        native = values.dtype.isnative and values.dtype.type in NUMPY
+        values = torch.from_numpy(values if native else values.astype(np.float32))
+    if values.ndim != dimensions or not values.numel():
+        raise UserError(f"{path}: `{name}` has the shape {tuple(values.shape)}, wanted are {wanted}")
+    if not values.is_floating_point():
+        raise UserError(f"{path}: `{name}` is {values.dtype}, wanted is a float")
+    tensor: Tensor = values.float()
+    _check_finite(path, name, tensor)
+    return tensor
+
+
+def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity: what makes them is broken, and one such row spoils means, neighbours and covariances."""
+    bad = torch.cat([~block.isfinite().flatten(1).all(1) for block in tensor.reshape(len(tensor), -1).split(ROWS)])
+    if bad.any():
+        count, first = int(bad.sum()), int(bad.nonzero()[0])
+        raise UserError(f"{path}: `{name}` has NaN or infinity in {count} of {len(bad)} rows, the first is row {first}")
 
 
 def _labels(path: Path, values: Any, n: int) -> Tensor | None:
     if values is None:
         return None
-    array = np.asarray(values)
+    kind = values.dtype  # of numpy or of torch
+    array = values.double().numpy() if isinstance(values, Tensor) and values.is_floating_point() else np.asarray(values)
     if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{path}: `labels` are {array.dtype} {array.shape}, wanted are {n} whole numbers")
+        raise UserError(f"{path}: `labels` are {kind} {tuple(array.shape)}, wanted are whole numbers, ({n},)")
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -115,11 +136,17 @@ def _digest(path: Path) -> str:
 
 
 def _npy(path: Path) -> dict[str, Any]:
-    return {"features": np.load(path, mmap_mode="c", allow_pickle=False)}  # "c": a write stays in memory
+    array = np.load(path, mmap_mode="c", allow_pickle=False)  # "c": a write stays in memory
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds several arrays, as .npz does")
+    return {"features": array}
 
 
 def _npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as stream:  # numpy leaves a damaged file open
+        arrays = np.load(stream, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it holds one array, as .npy does")
         return dict(arrays)
 
 
@@ -135,6 +162,5 @@ def _parquet(path: Path) -> dict[str, Any]:
         table = pd.read_parquet(path)
     except ImportError as error:
         raise UserError(f"{path}: to read .parquet files, pip install 'oodbench[parquet]'") from error
-    return {
-        str(name): table[name].to_numpy() if name == "labels" else np.stack(list(table[name])) for name in table.columns
-    }
+    columns = {str(name): table[name] for name in table.columns}
+    return {name: np.stack(list(each)) if name in MATRICES else each.to_numpy() for name, each in columns.items()}

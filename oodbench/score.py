@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from oodbench import data, probe, scoring, stages
@@ -33,12 +35,10 @@ class Given:
     """The files that features come in, and what is to be done with them."""
 
     train: Path
-    id: Path
-    ood: dict[str, dict[str, Path]]  # group -> name -> file
+    id: tuple[str, Path]  # what the tables call the ID set, and its test features
+    ood: list[tuple[str, str, Path]]  # group, name, file
     val: Path | None = None  # ID features that nothing was fitted on; without it a share of `train` is held out
-    validation: dict[str, Path] = field(
-        default_factory=dict
-    )  # name -> OOD features that thresholds and choices may see
+    validation: dict[str, Path] = field(default_factory=dict)  # name -> OOD that thresholds and choices may see
     grid: Path | None = None  # without it, every plugin with its defaults
     name: str  # of the folder of results
     training: str  # what the tables call whatever made the features
@@ -66,9 +66,19 @@ class _Loaded:
 
     @property
     def every(self) -> dict[str, FeatureFile]:
-        val = {} if self.val is None else {"val": self.val}
-        seen = {f"validation {name}": each for name, each in self.validation.items()}
-        return {"train": self.train, "id": self.test, **val, **self.ood, **seen}
+        """All files, by the option that named them."""
+        val = {} if self.val is None else {"--val": self.val}
+        ood = {f"OOD {name}": each for name, each in self.ood.items()}
+        seen = {f"--validation {name}": each for name, each in self.validation.items()}
+        return {"--train": self.train, "--id": self.test, **val, **ood, **seen}
+
+    @property
+    def fixed(self) -> dict[str, str]:
+        """The content of all files that every row depends on: all but the OOD test sets."""
+        return {name: each.content for name, each in self.every.items() if not name.startswith("OOD ")}
+
+
+Key = tuple[Detector, str]  # of a row: a detector and the name of an OOD set
 
 
 def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
@@ -76,56 +86,88 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
 
     Raises UserError where files do not fit together.
     """
-    if not NAME.fullmatch(given.name) or given.name == "store":
-        raise UserError(f"--name {given.name!r} cannot name a folder")
+    _check(given)
     axes = load_grid(given.grid, tuple(given.validation)) if given.grid else _everything(tuple(given.validation))
+    if given.val is not None and axes.reference.kind == "train":
+        raise UserError(f"{given.grid}: `reference: train` and --val contradict each other; give one of them")
     loaded = _load(given)
-    left_out: Counter[str] = Counter()
+    left_out = Counter(_unseen(axes, given))
     cells = list(_cells(axes, loaded, left_out))
     if not cells:
         raise UserError(f"no cell is left: {'; '.join(left_out)}")
-    results = Results(results_root() / given.name, watch.warn)
-    contents = {name: each.content for name, each in loaded.every.items()}
     reference = f"val({given.val.name})" if given.val else axes.reference.label
-    base = {"training": given.training, "seed": given.seed, "reference": reference}
-    train_key = digest({**base, "files": contents})
-    if given.val is not None and axes.reference.kind == "train":
-        raise UserError("`reference: train` and --val contradict each other")
-    keys = {each: _key(axes.registry, each, train_key) for each in cells}
-    ids = {each: digest({**base, "id": given.id.stem, "detector": each.canonical}) for each in cells}
-    _write_plan(results, given, {ids[each]: keys[each] for each in cells}, left_out)
+    base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
+    train_key = digest({**base, "files": loaded.fixed})
+    wanted = list(itertools.product(cells, loaded.ood))
+    ids = {(each, ood): digest({**base, "ood": ood, "detector": each.canonical}) for each, ood in wanted}
+    codes = {each: _code(axes.registry, each) for each in cells}
+    keys = {
+        (each, ood): digest({**codes[each], "train": train_key, "ood": loaded.ood[ood].content}) for each, ood in wanted
+    }
+    # Checked before anything is written: a share of the training items may leave nothing to fit on.
+    bank = _bank(axes.reference, loaded, given.seed)
+    results = Results(results_root() / given.name, watch.warn)
+    by_set = {ood: {ids[each, ood]: keys[each, ood] for each in cells} for ood in loaded.ood}
+    _write_plan(results, given, base, by_set, loaded)
     known = results.read()
-    done = set(zip(known["cell"], known["key"], known["ood"], strict=True))
-    todo = [each for each in cells if any((ids[each], keys[each], name) not in done for name in loaded.ood)]
+    done = set(zip(known["cell"], known["key"], strict=True))
+    missing = [each for each in wanted if (ids[each], keys[each]) not in done]
+    todo, sets = list(dict.fromkeys(each for each, _ in missing)), list(dict.fromkeys(ood for _, ood in missing))
     watch.planned(0, len(cells), len(cells) - len(todo))
     if todo:
-        paths = {name: str(each.path) for name, each in loaded.every.items()}
-        results.write_run(train_key, {"parameters": {**base, "files": paths, "contents": contents}})
-        bank = _bank(axes.reference, loaded, given.seed, how.device)
-        facts = _facts(given, reference, bank, train_key, str(how.device))
-        groups = {name: group for group, members in given.ood.items() for name in members}
+        _write_run(results, train_key, base, loaded)
         watch.stage("score", given.training)
-        rows = list(_rows(scoring.verdicts(todo, bank, list(loaded.ood), given.seed, how), facts, ids, keys, groups))
+        linear = _linear(loaded, bank, any(each.posthoc for each in todo))
+        bank = dataclasses.replace(bank, correct=_correct(loaded.test, linear), head=_head(linear, bank, how.device))
+        facts = _facts(given, reference, loaded, bank, train_key, str(how.device))
+        groups = {name: group for group, name, _ in given.ood}
+        rows = list(_rows(scoring.verdicts(todo, bank, sets, given.seed, how), facts, ids, keys, groups))
         results.write(rows)
-        watch.scored(len(todo), len({row["cell"] for row in rows if row["status"] == "error"}))
+        watch.scored(len(todo), len({row["detector"] for row in rows if row["status"] == "error"}))
     rows_now = results.current()
     failed = int((rows_now["status"] == "error").sum())
     return Outcome(results.folder.parent, rows_now, len(todo), failed, dict(left_out))
 
 
+def _check(given: Given) -> None:
+    """Raise UserError where names cannot be, before any file is read."""
+    if not NAME.fullmatch(given.name) or given.name == "store":
+        raise UserError(
+            f"--name {given.name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'"
+        )
+    if not given.ood:
+        raise UserError("give at least one OOD set: --ood NAME=FILE, --near NAME=FILE or --far NAME=FILE")
+    seen: dict[str, str] = {}
+    for group, name, _ in given.ood:
+        if name in seen:
+            raise UserError(f"--{group} {name}: a set of this name is given with --{seen[name]}, too")
+        if name in (scoring.TRAIN, scoring.ID_TEST, scoring.REFERENCE) or name.startswith("validation "):
+            raise UserError(f"--{group} {name}: the name means something else; take another")
+        seen[name] = group
+
+
+def _unseen(axes: Detectors, given: Given) -> dict[str, int]:
+    """Return which thresholds are left out of the default grid, where no OOD is there to set them on."""
+    if given.grid or given.validation:
+        return {}
+    registry = axes.registry
+    loaded: list[Threshold] = [registry.load("threshold", name)() for name in registry.sources("threshold")]  # type: ignore[misc]
+    return {f"{each.label} is set on OOD, and there is no --validation": 1 for each in loaded if each.needs_ood}
+
+
 def _rows(
     verdicts: Iterator[scoring.Verdict],
     facts: dict[str, Any],
-    ids: dict[Detector, str],
-    keys: dict[Detector, str],
+    ids: dict[Key, str],
+    keys: dict[Key, str],
     groups: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
     before = time.perf_counter()
     for verdict in verdicts:
         seconds, before = time.perf_counter() - before, time.perf_counter()
         identity = {
-            "cell": ids[verdict.detector],
-            "key": keys[verdict.detector],
+            "cell": ids[verdict.detector, verdict.ood],
+            "key": keys[verdict.detector, verdict.ood],
             "group": groups[verdict.ood],
             "ood_data": "",
         }
@@ -156,27 +198,50 @@ def _everything(saw: tuple[str, ...]) -> Detectors:
 
 
 def _load(given: Given) -> _Loaded:
-    ood = {name: read(path) for members in given.ood.values() for name, path in members.items()}
-    if not ood:
-        raise UserError("give at least one OOD set: --ood NAME=FILE, --near NAME=FILE or --far NAME=FILE")
-    validation = {name: read(path) for name, path in given.validation.items()}
-    loaded = _Loaded(read(given.train), read(given.id), read(given.val) if given.val else None, ood, validation)
-    for each in loaded.every.values():
-        for layer, f in each.layers.items():
-            mine = loaded.train.layers.get(layer)
-            if mine is not None and mine.shape[1] != f.shape[1]:
-                raise UserError(f"{each.path}: {f.shape[1]} columns, {given.train} has {mine.shape[1]} ({layer})")
-    owners: dict[str, Path] = {}
-    for each in loaded.every.values():
-        other = owners.setdefault(each.content, each.path)
-        if other != each.path:
-            raise UserError(f"{each.path} holds the same as {other}")
-    y = loaded.train.labels
-    if y is not None and not torch.equal(y.unique(), torch.arange(int(y.max()) + 1)):
-        raise UserError(
-            f"{given.train}: labels are 0, 1, ... with an item of each class; they are {y.unique().tolist()}"
-        )
+    loaded = _Loaded(
+        train=read(given.train),
+        test=read(given.id[1]),
+        val=read(given.val) if given.val else None,
+        ood={name: read(path) for _, name, path in given.ood},
+        validation={name: read(path) for name, path in given.validation.items()},
+    )
+    owners: dict[str, str] = {}
+    for option, each in loaded.every.items():
+        _check_columns(each, loaded.train)
+        other = owners.setdefault(each.content, option)
+        if other != option:
+            raise UserError(f"{option} and {other} are the same features: {each.path}, {loaded.every[other].path}")
+    _check_classes(loaded)
     return loaded
+
+
+def _check_columns(file: FeatureFile, train: FeatureFile) -> None:
+    for layer, f in file.layers.items():
+        mine = train.layers.get(layer)
+        if mine is not None and mine.shape[1] != f.shape[1]:
+            raise UserError(f"{file.path}: {f.shape[1]} columns, {train.path} has {mine.shape[1]} ({layer})")
+
+
+def _check_classes(loaded: _Loaded) -> None:
+    """Refuse labels that are not 0, 1, ..., and logits and heads of other classes than the labels have."""
+    train, y = loaded.train, loaded.train.labels
+    if y is None:
+        return
+    found = y.unique()
+    classes = len(found)
+    if not torch.equal(found, torch.arange(classes)):
+        shown = ", ".join(map(str, found[:10].tolist())) + (", ..." if classes > 10 else "")
+        raise UserError(f"{train.path}: `labels` are 0, 1, ... with an item of each class; these are {shown}")
+    for each in (loaded.test, loaded.val):
+        if each is not None and each.labels is not None and not ((each.labels >= 0) & (each.labels < classes)).all():
+            low, high = int(each.labels.min()), int(each.labels.max())
+            raise UserError(
+                f"{each.path}: `labels` reach from {low} to {high}, {train.path} has the classes 0 to {classes - 1}"
+            )
+    widths = {"logits": train.layers.get("logits"), "weight": None if train.weight is None else train.weight.T}
+    for name, value in widths.items():
+        if value is not None and value.shape[1] != classes:
+            raise UserError(f"{train.path}: `{name}` is of {value.shape[1]} classes, `labels` of {classes}; drop one")
 
 
 def _classes(loaded: _Loaded) -> int | None:
@@ -236,6 +301,8 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
     if _classes(loaded) == 1:
         return f"{posthoc.label} needs a classifier, there is one class"
     logits = [name for name, each in loaded.every.items() if "logits" in each.layers]
+    if posthoc.val and loaded.val is not None and loaded.val.labels is None:
+        return f"{posthoc.label} needs labels, {loaded.val.path.name} has none"
     if logits and len(logits) < len(loaded.every) and loaded.train.weight is None:
         return f"{posthoc.label} needs logits in every file, or the head's weight and bias in {loaded.train.path.name}"
     if posthoc.linear and _head_kind(loaded) == CLASSIFIER and loaded.train.weight is None:
@@ -246,7 +313,8 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
 # ---- the bank ----------------------------------------------------------------------------------------------
 
 
-def _bank(reference: Reference, loaded: _Loaded, seed: int, device: torch.device) -> scoring.Bank:
+def _bank(reference: Reference, loaded: _Loaded, seed: int) -> scoring.Bank:
+    """Return the features of all sets, without a classifier."""
     train, y = loaded.train, loaded.train.labels
     y = torch.zeros(len(train), dtype=torch.int64) if y is None else y
     fit, fit_y = train.layers, y
@@ -255,20 +323,19 @@ def _bank(reference: Reference, loaded: _Loaded, seed: int, device: torch.device
         known = scoring.Known({1: _layers(loaded.val.layers)}, _labels_of(loaded.val))
     elif reference.kind == "val":
         kept, held = data.held_out_split(y.numpy(), reference.share, stages.seed_of(seed, "reference"))
+        lost = set(y.tolist()) - set(y[kept].tolist())
+        if lost:
+            raise UserError(f"{train.path}: {reference.label} leaves no item of class {min(lost)}; give --val, or more")
         known = scoring.Known({1: _layers({name: f[held] for name, f in train.layers.items()})}, y[held])
         fit, fit_y = {name: f[kept] for name, f in train.layers.items()}, y[kept]
-    classes = _classes(loaded) or 1
-    linear = _linear(loaded, fit["penultimate"], fit_y, classes)
     return scoring.Bank(
         fit=_layers(fit),
         y=fit_y,
-        classes=classes,
+        classes=_classes(loaded) or 1,
         test=scoring.Known({1: _layers(loaded.test.layers)}, _labels_of(loaded.test)),
         reference=known,
         ood={name: {1: _layers(each.layers)} for name, each in loaded.ood.items()},
         validation={name: {1: _layers(each.layers)} for name, each in loaded.validation.items()},
-        correct=_correct(loaded.test, linear),
-        head=_head(linear, device) if classes > 1 else None,
     )
 
 
@@ -280,17 +347,22 @@ def _labels_of(file: FeatureFile) -> Tensor:
     return torch.full((len(file),), -1) if file.labels is None else file.labels
 
 
-def _linear(loaded: _Loaded, h: Tensor, y: Tensor, classes: int) -> probe.Linear | None:
-    """Return the linear head: the files' own, or a probe where there are neither logits nor a head."""
+def _linear(loaded: _Loaded, bank: scoring.Bank, baselines: bool) -> probe.Linear | None:
+    """Return the linear head: the files' own, or a probe where there are neither logits nor a head, but labels.
+
+    A probe takes its time: it is fitted where baselines read it or the ID accuracy is to be had of it.
+    """
     weight, bias = loaded.train.weight, loaded.train.bias
     if weight is not None and bias is not None:
         return probe.Linear(weight, bias)
-    if "logits" in loaded.train.layers or loaded.train.labels is None or classes == 1:
+    if "logits" in loaded.train.layers or loaded.train.labels is None or bank.classes == 1:
         return None
-    return probe.linear(h, y)
+    return probe.linear(bank.fit["penultimate"][0], bank.y) if baselines or loaded.test.labels is not None else None
 
 
-def _head(linear: probe.Linear | None, device: torch.device) -> ClassifierHead:
+def _head(linear: probe.Linear | None, bank: scoring.Bank, device: torch.device) -> ClassifierHead | None:
+    if bank.classes == 1:
+        return None
     if linear is not None:
         return linear_head(*(each.to(device) for each in linear))
 
@@ -310,27 +382,30 @@ def _correct(test: FeatureFile, linear: probe.Linear | None) -> Tensor | None:
 # ---- rows ------------------------------------------------------------------------------------------------------
 
 
-def _key(registry: Registry, detector: Detector, train_key: str) -> str:
-    numbers = {"number": NUMBER["score"], "probe": NUMBER["probe"]}
-    code = {"detector": detector.canonical, "sources": sources(registry, detector)}
-    return digest({**numbers, "train": train_key, **code})
+def _code(registry: Registry, detector: Detector) -> dict[str, Any]:
+    """Return what a detector's numbers depend on, but for the features."""
+    numbers = {"number": NUMBER["score"]} | ({"probe": NUMBER["probe"]} if detector.posthoc else {})
+    return {**numbers, "detector": detector.canonical, "sources": sources(registry, detector)}
 
 
-def _facts(given: Given, reference: str, bank: scoring.Bank, train_key: str, device: str) -> dict[str, Any]:
+def _facts(
+    given: Given, reference: str, loaded: _Loaded, bank: scoring.Bank, train_key: str, device: str
+) -> dict[str, Any]:
     accuracy = None if bank.correct is None else float(bank.correct.double().mean())
-    reads = CLASSIFIER if "logits" in bank.test.layers[1] else PROBE
+    reads = CLASSIFIER if "logits" in loaded.test.layers or loaded.train.weight is not None else PROBE
     columns = ("outliers", "encoder", "recipe", "precision")
     return dict.fromkeys(columns, NONE) | {
-        "id": given.id.stem,
-        "family": given.id.stem,
+        "id": given.id[0],
+        "family": given.id[0],
         "protocol": "all classes",
         "training": given.training,
         "seed": given.seed,
         "reference": reference,
-        "classes": bank.classes,
+        "classes": _classes(loaded),
         "accuracy": accuracy,
         "accuracy_by": NONE if accuracy is None else reads,
         "train_key": train_key,
+        "id_data": loaded.test.content,
         "version": version(),
         "commit": commit(),
         "libraries": ", ".join(f"{name} {each}" for name, each in libraries().items()),
@@ -339,15 +414,43 @@ def _facts(given: Given, reference: str, bank: scoring.Bank, train_key: str, dev
     }
 
 
-def _write_plan(results: Results, given: Given, cells: dict[str, str], left_out: Counter[str]) -> None:
-    """Keep which cells there are, with those that earlier calls of the same name scored."""
-    before = results.plan() or {"cells": {}, "sets": {}}
-    sets = {name: (group, "") for group, members in given.ood.items() for name in members}
-    results.write_plan(
-        {
-            "study": given.name,
-            "cells": before["cells"] | cells,
-            "sets": before["sets"] | {given.id.stem: before["sets"].get(given.id.stem, {}) | sets},
-            "left_out": dict(left_out),
-        }
-    )
+def _write_plan(
+    results: Results, given: Given, base: dict[str, Any], cells: dict[str, dict[str, str]], loaded: _Loaded
+) -> None:
+    """Keep which cells there are, with those of earlier calls of this name whose files are still the same.
+
+    `cells` are, for each OOD set, the identities of its cells and their keys. `features` holds, for each encoder, the
+    content of its files and which cells came of which OOD set.
+    """
+    folder, owner = results.folder.parent, digest(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".plan.lock"):  # several encoders may be scored at once
+        plan = results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
+        if "features" not in plan:
+            raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
+        mine = plan["features"].get(owner, {})
+        if mine.get("files") != loaded.fixed:
+            _drop(plan["cells"], mine.get("cells", {}))
+            mine = {"files": loaded.fixed, "ood": {}, "cells": {}}
+        changed = {name for name, each in loaded.ood.items() if mine["ood"].get(name) != each.content}
+        _drop(plan["cells"], {name: mine["cells"].pop(name) for name in changed & mine["cells"].keys()})
+        for name, new in cells.items():
+            plan["cells"].update(new)
+            mine["cells"][name] = list(dict.fromkeys([*mine["cells"].get(name, []), *new]))
+            mine["ood"][name] = loaded.ood[name].content
+        plan["features"][owner] = mine
+        plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
+        results.write_plan(plan)
+
+
+def _drop(cells: dict[str, str], gone: dict[str, list[str]]) -> None:
+    for cell in itertools.chain.from_iterable(gone.values()):
+        cells.pop(cell, None)
+
+
+def _write_run(results: Results, train_key: str, base: dict[str, Any], loaded: _Loaded) -> None:
+    """Keep where the features came from, with the OOD sets of earlier calls."""
+    before = (results.run(train_key) or {"parameters": {"files": {}, "contents": {}}})["parameters"]
+    files = before["files"] | {name: str(each.path) for name, each in loaded.every.items()}
+    contents = before["contents"] | {name: each.content for name, each in loaded.every.items()}
+    results.write_run(train_key, {"parameters": {**base, "files": files, "contents": contents}})

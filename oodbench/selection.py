@@ -16,16 +16,20 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
     """Return for each method the settings that validation chooses in each run, and what they cost.
 
     A setting is what the axes in `select.over` say beyond the name of a plugin; a space is a setting as a whole. A
-    candidate that failed on a set is none. Ties go to the first in the study.
+    candidate that failed on a set, or lacks the validation number, is none. Ties go to the first in the study.
     """
     done = distinct(rows[rows["status"] == "ok"])
     if done[select.by].isna().all():
         raise UserError(f"no row has {select.by}: run the study with its validation sets first")
     fixed = [axis for axis in METHOD if axis not in select.over]
-    names = {axis: done[axis].str.partition("(")[0] for axis in select.over if axis != "space"}
+    # a name may go on after its parameters: energy(temperature=2) on linear probe
+    names = {axis: done[axis].str.replace(r"\(.*\)", "", regex=True) for axis in select.over if axis != "space"}
     method = [*fixed, *names]
     settings = done[list(select.over)].agg(" · ".join, axis=1).str.replace("– · ", "").str.replace(" · –", "")
-    done = done.assign(**names, setting=settings, run=done["id"] + " " + done["seed"].astype(str))
+    levels = done.groupby("threshold")["level"].transform("nunique") > 1
+    thresholds = done["threshold"].where(~levels, done["threshold"] + " at " + done["level"].map("{:g}".format))
+    run = done["id"] + " " + done["seed"].astype(str)
+    done = done.assign(**names, threshold=thresholds, setting=settings, run=run)
     shares = list(SHARES)
     done[shares] *= 100
     candidates = _candidates(done, method, select.by)
@@ -63,9 +67,11 @@ def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
     sets = done.groupby(["id", "group"])["ood"].nunique()
     means = done.groupby([*keys, "id", "group"], sort=False)["auroc"].agg(["mean", "size"]).reset_index()
     whole = means["size"] == [sets[id_, group] for id_, group in zip(means["id"], means["group"], strict=True)]
-    wide = means.assign(mean=means["mean"].where(whole)).pivot_table("mean", keys, "group", sort=False, dropna=False)
-    value = done.groupby(keys, sort=False)[by].first()
-    return wide.dropna().join(value, how="inner").reset_index()
+    means = means.assign(mean=means["mean"].where(whole))
+    every = pd.MultiIndex.from_frame(means[keys].drop_duplicates())  # in the order of the study
+    found = {group: each.set_index(keys)["mean"].reindex(every) for group, each in means.groupby("group", sort=False)}
+    found[by] = done.groupby(keys, sort=False)[by].first().reindex(every)
+    return pd.DataFrame(found, index=every).dropna().reset_index()
 
 
 def _counted(settings: pd.Series[str]) -> str:

@@ -35,6 +35,7 @@ AXES = (
     *("id", "training", "outliers", "encoder", "recipe", "seed"),
     *("space", "clustering", "distance", "posthoc", "threshold"),
 )
+SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
 NAME = re.compile(r"\w[\w .+-]*")  # of studies and tables, which become files
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class TableSpec:
 class Select:
     """Axes whose settings are chosen, not compared: by ID reference against validation OOD, never by a test set."""
 
-    over: tuple[Literal["space", "clustering", "distance", "posthoc"], ...]
+    over: tuple[str, ...]  # of SELECTABLE
     by: Literal["val_auroc", "val_fpr95_id", "val_fpr95_ood"] = "val_auroc"
 
 
@@ -276,7 +277,10 @@ class _Reader:
         if "select" in self.top and not saw:
             self.fail(("select",), f"chooses by validation OOD; say which: {self.validation_hint}")
         if saw and found.reference.kind == "train":
-            self.fail(("validation",), "stands against the held-out ID reference; `reference: train` holds nothing out")
+            self.fail(
+                ("reference",), "`train` holds nothing out, and validation OOD stands against a held-out reference"
+            )
+        self.check_select(found)
         return found
 
     def open_registry(self) -> Registry:
@@ -553,7 +557,30 @@ class _Reader:
         return spec
 
     def select(self) -> Select | None:
-        return self.one(Select, self.top["select"], ("select",)) if "select" in self.top else None
+        if "select" not in self.top:
+            return None
+        found = self.one(Select, self.top["select"], ("select",))
+        for axis in found.over:
+            if axis not in SELECTABLE:
+                self.fail(("select", "over"), f"there is nothing to choose of '{axis}'{suggestion(axis, SELECTABLE)}")
+        if not found.over or len(set(found.over)) < len(found.over):
+            self.fail(("select", "over"), f"is {list(found.over)}, wanted are axes, each once")
+        return found
+
+    def check_select(self, axes: Detectors) -> None:
+        """Refuse a choice where there is one setting of everything: after the run it would be too late to say so."""
+        select = self.select()
+        plugins: dict[str, list[Any]] = {
+            "clustering": axes.clusterings,
+            "distance": axes.distances,
+            "posthoc": axes.posthocs,
+        }
+        for axis in select.over if select else ():
+            names = [""] * len(axes.spaces) if axis == "space" else [each.name for each in plugins[axis]]
+            if len(set(names)) < len(names):
+                return
+        if select:
+            self.fail(("select",), f"nothing to choose: nothing has several settings of {', '.join(select.over)}")
 
     def skips(self) -> list[Skip]:
         value = self.top.get("skip") or []

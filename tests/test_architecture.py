@@ -67,6 +67,7 @@ HARNESS = {
         *("data", "environment", "features", "grid", "lab", "probe", "registry", "results", "runner", "scoring"),
         *("spec", "stages", "study"),
     },
+    "export": {"features", "grid", "lab", "scoring", "stages", "study"},
     "quality": {"geometry"},
     "survey": {"geometry", "grid", "lab", "quality", "registry", "results", "scoring", "spec", "stages"},
     "correlation": {"grid", "quality", "results", "study", "tables"},
@@ -77,7 +78,7 @@ HARNESS = {
     "stub": {"registry"},
     "conformance": {"data", "encoder", "geometry", "grid", "metrics", "registry", "spec", "stages", "vectors"},
     "cli": {
-        *("board", "conformance", "correlation", "estimate", "gc", "grid", "lab", "registry", "results"),
+        *("board", "conformance", "correlation", "estimate", "export", "gc", "grid", "lab", "registry", "results"),
         *("runner", "score", "scoring", "selection", "store", "stub", "study", "survey", "tables", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},

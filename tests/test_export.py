@@ -1,0 +1,198 @@
+"""A study's features as files: what each holds, and that `oodbench score` makes the study's own numbers of them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+from tiny import write
+from typer.testing import CliRunner, Result
+
+import oodbench
+from oodbench import cli
+
+GRID: dict[str, Any] = {
+    "space": [{}, {"unit": True}],
+    "clustering": ["labels", {"kmeans": {"k": "classes", "restarts": 2}}],
+    "distance": ["cosine", {"knn": {"k": 3}}],
+    "posthoc": ["msp", "vim", "temperature"],
+    "threshold": ["pooled", "per_cluster", "youden"],
+}
+VALIDATION = {"glyphs": {"count": 40, "size": 8}}
+METHOD = ["training", "id", "seed", "space", "clustering", "distance", "posthoc", "threshold", "ood", "group"]
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(autouse=True)
+def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests share one store, and consoles write to whatever the runner puts in place of standard output."""
+    from rich.console import Console
+
+    monkeypatch.setattr(cli, "out", Console(highlight=False, width=250))
+    monkeypatch.setattr(cli, "err", Console(highlight=False, width=250, stderr=True))
+    monkeypatch.setenv("OODBENCH_RESULTS", str(root / "results"))
+
+
+@pytest.fixture(scope="module")
+def study(root: Path) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OODBENCH_RESULTS", str(root / "results"))
+        path = write(root / "s.yaml", outliers=None, validation=VALIDATION, **GRID)
+        assert (oodbench.run(path, device="cpu")["status"] == "ok").all()
+        yield path
+
+
+@pytest.fixture(scope="module")
+def exported(study: Path, root: Path) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OODBENCH_RESULTS", str(root / "results"))
+        done = call("export-features", study, "--to", root / "it's here", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def commands(done: Result) -> list[list[str]]:
+    return [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("    oodbench score ")]
+
+
+def test_each_training_is_a_folder_of_files(exported: Result, root: Path) -> None:
+    assert "2 of 2 trainings exported to" in exported.stdout
+    folders = sorted((root / "it's here").iterdir())
+    assert [folder.name.partition("-")[0] for folder in folders] == ["cross_entropy", "simclr"]
+    files = {"train", "val", "id", "ood-blobs-groups=3-count=60-shift=60", "ood-noise-count=50-size=8"}
+    files |= {"validation-glyphs-count=40-size=8"}
+    for folder in folders:
+        assert {path.stem for path in folder.iterdir()} == files
+        assert {path.suffix for path in folder.iterdir()} == {".safetensors"}
+    supervised, contrastive = (load_file(folder / "train.safetensors") for folder in folders)
+    assert set(supervised) == {"features", "logits", "labels", "weight", "bias"}
+    assert set(contrastive) == {"features", "projection", "labels"}
+    logits = supervised["features"] @ supervised["weight"].T + supervised["bias"]
+    assert torch.allclose(logits, supervised["logits"], atol=1e-4)
+    assert {len(each) for name, each in supervised.items() if name not in ("weight", "bias")} == {90}
+    held_out = load_file(folders[0] / "val.safetensors")
+    assert set(held_out) == {"features", "logits", "labels"}
+    assert len(held_out["labels"]) == 30
+    assert set(load_file(folders[1] / "ood-noise-count=50-size=8.safetensors")) == {"features", "projection"}
+
+
+def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study: Path, root: Path) -> None:
+    grid = root / "g.yaml"
+    with grid.open("w") as stream:
+        YAML().dump(GRID, stream)
+    for words in commands(exported):
+        done = call(*words[1:], "--grid", grid, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+    wanted = oodbench.rows(study)
+    found = oodbench.results.Results(root / "results" / "s-features").current()  # type: ignore[attr-defined]
+    assert len(found) == len(wanted) > 50
+    both = [each.sort_values(METHOD).set_index(METHOD) for each in (found, wanted)]
+    same = ["auroc", "aupr_in", "fpr95_id", "cut", "id_recall", "ood_recall", "val_auroc", "accuracy", "accuracy_by"]
+    same += ["level", "clusters", "classes", "n_train", "n_reference", "n_id", "n_ood"]
+    pd.testing.assert_frame_equal(both[0][same], both[1][same], check_exact=True)
+
+
+def test_the_command_says_group_name_seed_and_training(exported: Result) -> None:
+    words = commands(exported)[0]
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert options["--near"].startswith("blobs(groups=3, count=60, shift=60)=")
+    assert options["--far"].startswith("noise(count=50, size=8)=")
+    assert options["--validation"].startswith("glyphs(count=40, size=8)=")
+    assert (options["--training"], options["--seed"], options["--name"]) == ("cross_entropy", "0", "s-features")
+    assert options["--val"].endswith("val.safetensors")
+
+
+def test_a_second_export_takes_the_place_of_the_first(exported: Result, study: Path, root: Path) -> None:
+    to = root / "it's here"
+    before = {path.relative_to(to): path.read_bytes() for path in to.rglob("*.safetensors")}
+    victim = next(to.rglob("id.safetensors"))
+    victim.write_bytes(b"")
+    assert call("export-features", study, "--to", to, "--device", "cpu").exit_code == 0
+    assert {path.relative_to(to): path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
+    assert not [path for path in to.iterdir() if path.name.startswith(".")]
+
+
+def test_what_is_not_trained_is_counted_and_not_trained(exported: Result, root: Path, tmp_path: Path) -> None:
+    more = write(tmp_path / "more.yaml", outliers=None, validation=VALIDATION, **GRID, seed=[0, 1])
+    done = call("export-features", more, "--to", tmp_path / "out", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "2 of 4 trainings exported" in done.stdout
+    assert "2 trainings are missing" in done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((root / "results" / "store" / "train").glob("[!.]*"))) == 2
+
+
+def test_nothing_trained_is_an_error(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "elsewhere"))
+    done = call("export-features", study, "--to", tmp_path / "out", "--device", "cpu")
+    assert done.exit_code == 2
+    assert "none of the 2 trainings of" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_weights_are_missing_ones(
+    study: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(root / "results", tmp_path / "copy")
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "copy"))
+    weights = next((tmp_path / "copy" / "store" / "train").rglob("weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = call("export-features", study, "--to", tmp_path / "out", "--device", "cpu")
+    assert "1 of 2 trainings exported" in done.stdout
+    assert "1 trainings are missing" in done.stderr
+
+
+def test_a_killed_export_leaves_nothing_half_written(
+    exported: Result, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oodbench import export
+
+    written: list[Path] = []
+
+    def full(arrays: Any, path: Path) -> None:
+        if written:
+            raise OSError("no space left on device")
+        path.write_bytes(b"x")
+        written.append(path)
+
+    monkeypatch.setattr(export, "save_file", full)
+    done = call("export-features", study, "--to", tmp_path / "out", "--device", "cpu")
+    assert (done.exit_code, "cannot be written: no space left on device" in done.stderr) == (2, True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_in_the_way_is_said(exported: Result, study: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    done = call("export-features", study, "--to", tmp_path / "out", "--device", "cpu")
+    assert (done.exit_code, "cannot be written" in done.stderr) == (2, True)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_names_are_safe_and_differ() -> None:
+    from oodbench.export import _names
+    from oodbench.scoring import Bank, Known
+
+    names = ["a b", "A/B", "../../etc", "x" * 300, "ö", "ä"]
+    none = torch.zeros(0)
+    bank = Bank({}, none, 1, Known({}, none), None, {name: {} for name in names}, {"a b": {}})
+    found = list(_names(bank).values())
+    assert found[:3] == ["ood-a-b", "ood-A-B-2", "ood-etc"]
+    assert len({each.casefold() for each in found}) == 7
+    assert max(map(len, found)) < 150
+    assert found[-1] == "validation-a-b"

@@ -1,0 +1,263 @@
+"""Files of features: what is read of each format, what stays in the file, and what is refused and how that is said."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from oodbench.errors import UserError
+from oodbench.features import read
+
+M, D, C = 12, 5, 3
+F = np.random.default_rng(0).normal(size=(M, D)).astype(np.float32)
+LOGITS = np.random.default_rng(1).normal(size=(M, C)).astype(np.float32)
+Y = np.arange(M) % C
+
+
+def save(path: Path, arrays: dict[str, Any]) -> Path:
+    """Write arrays to a file of the format that its ending names."""
+    if path.suffix == ".npy":
+        np.save(path, arrays["features"])
+    elif path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".safetensors":
+        safetensors.torch.save_file({name: torch.from_numpy(np.array(each)) for name, each in arrays.items()}, path)
+    else:
+        pd.DataFrame({name: list(each) for name, each in arrays.items()}).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors", ".parquet"])
+def test_every_array_is_read(tmp_path: Path, ending: str) -> None:
+    found = read(save(tmp_path / f"f{ending}", {"features": F, "projection": F[:, :2], "logits": LOGITS, "labels": Y}))
+    assert len(found) == M
+    wanted = {"penultimate": F, "projection": F[:, :2], "logits": LOGITS}
+    assert found.layers.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert found.layers[name].dtype == torch.float32
+        np.testing.assert_array_equal(found.layers[name].numpy(), values)
+    assert found.labels is not None
+    assert found.labels.tolist() == Y.tolist()
+    assert found.weight is None
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_a_head_is_read(tmp_path: Path, ending: str) -> None:
+    arrays = {"features": F, "weight": F[:C], "bias": LOGITS[0]}
+    found = read(save(tmp_path / f"f{ending}", arrays))
+    assert found.weight is not None
+    assert found.bias is not None
+    assert (found.weight.numpy() == F[:C]).all()
+    assert (found.bias.numpy() == LOGITS[0]).all()
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".safetensors", ".parquet"])
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_other_floats_become_float32(tmp_path: Path, ending: str, kind: type) -> None:
+    found = read(save(tmp_path / f"f{ending}", {"features": F.astype(kind)}))
+    assert found.layers["penultimate"].dtype == torch.float32
+    np.testing.assert_array_equal(found.layers["penultimate"].numpy(), F.astype(kind).astype(np.float32))
+
+
+def test_floats_that_only_one_library_has(tmp_path: Path) -> None:
+    """bfloat16 is torch's alone; other byte orders and 80-bit floats are numpy's."""
+    brain = torch.from_numpy(F).bfloat16()
+    safetensors.torch.save_file({"features": brain}, tmp_path / "f.safetensors")
+    assert torch.equal(read(tmp_path / "f.safetensors").layers["penultimate"], brain.float())
+    for kind in (">f4", np.longdouble):
+        np.save(tmp_path / "f.npy", F.astype(kind))
+        assert (read(tmp_path / "f.npy").layers["penultimate"].numpy() == F).all()
+
+
+def test_float32_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "f.npy", {"features": F})
+    load, made = np.load, []
+
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        made.append(load(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(np, "load", remembered)
+    found = read(path).layers["penultimate"]
+    assert isinstance(made[0], np.memmap)
+    assert np.shares_memory(found.numpy(), made[0])
+
+
+@pytest.mark.parametrize("ending", [".npy", ".safetensors"])
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not say what is mapped")
+def test_features_stay_in_the_file(tmp_path: Path, ending: str) -> None:
+    path = save(tmp_path / f"f{ending}", {"features": F})
+    found = read(path)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    at = found.layers["penultimate"].data_ptr()
+    assert any(int(low, 16) <= at < int(high, 16) for low, high in (each[0].split("-") for each in maps))
+
+
+@pytest.mark.parametrize("ending", [".npy", ".safetensors"])
+def test_what_changes_features_changes_no_file(tmp_path: Path, ending: str) -> None:
+    path = save(tmp_path / f"f{ending}", {"features": F})
+    before = path.read_bytes()
+    read(path).layers["penultimate"].mul_(2)
+    assert path.read_bytes() == before
+    assert (read(path).layers["penultimate"].numpy() == F).all()
+
+
+def test_the_content_is_that_of_the_bytes(tmp_path: Path) -> None:
+    one, same = (save(tmp_path / f"{name}.npy", {"features": F}) for name in "ab")
+    other = save(tmp_path / "c.npy", {"features": F + 1})
+    assert read(one).content == read(same).content != read(other).content
+
+
+def broken(row: int, value: float) -> np.ndarray:
+    values = F.copy()
+    values[row, 2] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"logits": LOGITS}, "holds no `features`; it holds logits"),
+        ({"features": F, "feature": F}, "what is 'feature'?; did you mean 'features'?"),
+        ({"features": F, "targets": Y}, "what is 'targets'?"),
+        ({"features": F[0]}, "`features` has the shape (5,), wanted are rows and columns"),
+        ({"features": F[:, :, None]}, "`features` has the shape (12, 5, 1), wanted are rows and columns"),
+        ({"features": F[:0]}, "`features` has the shape (0, 5)"),
+        ({"features": Y[:, None]}, "`features` is int64, wanted is a float"),
+        ({"features": broken(7, np.nan)}, "`features` has NaN or infinity in 1 of 12 rows, the first is row 7"),
+        ({"features": broken(3, -np.inf)}, "`features` has NaN or infinity in 1 of 12 rows, the first is row 3"),
+        ({"features": F, "logits": broken(2, np.inf)}, "`logits` has NaN or infinity"),
+        ({"features": F, "logits": LOGITS[:7]}, "7 rows of `logits` beside 12 of `features`"),
+        ({"features": F, "labels": Y[:7]}, "`labels` are int64 (7,), wanted are whole numbers, (12,)"),
+        ({"features": F, "labels": Y[:, None]}, "`labels` are int64 (12, 1), wanted are whole numbers, (12,)"),
+        ({"features": F, "labels": Y.astype(np.float32)}, "`labels` are float32 (12,), wanted are whole numbers"),
+        ({"features": F, "weight": F[:C]}, "a head is `weight` and `bias`, and one of them is missing"),
+        ({"features": F, "bias": F[0]}, "a head is `weight` and `bias`, and one of them is missing"),
+        (
+            {"features": F, "weight": F[:C].T, "bias": LOGITS[0]},
+            "are no head of 5 features; wanted are (C, 5) and (C,)",
+        ),
+        ({"features": F, "weight": F[:C], "bias": F[0]}, "`weight` (3, 5) and `bias` (5,) are no head of 5 features"),
+        ({"features": F, "weight": F[:C], "bias": F[:1]}, "`bias` has the shape (1, 5), wanted are a number for each"),
+        (
+            {"features": F, "weight": F, "bias": F[:, 0], "logits": LOGITS},
+            "are not the head of `logits` with 3 columns",
+        ),
+        ({"features": F, "weight": F[:C], "bias": LOGITS[0] * np.nan}, "`bias` has NaN or infinity in 3 of 3 rows"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_wrong_arrays_are_refused(tmp_path: Path, ending: str, arrays: dict[str, np.ndarray], said: str) -> None:
+    path = save(tmp_path / f"f{ending}", {name: np.ascontiguousarray(each) for name, each in arrays.items()})
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value).replace("torch.", "")
+
+
+def test_labels_in_half_precision_are_refused(tmp_path: Path) -> None:
+    arrays = {"features": torch.from_numpy(F), "labels": torch.from_numpy(Y).bfloat16()}
+    safetensors.torch.save_file(arrays, tmp_path / "f.safetensors")
+    with pytest.raises(UserError, match=r"`labels` are torch.bfloat16 \(12,\), wanted are whole numbers"):
+        read(tmp_path / "f.safetensors")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("1 2 3\n4 5 6\n")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".safetensors", ".parquet"])
+@pytest.mark.parametrize("damage", [cut, empty, text])
+def test_damaged_files_are_refused(tmp_path: Path, ending: str, damage: Callable[[Path], None]) -> None:
+    path = save(tmp_path / f"f{ending}", {"features": F})
+    damage(path)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: cannot be read: \S"):
+        read(path)
+
+
+def test_a_flipped_byte_of_an_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    np.savez_compressed(path, features=F)
+    flipped(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read(path)
+
+
+def test_pickles_are_not_opened(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    trap = np.array([Trap()], dtype=object)
+    np.save(tmp_path / "f.npy", trap)
+    np.savez(tmp_path / "f.npz", features=trap)
+    for name in ("f.npy", "f.npz"):
+        with pytest.raises(UserError, match=f"{name}: cannot be read: "):
+            read(tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_one_numpy_format_under_the_others_name(tmp_path: Path) -> None:
+    save(tmp_path / "a.npy", {"features": F}).rename(tmp_path / "f.npz")
+    with pytest.raises(UserError, match=r"it holds one array, as \.npy does"):
+        read(tmp_path / "f.npz")
+    save(tmp_path / "a.npz", {"features": F}).rename(tmp_path / "f.npy")
+    with pytest.raises(UserError, match=r"it holds several arrays, as \.npz does"):
+        read(tmp_path / "f.npy")
+
+
+def test_what_is_no_file_of_features(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file"):
+        read(tmp_path / "none.npy")
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(UserError, match="is a folder, wanted is a file"):
+        read(tmp_path / "folder.npy")
+    (tmp_path / "f.npyy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no features are read from '\.npyy'; did you mean '\.npy'\?"):
+        read(tmp_path / "f.npyy")
+
+
+def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "f.parquet", {"features": F})
+
+    def without(*args: Any, **kwargs: Any) -> None:
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pd, "read_parquet", without)
+    with pytest.raises(UserError, match=r"pip install 'oodbench\[parquet\]'"):
+        read(path)
+
+
+def test_columns_of_parquet_that_are_no_arrays(tmp_path: Path) -> None:
+    pd.DataFrame(F, columns=[f"x{i}" for i in range(D)]).to_parquet(tmp_path / "wide.parquet")
+    with pytest.raises(UserError, match="what is 'x0'"):
+        read(tmp_path / "wide.parquet")
+    pd.DataFrame({"features": [[1.0, 2.0], [3.0]]}).to_parquet(tmp_path / "ragged.parquet")
+    with pytest.raises(UserError, match=r"ragged.parquet: cannot be read: "):
+        read(tmp_path / "ragged.parquet")
+    pd.DataFrame({"features": [[1.0], [3.0]], "labels": [0.0, None]}).to_parquet(tmp_path / "gaps.parquet")
+    with pytest.raises(UserError, match="`labels` are float64"):
+        read(tmp_path / "gaps.parquet")

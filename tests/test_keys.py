@@ -143,11 +143,11 @@ CODE = {
     "encoder": "f3b03b2d6ed9",
     "stages": "f0e791069768",
     "probe": "1a913151912f",
-    "scoring": "85d1348136c7",
+    "scoring": "f6cf3f79aa5f",
     "space": "c6b16ca7b3d4",
     "metrics": "e31acd167c4d",
     "vectors": "02237cf5823a",
-    "geometry": "74c099105739",
+    "geometry": "73775b33bd2f",
 }
 
 

@@ -99,11 +99,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
     train_key = digest({**base, "files": loaded.fixed})
     wanted = list(itertools.product(cells, loaded.ood))
-    ids = {(each, ood): digest({**base, "ood": ood, "detector": each.canonical}) for each, ood in wanted}
-    codes = {each: _code(axes.registry, each) for each in cells}
-    keys = {
-        (each, ood): digest({**codes[each], "train": train_key, "ood": loaded.ood[ood].content}) for each, ood in wanted
-    }
+    ids, keys = _identities(axes.registry, wanted, base, train_key, loaded)
     # Checked before anything is written: a share of the training items may leave nothing to fit on.
     bank = _bank(axes.reference, loaded, given.seed)
     results = Results(results_root() / given.name, watch.warn)
@@ -117,8 +113,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     if todo:
         _write_run(results, train_key, base, loaded)
         watch.stage("score", given.training)
-        linear = _linear(loaded, bank, any(each.posthoc for each in todo))
-        bank = dataclasses.replace(bank, correct=_correct(loaded.test, linear), head=_head(linear, bank, how.device))
+        bank = _with_classifier(bank, loaded, any(each.posthoc for each in todo), how.device)
         facts = _facts(given, reference, loaded, bank, train_key, str(how.device))
         groups = {name: group for group, name, _ in given.ood}
         rows = list(_rows(scoring.verdicts(todo, bank, sets, given.seed, how), facts, ids, keys, groups))
@@ -347,6 +342,12 @@ def _labels_of(file: FeatureFile) -> Tensor:
     return torch.full((len(file),), -1) if file.labels is None else file.labels
 
 
+def _with_classifier(bank: scoring.Bank, loaded: _Loaded, baselines: bool, device: torch.device) -> scoring.Bank:
+    """Return the bank with what baselines read, and which ID test items are classified right."""
+    linear = _linear(loaded, bank, baselines)
+    return dataclasses.replace(bank, correct=_correct(loaded.test, linear), head=_head(linear, bank, device))
+
+
 def _linear(loaded: _Loaded, bank: scoring.Bank, baselines: bool) -> probe.Linear | None:
     """Return the linear head: the files' own, or a probe where there are neither logits nor a head, but labels.
 
@@ -380,6 +381,19 @@ def _correct(test: FeatureFile, linear: probe.Linear | None) -> Tensor | None:
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------
+
+
+def _identities(
+    registry: Registry, wanted: list[Key], base: dict[str, Any], train_key: str, loaded: _Loaded
+) -> tuple[dict[Key, str], dict[Key, str]]:
+    """Return the identity of each row's cell, and its key: parameters, code and the content of files.
+
+    A cell here is of one OOD set: each encoder has its own file of it.
+    """
+    codes = {each: _code(registry, each) for each, _ in wanted}
+    ids = {(each, ood): digest({**base, "ood": ood, "detector": each.canonical}) for each, ood in wanted}
+    contents = {ood: {"train": train_key, "ood": file.content} for ood, file in loaded.ood.items()}
+    return ids, {(each, ood): digest({**codes[each], **contents[ood]}) for each, ood in wanted}
 
 
 def _code(registry: Registry, detector: Detector) -> dict[str, Any]:

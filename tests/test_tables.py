@@ -243,7 +243,7 @@ def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
     files = [ROOT / f"{name}.yaml", ROOT / "studies" / f"{name}.yaml"]
     (study,) = [file for file in files if file.is_file()]
     boards = [each for board in tables.leaderboards(rows) for each in (board, tables.best_of_each_training(board))]
-    declared = [tables.declared(rows, title, spec) for title, spec in tables_of(study).items()]
+    declared = [tables.declared(rows, title, spec) for title, spec in tables_of(study)[0].items()]
     for table, folder in [*((each, ".") for each in boards), *((each, "tables") for each in declared)]:
         for ending, render in (("md", tables.markdown), ("csv", tables.csv), ("tex", tables.latex)):
             assert (RESULTS / name / folder / f"{table.name}.{ending}").read_text(encoding="utf-8") == render(table)

@@ -73,6 +73,8 @@ def run(
     memory: Memory = "2GB",
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    if not redo and _says_finished(study, device, rows_only):
+        return
     from oodbench import workers as processes
     from oodbench.board import Board
     from oodbench.runner import Runner
@@ -135,14 +137,10 @@ def plan(study: StudyFile, device: Device = "auto") -> None:
 @command
 def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
-    from oodbench.results import Results
-    from oodbench.study import results_of
-
-    folder = results_of(study)
-    rows = Results(folder, _warn).current()
+    rows = _current(study)
     if rows.empty:
-        raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
-    _tables(study, folder, rows, top)
+        raise UserError(f"there are no rows in {_folder(study) / 'rows'}; run the study first")
+    _tables(study, _folder(study), rows, top)
 
 
 NAMED = "NAME=FILE, as often as there are sets"
@@ -393,6 +391,32 @@ def gc(
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------
+
+
+def _folder(study: Path) -> Path:
+    from oodbench.study import results_of
+
+    return results_of(study)
+
+
+def _current(study: Path) -> Any:
+    from oodbench.results import Results
+
+    return Results(_folder(study), _warn).current()
+
+
+def _says_finished(study: Path, device: str, rows_only: bool) -> bool:
+    """Say that a run would find nothing to do, and return whether that is so; needs neither torch nor pandas."""
+    from oodbench.document import read
+    from oodbench.finished import rows_of
+
+    folder = _folder(study)
+    rows = rows_of(folder, read(study), device)
+    if rows is None or not (rows_only or any(folder.glob("leaderboard*.md"))):
+        return False
+    out.print(f"nothing to do: {rows} rows are there, and their tables in {folder}", soft_wrap=True)
+    out.print(f"oodbench tables {study} prints them", soft_wrap=True)
+    return True
 
 
 def _load(study: Path) -> Any:

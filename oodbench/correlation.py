@@ -14,9 +14,9 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 
 from oodbench import tables
 from oodbench.errors import UserError
+from oodbench.files import write_whole
 from oodbench.grid import NONE
 from oodbench.quality import MEASURES
-from oodbench.results import write_whole
 from oodbench.study import GROUPS
 
 NAME = "quality-correlation"

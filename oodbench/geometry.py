@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 8192  # rows at a time where an intermediate grows with the rows
+BLOCK = 1024  # rows at a time where several passes over them should find them in the CPU's cache
 
 
 def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
@@ -34,11 +35,28 @@ def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
     return measure
 
 
-def nearest(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the squared distance (M,) float32 of x (M, D) to the nearest of points (K, D), and which it is."""
-    measure = squared_distances_to(points)
-    found = [measure(rows).min(1) for rows in x.split(CHUNK)]
-    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+def nearest(x: Tensor, points: Tensor, carry: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Return the squared distance (M,), float64, of x (M, D) to the nearest of points (K, D), and which it is.
+
+    The nearest is found by expanded squares; the distance is that of the difference, which keeps the digits that
+    expanded squares lose where clusters are farther apart than they are wide. `carry` takes rows of x to where the
+    points are, and brings both near 0; without it both are centred on the mean of the points.
+    """
+    if carry is None:
+        middle = points.mean(0)
+        points = (points.double() - middle).to(x.dtype)
+
+        def carry(rows: Tensor) -> Tensor:
+            return rows - middle
+
+    half = points.square().sum(1) / 2
+    squares, places = [], []
+    for rows in x.split(BLOCK):
+        seen = carry(rows)
+        place = torch.addmm(half, seen, points.T, alpha=-1).argmin(1)
+        squares.append((seen - points[place]).square_().sum(1).double())
+        places.append(place)
+    return torch.cat(squares), torch.cat(places)
 
 
 def squared_distances(x: Tensor, points: Tensor) -> Tensor:

@@ -216,30 +216,48 @@ def fingerprint(module: str, path: Path) -> str:
     Comments, docstrings and layout do not count. `oodbench.api` holds contracts and no arithmetic and
     is left out; so is every other package: library versions are recorded in the rows.
     """
-    code: dict[str, str] = {}
-    _collect(module, path, code)
-    text = "\n".join(code[name] for name in sorted(code))
+    found = _modules(module, path)
+    text = "\n".join(ast.unparse(_without_docstrings(syntax(found[name]))) for name in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_files(module: str, path: Path) -> list[Path]:
+    """Return the files that a fingerprint is made of."""
+    return list(_modules(module, path).values())
 
 
 def fingerprint_module(module: str) -> str:
     """Return the fingerprint of an importable module."""
+    return fingerprint(module, _importable(module))
+
+
+def module_files(module: str) -> list[Path]:
+    """Return the files that the fingerprint of an importable module is made of."""
+    return code_files(module, _importable(module))
+
+
+def _importable(module: str) -> Path:
     path = _module_file(module)
     if path is None:
         raise UserError(f"there is no module {module}")
-    return fingerprint(module, path)
+    return path
 
 
-def _collect(module: str, path: Path, code: dict[str, str]) -> None:
-    tree = syntax(path)
-    code[module] = ast.unparse(_without_docstrings(tree))
+def _modules(module: str, path: Path) -> dict[str, Path]:
+    """Return a module and every module of the same package, or of ours, that it imports, by name."""
+    found = {module: path}
     families = {"oodbench", module.partition(".")[0]}
-    for name in _imported(tree, module):
-        if name in code or name in _NO_ARITHMETIC or name.partition(".")[0] not in families:
-            continue
-        file = _module_file(name)
-        if file is not None:
-            _collect(name, file, code)
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        for other in _imported(syntax(found[name]), name):
+            if other in found or other in _NO_ARITHMETIC or other.partition(".")[0] not in families:
+                continue
+            file = _module_file(other)
+            if file is not None:
+                found[other] = file
+                waiting.append(other)
+    return found
 
 
 def _imported(tree: ast.Module, module: str) -> Iterator[str]:

@@ -11,9 +11,7 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from oodbench.columns import COLUMNS, FLOATS, INTEGERS, TEXT, TRACE
+from oodbench.files import write_whole
 
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
@@ -126,18 +125,6 @@ def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
     if not parts:
         return frame([])
     return pd.concat(parts, ignore_index=True).drop_duplicates(["cell", "ood"], keep="last").reset_index(drop=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(name).chmod(0o644)
-    Path(name).rename(path)
 
 
 def _digest(content: bytes) -> str:

@@ -9,22 +9,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, encoder, scoring
+from oodbench import augment, data, encoder, finished, scoring
 from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, digest, plan
-from oodbench.lab import NUMBER, Lab, Options, Silent, Watch
-from oodbench.registry import Registry
+from oodbench.lab import NUMBER, Lab, Options, Silent, Split, Watch
+from oodbench.registry import Registry, code_files, module_files
 from oodbench.results import Results
 from oodbench.study import Study
 
 T = TypeVar("T")
+SPLITS: tuple[Split, ...] = ("train", "test")
 Known = dict[tuple[str, str], tuple[str, str]]  # (cell, OOD set) -> (key of the cell, content of the set)
 
 
@@ -83,7 +85,28 @@ class Runner:
             if pending:
                 self.watch.stage("wait", f"{len(pending)} trainings that another process works on")
         rows = self.results.current()
-        return Outcome(rows, self.lab.trainings, scored, int((rows["status"] == "error").sum()), missing)
+        failed = int((rows["status"] == "error").sum())
+        if not failed and not missing:
+            device = self.options.device
+            code, files = self._code_files(), self._data_files()
+            finished.remember(self.study.results, self.study.document, device, len(rows), code, files)
+        return Outcome(rows, self.lab.trainings, scored, failed, missing)
+
+    def _code_files(self) -> set[Path]:
+        """Return the files of all plugins of the study, and of what they import of ours."""
+        registry = self.study.registry
+        found: set[Path] = set()
+        for room, plugins in self.study.plugins.items():
+            sources = (registry.source(room, each.name) for each in plugins)
+            found |= {path for source in sources for path in code_files(source.module, source.path)}
+        for each in self.study.encoders:
+            if ":" in each.name:
+                found |= set(module_files(each.name.partition(":")[0]))
+        return found
+
+    def _data_files(self) -> set[Path]:
+        datasets = self.study.datasets
+        return {Path(file) for each in datasets for split in SPLITS for file in each.files(split, self.study.data)}
 
     def plan_facts(self) -> dict[str, Any]:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""

@@ -142,6 +142,25 @@ class Study:
         return self.detectors.reference
 
     @property
+    def datasets(self) -> list[Dataset]:
+        """All data sets, in whatever role."""
+        ood = [each for groups in self.ood.values() for members in groups.values() for each in members.values()]
+        return [*self.ids, *ood, *self.outliers, *self.validation]
+
+    @property
+    def plugins(self) -> dict[str, list[Plugin]]:
+        """All plugins by room."""
+        axes = self.detectors
+        return {
+            "dataset": [*self.datasets],
+            "training": [*self.trainings],
+            "clustering": [*axes.clusterings],
+            "distance": [*axes.distances],
+            "posthoc": [*axes.posthocs],
+            "threshold": [*axes.thresholds],
+        }
+
+    @property
     def data(self) -> Path:
         return self._folder(self.settings.data, "OODBENCH_DATA", Path("data"))
 

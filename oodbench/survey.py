@@ -21,11 +21,11 @@ from torch import Tensor
 
 from oodbench import quality, scoring, stages
 from oodbench.api import Clustering, Clusters
+from oodbench.files import write_whole
 from oodbench.geometry import nearest
 from oodbench.grid import NONE, Run, Work, canonical, digest, plan
 from oodbench.lab import NUMBER, Lab, Piece
 from oodbench.registry import fingerprint_module
-from oodbench.results import write_whole
 from oodbench.spec import Space
 
 FILE = "quality.csv"

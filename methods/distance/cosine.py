@@ -6,9 +6,11 @@ A zero vector has cosine 0 with everything.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
+from oodbench.geometry import BLOCK
 from oodbench.vectors import unit
 
 
@@ -19,7 +21,7 @@ class Cosine(Distance):
         direction = unit(c.centroid.double())
 
         def score(x: Tensor) -> Scores:
-            nearest = (unit(x.double()) @ direction.T).max(1)
-            return Scores(1 - nearest.values, nearest.indices)
+            found = [(unit(rows.double()) @ direction.T).max(1) for rows in x.split(BLOCK)]
+            return Scores(1 - torch.cat([each.values for each in found]), torch.cat([each.indices for each in found]))
 
         return score

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import nearest, squares_between
+from oodbench.geometry import nearest
 
 
 class Euclidean(Distance):
@@ -13,8 +13,7 @@ class Euclidean(Distance):
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         def score(x: Tensor) -> Scores:
-            cluster = nearest(x, c.centroid)[1]
-            squares = squares_between(x, c.centroid[cluster])
+            squares, cluster = nearest(x, c.centroid)
             return Scores(squares.sqrt(), cluster)
 
         return score

@@ -31,7 +31,6 @@ from oodbench.geometry import (
     residuals,
     scatter,
     squares,
-    squares_between,
     whitened_squares,
     whitening,
 )
@@ -55,19 +54,17 @@ class Mahalanobis(Distance):
         return self._per_cluster(f, c) if self.covariance == "per_cluster" else self._shared(f, c)
 
     def _shared(self, f: Tensor, c: Clusters) -> Scorer:
-        middle = c.centroid.double().mean(0)
+        middle = c.centroid.mean(0)
         rows, assign = members(f, c.assign)
         whiten = self._whitening(rows, c.centroid.double(), assign)  # (D, R)
 
         def white(x: Tensor) -> Tensor:
-            return (x.double() - middle).float() @ whiten
+            return (x - middle) @ whiten
 
         centers = white(c.centroid)
 
         def score(x: Tensor) -> Scores:
-            seen = white(x)
-            cluster = nearest(seen, centers)[1]
-            return Scores(squares_between(seen, centers[cluster]), cluster)
+            return Scores(*nearest(x, centers, white))
 
         return score
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import members, moments, nearest, scatter, squares_between, whitening
+from oodbench.geometry import members, moments, nearest, scatter, whitening
 
 
 class RelativeMahalanobis(Distance):
@@ -27,8 +27,7 @@ class RelativeMahalanobis(Distance):
 
         def score(x: Tensor) -> Scores:
             centred = x.double() - mean
-            seen = centred @ near
-            cluster = nearest(seen, places)[1]
-            return Scores(squares_between(seen, places[cluster]) - (centred @ far).square().sum(1), cluster)
+            squares, cluster = nearest(centred, places, lambda rows: rows @ near)
+            return Scores(squares - (centred @ far).square().sum(1), cluster)
 
         return score

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.geometry import centroids, moments, nearest, scatter, squares_between, whitening
+from oodbench.geometry import centroids, moments, nearest, scatter, whitening
 from oodbench.posthoc import SetScore, labels, of_features
 
 
@@ -28,8 +28,7 @@ class RMDS(Posthoc):
 
         def score(x: Tensor) -> Tensor:
             centred = x - mean
-            seen = centred @ near
-            classwise = squares_between(seen, places[nearest(seen, places)[1]])
+            classwise = nearest(centred, places, lambda rows: rows @ near)[0]
             return classwise - (centred @ far).square().sum(1)
 
         return of_features(score)

@@ -147,7 +147,7 @@ CODE = {
     "space": "c6b16ca7b3d4",
     "metrics": "e31acd167c4d",
     "vectors": "02237cf5823a",
-    "geometry": "73775b33bd2f",
+    "geometry": "eb771f423973",
 }
 
 

@@ -13,8 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 8192  # rows at a time where an intermediate grows with the rows
 BLOCK = 1024  # rows at a time where several passes over them should find them in the CPU's cache
+
+
+def chunk(x: Tensor) -> int:
+    """Return how many rows of x (..., D) to take at a time where an intermediate grows with them: 32 MB in float64."""
+    return max(256, 2**22 // x.shape[-1])
 
 
 def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
@@ -62,7 +66,7 @@ def nearest(x: Tensor, points: Tensor, carry: Callable[[Tensor], Tensor] | None 
 def squared_distances(x: Tensor, points: Tensor) -> Tensor:
     """Return the squared Euclidean distances (M, K), float32, of x (M, D) to points (K, D)."""
     measure = squared_distances_to(points)
-    return torch.cat([measure(rows) for rows in x.split(CHUNK)])
+    return torch.cat([measure(rows) for rows in x.split(chunk(x))])
 
 
 def squares_between(x: Tensor, points: Tensor) -> Tensor:
@@ -71,14 +75,14 @@ def squares_between(x: Tensor, points: Tensor) -> Tensor:
     It is that of their difference: expanded in float32 it would lose the digits by which clusters are farther
     apart than they are wide.
     """
-    pairs = zip(x.split(CHUNK), points.split(CHUNK), strict=True)
+    pairs = zip(x.split(chunk(x)), points.split(chunk(x)), strict=True)
     return torch.cat([(rows.double() - own).square().sum(1) for rows, own in pairs])
 
 
 def mean(x: Tensor) -> Tensor:
     """Return the mean (D,) of x (N, D), float64."""
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for rows in x.split(CHUNK):
+    for rows in x.split(chunk(x)):
         total += rows.double().sum(0)
     return total / len(x)
 
@@ -86,7 +90,7 @@ def mean(x: Tensor) -> Tensor:
 def centroids(f: Tensor, assign: Tensor, k: int) -> Tensor:
     """Return the mean of each cluster (K, D) in float32; rows of noise (-1) count nowhere."""
     sums = torch.zeros(k, f.shape[1], dtype=torch.float64, device=f.device)
-    for rows, own in zip(f.split(CHUNK), assign.split(CHUNK), strict=True):
+    for rows, own in zip(f.split(chunk(f)), assign.split(chunk(f)), strict=True):
         kept = own >= 0
         sums.index_add_(0, own[kept], rows[kept].double())
     counts = torch.bincount(assign[assign >= 0], minlength=k).clamp_min(1)
@@ -114,8 +118,11 @@ def members(f: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
 
 def residuals(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Iterator[Tensor]:
     """Yield x (N, D) about a center (D,), or under an assignment (N,) about centers (K, D), float64, in blocks."""
-    for i, rows in enumerate(x.split(CHUNK)):
-        yield rows.double() - (center if assign is None else center[assign[i * CHUNK : i * CHUNK + len(rows)]])
+    blocks = x.split(chunk(x))
+    if assign is None:
+        yield from (rows.double() - center for rows in blocks)
+    else:
+        yield from (rows.double() - center[own] for rows, own in zip(blocks, assign.split(chunk(x)), strict=True))
 
 
 def scatter(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
@@ -170,7 +177,7 @@ def whitened_squares(x: Tensor, centers: Tensor, whitenings: Sequence[Tensor]) -
         return (residual * w if w.ndim == 1 else residual @ w).square().sum(1)
 
     pairs = list(zip(centers.double(), whitenings, strict=True))
-    return torch.cat([torch.stack([lengths(rows, *pair) for pair in pairs], 1) for rows in x.split(CHUNK)])
+    return torch.cat([torch.stack([lengths(rows, *pair) for pair in pairs], 1) for rows in x.split(chunk(x))])
 
 
 def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
@@ -180,7 +187,8 @@ def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
     """
     middle = mean(train)
     std = (squares(train, middle) / len(train)).sqrt()
-    scale = torch.where((train == train[0]).all(0), 1.0, std)  # the mean of equal values may be rounded
+    constant = torch.stack([(rows == train[0]).all(0) for rows in train.split(chunk(train))]).all(0)
+    scale = torch.where(constant, 1.0, std)  # the mean of equal values may be rounded
     return lambda f: (f.double() - middle) / scale
 
 

@@ -159,32 +159,26 @@ class _Spaced:
 
     def __init__(self, where: Space, bank: Bank, how: How) -> None:
         self._device = how.device
-        self._memory = how.memory
-        self._raw_space = where.raw
-        self._plain = bank.fit[where.layer][0].to(how.device)
-        self._transform = space.fit(where, self._plain)
+        plain = bank.fit[where.layer][0].to(how.device)
         reference = {} if bank.reference is None else {REFERENCE: bank.reference.layers}
         sets = {ID_TEST: bank.test.layers, **reference, **bank.ood, **_validation(bank)}
         self._raw = {name: layers[where.views][where.layer] for name, layers in sets.items()}  # (V, M, D)
+        self._small = how.memory >= 4 * (_bytes(plain) + sum(_bytes(f) for f in self._raw.values()))
+        self._rows = max(256, how.memory // (64 * plain.shape[1]))  # of a block: few float64 copies of it
+        self._transform, self._train = space.fit(where, plain, _at_once if self._small else self._on_disk)
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
-        self._small = how.memory >= 4 * (_bytes(self._plain) + sum(_bytes(f) for f in self._raw.values()))
-        self._rows = max(256, how.memory // (64 * self._plain.shape[1]))  # of a block: few float64 copies of it
 
     @property
     def fit(self) -> Tensor:
         """The features (N, D) of the training items."""
-        if self._small:
-            return self._keep((TRAIN, False), lambda: self._transform(self._plain).clone())  # never the bank's own
-        return self._keep((TRAIN, False), lambda: self._plain if self._raw_space else self._on_disk())
+        return self._keep((TRAIN, False), lambda: self._train.clone() if self._small else self._train)
 
-    def _on_disk(self) -> Tensor:
-        """Return the training features of this space as a memory-mapped file that goes when they do."""
-        width = self._transform(self._plain[:1]).shape[1]
+    def _on_disk(self, step: space.Transform, f: Tensor) -> Tensor:
+        """Return training features one step further, in a memory-mapped file that goes when they do."""
         with tempfile.TemporaryFile(prefix="oodbench-") as nameless:
-            file = np.memmap(nameless, np.float32, "w+", shape=(len(self._plain), width))
+            file = np.memmap(nameless, np.float32, "w+", shape=(len(f), step(f[:1]).shape[1]))
         for start in range(0, len(file), self._rows):
-            block = self._transform(self._plain[start : start + self._rows])
-            file[start : start + self._rows] = block.cpu().numpy()
+            file[start : start + self._rows] = step(f[start : start + self._rows]).cpu().numpy()
         return torch.from_numpy(file).to(self._device)
 
     def items(self, name: str) -> int:
@@ -212,14 +206,18 @@ class _Spaced:
     def check_unchanged(self, who: str) -> None:
         """Raise ValueError where a plugin has changed features in place: others would have scored what it left.
 
-        They are made anew for others; the bank's own, which are too large to copy, stay spoilt for everybody.
+        They are made anew for others; training features that are too large to copy stay spoilt for everybody.
         """
         changed = [key for key, (tensor, version) in self._kept.items() if tensor._version != version]
         for key in changed:
-            if self._small or not self._raw_space:
+            if self._small or key[0] != TRAIN:
                 del self._kept[key]
         if changed:
             raise ValueError(f"{who} changes its input in place")
+
+
+def _at_once(step: space.Transform, f: Tensor) -> Tensor:
+    return step(f)
 
 
 def _bytes(f: Tensor) -> int:

@@ -13,13 +13,18 @@ from oodbench.vectors import unit
 Transform = Callable[[Tensor], Tensor]  # (..., D) -> (..., D')
 
 
-def fit(space: Space, train: Tensor) -> Transform:
-    """Return the function that carries features into a space; train (N, D) are plain training features."""
+def fit(
+    space: Space, train: Tensor, carry: Callable[[Transform, Tensor], Tensor] = lambda step, f: step(f)
+) -> tuple[Transform, Tensor]:
+    """Return the function that carries features into a space, and the training features there.
+
+    train (N, D) are plain training features. `carry` takes them a step further, all at once unless told otherwise.
+    """
     steps: list[Transform] = []
     for wanted, make in ((space.unit, _unit), (space.zscore, _zscore), (space.pca, lambda f: _pca(f, space.pca or 0))):
         if wanted:
             step = make(train)
-            train = step(train)
+            train = carry(step, train)
             steps.append(step)
 
     def transform(f: Tensor) -> Tensor:
@@ -27,7 +32,7 @@ def fit(space: Space, train: Tensor) -> Transform:
             f = step(f)
         return f
 
-    return transform
+    return transform, train
 
 
 def _unit(train: Tensor) -> Transform:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from measure import Machine, Peak, Prepare, Scale, Work, in_turns, machine
+from measure import Machine, Peak, Prepare, Scale, Work, anonymous, in_turns, machine
 
 KS = (1, 5, 10, 50, 200)
 GRID_KS = (1, 10, 50, 200)
@@ -426,6 +426,58 @@ def mapped_peak(scale: Scale, times: int) -> Work:
     return work
 
 
+def budget(scale: Scale) -> int:
+    return int(128e6 * scale.size)
+
+
+def budget_peak(scale: Scale) -> Work:
+    """Return the anonymous memory, in MB, that scoring takes of a mapped bank of 4 times the budget, 2048 wide."""
+    import torch
+
+    from oodbench import scoring
+    from oodbench.grid import Detector
+    from oodbench.spec import Space
+
+    folder = tempfile.TemporaryDirectory()
+    width = 2048
+    rows = 4 * budget(scale) // (4 * width)
+
+    def mapped(name: str, items: int) -> Any:
+        path = Path(folder.name) / f"{name}.npy"
+        stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(items, width))
+        for start in range(0, items, 4096):
+            stored[start : start + 4096] = np.random.default_rng(start).normal(size=stored[start : start + 4096].shape)
+        del stored
+        return torch.from_numpy(np.load(path, mmap_mode="c"))[None]
+
+    def known(name: str) -> scoring.Known:
+        return scoring.Known({1: {"penultimate": mapped(name, 1000)}}, torch.arange(1000) % 10)
+
+    train, labels, threshold = mapped("train", rows), plugin("clustering", "labels"), plugin("threshold", "pooled")
+    distances = [plugin("distance", name) for name in ("euclidean", "cosine", "mahalanobis")]
+    spaces = [Space(), Space(unit=True, zscore=True)]
+    detectors = [Detector(space, labels, distance, threshold) for space in spaces for distance in distances]
+    detectors += [Detector(space, None, plugin("distance", "knn", k=10), threshold) for space in spaces]
+    sets = {"ood": known("ood").layers}
+    bank = scoring.Bank({"penultimate": train}, torch.arange(rows) % 10, 10, known("id"), known("val"), sets, {})
+
+    def work() -> float:
+        assert folder  # lives as long as the work
+        before = anonymous()
+        with Peak() as peak:
+            how = scoring.How(torch.device("cpu"), budget(scale))
+            errors = [each.error for each in scoring.verdicts(detectors, bank, ["ood"], SEED, how) if each.error]
+        if errors:
+            raise RuntimeError(errors[0])
+        return peak.mb - before
+
+    return work
+
+
+def budget_itself(scale: Scale) -> Work:
+    return lambda: budget(scale) / 1e6
+
+
 STUDY = """
 image: {size: 8, channels: 1}
 id: {blobs: {groups: 3, count: 120}}
@@ -505,7 +557,7 @@ def same_cells(ours: dict[Any, float], theirs: dict[Any, float]) -> None:
 def computed(lines: list[str]) -> str:
     """Return what is wrong with a finished study's second run, or nothing."""
     wrong = {
-        "something was computed": not any("0 trained, 0 cells scored" in line for line in lines),
+        "something was computed": not any("nothing to do" in line for line in lines),
         "torch was imported": lines[-1] == "True",
     }
     return ", ".join(what for what, found in wrong.items() if found)
@@ -609,6 +661,15 @@ def table() -> list[Row]:
             1.05,
             partial(mapped_peak, times=2),
             partial(mapped_peak, times=1),
+            kind="memory",
+        ),
+        Row(
+            "budget",
+            "a grid on a mapped bank of 4 times the budget, MB",
+            "the budget",
+            1.0,
+            budget_peak,
+            budget_itself,
             kind="memory",
         ),
         Row(

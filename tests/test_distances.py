@@ -284,7 +284,7 @@ def test_ssd_is_mahalanobis_in_its_space() -> None:
     rng = torch.Generator().manual_seed(0)
     f, x = torch.randn(200, 6, generator=rng), torch.randn(40, 6, generator=rng)
     assign = torch.randint(3, (200,), generator=rng)
-    carry = space.fit(Space(unit=True, zscore=True), f)
+    carry, _ = space.fit(Space(unit=True, zscore=True), f)
     z = carry(f)
     theirs = plugin("mahalanobis", covariance="per_cluster").fit(z, grouped(z, assign))(carry(x))
     ours = plugin("ssd").fit(f, grouped(f, assign))(x)

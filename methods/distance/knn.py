@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import CHUNK
+from oodbench.geometry import chunk
 
-QUERIES, BANK = 1024, 16384  # a block of distances is QUERIES x BANK float32
+QUERIES = 1024  # items at a time
+BANK = 2**23  # numbers of a block of training features: 32 MB
 GROUP = 16  # distances of which only the least is looked at first
 Search = Callable[[Tensor, int], Tensor]  # x (M, D), k -> positions (M, k) of the nearest, nearest first
 
@@ -94,7 +95,7 @@ def _scorer(alike: Sequence[KNN], f: Tensor) -> Callable[[Tensor], dict[int, Sco
 
 
 def _scores(x: Tensor, f: Tensor, neighbour: Tensor) -> Scores:
-    pairs = zip(x.split(CHUNK), neighbour.split(CHUNK), strict=True)
+    pairs = zip(x.split(chunk(x)), neighbour.split(chunk(x)), strict=True)
     score = torch.cat([(rows.double() - f[nearest].double()).norm(dim=1) for rows, nearest in pairs])
     return Scores(score, torch.zeros_like(neighbour))
 
@@ -103,7 +104,7 @@ def _exact(f: Tensor) -> Search:
     middle = f.mean(0)  # any point near the features does, so float32 is enough
 
     def search(x: Tensor, k: int) -> Tensor:
-        return torch.cat([_nearest(rows - middle, f, middle, k) for rows in x.split(CHUNK)])
+        return torch.cat([_nearest(rows - middle, f, middle, k) for rows in x.split(chunk(x))])
 
     return search
 
@@ -115,11 +116,12 @@ def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
     one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2.
     """
     x = torch.cat([-x, torch.ones_like(x[:, :1])], 1)
-    bank = x.new_empty(min(BANK, len(f) + -len(f) % GROUP), x.shape[1])
+    size = max(GROUP, BANK // f.shape[1] // GROUP * GROUP)  # features at a time
+    bank = x.new_empty(min(size, len(f) + -len(f) % GROUP), x.shape[1])
     products = x.new_empty(min(QUERIES, len(x)) * len(bank))
     best: list[tuple[Tensor, Tensor]] = []  # of each block of queries: values (B, k), unordered, and positions
-    for start in range(0, len(f), BANK):
-        p = _centred(f[start : start + BANK], middle, bank)
+    for start in range(0, len(f), size):
+        p = _centred(f[start : start + size], middle, bank)
         for i, rows in enumerate(x.split(QUERIES)):
             out = products[: len(rows) * len(p)].view(len(rows), len(p))
             value, place = _least(torch.mm(rows, p.T, out=out), k)

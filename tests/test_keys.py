@@ -143,11 +143,11 @@ CODE = {
     "encoder": "f3b03b2d6ed9",
     "stages": "f0e791069768",
     "probe": "1a913151912f",
-    "scoring": "f6cf3f79aa5f",
-    "space": "c6b16ca7b3d4",
+    "scoring": "bb3c5cfb6f78",
+    "space": "287a715e262a",
     "metrics": "e31acd167c4d",
     "vectors": "02237cf5823a",
-    "geometry": "eb771f423973",
+    "geometry": "10bf7e0b6e0b",
 }
 
 

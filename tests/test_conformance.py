@@ -55,7 +55,7 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("clustering/gmm", "mixture = True", "mixture = False", "it says `mixture`"),
         ("distance/euclidean", "squares.sqrt()", "-squares.sqrt()", "far items score higher"),
         ("distance/euclidean", "squares.sqrt()", "squares.sqrt().float()", "score is float64"),
-        ("distance/cosine", "unit(x.double())", "unit(x.double() - x.double().mean(0))", "neighbours"),
+        ("distance/cosine", "unit(rows.double())", "unit(rows.double() - rows.double().mean(0))", "neighbours"),
         ("distance/knn", "k + 1", "k", "leave_one_out"),
         ("threshold/pooled", "self.level * len", "0.5 * len", "it accepts 0.95 of its reference"),
         (

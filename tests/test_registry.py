@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from oodbench.errors import UserError
-from oodbench.registry import ROOMS, Registry, fingerprint, fingerprint_module, load, source_of, summary
+from oodbench.registry import ROOMS, Registry, code_files, fingerprint, fingerprint_module, load, source_of, summary
 
+ROOT = Path(__file__).parent.parent
 OWN = '''"""A user's distance, nobody 2026."""
 from __future__ import annotations
 
@@ -30,9 +31,8 @@ class Mine(Distance):
 
 def test_every_room_of_the_repository_is_found() -> None:
     registry = Registry()
-    root = Path(__file__).parent.parent
     for room in ROOMS:
-        folder = root / ("datasets" if room == "dataset" else f"methods/{room}")
+        folder = ROOT / ("datasets" if room == "dataset" else f"methods/{room}")
         on_disk = {path.stem for path in folder.glob("*.py") if path.stem != "__init__"}
         assert on_disk
         assert set(registry.sources(room)) >= on_disk
@@ -162,15 +162,10 @@ def test_the_code_of_imported_modules_of_the_same_package_counts(
     assert "their_methods" not in sys.modules
 
 
-def test_a_fingerprint_follows_losses_but_not_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from oodbench import registry
-
-    seen: list[str] = []
-    whole = registry._collect
-    monkeypatch.setattr(registry, "_collect", lambda name, path, code: (seen.append(name), whole(name, path, code))[1])
-    fingerprint.cache_clear()
-    Registry().fingerprint("training", "supcon")
-    assert seen == ["oodbench.methods.training.supcon", "oodbench.losses", "oodbench.vectors"]
+def test_a_fingerprint_follows_losses_but_not_contracts() -> None:
+    source = Registry().source("training", "supcon")
+    files = [path.relative_to(ROOT).as_posix() for path in code_files(source.module, source.path)]
+    assert files == ["methods/training/supcon.py", "oodbench/losses.py", "oodbench/vectors.py"]
 
 
 def test_loading_twice_gives_the_same_class(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Minus the log-likelihood under the clustering's Gaussian mixture, in nats (Bishop 2006, equation 9.12).
+"""Minus the log-likelihood under the clustering's Gaussian mixture, in nats.
 
 -log sum_k w_k N(x; mu_k, S_k) with the weights, means and covariances that the clustering fitted: diagonal, tied or
 full. Weights are scaled to sum to one over the components that are left. The cluster of an item is its most

@@ -1,4 +1,4 @@
-"""CSI's contrastive score without shifts (Tack et al. 2020, arXiv 2007.08176, equation 6).
+"""CSI's contrastive score without shifts (Tack et al. 2020, arXiv 2007.08176).
 
 Minus the largest cosine of an item to a training item, times the item's own length, on raw projection features: ID
 is longer and near something known. In a space of several views, `of: mean` scores the mean view, as CSI's code

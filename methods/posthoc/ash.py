@@ -1,6 +1,6 @@
 """Activation shaping (ASH), Djurisic et al. 2023, arXiv 2209.09858, by pytorch-ood's ASH.
 
-Of each item's penultimate features, the smallest (a fraction `percentile`, 0.9 for ASH-S in the paper) become 0 and
+Of each item's penultimate features, the smallest (a fraction `percentile`) become 0 and
 the others are sharpened by exp(sum before / sum after) (s), set to one value of the same sum (b), or kept (p). It
 takes features that are never negative, as after a ReLU, and refuses others.
 """

@@ -1,4 +1,4 @@
-"""DICE, Sun & Li 2022, arXiv 2111.09805, by pytorch-ood's DICE; 0.9 of the weights dropped, as in the paper on CIFAR.
+"""DICE, Sun & Li 2022, arXiv 2111.09805, by pytorch-ood's DICE; 0.9 of the weights dropped.
 
 The contribution of a weight is the weight times its feature's mean over training items.
 """

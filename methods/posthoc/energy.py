@@ -1,4 +1,4 @@
-"""Energy, Liu et al. 2020, arXiv 2010.03759, eq. 4, by pytorch-ood's EnergyBased."""
+"""Energy, Liu et al. 2020, arXiv 2010.03759, by pytorch-ood's EnergyBased."""
 
 from __future__ import annotations
 

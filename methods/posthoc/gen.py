@@ -1,4 +1,4 @@
-"""Generalised entropy (GEN), Liu et al. 2023 (CVPR), eq. 4: gamma 0.1 and the 100 largest probabilities, as there.
+"""Generalised entropy (GEN), Liu et al. 2023 (CVPR): gamma 0.1 and the 100 largest probabilities.
 
 In log space: pytorch-ood's GEN takes every probability below 1e-7 as 1e-7, whose power of gamma = 0.1 is still 0.2, so
 that it cannot tell confident items apart. Theirs is our sum divided by the number of terms.

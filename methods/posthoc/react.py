@@ -1,4 +1,4 @@
-"""ReAct, Sun et al. 2021, arXiv 2111.12797, by pytorch-ood's ReAct; percentile 0.9 as in the paper.
+"""ReAct, Sun et al. 2021, arXiv 2111.12797, by pytorch-ood's ReAct; clipped at percentile 0.9.
 
 The percentile is that of all activations of all training items. The paper's features come after a ReLU; of features
 that may be negative, only what is above the percentile is clipped.

@@ -1,4 +1,4 @@
-"""Relative Mahalanobis distance to classes (RMDS), Ren et al. 2021, arXiv 2106.09022, eq. 2, squared.
+"""Relative Mahalanobis distance to classes (RMDS), Ren et al. 2021, arXiv 2106.09022, squared.
 
 What the distance `relative_mahalanobis` is on classes as clusters, under the name by which it is a baseline. Both
 covariances are divided by the number of items and inverted in float64 by pseudo-inverse, and one that is not of full

@@ -1,4 +1,4 @@
-"""SCALE, Xu et al. 2024, arXiv 2310.00227, by pytorch-ood's SCALE; percentile 0.85 as in the paper.
+"""SCALE, Xu et al. 2024, arXiv 2310.00227, by pytorch-ood's SCALE.
 
 Each item's penultimate features are multiplied by exp(sum of all / sum of the largest), the largest being all but a
 fraction `percentile`. It takes features that are never negative, as after a ReLU, and refuses others.

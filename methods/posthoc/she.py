@@ -1,4 +1,4 @@
-"""Simplified Hopfield energy (SHE), Zhang et al. 2023 (ICLR), eq. 10, by pytorch-ood's SHE.
+"""Simplified Hopfield energy (SHE), Zhang et al. 2023 (ICLR), by pytorch-ood's SHE.
 
 A class of which no training item is classified right has no pattern, and is an error.
 """

@@ -56,7 +56,7 @@ class Table:
         table = pd.DataFrame(shown, index=self.mean.index)
         table.columns = pd.Index([_title(column) for column in self.mean.columns])
         table["n"] = self.n.where(self.n > 0).min(axis=1).fillna(0).astype(int)
-        return table.reset_index().astype(str)
+        return table.reset_index().astype(str).fillna(NONE)  # a threshold set on OOD has no level
 
 
 def _number(mean: float, std: float) -> str:

@@ -495,7 +495,7 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
 
         table = selection(rows, select)
         making.write(table, folder)
-        _print(table, table.name, len(table.mean))
+        _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     for name, spec in specs.items():
         table = making.declared(rows, name, spec)
         making.write(table, folder / "tables")

@@ -62,7 +62,7 @@ def _interval_text(low: pd.Series[float], high: pd.Series[float]) -> pd.Series[s
 
 def correlations(rows: pd.DataFrame, quality: pd.DataFrame) -> Correlations:
     """Return how the measures of clusters go with the AUROC of rows that share training, space and clustering."""
-    threshold, level = _threshold(rows)
+    threshold, level = tables.commonest_threshold(rows)
     cells = detection(rows[(rows["threshold"] == threshold) & (rows["level"] == level)])
     several = quality[quality["clusters"].fillna(0) != 1]
     measured = several.pivot(index=CELL[:1] + CELL[2:4], columns="split", values=list(MEASURES))
@@ -84,13 +84,6 @@ def correlations(rows: pd.DataFrame, quality: pd.DataFrame) -> Correlations:
         high=_beside(high, nothing),
         listed=listed,
     )
-
-
-def _threshold(rows: pd.DataFrame) -> tuple[str, float]:
-    """Return the threshold and level that most rows have, the first of them: it is there for every distance."""
-    sizes = rows.groupby(["threshold", "level"], sort=False).size()
-    threshold, level = list(sizes.index)[int(sizes.to_numpy().argmax())]
-    return str(threshold), float(level)
 
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:

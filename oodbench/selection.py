@@ -7,7 +7,7 @@ import pandas as pd
 from oodbench.columns import SHARES
 from oodbench.errors import UserError
 from oodbench.study import Select
-from oodbench.tables import METHOD, SHOWN_GROUPS, Table, distinct
+from oodbench.tables import RANKED, SHOWN_GROUPS, Table, commonest_threshold, named, varies
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 
@@ -18,18 +18,20 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
     A setting is what the axes in `select.over` say beyond the name of a plugin; a space is a setting as a whole. A
     candidate that failed on a set, or lacks the validation number, is none. Ties go to the first in the study.
     """
-    done = distinct(rows[rows["status"] == "ok"])
+    done = rows[rows["status"] == "ok"]
+    if done.empty:
+        raise UserError("there are no rows to select from; run the study first")
+    threshold, level = commonest_threshold(done)
+    done = named(done[(done["threshold"] == threshold) & (done["level"] == level)])
     if done[select.by].isna().all():
         raise UserError(f"no row has {select.by}: run the study with its validation sets first")
-    fixed = [axis for axis in METHOD if axis not in select.over]
+    fixed = [axis for axis in RANKED if axis not in select.over]
     # a name may go on after its parameters: energy(temperature=2) on linear probe
     names = {axis: done[axis].str.replace(r"\(.*\)", "", regex=True) for axis in select.over if axis != "space"}
     method = [*fixed, *names]
     settings = done[list(select.over)].agg(" · ".join, axis=1).str.replace("– · ", "").str.replace(" · –", "")
-    levels = done.groupby("threshold")["level"].transform("nunique") > 1
-    thresholds = done["threshold"].where(~levels, done["threshold"] + " at " + done["level"].map("{:g}".format))
     run = done["id"] + " " + done["seed"].astype(str)
-    done = done.assign(**names, threshold=thresholds, setting=settings, run=run)
+    done = done.assign(**names, setting=settings, run=run)
     shares = list(SHARES)
     done[shares] *= 100
     candidates = _candidates(done, method, select.by)
@@ -47,9 +49,7 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
         columns[group, BEST] = by_run[group].max()
         columns[group, GAP] = columns[group, BEST] - columns[group, CHOSEN]
     numbers = pd.DataFrame(columns)
-    shown = [
-        axis for axis in method if axis in ("training", *names) or numbers.index.get_level_values(axis).nunique() > 1
-    ]
+    shown = [axis for axis in method if axis in ("training", *names) or varies(numbers.index.to_frame()[axis])]
     texts = chosen.groupby(method, sort=False)["setting"].agg(_counted)
     counts = by_run.size().groupby(method, sort=False).max()
     over = numbers.groupby(method, sort=False)
@@ -58,7 +58,7 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
     )
     mean, std, n = (each.reindex(texts.index).set_axis(index) for each in (over.mean(), over.std(ddof=1), over.count()))
     better = {column: 1 if column[1] == CHOSEN else 0 for column in columns}
-    return Table("selection", _caption(select), mean, std, n, better)
+    return Table("selection", _caption(select, f"{threshold} at {level:g}"), mean, std, n, better)
 
 
 def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
@@ -81,11 +81,12 @@ def _counted(settings: pd.Series[str]) -> str:
     return "; ".join(f"{setting} ({count} of {len(settings)})" for setting, count in counts.items())
 
 
-def _caption(select: Select) -> str:
+def _caption(select: Select, threshold: str) -> str:
     metric = {"val_auroc": "AUROC", "val_fpr95_id": "FPR95_id", "val_fpr95_ood": "FPR95_ood"}[select.by]
     return (
         f"Settings of {', '.join(select.over)} chosen in each run by the {metric} of the ID reference against the "
         f"validation OOD sets, mean over these; no test set was seen. Per cent, mean ± standard deviation (ddof 1) "
         f"over runs. `{BEST}`: the setting of highest test AUROC in each run and group; `{GAP}`: what choosing without "
-        "the test sets costs. `of`: how many settings there were to choose from; methods with one are not shown."
+        "the test sets costs. `of`: how many settings there were to choose from; methods with one are not shown. "
+        f"Of the thresholds, the rows are those of {threshold}."
     )

@@ -85,8 +85,8 @@ def _where(condition: pd.Series[bool], text: pd.Series[str]) -> pd.Series[str]:
 
 
 def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
-    rows = _named(distinct(rows))
-    by = [column for column in METHOD if column in ("training", "distance") or _varies(rows[column])]
+    rows = named(distinct(rows))
+    by = [column for column in METHOD if column in ("training", "distance") or varies(rows[column])]
     runs = _runs(rows)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
@@ -114,7 +114,7 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
     return Table(name, table.caption, mean, std, table.n.reindex(order, fill_value=0), better, details)
 
 
-def _named(rows: pd.DataFrame) -> pd.DataFrame:
+def named(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows in which recipes and thresholds say just what tells them from others of the same method."""
     recipes = rows.groupby("training")["recipe"].transform(_differences)
     levels = rows.groupby([*RANKED, "threshold"], sort=False)["level"].transform("nunique") > 1
@@ -146,7 +146,7 @@ def _keys(columns: dict[tuple[str, str], Any]) -> Any:
     return [(group, "AUROC") for group in SHOWN_GROUPS if (group, "AUROC") in columns]
 
 
-def _varies(column: pd.Series[str]) -> bool:
+def varies(column: pd.Series[str]) -> bool:
     return column[column != NONE].nunique() > 1
 
 
@@ -179,6 +179,13 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec) -> Table:
             better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
     caption = spec.caption + _averaged(runs, {*by, *spec.columns})
     return _summary(name, caption, pd.DataFrame(columns), by, better)
+
+
+def commonest_threshold(rows: pd.DataFrame) -> tuple[str, float]:
+    """Return the threshold and level that most rows have, the first of them: it is there for every distance."""
+    sizes = rows.groupby(["threshold", "level"], sort=False).size()
+    threshold, level = list(sizes.index)[int(sizes.to_numpy().argmax())]
+    return str(threshold), float(level)
 
 
 def distinct(rows: pd.DataFrame) -> pd.DataFrame:

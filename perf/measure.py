@@ -14,6 +14,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 # What makes numpy's matrix products slower than the machine allows: peers run at their best.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -59,6 +61,9 @@ class Side(AbstractContextManager["Side"]):
 def _serve(pipe: Any, prepare: Prepare, scale: Scale) -> None:
     warnings.simplefilter("ignore")  # of mixtures that still move
     work = prepare(scale)
+    # As in a process that has been at work for a while: having freed one large array, glibc keeps what is freed after
+    # it, rather than hand pages back and fault them in again. It is the same for both sides.
+    np.ones(31 << 20, dtype=np.uint8)
     while True:
         try:
             pipe.recv()

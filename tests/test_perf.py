@@ -22,8 +22,8 @@ def run(*words: str, dim: int = 8) -> tuple[int, list[dict[str, Any]]]:
 
 
 def test_rows_beside_libraries() -> None:
-    code, rows = run("--only", "knn-five", "metrics-sklearn-with")
-    assert len(rows) == 2
+    code, rows = run("--only", "mahalanobis-10", "knn-five", "gmm-tied-10", "metrics-sklearn-with")
+    assert len(rows) == 4
     for row in rows:
         assert row["ours_s"] > 0
         assert row["theirs_s"] > 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from oodbench import encoder, stages
+from oodbench import encoder, feed, stages
 from oodbench.grid import Cell, Run, Work, digest, resolved
 from oodbench.lab import Lab, Piece
 from oodbench.runner import Known, Runner
@@ -92,7 +92,7 @@ def _seconds(runner: Runner, seen: list[_Seen]) -> float | None:
 
 
 def _steps(lab: Lab, run: Run) -> int:
-    return run.recipe.epochs * stages.steps_per_epoch(run.recipe, len(lab.split(run)[0]))
+    return run.recipe.epochs * feed.steps_per_epoch(run.recipe, len(lab.split(run)[0]))
 
 
 def _step_views(run: Run) -> int:
@@ -107,7 +107,7 @@ def _measured(lab: Lab, run: Run) -> float:
     classes = len(lab.prepared(run.id, "train").classes)
     shape = (2 * BATCH, run.image.channels, run.image.size, run.image.size)
     x = torch.randint(256, shape, dtype=torch.uint8, device=lab.device)
-    data = stages.TrainingData(x, torch.arange(len(x), device=lab.device) % classes, classes, x)
+    data = feed.TrainingData(x, torch.arange(len(x), device=lab.device) % classes, classes, x)
     recipe = dataclasses.replace(run.recipe, epochs=1, batch=BATCH, outlier_batch=None, augment=PLAIN)
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
     model = stages.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oodbench import data, scoring, stages
+from oodbench import data, feed, scoring, stages
 from oodbench import probe as probing
 from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
@@ -26,6 +26,7 @@ from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import LAYER_HEAD, Run, canonical, digest, resolved
 from oodbench.registry import fingerprint_module
+from oodbench.seeds import seed_of
 from oodbench.spec import Precision
 from oodbench.store import Artifact, Store
 from oodbench.study import Study
@@ -101,7 +102,7 @@ class Silent:
 class _Ready(NamedTuple):
     training: Training
     model: stages.Trained
-    data: stages.TrainingData
+    data: feed.TrainingData
 
 
 class Lab:
@@ -239,7 +240,7 @@ class Lab:
         """Return a run's training, its data and its network before the first step."""
         id_ = self.prepared(run.id, "train")
         fit, _ = self.split(run)
-        seen = stages.TrainingData(
+        seen = feed.TrainingData(
             x=self._on_device(id_.x[fit]),
             y=torch.from_numpy(id_.y[fit]).to(self.device),
             classes=len(id_.classes),
@@ -253,7 +254,7 @@ class Lab:
         y = self.prepared(run.id, "train").y
         if run.reference.kind == "train":
             return np.arange(len(y)), np.arange(0)
-        return data.held_out_split(y, run.reference.share, stages.seed_of(run.seed, "reference"))
+        return data.held_out_split(y, run.reference.share, seed_of(run.seed, "reference"))
 
     def _on_device(self, x: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(np.array(x)).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
@@ -306,7 +307,7 @@ class Lab:
     def _embed(self, run: Run, piece: Piece, folder: Path) -> dict[str, Any]:
         prepared = self.prepared(piece.dataset, piece.split)
         x = self._on_device(prepared.x[self.images(run, piece)])
-        seed = stages.seed_of(run.seed, "views", prepared.content, piece.part)
+        seed = seed_of(run.seed, "views", prepared.content, piece.part)
         found = stages.embed(self.model(run), x, piece.views, run.recipe, seed)
         save_file({name: value.contiguous() for name, value in found.items()}, folder / "features.safetensors")
         return {"set": piece.dataset.label, "split": piece.split, "part": piece.part, "images": len(x)}

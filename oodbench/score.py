@@ -26,6 +26,7 @@ from oodbench.lab import NUMBER, Watch, linear_head
 from oodbench.registry import Registry
 from oodbench.results import Results
 from oodbench.runner import as_row, sources
+from oodbench.seeds import seed_of
 from oodbench.spec import Reference, Space
 from oodbench.study import NAME, Detectors, load_grid, results_root
 
@@ -317,7 +318,7 @@ def _bank(reference: Reference, loaded: _Loaded, seed: int) -> scoring.Bank:
     if loaded.val is not None:
         known = scoring.Known({1: _layers(loaded.val.layers)}, _labels_of(loaded.val))
     elif reference.kind == "val":
-        kept, held = data.held_out_split(y.numpy(), reference.share, stages.seed_of(seed, "reference"))
+        kept, held = data.held_out_split(y.numpy(), reference.share, seed_of(seed, "reference"))
         lost = set(y.tolist()) - set(y[kept].tolist())
         if lost:
             raise UserError(f"{train.path}: {reference.label} leaves no item of class {min(lost)}; give --val, or more")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from oodbench import augment, encoder
+from oodbench import augment, encoder, feed, optim
 from oodbench.api import Batch, Features, State, Training
+from oodbench.feed import TrainingData, Views
 from oodbench.grid import LAYER_HEAD
+from oodbench.seeds import generator, seed_of
 from oodbench.spec import Encoder, ImageFormat, Precision, Recipe
 
 EMBED_BATCH = 1024  # images a forward pass without gradients; views of it are drawn from one seed
@@ -22,26 +21,7 @@ HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
 Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU; the first view is the plain image
 
 
-def seed_of(seed: int, *parts: object) -> int:
-    """Return a seed for one stage of a run: the same for the same parts, unrelated for others."""
-    text = "/".join(str(part) for part in (seed, *parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-
-
-def generator(seed: int, *parts: object) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(seed, *parts))
-
-
 # ---- train: images -> weights -------------------------------------------------------------------
-
-
-class TrainingData(NamedTuple):
-    """What a training sees, on the device: uint8 images (N, C, H, W) and labels (N,)."""
-
-    x: Tensor
-    y: Tensor
-    classes: int
-    outliers: Tensor | None = None
 
 
 class DivergedError(Exception):
@@ -134,8 +114,8 @@ def train(
     loss is no longer finite.
     """
     augment.check(recipe.augment, data.x.shape[1])
-    steps = steps_per_epoch(recipe, len(data.x))
-    optimizer = _optimizer(model, recipe)
+    steps = feed.steps_per_epoch(recipe, len(data.x))
+    optimizer = optim.optimizer(model, recipe)
     labels = data.y if training.labels else None
     losses = list(done.losses) if done else []
     state = _restored(done, model, optimizer) if done else _initial(training, model, data, labels, seed)
@@ -145,8 +125,8 @@ def train(
             state = training.refresh(f, labels, epoch, seed_of(seed, "refresh", epoch), state)
         model.train()
         history = torch.zeros(steps, device=data.x.device)
-        for step, views in enumerate(_batches(training, recipe, data, seed, epoch)):
-            _set_rate(optimizer, learning_rate(recipe, epoch * steps + step, steps))
+        for step, views in enumerate(feed.batches(training, recipe, data, seed, epoch)):
+            optim.set_rate(optimizer, optim.learning_rate(recipe, epoch * steps + step, steps))
             with torch.random.fork_rng(_cuda_devices(data.x.device)):
                 torch.manual_seed(seed_of(seed, "dropout", epoch, step))
                 batch = _forward(model, views, precision, epoch)
@@ -201,61 +181,6 @@ def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) 
     return parts["state"]
 
 
-@dataclass(frozen=True)
-class Views:
-    """A batch before the forward pass."""
-
-    id: Tensor  # (V, B, C, H, W)
-    outlier: Tensor | None  # (V, B', C, H, W)
-    y: Tensor | None
-    index: Tensor
-    shift: Tensor
-
-
-def steps_per_epoch(recipe: Recipe, items: int) -> int:
-    """Return the number of whole batches in an epoch; a set smaller than a batch is one batch."""
-    return max(1, items // recipe.batch)
-
-
-def _batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Iterator[Views]:
-    """Yield the augmented batches of an epoch. What is random comes from the seed, the epoch and the step."""
-    device = data.x.device
-    order = torch.randperm(len(data.x), generator=generator(seed, "order", epoch)).to(device)
-    outlier_order = _outlier_order(recipe, data, seed, epoch) if training.outliers else None
-    shifts = training.shifts
-    for step in range(steps_per_epoch(recipe, len(data.x))):
-        rng = generator(seed, "augment", epoch, step)
-        index = order[step * recipe.batch : (step + 1) * recipe.batch]
-        images = data.x[index]
-        id_ = _views(augment.quarter_turns(images, shifts.id), training.views, recipe, rng)
-        outlier = None
-        if shifts.outlier:
-            outlier = _views(augment.quarter_turns(images, shifts.outlier), training.views, recipe, rng)
-        elif outlier_order is not None and data.outliers is not None:
-            size = recipe.outlier_batch or len(index)
-            rows = outlier_order[torch.arange(step * size, (step + 1) * size, device=device) % len(outlier_order)]
-            outlier = _views(data.outliers[rows], training.views, recipe, rng)
-        turns = len(shifts.id)
-        yield Views(
-            id_,
-            outlier,
-            data.y[index].repeat(turns) if training.labels else None,
-            index.repeat(turns),
-            torch.arange(turns, device=device).repeat_interleave(len(index)),
-        )
-
-
-def _outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Tensor | None:
-    if data.outliers is None:
-        return None
-    drawn = 0 if recipe.outlier_order == "fixed" else epoch
-    return torch.randperm(len(data.outliers), generator=generator(seed, "outliers", drawn)).to(data.x.device)
-
-
-def _views(images: Tensor, count: int, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    return augment.views(images.float() / 255, recipe.augment, count, rng)
-
-
 def _forward(model: Trained, views: Views, precision: Precision, epoch: int) -> Batch:
     """Return what the loss sees, ID and outliers having passed the network together."""
     count, items = views.id.shape[:2]
@@ -276,35 +201,6 @@ def _forward(model: Trained, views: Views, precision: Precision, epoch: int) -> 
         else {name: z[split:].float().unflatten(0, (count, -1)) for name, z in out.items()},
         epoch=epoch,
     )
-
-
-def _optimizer(model: Trained, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
-
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the learning rate of a step counted from the start: linear warm-up, then cosine or constant."""
-    warm, total = recipe.warmup * steps, recipe.epochs * steps
-    if step < warm:
-        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * step / warm
-    if recipe.schedule == "constant":
-        return recipe.lr
-    done = (step - warm) / max(1, total - warm)
-    low = recipe.floor * recipe.lr
-    return low + (recipe.lr - low) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 def _finite_mean(history: Tensor, epoch: int) -> float:

@@ -376,7 +376,7 @@ def peers_clusterings(scale: Scale, data: Data) -> Iterator[tuple[str, np.ndarra
     from sklearn.mixture import GaussianMixture
     from sklearn.preprocessing import normalize
 
-    from oodbench.stages import seed_of  # the seed that the grid gives its clusterings
+    from oodbench.seeds import seed_of  # the seed that the grid gives its clusterings
 
     x, seed = data.train.numpy(), seed_of(SEED, "clustering")
     few, many = counts(scale)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench import stages
+from oodbench import feed, optim, stages
 from oodbench.api import Batch, Shifts, State, Training
 from oodbench.registry import Registry
 from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
@@ -21,19 +21,19 @@ PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 QUICK = Recipe(epochs=2, batch=8, lr=0.05, warmup=0, augment=dataclasses.replace(PLAIN, crop=(0.5, 1.0)))
 
 
-def toy(n: int = 24, outliers: int = 0, channels: int = 1) -> stages.TrainingData:
+def toy(n: int = 24, outliers: int = 0, channels: int = 1) -> feed.TrainingData:
     rng = torch.Generator().manual_seed(0)
     y = torch.arange(n) % 3
     x = (60 * y.view(-1, 1, 1, 1) + torch.randint(40, (n, channels, 8, 8), generator=rng)).to(torch.uint8)
     strange = torch.randint(256, (outliers, channels, 8, 8), generator=rng, dtype=torch.uint8) if outliers else None
-    return stages.TrainingData(x, y, 3, strange)
+    return feed.TrainingData(x, y, 3, strange)
 
 
 def plugin(name: str, **params: Any) -> Any:
     return Registry().load("training", name)(**params)
 
 
-def trained(training: Training, data: stages.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> stages.Trained:
+def trained(training: Training, data: feed.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> stages.Trained:
     model = stages.untrained(training, SMALL, recipe, IMAGE, data, seed)
     stages.train(model, training, recipe, "float32", data, seed)
     return model
@@ -71,11 +71,11 @@ def test_narrow_convolutions_are_not_laid_out_channels_last() -> None:
 def test_learning_rate_against_closed_form() -> None:
     recipe = Recipe(epochs=10, lr=0.5, warmup=2, warmup_lr=0.01, floor=0.1)
     steps = 5
-    rates = [stages.learning_rate(recipe, step, steps) for step in range(50)]
+    rates = [optim.learning_rate(recipe, step, steps) for step in range(50)]
     assert rates[:10] == pytest.approx([0.01 + 0.49 * k / 10 for k in range(10)])
     assert rates[10:] == pytest.approx([0.05 + 0.45 * (1 + math.cos(math.pi * k / 40)) / 2 for k in range(40)])
     constant = dataclasses.replace(recipe, schedule="constant", warmup=0)
-    assert {stages.learning_rate(constant, step, steps) for step in range(50)} == {0.5}
+    assert {optim.learning_rate(constant, step, steps) for step in range(50)} == {0.5}
 
 
 def test_normalisation_is_that_of_the_training_images() -> None:
@@ -211,7 +211,7 @@ def test_id_and_outliers_pass_the_network_together() -> None:
 @pytest.mark.parametrize(("order", "same"), [("fixed", True), ("fresh", False)])
 def test_outliers_are_visited_in_a_fixed_or_a_fresh_order(order: str, same: bool) -> None:
     data, recipe = toy(24, outliers=40), dataclasses.replace(QUICK, outlier_order=order)
-    first, second = (stages._outlier_order(recipe, data, 0, epoch) for epoch in (0, 1))
+    first, second = (feed.outlier_order(recipe, data, 0, epoch) for epoch in (0, 1))
     assert first is not None
     assert second is not None
     assert sorted(first.tolist()) == list(range(40))

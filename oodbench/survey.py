@@ -22,7 +22,7 @@ from torch import Tensor
 from oodbench import quality, scoring, stages
 from oodbench.api import Clustering, Clusters
 from oodbench.files import write_whole
-from oodbench.geometry import nearest
+from oodbench.geometry import nearest_to
 from oodbench.grid import NONE, Run, Work, canonical, digest, plan
 from oodbench.lab import NUMBER, Lab, Piece
 from oodbench.registry import fingerprint_module
@@ -162,7 +162,7 @@ def _grouping(place: Place, clusters: Clusters | str, f: Tensor, split: str) -> 
     """Return the cluster of each item (N,): as it was fitted, of test items the nearest; None where there are none."""
     if place.clustering is None or isinstance(clusters, str):
         return None
-    return clusters.assign if split == "train" else nearest(f, clusters.centroid)[1]
+    return clusters.assign if split == "train" else nearest_to(clusters.centroid)(f)[1]
 
 
 def _counts(clusters: Clusters, assign: Tensor | None) -> Row:

@@ -372,7 +372,7 @@ def test_covariances_of_less_than_full_rank_are_warned_of(toy: Toy) -> None:
     with pytest.warns(UserWarning, match="rank 12 of 13"):
         score = plugin("rmds").fit(toy.train._replace(h=h), None, toy.head)
     x = torch.cat([toy.x.h, torch.zeros(N, 1)], 1)
-    np.testing.assert_allclose(score(Split(x, toy.x.logits)), rmds(toy), rtol=1e-4)  # float32 means
+    np.testing.assert_allclose(score(Split(x, toy.x.logits)), rmds(toy), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(OWN))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import nearest
+from oodbench.geometry import nearest_to
 
 
 class Euclidean(Distance):
     """Euclidean distance to the nearest centroid."""
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
+        nearest = nearest_to(c.centroid)
+
         def score(x: Tensor) -> Scores:
-            squares, cluster = nearest(x, c.centroid)
+            squares, cluster = nearest(x)
             return Scores(squares.sqrt(), cluster)
 
         return score

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import nearest, squared_distances, squared_distances_to, squares_between
+from oodbench.geometry import nearest_to, squared_distances, squared_distances_to, squares_between
 
 BLOCK = 512  # queries at a time: a block of distances is BLOCK x members float32
 
@@ -28,9 +28,10 @@ class Local(Distance):
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         self._warn_of_small(c, self.k)
+        nearest = nearest_to(c.centroid)
 
         def score(x: Tensor) -> Scores:
-            cluster = nearest(x, c.centroid)[1]
+            cluster = nearest(x)[1]
             return Scores(self._score(x, cluster, torch.full_like(cluster, -1), f, c.assign), cluster)
 
         return score

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
 from oodbench.geometry import (
+    lower,
     members,
-    nearest,
+    nearest_to,
     residuals,
     scatter,
     squares,
@@ -54,23 +55,15 @@ class Mahalanobis(Distance):
         return self._per_cluster(f, c) if self.covariance == "per_cluster" else self._shared(f, c)
 
     def _shared(self, f: Tensor, c: Clusters) -> Scorer:
-        middle = c.centroid.mean(0)
         rows, assign = members(f, c.assign)
         whiten = self._whitening(rows, c.centroid.double(), assign)  # (D, R)
-
-        def white(x: Tensor) -> Tensor:
-            return (x - middle) @ whiten
-
-        centers = white(c.centroid)
-
-        def score(x: Tensor) -> Scores:
-            return Scores(*nearest(x, centers, white))
-
-        return score
+        w = whiten.square().sum(1).sqrt() if self.covariance == "diagonal" else lower(whiten)
+        nearest = nearest_to(c.centroid, w.float())
+        return lambda x: Scores(*nearest(x))
 
     def _per_cluster(self, f: Tensor, c: Clusters) -> Scorer:
         centers = c.centroid.double()
-        whitenings = [self._whitening(f[c.assign == k], center) for k, center in enumerate(centers)]
+        whitenings = [self._whitening(f[c.assign == k], center).float() for k, center in enumerate(centers)]
 
         def score(x: Tensor) -> Scores:
             best = whitened_squares(x, centers, whitenings).min(1)
@@ -79,7 +72,7 @@ class Mahalanobis(Distance):
         return score
 
     def _whitening(self, rows: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
-        """Return W (D, R), float32, with W W^T the inverse of the covariance of rows under the policy."""
+        """Return W (D, R), float64, with W W^T the inverse of the covariance of rows under the policy."""
         diagonal = self.covariance == "diagonal"
         if self.singular == "shrink":
             covariance = self._shrunk(rows, center, assign)
@@ -89,7 +82,7 @@ class Mahalanobis(Distance):
         else:
             covariance = scatter(rows, center, assign) / len(rows)
         components = self.components if self.singular == "pca" else None
-        return whitening(covariance, len(rows), self.label, components).float()
+        return whitening(covariance, len(rows), self.label, components)
 
     def _shrunk(self, rows: Tensor, center: Tensor, assign: Tensor | None) -> Tensor:
         covariance, share = scatter(rows, center, assign) / len(rows), self.shrinkage

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import members, moments, nearest, scatter, whitening
+from oodbench.geometry import lower, members, moments, nearest_to, scatter, whitening
 
 
 class RelativeMahalanobis(Distance):
@@ -23,11 +23,10 @@ class RelativeMahalanobis(Distance):
         centers = c.centroid.double()
         near = whitening(scatter(rows, centers, assign) / len(rows), len(rows), self.label)
         far = whitening(everything, len(rows), self.label)
-        places = (centers - mean) @ near
+        nearest, everywhere = nearest_to(centers, lower(near)), nearest_to(mean[None], lower(far))
 
         def score(x: Tensor) -> Scores:
-            centred = x.double() - mean
-            squares, cluster = nearest(centred, places, lambda rows: rows @ near)
-            return Scores(squares - (centred @ far).square().sum(1), cluster)
+            squares, cluster = nearest(x)
+            return Scores(squares - everywhere(x)[0], cluster)
 
         return score

@@ -7,10 +7,10 @@ rank is warned of in the row; pytorch-ood's RMD inverts sums of squares plus 1e-
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.geometry import centroids, moments, nearest, scatter, whitening
+from oodbench.geometry import lower, moments, nearest_to, scatter, whitening
 from oodbench.posthoc import SetScore, labels, of_features
 
 
@@ -21,14 +21,8 @@ class RMDS(Posthoc):
         classes, own = labels(train).unique(return_inverse=True)
         n = len(train.h)
         mean, everything = moments(train.h)
-        centers = centroids(train.h, own, len(classes)).double()
+        centers = torch.stack([train.h[own == k].double().mean(0) for k in range(len(classes))])
         near = whitening(scatter(train.h, centers, own) / n, n, self.label)
         far = whitening(everything, n, self.label)
-        places = (centers - mean) @ near
-
-        def score(x: Tensor) -> Tensor:
-            centred = x - mean
-            classwise = nearest(centred, places, lambda rows: rows @ near)[0]
-            return classwise - (centred @ far).square().sum(1)
-
-        return of_features(score)
+        nearest, everywhere = nearest_to(centers, lower(near)), nearest_to(mean[None], lower(far))
+        return of_features(lambda x: nearest(x)[0] - everywhere(x)[0])

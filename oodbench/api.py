@@ -336,6 +336,11 @@ class Posthoc(Plugin, ABC):
         return False
 
     @property
+    def rectified(self) -> bool:
+        """True: it sums activations, and refuses features that may be negative (those not after a ReLU)."""
+        return False
+
+    @property
     def val(self) -> bool:
         """True: it is fitted on the held-out ID reference, so that no promise of a threshold holds on it."""
         return False

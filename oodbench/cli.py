@@ -163,6 +163,7 @@ def score(
     name: Annotated[str, typer.Option(help="Folder of results; calls of one name share their tables.")] = "features",
     training: Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")] = "",
     seed: Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.")] = 0,
+    redo: Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")] = "",
     device: Device = "auto",
     memory: Memory = "2GB",
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
@@ -186,6 +187,7 @@ def score(
         name=name,
         training=training or train.stem,
         seed=seed,
+        redo=redo,
     )
     with Board(err) as board:
         outcome = scored(given, How(pick_device(device), _bytes(memory)), board)

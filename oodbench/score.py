@@ -19,7 +19,7 @@ from torch import Tensor
 from oodbench import data, probe, scoring, stages
 from oodbench.api import ClassifierHead, Clustering, Distance, Plugin, Posthoc, Threshold
 from oodbench.environment import commit, libraries, version
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
 from oodbench.features import FeatureFile, read
 from oodbench.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, digest, resolved
 from oodbench.lab import NUMBER, Watch, linear_head
@@ -29,6 +29,8 @@ from oodbench.runner import as_row, sources
 from oodbench.seeds import seed_of
 from oodbench.spec import Reference, Space
 from oodbench.study import NAME, Detectors, load_grid, results_root
+
+REDO = ("score", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Given:
     val: Path | None = None  # ID features that nothing was fitted on; without it a share of `train` is held out
     validation: dict[str, Path] = field(default_factory=dict)  # name -> OOD that thresholds and choices may see
     grid: Path | None = None  # without it, every plugin with its defaults
+    redo: str = ""  # one of REDO
     name: str  # of the folder of results
     training: str  # what the tables call whatever made the features
     seed: int = 0
@@ -107,7 +110,8 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     by_set = {ood: {ids[each, ood]: keys[each, ood] for each in cells} for ood in loaded.ood}
     _write_plan(results, given, base, by_set, loaded)
     known = results.read()
-    done = set(zip(known["cell"], known["key"], strict=True))
+    kept = known[known["status"] != "error"] if given.redo == "failed" else known[:0] if given.redo else known
+    done = set(zip(kept["cell"], kept["key"], strict=True))
     missing = [each for each in wanted if (ids[each], keys[each]) not in done]
     todo, sets = list(dict.fromkeys(each for each, _ in missing)), list(dict.fromkeys(ood for _, ood in missing))
     watch.planned(0, len(cells), len(cells) - len(todo))
@@ -131,6 +135,8 @@ def _check(given: Given) -> None:
         raise UserError(
             f"--name {given.name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'"
         )
+    if given.redo and given.redo not in REDO:
+        raise UserError(f"--redo {given.redo}: there is no such stage{suggestion(given.redo, REDO)}")
     if not given.ood:
         raise UserError("give at least one OOD set: --ood NAME=FILE, --near NAME=FILE or --far NAME=FILE")
     seen: dict[str, str] = {}
@@ -301,6 +307,8 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
         return f"{posthoc.label} needs labels, {loaded.val.path.name} has none"
     if logits and len(logits) < len(loaded.every) and loaded.train.weight is None:
         return f"{posthoc.label} needs logits in every file, or the head's weight and bias in {loaded.train.path.name}"
+    if posthoc.rectified and (loaded.train.layers["penultimate"] < 0).any():
+        return f"{posthoc.label} takes features that are never negative, those of {loaded.train.path.name} are"
     if posthoc.linear and _head_kind(loaded) == CLASSIFIER and loaded.train.weight is None:
         return f"{posthoc.label} needs the head's weight and bias in {loaded.train.path.name}"
     return ""

@@ -25,6 +25,8 @@ class ASH(Posthoc):
     variant: Literal["s", "b", "p"] = "s"
     percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.9
 
+    rectified = True
+
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         require_rectified(train.h, self.label)
         fitted = detector.ASH(None, classifier(head), variant=f"ash-{self.variant}", percentile=self.percentile)

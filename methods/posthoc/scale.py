@@ -23,6 +23,8 @@ class SCALE(Posthoc):
 
     percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.85
 
+    rectified = True
+
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         require_rectified(train.h, self.label)
         fitted = detector.SCALE(None, classifier(head), percentile=self.percentile)

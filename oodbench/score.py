@@ -283,7 +283,15 @@ def _senseless(detector: Detector, loaded: _Loaded) -> str:
             return f"{part.label} counts in classes, and there are neither labels nor logits"
     if clustering:
         return _unclustered(clustering, detector.threshold, classes, loaded)
-    return _without_classifier(detector.posthoc, loaded) if detector.posthoc else ""
+    if detector.posthoc:
+        return _negative(detector.posthoc, loaded.train) or _without_classifier(detector.posthoc, loaded)
+    return ""
+
+
+def _negative(posthoc: Posthoc, train: FeatureFile) -> str:
+    if posthoc.rectified and (train.layers["penultimate"] < 0).any():
+        return f"{posthoc.label} takes features that are never negative, those of {train.path.name} are"
+    return ""
 
 
 def _unclustered(clustering: Clustering, threshold: Threshold, classes: int | None, loaded: _Loaded) -> str:
@@ -307,8 +315,6 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
         return f"{posthoc.label} needs labels, {loaded.val.path.name} has none"
     if logits and len(logits) < len(loaded.every) and loaded.train.weight is None:
         return f"{posthoc.label} needs logits in every file, or the head's weight and bias in {loaded.train.path.name}"
-    if posthoc.rectified and (loaded.train.layers["penultimate"] < 0).any():
-        return f"{posthoc.label} takes features that are never negative, those of {loaded.train.path.name} are"
     if posthoc.linear and _head_kind(loaded) == CLASSIFIER and loaded.train.weight is None:
         return f"{posthoc.label} needs the head's weight and bias in {loaded.train.path.name}"
     return ""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters
-from oodbench.geometry import centroids
+from oodbench.vectors import centroids
 
 
 def grouped(f: Tensor, assign: Tensor) -> Clusters:

@@ -38,10 +38,10 @@ from oodbench.api import (
     Training,
 )
 from oodbench.errors import UserError
-from oodbench.geometry import centroids
 from oodbench.grid import resolved
 from oodbench.metrics import auroc, curve
 from oodbench.registry import ROOMS, Registry, Source, load, source_of
+from oodbench.vectors import centroids
 
 P = TypeVar("P", bound=Plugin)
 CLASSES, PER_CLASS, PIXELS, DIM, VIEWS = 3, 12, 10, 8, 3

@@ -13,13 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodbench.vectors import chunk
+
 BLOCK = 1024  # rows at a time where several passes over them should find them in the CPU's cache
 BLOCKS = 8  # of the columns of a triangular matrix: 9/16 of the products that a full one takes
-
-
-def chunk(x: Tensor) -> int:
-    """Return how many rows of x (..., D) to take at a time where an intermediate grows with them: 32 MB in float64."""
-    return max(256, 2**22 // x.shape[-1])
 
 
 def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
@@ -118,16 +115,6 @@ def mean(x: Tensor) -> Tensor:
     for rows in x.split(chunk(x)):
         total += rows.double().sum(0)
     return total / len(x)
-
-
-def centroids(f: Tensor, assign: Tensor, k: int) -> Tensor:
-    """Return the mean of each cluster (K, D) in float32; rows of noise (-1) count nowhere."""
-    sums = torch.zeros(k, f.shape[1], dtype=torch.float64, device=f.device)
-    for rows, own in zip(f.split(chunk(f)), assign.split(chunk(f)), strict=True):
-        kept = own >= 0
-        sums.index_add_(0, own[kept], rows[kept].double())
-    counts = torch.bincount(assign[assign >= 0], minlength=k).clamp_min(1)
-    return (sums / counts[:, None]).float()
 
 
 class Moments(NamedTuple):

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from oodbench import compat, intervals, metrics, space
 from oodbench.api import ClassifierHead, Clustering, Clusters, Distance, Posthoc, Rule, Scores, Split
-from oodbench.geometry import centroids
 from oodbench.grid import Detector, resolved
 from oodbench.seeds import seed_of
 from oodbench.spec import Space
 from oodbench.stages import Layers
+from oodbench.vectors import centroids
 
 T = TypeVar("T")
 MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-mapped files, unless told otherwise

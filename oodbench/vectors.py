@@ -1,4 +1,4 @@
-"""Unit vectors and means of groups of vectors: what trainings and detectors both need."""
+"""Unit vectors, means of groups of vectors, blocks of rows: what trainings and detectors both need."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ def unit(x: Tensor) -> Tensor:
     return x / length.clamp_min(torch.finfo(x.dtype).tiny)
 
 
+def chunk(x: Tensor) -> int:
+    """Return how many rows of x (..., D) to take at a time where an intermediate grows with them: 32 MB in float64."""
+    return max(256, 2**22 // x.shape[-1])
+
+
 def centroids(f: Tensor, assign: Tensor, k: int) -> Tensor:
     """Return the mean of each cluster (K, D) in float32; rows of noise (-1) count nowhere."""
-    kept = assign >= 0
     sums = torch.zeros(k, f.shape[1], dtype=torch.float64, device=f.device)
-    sums.index_add_(0, assign[kept], f[kept].double())
-    counts = torch.bincount(assign[kept], minlength=k).clamp_min(1)
+    for rows, own in zip(f.split(chunk(f)), assign.split(chunk(f)), strict=True):
+        kept = own >= 0
+        sums.index_add_(0, own[kept], rows[kept].double())
+    counts = torch.bincount(assign[assign >= 0], minlength=k).clamp_min(1)
     return (sums / counts[:, None]).float()

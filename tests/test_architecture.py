@@ -34,7 +34,7 @@ HARNESS = {
     "document": set(),
     "geometry": {"vectors"},
     "losses": {"vectors"},
-    "clusters": {"geometry"},
+    "clusters": {"geometry", "vectors"},
     "mixture": {"geometry"},
     "posthoc": set(),
     "protocol": set(),
@@ -55,7 +55,7 @@ HARNESS = {
     "optim": {"spec"},
     "feed": {"augment", "seeds", "spec"},
     "stages": {"augment", "encoder", "feed", "grid", "optim", "seeds", "spec"},
-    "scoring": {"compat", "geometry", "grid", "intervals", "metrics", "seeds", "space", "spec", "stages"},
+    "scoring": {"compat", "geometry", "grid", "intervals", "metrics", "seeds", "space", "spec", "stages", "vectors"},
     "checkpoint": {"stages", "store"},
     "lab": {
         *("checkpoint", "data", "environment", "feed", "grid", "probe", "registry", "scoring", "seeds", "spec"),

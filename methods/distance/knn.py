@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import chunk
+from oodbench.vectors import chunk
 
 QUERIES = 1024  # items at a time
 BANK = 2**23  # numbers of a block of training features: 32 MB

@@ -427,7 +427,7 @@ def mapped_peak(scale: Scale, times: int) -> Work:
 
 
 def budget(scale: Scale) -> int:
-    return int(128e6 * scale.size)
+    return int(500e6 * scale.size)
 
 
 def budget_peak(scale: Scale) -> Work:

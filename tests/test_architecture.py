@@ -62,8 +62,8 @@ HARNESS = {
         *("stages", "store", "study"),
     },
     "runner": {
-        *("augment", "data", "document", "encoder", "environment", "finished", "grid", "lab", "registry", "results"),
-        *("scoring", "study"),
+        *("augment", "data", "document", "encoder", "environment", "feed", "finished", "grid", "lab", "registry"),
+        *("results", "scoring", "study"),
     },
     "files": set(),
     "finished": {"document", "files"},

@@ -96,8 +96,12 @@ class Recipe:
     @property
     def label(self) -> str:
         """What differs from the defaults."""
-        mine, defaults = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(Recipe()))
-        return "; ".join(f"{key}={value}" for key, value in mine.items() if value != defaults[key])
+        return self.unlike(Recipe())
+
+    def unlike(self, other: Recipe) -> str:
+        """Return what differs from another recipe."""
+        mine, others = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(other))
+        return "; ".join(f"{key}={value}" for key, value in mine.items() if value != others[key])
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from oodbench import encoder, feed, optim, stages
 from oodbench.api import Batch, Shifts, State, Training
@@ -280,6 +281,34 @@ def test_a_set_smaller_than_an_accumulated_batch_is_refused() -> None:
     recipe = dataclasses.replace(QUICK, batch=64, accumulate=2)
     with pytest.raises(UserError, match="2 parts of a batch of 64 need as many images, there are 24"):
         stages.train(flat(), plugin("cross_entropy"), recipe, "float32", toy(), 0)
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: reading a number, and shapes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waiting = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        self.count += func in waiting
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars"])
+def test_no_step_waits_for_the_device(optimizer: Any) -> None:
+    """As many waits in an epoch of two steps as in one of twelve."""
+    recipe = dataclasses.replace(
+        QUICK, epochs=1, batch=4, accumulate=2, clip=0.1, optimizer=optimizer, decay_norms=False
+    )
+    counts = []
+    for items in (8, 48):
+        model = stages.untrained(plugin("simclr"), SMALL, recipe, IMAGE, toy(items), 0)
+        with _Waits() as waits:
+            stages.train(model, plugin("simclr"), recipe, "float32", toy(items), 0)
+        counts.append(waits.count)
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])

@@ -194,7 +194,12 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
             5,
             "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cross_entropy",
         ),
-        ("training", "{simclr: {temprature: 0.5}}", 5, "did you mean 'temperature'? allowed: base_temperature, head, temperature"),
+        (
+            "training",
+            "{simclr: {temprature: 0.5}}",
+            5,
+            "did you mean 'temperature'? allowed: base_temperature, head, temperature",
+        ),
         ("training", "{simclr: {temperature: hot}}", 5, "simclr.temperature: is 'hot', should be a valid number"),
         ("training", "{simclr: {temperature: 0}}", 5, "is 0, should be greater than 0"),
         ("training", "{simclr: {temperature: [0.5, -1]}}", 5, "is -1, should be greater than 0"),

@@ -298,19 +298,26 @@ def show(
 
 @command
 def list_(
-    room: Annotated[str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset.")] = "",
+    room: Annotated[
+        str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset; or recipes.")
+    ] = "",
 ) -> None:
-    """List the plugins, a line each."""
+    """List the plugins and the recipes by name, a line each."""
+    from oodbench import cookbook
     from oodbench.registry import ROOMS, Registry, summary
 
-    if room and room not in ROOMS:
-        raise UserError(f"there is no room '{room}'{suggestion(room, ROOMS)}")
+    recipes = "recipes"
+    if room and room not in (*ROOMS, recipes):
+        raise UserError(f"there is no room '{room}'{suggestion(room, (*ROOMS, recipes))}")
     registry = Registry()
     table = RichTable(box=None, show_header=False, pad_edge=False)
-    for each in [room] if room else ROOMS:
+    for each in [room] if room else [*ROOMS, recipes]:
         table.add_row(f"[bold]{each}[/]", "")
-        for name, source in registry.sources(each).items():
-            table.add_row(f"  {name}", summary(source))
+        lines = {name: f"{found.about} ({found.source})" for name, found in cookbook.book().items()}
+        if each != recipes:
+            lines = {name: summary(source) for name, source in registry.sources(each).items()}
+        for name, line in lines.items():
+            table.add_row(f"  {name}", line)
     out.print(table)
 
 

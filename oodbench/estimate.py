@@ -108,7 +108,9 @@ def _measured(lab: Lab, run: Run) -> float:
     shape = (2 * BATCH, run.image.channels, run.image.size, run.image.size)
     x = torch.randint(256, shape, dtype=torch.uint8, device=lab.device)
     data = feed.TrainingData(x, torch.arange(len(x), device=lab.device) % classes, classes, x)
-    recipe = dataclasses.replace(run.recipe, epochs=1, batch=BATCH, outlier_batch=None, augment=PLAIN)
+    recipe = dataclasses.replace(
+        run.recipe, epochs=1, batch=BATCH, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
+    )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
     model = stages.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
     seconds = 0.0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oodbench import augment
 from oodbench.api import Training
+from oodbench.errors import UserError
 from oodbench.seeds import generator
 from oodbench.spec import Recipe
 
@@ -22,6 +23,15 @@ class TrainingData(NamedTuple):
     y: Tensor
     classes: int
     outliers: Tensor | None = None
+
+
+def check(recipe: Recipe, items: int) -> None:
+    """Raise UserError where a training set is too small to be accumulated over."""
+    if recipe.accumulate > 1 and items < recipe.batch:
+        raise UserError(
+            f"accumulate: {recipe.accumulate} parts of a batch of {recipe.batch} need as many images, "
+            f"there are {items} to train on"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,20 @@ def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, e
             index.repeat(turns),
             torch.arange(turns, device=device).repeat_interleave(len(index)),
         )
+
+
+def parts(views: Views, count: int) -> list[Views]:
+    """Return a batch as so many equal ones; all shifts of an image stay together."""
+    return [
+        Views(
+            views.id[:, i::count],
+            None if views.outlier is None else views.outlier[:, i::count],
+            None if views.y is None else views.y[i::count],
+            views.index[i::count],
+            views.shift[i::count],
+        )
+        for i in range(count)
+    ]
 
 
 def outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Tensor | None:

@@ -36,7 +36,8 @@ class Run:
     outliers: Dataset | None
     encoder: Encoder
     recipe: Recipe
-    recipe_label: str
+    recipe_label: str  # what tells it from the study's others of this training
+    recipe_shown: str  # what rows say: its name, if it has one, and what was changed
     seed: int
     image: ImageFormat
     reference: Reference
@@ -67,7 +68,7 @@ class Run:
             "training": self.training.label,
             "outliers": self.outliers.label if self.outliers else NONE,
             "encoder": self.encoder.label,
-            "recipe": self.recipe.label,
+            "recipe": self.recipe_shown,
             "seed": self.seed,
             "reference": self.reference.label,
             "precision": self.precision,
@@ -233,6 +234,7 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                     encoder=encoder,
                     recipe=recipe,
                     recipe_label=label,
+                    recipe_shown=study.recipes_shown[training.name][label],
                     seed=seed,
                     image=study.settings.image,
                     reference=study.reference,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, encoder, finished, scoring
+from oodbench import augment, data, encoder, feed, finished, scoring
 from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
@@ -291,6 +291,7 @@ class Runner:
         self._checked(("recipe",), lambda: augment.check(run.recipe.augment, run.image.channels))
         fit = train.y[self.lab.split(run)[0]]
         items, classes = len(fit), len(train.classes)
+        self._checked(("recipe",), lambda: feed.check(run.recipe, items))
         missing = [name for k, name in enumerate(train.classes) if not (fit == k).any()]
         if missing:
             self.fail(("reference",), f"{run.id.label}: {run.reference.label} leaves no training image of {missing[0]}")

@@ -56,32 +56,52 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an encoder is optimised. The defaults are SupContrast's for CIFAR, but for batch (1024) and epochs (1000).
-
-    SupContrast also multiplies its losses by temperature / 0.07, which these losses are not.
+    """How an encoder is optimised. The defaults follow SupContrast's for CIFAR, but for batch (1024), epochs (1000) and
+    the cosine, which starts at the warm-up's end and moves with each step; recipes by name are the papers' own.
     """
 
     epochs: Natural = 500
     batch: Size = 512  # ID images a step, before views and shifts
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    accumulate: Size = 1  # parts of a batch that pass the network one by one; losses over pairs see one part's pairs
+    optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
     lr: Positive = 0.5
-    momentum: Fraction = 0.9
+    momentum: Fraction = 0.9  # of sgd and lars
     nesterov: bool = False
-    weight_decay: NonNegative = 1e-4
-    warmup: Natural = 10  # epochs, linear from warmup_lr to lr
+    weight_decay: NonNegative = 1e-4  # added to the gradient; adamw takes it from the weights
+    decay_norms: bool = True  # False: no decay of parameters of one dimension, biases and norms, nor LARS's factor
+    trust: Positive = 0.001  # LARS's coefficient, as in CSI's code
+    clip: Positive | None = None  # largest norm of all gradients together
+    warmup: Natural = 10  # epochs, linear from warmup_lr, step by step
     warmup_lr: NonNegative = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"  # per step, after the warm-up
+    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule_from: Literal["warmup", "start"] = "warmup"  # where the cosine begins; start: the warm-up ends on it
+    schedule_per: Literal["step", "epoch", "epoch_end"] = "step"  # epoch: held at its beginning's; epoch_end: its end's
     floor: NonNegative = 1e-3  # the last learning rate, as a share of lr
+    compile: bool = False  # the network through torch.compile: other rounding, the same names of weights
     augment: Augment = field(default_factory=Augment)
     normalize: Literal["standard", "half", "none"] = "standard"  # ID train mean and std; [-1, 1]; [0, 1]
     outlier_batch: Size | None = None  # outliers a step; null = as many as `batch`
     outlier_order: Literal["fresh", "fixed"] = "fresh"  # fixed: every epoch visits the same outliers, as OECL's code
 
+    def __post_init__(self) -> None:
+        if self.nesterov and self.optimizer == "adamw":
+            raise ValueError("nesterov: adamw has none; it is for sgd and lars")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0")
+        for name in ("batch", "outlier_batch"):
+            value = getattr(self, name)
+            if self.accumulate > 1 and value is not None and value % self.accumulate:
+                raise ValueError(f"accumulate: {name} ({value}) cannot be cut into {self.accumulate} equal parts")
+
     @property
     def label(self) -> str:
         """What differs from the defaults."""
-        mine, defaults = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(Recipe()))
-        return "; ".join(f"{key}={value}" for key, value in mine.items() if value != defaults[key])
+        return self.unlike(Recipe())
+
+    def unlike(self, other: Recipe) -> str:
+        """Return what differs from another recipe."""
+        mine, others = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(other))
+        return "; ".join(f"{key}={value}" for key, value in mine.items() if value != others[key])
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -114,6 +114,8 @@ def train(
     loss is no longer finite.
     """
     augment.check(recipe.augment, data.x.shape[1])
+    feed.check(recipe, len(data.x))
+    forward = torch.compile(model) if recipe.compile else model
     steps = feed.steps_per_epoch(recipe, len(data.x))
     optimizer = optim.optimizer(model, recipe)
     labels = data.y if training.labels else None
@@ -129,12 +131,12 @@ def train(
             optim.set_rate(optimizer, optim.learning_rate(recipe, epoch * steps + step, steps))
             with torch.random.fork_rng(_cuda_devices(data.x.device)):
                 torch.manual_seed(seed_of(seed, "dropout", epoch, step))
-                batch = _forward(model, views, precision, epoch)
-            loss, state = training.loss(batch, state)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            history[step] = loss.detach()
+                optimizer.zero_grad(set_to_none=True)
+                for part in feed.parts(views, recipe.accumulate):
+                    loss, state = training.loss(_forward(forward, part, precision, epoch), state)
+                    (loss / recipe.accumulate).backward()
+                    history[step] += loss.detach() / recipe.accumulate
+            optim.step(optimizer, model, recipe)
         losses.append(_finite_mean(history, epoch))
         watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
     if not all(value.isfinite().all() for value in model.state_dict().values()):
@@ -181,7 +183,9 @@ def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) 
     return parts["state"]
 
 
-def _forward(model: Trained, views: Views, precision: Precision, epoch: int) -> Batch:
+def _forward(
+    model: Callable[..., tuple[Tensor, dict[str, Tensor]]], views: Views, precision: Precision, epoch: int
+) -> Batch:
     """Return what the loss sees, ID and outliers having passed the network together."""
     count, items = views.id.shape[:2]
     x = views.id.flatten(0, 1)

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
+from oodbench import cookbook
 from oodbench.api import Clustering, Dataset, Distance, Plugin, Posthoc, Threshold, Training
 from oodbench.columns import FLOATS, INTEGERS, LABELS
 from oodbench.document import Document, Trail, read
@@ -123,6 +124,7 @@ class Study:
     validation: list[Dataset]  # OOD sets, of which the `train` split chooses; no test sees them
     encoders: list[Encoder]
     recipes: dict[str, dict[str, Recipe]]  # training name -> variant's label -> recipe
+    recipes_shown: dict[str, dict[str, str]]  # training name -> variant's label -> what rows say of it
     seeds: list[int]
     trainings: list[Training]
     select: Select | None
@@ -250,6 +252,7 @@ class _Reader:
         trainings = self.plugins(Training, "training", ("training",))
         ids = self.plugins(Dataset, "dataset", ("id",))
         validation = self.optional(Dataset, "dataset", "validation")
+        recipes = self.recipes([training.name for training in trainings])
         study = Study(
             document=self.document,
             name=_name(self.document),
@@ -260,7 +263,10 @@ class _Reader:
             outliers=self.optional(Dataset, "dataset", "outliers"),
             validation=validation,
             encoders=self.encoders(),
-            recipes=self.recipes([training.name for training in trainings]),
+            recipes={name: {label: each.recipe for label, each in found.items()} for name, found in recipes.items()},
+            recipes_shown={
+                name: {label: each.shown for label, each in found.items()} for name, found in recipes.items()
+            },
             seeds=self.seeds(),
             trainings=trainings,
             select=self.select(),
@@ -467,30 +473,59 @@ class _Reader:
         combinations = itertools.product(*options)
         return [Encoder(name=name, params=dict(zip(params, each, strict=True))) for each in combinations]
 
-    def recipes(self, trainings: list[str]) -> dict[str, dict[str, Recipe]]:
-        """Return the recipes of each training: the study's, changed by what stands under `for:`."""
+    def recipes(self, trainings: list[str]) -> dict[str, dict[str, _Variant]]:
+        """Return the recipes of each training by label: the study's, changed by what stands under `for:`."""
         raw = self.top.get("recipe", {})
         items: list[tuple[Trail, Any]] = [(("recipe",), raw)]
         if isinstance(raw, list):
             items = [(("recipe", i), item) for i, item in enumerate(raw)]
         if not items:
             self.fail(("recipe",), "the axis is empty")
-        found: dict[str, list[Recipe]] = {name: [] for name in trainings}
+        found: dict[str, list[_Variant]] = {name: [] for name in trainings}
         for trail, item in items:
-            if not isinstance(item, dict):
-                self.fail(trail, f"is {item!r}, wanted a mapping of parameters")
-            base, changes = dict(item), item.get("for") or {}
-            base.pop("for", None)
+            changes = (item.get("for") or {}) if isinstance(item, dict) else {}
             if not isinstance(changes, dict):
                 self.fail((*trail, "for"), f"is {changes!r}, wanted a mapping from training to parameters")
-            self.sweep(Recipe, base, trail)
-            for name, change in changes.items():
+            for name in changes:
                 if name not in found:
                     self.fail((*trail, "for", name), f"the study has no training '{name}'{suggestion(name, found)}")
-                self.sweep(Recipe, change, (*trail, "for", name))
+            general = {k: v for k, v in item.items() if k != "for"} if isinstance(item, dict) else item
+            shared = self.recipe(general, trail)
+            own = {name: self.recipe(change or {}, (*trail, "for", name)) for name, change in changes.items()}
             for name in trainings:
-                found[name] += self.sweep(Recipe, _merge(base, changes.get(name) or {}), trail)
+                found[name] += self.variants(_merge(shared, own.get(name, {})), trail)
         return {name: _labelled(variants) for name, variants in found.items()}
+
+    def recipe(self, raw: Any, trail: Trail) -> dict[str, Any]:
+        """Return a recipe as it stands in the file, each parameter checked; a name alone is the base of no changes."""
+        if isinstance(raw, str):
+            self.named(raw, trail)
+            return {"base": raw}
+        if not isinstance(raw, dict):
+            self.fail(trail, f"is {raw!r}, wanted a mapping of parameters or a recipe's name")
+        if "base" in raw:
+            self.named(raw["base"], (*trail, "base"))
+        self.allowed(Recipe, {key: value for key, value in raw.items() if key != "base"}, trail)
+        return dict(raw)
+
+    def named(self, name: Any, trail: Trail) -> dict[str, Any]:
+        """Return the parameters of a recipe that comes with the package."""
+        if not isinstance(name, str):
+            self.fail(trail, f"is {name!r}, wanted a recipe's name")
+        try:
+            return cookbook.find(name).values
+        except UserError as error:
+            self.fail(trail, str(error))
+
+    def variants(self, raw: dict[str, Any], trail: Trail) -> list[_Variant]:
+        """Return a recipe for each combination of parameters, on top of those of a recipe by name."""
+        changes = {key: value for key, value in raw.items() if key != "base"}
+        if "base" not in raw:
+            return [_Variant(each.label, each) for each in self.sweep(Recipe, changes, trail)]
+        values = self.named(raw["base"], trail)
+        base = self.one(Recipe, values, trail)
+        found = self.sweep(Recipe, _merge(values, changes), trail)
+        return [_Variant("; ".join(filter(None, (raw["base"], each.unlike(base)))), each) for each in found]
 
     # ---- ood, skip, tables
 
@@ -718,9 +753,17 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _labelled(recipes: list[Recipe]) -> dict[str, Recipe]:
-    """Return recipes by a label that says in what they differ from each other."""
-    values = [flat(dataclasses.asdict(recipe)) for recipe in recipes]
+class _Variant(NamedTuple):
+    shown: str  # its name, if it has one, and what was changed
+    recipe: Recipe
+
+
+def _labelled(variants: list[_Variant]) -> dict[str, _Variant]:
+    """Return recipes, each once, by a label that tells them apart: what differs, or their names where they have any."""
+    once = list({each.recipe: each for each in reversed(variants)}.values())[::-1]
+    if len(once) > 1 and any(each.shown != each.recipe.label for each in once):
+        return {each.shown: each for each in once}
+    values = [flat(dataclasses.asdict(each.recipe)) for each in once]
     varying = [key for key in values[0] if len({repr(each[key]) for each in values}) > 1]
     labels = [", ".join(f"{key}={each[key]}" for key in varying) for each in values]
-    return dict(zip(labels, recipes, strict=True))
+    return dict(zip(labels, once, strict=True))

@@ -249,6 +249,13 @@ def test_list_names_every_room() -> None:
     assert "simclr" not in call("list", "distance").stdout
 
 
+def test_list_names_every_recipe_with_its_source() -> None:
+    lines = call("list", "recipes").stdout.splitlines()
+    assert any(re.match(r" *cluster_game/supcon +SupCon .*main_supcon.py\)", line) for line in lines)
+    assert any(re.match(r" *fast +Ours, .*our own choice, not tuned\)", line) for line in lines)
+    assert not any("mahalanobis" in line for line in lines)
+
+
 def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     call("run", study)
     assert "0 damaged" in call("verify", study).stdout

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.stats import chi2, ncx2
-from tiny import write
+from tiny import TINY, write
 
 import oodbench
 from oodbench import study
@@ -182,6 +182,17 @@ def test_a_failing_training_is_rows_and_the_rest_goes_on(tmp_path: Path, text: s
         del sys.modules[name]
     mended = go(path)
     assert (mended.trained, mended.failed) == (1, 0)
+
+
+def test_a_recipe_that_diverges_is_rows_that_name_the_step_and_the_rest_goes_on(tmp_path: Path) -> None:
+    recipe = TINY["recipe"] | {"lr": [0.05, 1e30]}
+    rows = go(write(tmp_path / "s.yaml", training="simclr", recipe=recipe)).rows
+    diverged = rows["recipe"].str.contains("lr=1e[+]30")
+    assert diverged.any()
+    assert (
+        rows[diverged]["error"].str.fullmatch(r"DivergedError: the loss is (nan|inf) at epoch 0, step [1-9]\d*").all()
+    )
+    assert (rows[~diverged]["status"] == "ok").all()
 
 
 def test_nan_features_are_an_error_row_that_names_the_set(tmp_path: Path) -> None:

@@ -77,6 +77,21 @@ def test_nt_xent_by_hand() -> None:
     assert nt_xent(z, 0.5).item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 2)), rel=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@pytest.mark.parametrize(("name", "group"), [("simclr", [0, 1, 2, 3]), ("supcon", [0, 1, 1, 0])])
+def test_the_base_temperature_multiplies_the_loss(name: str, group: list[int], temperature: float) -> None:
+    """SupContrast's losses.py: - (temperature / base_temperature) x the mean log-probability of the positives."""
+    z = torch.randn(2, 4, 5)
+    b = batch({"z": z}, y=torch.tensor(group))
+    wanted = slow_contrastive(z, group, temperature)
+    plain, scaled = (
+        training(name, temperature=temperature),
+        training(name, temperature=temperature, base_temperature=0.07),
+    )
+    assert plain.loss(b, {})[0].item() == pytest.approx(wanted, rel=1e-5)  # type: ignore[attr-defined]
+    assert scaled.loss(b, {})[0].item() == pytest.approx(temperature / 0.07 * wanted, rel=1e-5)  # type: ignore[attr-defined]
+
+
 def test_partner_is_the_other_view_of_the_same_item() -> None:
     """A hand-made batch that is not symmetric: pairing view 1 of an item with view 2 of the next gives another loss."""
     z = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))

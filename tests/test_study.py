@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oodbench import study
+from oodbench import grid, study
 from oodbench.errors import UserError
 from oodbench.study import Study
 
@@ -109,6 +109,60 @@ def test_a_recipe_may_be_swept(tmp_path: Path) -> None:
     assert list(several) == ["augment.flip=0.5", "augment.flip=0.0"]
 
 
+def test_a_recipe_by_name(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("recipe", "supcontrast/simclr"))
+    recipe = found.recipes["simclr"][""]
+    assert (recipe.epochs, recipe.batch, recipe.schedule_per) == (1000, 1024, "epoch_end")
+    assert found.recipes_shown["simclr"] == {"": "supcontrast/simclr"}
+
+
+def test_a_recipe_by_name_is_changed(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("recipe", "{base: oecl/one_vs_rest, epochs: 100, augment: {flip: 0}}"))
+    recipe = found.recipes["simclr"][""]
+    assert (recipe.epochs, recipe.lr, recipe.augment.flip, recipe.augment.crop) == (100, 0.1, 0, (0.08, 1.0))
+    assert found.recipes_shown["simclr"] == {"": "oecl/one_vs_rest; epochs=100; augment.flip=0.0"}
+
+
+def test_recipes_by_name_are_swept_and_told_apart(tmp_path: Path) -> None:
+    several = "[fast, {base: ssd/simclr, epochs: [20, 40]}, {lr: 0.3}]"
+    found = load(tmp_path, changed("recipe", several))
+    names = ["fast", "ssd/simclr; epochs=20", "ssd/simclr; epochs=40", "lr=0.3"]
+    assert list(found.recipes["simclr"]) == list(found.recipes_shown["simclr"].values()) == names
+
+
+def test_two_names_of_the_same_values_are_one_recipe(tmp_path: Path) -> None:
+    found = load(tmp_path, changed("recipe", "[supcontrast/simclr, supcontrast/supcon]"))
+    assert found.recipes_shown["simclr"] == {"": "supcontrast/simclr"}
+
+
+def test_each_training_may_have_a_recipe_by_name(tmp_path: Path) -> None:
+    text = changed("training", "[simclr, supcon, cross_entropy]") + (
+        "\nrecipe: {base: fast, epochs: 7, for: {supcon: ssd/supcon, cross_entropy: {base: fast/ce, epochs: 3}}}"
+    )
+    found = load(tmp_path, text)
+    values = {name: (r.epochs, r.batch, r.augment.jitter) for name, v in found.recipes.items() for r in v.values()}
+    jitter = (0.4, 0.4, 0.4, 0.1)
+    assert values == {"simclr": (7, 256, jitter), "supcon": (7, 512, jitter), "cross_entropy": (3, 256, None)}
+    assert [shown[""] for shown in found.recipes_shown.values()] == [
+        "fast; epochs=7",
+        "ssd/supcon; epochs=7",
+        "fast/ce; epochs=3",
+    ]
+
+
+def test_a_name_and_its_values_are_one_key(tmp_path: Path) -> None:
+    by_name, base = load(tmp_path, changed("recipe", "fast/ce")), "[0.2, 1.0]"
+    values = (
+        "{epochs: 20, batch: 256, lr: 0.2, nesterov: true, weight_decay: 5e-4, decay_norms: false, warmup: 3, "
+        f"warmup_lr: 0, floor: 0, augment: {{crop: {base}, jitter: null, gray: 0}}}}"
+    )
+    spelled = load(tmp_path, changed("recipe", values))
+    ids = [[cell.id for cell in grid.plan(each).cells] for each in (by_name, spelled)]
+    assert ids[0] == ids[1]
+    shown = [{work.run.labels["recipe"] for work in grid.plan(each).work} for each in (by_name, spelled)]
+    assert shown[0] == {"fast/ce"} != shown[1]
+
+
 def test_sets_by_id(tmp_path: Path) -> None:
     text = changed("id", "[digits, {blobs: {groups: 2}}]").replace(
         "{far: noise}", "{near: {digits: [glyphs], blobs: [noise, glyphs]}, far: natural_patches}"
@@ -140,7 +194,12 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
             5,
             "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cross_entropy",
         ),
-        ("training", "{simclr: {temprature: 0.5}}", 5, "did you mean 'temperature'? allowed: head, temperature"),
+        (
+            "training",
+            "{simclr: {temprature: 0.5}}",
+            5,
+            "did you mean 'temperature'? allowed: base_temperature, head, temperature",
+        ),
         ("training", "{simclr: {temperature: hot}}", 5, "simclr.temperature: is 'hot', should be a valid number"),
         ("training", "{simclr: {temperature: 0}}", 5, "is 0, should be greater than 0"),
         ("training", "{simclr: {temperature: [0.5, -1]}}", 5, "is -1, should be greater than 0"),
@@ -183,6 +242,21 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("space", "{layer: penultimat}", 9, "did you mean 'penultimate'?"),
         ("space", "[]", 9, "the axis is empty"),
         ("recipe", "3", 9, "is 3, wanted a mapping"),
+        (
+            "recipe",
+            "supcontrast/simcl",
+            9,
+            "there is no recipe 'supcontrast/simcl'; did you mean 'supcontrast/simclr'?",
+        ),
+        ("recipe", "{base: fsat}", 9, "recipe.base: there is no recipe 'fsat'; did you mean 'fast'?"),
+        ("recipe", "{base: [fast]}", 9, "is ['fast'], wanted a recipe's name"),
+        ("recipe", "{for: {simclr: fsat}}", 9, "recipe.for.simclr: there is no recipe 'fsat'"),
+        ("recipe", "{for: {simclr: {for: {}}}}", 9, "recipe.for.simclr.for: there is no such parameter"),
+        ("recipe", "{base: fast, epoch: 3}", 9, "recipe.epoch: there is no such parameter; did you mean 'epochs'?"),
+        ("recipe", "{base: fast, accumulate: 7}", 9, "accumulate: batch (256) cannot be cut into 7 equal parts"),
+        ("recipe", "{optimizer: lasr}", 9, "did you mean 'lars'?"),
+        ("recipe", "{clip: 0}", 9, "recipe.clip: is 0, should be greater than 0"),
+        ("recipe", "{optimizer: adamw, nesterov: true}", 9, "nesterov: adamw has none"),
         ("recipe", "[]", 9, "recipe: the axis is empty"),
         ("recipe", "{for: 3}", 9, "is 3, wanted a mapping from training to parameters"),
         ("recipe", "{lr: .inf}", 9, "recipe.lr"),

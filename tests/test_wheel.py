@@ -44,7 +44,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"oodbench"}
-    for name in ("methods/training/simclr.py", "methods/distance/knn.py", "datasets/digits.py", "py.typed", "cli.py"):
+    for name in (
+        "methods/training/simclr.py",
+        "methods/distance/knn.py",
+        "datasets/digits.py",
+        "py.typed",
+        "cli.py",
+        "recipes/fast.yaml",
+    ):
         assert f"oodbench/{name}" in names
     assert not [name for name in names if "test" in name]
 

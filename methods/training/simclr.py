@@ -16,6 +16,7 @@ class SimCLR(Training):
 
     temperature: Positive = 0.5
     head: Head = "mlp-128"
+    base_temperature: Positive | None = None  # 0.07: the loss times temperature / 0.07, as SupContrast's code has it
 
     views = 2
 
@@ -24,4 +25,5 @@ class SimCLR(Training):
         return {"z": self.head}
 
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
-        return nt_xent(b.out["z"], self.temperature), state
+        loss = nt_xent(b.out["z"], self.temperature)
+        return loss if self.base_temperature is None else loss * self.temperature / self.base_temperature, state

@@ -16,6 +16,7 @@ class SupCon(Training):
 
     temperature: Positive = 0.1
     head: Head = "mlp-128"
+    base_temperature: Positive | None = None  # 0.07: the loss times temperature / 0.07, as SupContrast's code has it
 
     views = 2
     labels = True
@@ -26,4 +27,5 @@ class SupCon(Training):
 
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         assert b.y is not None
-        return contrastive(b.out["z"], b.y, self.temperature), state
+        loss = contrastive(b.out["z"], b.y, self.temperature)
+        return loss if self.base_temperature is None else loss * self.temperature / self.base_temperature, state

@@ -187,3 +187,36 @@ def test_ccl_clusters(layer: str) -> None:
         assert len(group[members].unique()) == 1
         mean = sum(z[i] / z[i].norm() for i in members.tolist()) / len(members)
         torch.testing.assert_close(state["center"][k], mean / mean.norm())
+
+
+def slow_cross_entropy(logits: list[float], target: list[float]) -> float:
+    """Minus sum_c target_c log softmax_c."""
+    total = sum(math.exp(each) for each in logits)
+    return -sum(share * math.log(math.exp(each) / total) for each, share in zip(logits, target, strict=True))
+
+
+def one_hot(c: int, classes: int) -> list[float]:
+    return [float(k == c) for k in range(classes)]
+
+
+def test_outlier_exposure() -> None:
+    """Cross-entropy of ID items, plus lambda times the cross-entropy from the uniform distribution of outliers."""
+    logits, outlier, y = torch.randn(2, 4, 3), 2 * torch.randn(2, 5, 3), [2, 0, 1, 1]
+    expose = training("outlier_exposure", weight=0.3)
+    loss, _ = expose.loss(batch({"logits": logits}, y=torch.tensor(y), outlier={"logits": outlier}), {})
+    known = [slow_cross_entropy(logits[v, i].tolist(), one_hot(y[i], 3)) for v in range(2) for i in range(4)]
+    strange = [slow_cross_entropy(outlier[v, i].tolist(), [1 / 3] * 3) for v in range(2) for i in range(5)]
+    assert loss.item() == pytest.approx(sum(known) / 8 + 0.3 * sum(strange) / 10, rel=1e-5)
+    assert training("outlier_exposure").weight == 0.5
+    assert expose.outliers
+
+
+def test_outlier_exposure_is_least_where_outliers_are_uniform() -> None:
+    logits, y = torch.randn(1, 4, 3), torch.tensor([2, 0, 1, 1])
+    losses = [
+        training("outlier_exposure").loss(batch({"logits": logits}, y=y, outlier={"logits": outlier}), {})[0].item()
+        for outlier in (torch.full((1, 2, 3), 7.0), torch.tensor([[[7.0, 7.0, 7.5], [7.0, 7.0, 7.0]]]))
+    ]
+    plain = training("cross_entropy").loss(batch({"logits": logits}, y=y), {})[0].item()
+    assert losses[0] == pytest.approx(plain + 0.5 * math.log(3), rel=1e-5)
+    assert losses[1] > losses[0] + 1e-3

@@ -220,3 +220,29 @@ def test_outlier_exposure_is_least_where_outliers_are_uniform() -> None:
     plain = training("cross_entropy").loss(batch({"logits": logits}, y=y), {})[0].item()
     assert losses[0] == pytest.approx(plain + 0.5 * math.log(3), rel=1e-5)
     assert losses[1] > losses[0] + 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.04, 1.0])
+def test_logitnorm(temperature: float) -> None:
+    logits, y = 5 * torch.randn(2, 4, 3), [2, 0, 1, 1]
+    loss, _ = training("logitnorm", temperature=temperature).loss(batch({"logits": logits}, y=torch.tensor(y)), {})
+    expected = 0.0
+    for v in range(2):
+        for i in range(4):
+            f = logits[v, i].tolist()
+            length = math.sqrt(sum(each * each for each in f))
+            expected += slow_cross_entropy([each / length / temperature for each in f], one_hot(y[i], 3)) / 8
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert training("logitnorm").temperature == 0.04
+
+
+def test_logitnorm_does_not_see_the_length_and_takes_zero_logits() -> None:
+    logits, y = torch.randn(1, 4, 3), torch.tensor([2, 0, 1, 1])
+    loss, longer = (training("logitnorm").loss(batch({"logits": a * logits}, y=y), {})[0].item() for a in (1.0, 9.0))
+    assert longer == pytest.approx(loss, rel=1e-5)
+    nothing = torch.zeros(1, 4, 3, requires_grad=True)
+    found = training("logitnorm").loss(batch({"logits": nothing}, y=y), {})[0]
+    found.backward()
+    assert found.item() == pytest.approx(math.log(3), rel=1e-6)
+    assert nothing.grad is not None
+    assert nothing.grad.isfinite().all()

@@ -246,3 +246,41 @@ def test_logitnorm_does_not_see_the_length_and_takes_zero_logits() -> None:
     assert found.item() == pytest.approx(math.log(3), rel=1e-6)
     assert nothing.grad is not None
     assert nothing.grad.isfinite().all()
+
+
+def slow_csi(z: Tensor, told: Tensor, shift: list[int], group: list[int], temperature: float) -> float:
+    """Tack et al. 2020: contrastive over all views of all turned items, plus the cross-entropy of the turn."""
+    loss, count = slow_contrastive(z, group, temperature), z.shape[0] * z.shape[1]
+    for v in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            loss += slow_cross_entropy(told[v, i].tolist(), one_hot(shift[i], 4)) / count
+    return loss
+
+
+SHIFT = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]  # three images, four turns
+
+
+@pytest.mark.parametrize(("given", "temperature"), [(None, 0.5), (0.2, 0.2)])
+def test_csi(given: float | None, temperature: float) -> None:
+    """A turned copy is an instance of its own: the only positive of a view is the other view of the same turn."""
+    z, told = torch.randn(2, 12, 5), torch.randn(2, 12, 4)
+    b = batch({"z": z, "shift": told}, shift=torch.tensor(SHIFT), index=torch.arange(3).repeat(4))
+    loss, _ = training("csi", temperature=given).loss(b, {})
+    assert loss.item() == pytest.approx(slow_csi(z, told, SHIFT, list(range(12)), temperature), rel=1e-5)
+
+
+@pytest.mark.parametrize(("given", "temperature"), [(None, 0.07), (0.2, 0.2)])
+def test_csi_with_labels(given: float | None, temperature: float) -> None:
+    """Positives share class and turn."""
+    z, told, y = torch.randn(2, 12, 5), torch.randn(2, 12, 4), [1, 0, 1] * 4
+    b = batch({"z": z, "shift": told}, shift=torch.tensor(SHIFT), y=torch.tensor(y), index=torch.arange(3).repeat(4))
+    loss, _ = training("csi", labels=True, temperature=given).loss(b, {})
+    group = [(2 * s) + c for s, c in zip(SHIFT, y, strict=True)]  # of (class, turn) pairs, no two alike
+    assert loss.item() == pytest.approx(slow_csi(z, told, SHIFT, group, temperature), rel=1e-5)
+
+
+def test_csi_declares_what_its_forms_need() -> None:
+    plain, labelled = training("csi"), training("csi", labels=True)
+    assert (plain.labels, labelled.labels, plain.views) == (False, True, 2)
+    assert plain.shifts == labelled.shifts == ((0, 1, 2, 3), ())
+    assert plain.heads == {"z": "mlp-128", "shift": "linear-4"}

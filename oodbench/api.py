@@ -147,6 +147,11 @@ class Training(Plugin, ABC):
         return 0
 
     @property
+    def ordered(self) -> bool:
+        """True: the loss depends on the order of a batch, as where each item in turn moves a prototype."""
+        return False
+
+    @property
     def least_epochs(self) -> int:
         """Epochs before which the training is another one: its warm-up and one more. A study with fewer is refused."""
         return 0

@@ -153,6 +153,7 @@ def test_the_harness_names_no_method_and_no_data_set() -> None:
     common = {
         "f1",
         "ssd",
+        "cider",
         "labels",
         "norm",
         "one",

@@ -284,3 +284,56 @@ def test_csi_declares_what_its_forms_need() -> None:
     assert (plain.labels, labelled.labels, plain.views) == (False, True, 2)
     assert plain.shifts == labelled.shifts == ((0, 1, 2, 3), ())
     assert plain.heads == {"z": "mlp-128", "shift": "linear-4"}
+
+
+def slow_cider(prototype: Tensor, z: Tensor, y: list[int], momentum: float, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Ming et al. 2023 and the authors' code, item by item: the two terms, and the prototypes after the batch."""
+    mu = list(prototype.unbind(0))
+    items = [(z[v, i] / z[v, i].norm(), y[i]) for v in range(z.shape[0]) for i in range(z.shape[1])]
+    for each, c in items:
+        toward = momentum * mu[c] + (1 - momentum) * each
+        mu[c] = toward / toward.norm()
+    apart = torch.zeros(())
+    for c in range(len(mu)):
+        others = [torch.exp(mu[c] @ mu[d] / t) for d in range(len(mu)) if d != c]
+        apart = apart + torch.log(sum(others) / len(others)) / len(mu)  # type: ignore[arg-type]
+    constant = [each.detach() for each in mu]
+    compact = torch.zeros(())
+    for each, c in items:
+        every = [torch.exp(each @ other / t) for other in constant]
+        compact = compact - torch.log(every[c] / sum(every)) / len(items)
+    return compact, apart, torch.stack(constant)
+
+
+@pytest.mark.parametrize("y", [[0, 1, 1, 2, 0, 1], [2, 2, 2, 2, 2, 2], [3, 0, 3, 1, 2, 0]])
+@pytest.mark.parametrize("momentum", [0.95, 0.5])
+def test_cider(y: list[int], momentum: float) -> None:
+    """Loss, gradient and prototypes; a class without items keeps its prototype."""
+    z = torch.randn(2, 6, 5, requires_grad=True)
+    prototype = torch.nn.functional.normalize(torch.randn(4, 5), dim=1)
+    compact, apart, after = slow_cider(prototype, z, y, momentum, 0.2)
+    expected = 0.5 * 0.2 / 0.07 * compact + apart
+    (gradient,) = torch.autograd.grad(expected, z)
+    cider = training("cider", momentum=momentum, weight=0.5, temperature=0.2)
+    loss, state = cider.loss(batch({"z": z}, y=torch.tensor(y)), {"prototype": prototype})
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(state["prototype"], after)
+    assert not state["prototype"].requires_grad
+
+
+def test_cider_without_the_code_s_factor() -> None:
+    z, y = torch.randn(2, 4, 3), torch.tensor([0, 1, 1, 0])
+    state = {"prototype": torch.nn.functional.normalize(torch.randn(2, 3), dim=1)}
+    compact, apart, _ = slow_cider(state["prototype"], z, y.tolist(), 0.95, 0.1)
+    loss, _ = training("cider", base_temperature=0.1).loss(batch({"z": z}, y=y), state)
+    assert loss.item() == pytest.approx((2 * compact + apart).item(), rel=1e-5)
+
+
+def test_cider_begins_at_the_class_means_of_unit_outputs() -> None:
+    z, y = 3 * torch.randn(9, 4), [0, 2, 1, 1, 0, 2, 2, 0, 1]
+    found = training("cider").init(Features(z, {"z": z}), torch.tensor(y), 0)["prototype"]
+    for c in range(3):
+        members = [z[i] / z[i].norm() for i in range(9) if y[i] == c]
+        mean = sum(members) / len(members)
+        torch.testing.assert_close(found[c], mean / mean.norm())

@@ -134,7 +134,7 @@ class Training(Plugin, ABC):
     @property
     @abstractmethod
     def heads(self) -> dict[str, str]:
-        """Head name -> its form (see `Head`). `logits` is the classifier, `z` the projection."""
+        """Head name -> its form (see `Head`). `logits` is the classifier, `z` the projection, `shift` tells shifts."""
 
     @property
     def shifts(self) -> Shifts:
@@ -217,7 +217,8 @@ class Scores(NamedTuple):
 
 
 Scorer = Callable[["Tensor"], Scores]
-Layer = Literal["penultimate", "projection", "logits"]
+# shifted: of the image in each of four quarter turns one after the other, the projection and what `shift` says of it
+Layer = Literal["penultimate", "projection", "logits", "shifted"]
 
 
 class Distance(Plugin, ABC):

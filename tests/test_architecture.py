@@ -63,7 +63,7 @@ HARNESS = {
     },
     "runner": {
         *("augment", "data", "document", "encoder", "environment", "finished", "grid", "lab", "registry", "results"),
-        *("scoring", "study"),
+        *("scoring", "stages", "study"),
     },
     "files": set(),
     "finished": {"document", "files"},

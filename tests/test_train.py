@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -325,3 +326,21 @@ def test_labels_do_not_reach_a_training_that_does_not_ask_for_them(params: dict[
     first, other = (trained(plugin("csi", **params), each) for each in (data, data._replace(y=torch.arange(24) // 8)))
     pairs = zip(first.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs) is same
+
+
+def test_shifted_features_are_both_heads_of_the_image_in_each_quarter_turn() -> None:
+    """By hand: the image turned by numpy, embedded alone. Further views are another draw for each turn."""
+    data = toy()
+    model = trained(plugin("csi"), data)
+    found = stages.embed_shifted(model, data.x, 2, QUICK, 0)
+    assert found["shifted"].shape == (2, 24, 4 * (128 + 4))
+    assert stages.shifted_dim(plugin("csi"), 3) == 4 * (128 + 4)
+    blocks = found["shifted"].unflatten(-1, (4, 132))
+    for turn in range(4):
+        turned = torch.from_numpy(np.rot90(data.x.numpy(), turn, (2, 3)).copy())
+        f = stages.features(model, turned)
+        torch.testing.assert_close(blocks[0, :, turn], torch.cat([f.out["z"], f.out["shift"]], 1))
+    plain = stages.embed(model, data.x, 2, QUICK, 0)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+    assert torch.equal(blocks[:, :, 0, :128], plain["projection"])
+    assert not torch.allclose(blocks[0], blocks[1])

@@ -195,7 +195,8 @@ def resolved(plugin: P, classes: int) -> P:
 
 def has_shifted(training: Training) -> bool:
     """Return whether there is a layer `shifted`: the training tells all four quarter turns of an image apart."""
-    return training.shifts.id == TURNS and all(head in training.heads for head in SHIFTED_HEADS)
+    told = training.heads.get("shift", "").endswith(f"-{len(TURNS)}")  # a logit for each turn
+    return training.shifts.id == TURNS and told and "z" in training.heads
 
 
 # ---- expansion ----------------------------------------------------------------------------------

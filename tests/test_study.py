@@ -138,7 +138,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
             "training",
             "simclrr",
             5,
-            "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cross_entropy",
+            "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cider, cross_entropy",
         ),
         ("training", "{simclr: {temprature: 0.5}}", 5, "did you mean 'temperature'? allowed: head, temperature"),
         ("training", "{simclr: {temperature: hot}}", 5, "simclr.temperature: is 'hot', should be a valid number"),

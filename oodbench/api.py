@@ -134,7 +134,7 @@ class Training(Plugin, ABC):
     @property
     @abstractmethod
     def heads(self) -> dict[str, str]:
-        """Head name -> its form (see `Head`). `logits` is the classifier, `z` the projection."""
+        """Head name -> its form (see `Head`). `logits` is the classifier, `z` the projection, `shift` tells shifts."""
 
     @property
     def shifts(self) -> Shifts:
@@ -145,6 +145,11 @@ class Training(Plugin, ABC):
     def refresh_every(self) -> int:
         """Epochs between two calls of `refresh`, the first before epoch 0; 0 = never."""
         return 0
+
+    @property
+    def ordered(self) -> bool:
+        """True: the loss depends on the order of a batch, as where each item in turn moves a prototype."""
+        return False
 
     @property
     def least_epochs(self) -> int:
@@ -212,7 +217,8 @@ class Scores(NamedTuple):
 
 
 Scorer = Callable[["Tensor"], Scores]
-Layer = Literal["penultimate", "projection", "logits"]
+# shifted: of the image in each of four quarter turns one after the other, the projection and what `shift` says of it
+Layer = Literal["penultimate", "projection", "logits", "shifted"]
 
 
 class Distance(Plugin, ABC):

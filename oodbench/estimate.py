@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from oodbench import encoder, feed, stages
-from oodbench.grid import Cell, Run, Work, digest, resolved
+from oodbench.grid import TURNS, Cell, Run, Work, digest, has_shifted, resolved
 from oodbench.lab import Lab, Piece
 from oodbench.runner import Known, Runner
 from oodbench.spec import Augment
@@ -80,7 +80,8 @@ def _seconds(runner: Runner, seen: list[_Seen]) -> float | None:
             continue
         kind = (each.run.training.label, each.run.encoder.label)
         views = 0 if runner.lab.has_weights(each.run) else _step_views(each.run) * _steps(runner.lab, each.run)
-        embedded = sum(len(runner.lab.images(each.run, piece)) * piece.views for piece in each.missing)
+        turns = len(TURNS) if has_shifted(each.run.training) else 1
+        embedded = sum(turns * len(runner.lab.images(each.run, piece)) * piece.views for piece in each.missing)
         if kind not in rates and views + embedded:
             try:
                 rates[kind] = _measured(runner.lab, each.run)
@@ -129,5 +130,7 @@ def _bytes(lab: Lab, seen: _Seen) -> int:
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     heads = sum(encoder.head_dim(form, classes) for form in run.training.heads.values())
     width = encoder.feature_dim(run.encoder, run.image) + heads
+    if has_shifted(run.training):
+        width += stages.shifted_dim(run.training, classes)
     features = sum(4 * width * piece.views * len(lab.images(run, piece)) for piece in seen.missing)
     return features + (0 if lab.has_weights(run) else weights)

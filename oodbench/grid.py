@@ -21,6 +21,7 @@ from oodbench.study import Detectors, Skip, Study
 
 DETECTOR_AXES = ("space", "clustering", "distance", "posthoc", "threshold")
 LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penultimate is no head's output
+TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, in its order
 CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
 P = TypeVar("P", bound=Plugin)
@@ -193,6 +194,12 @@ def resolved(plugin: P, classes: int) -> P:
     return dataclasses.replace(plugin, **counts)  # type: ignore[type-var]
 
 
+def has_shifted(training: Training) -> bool:
+    """Return whether there is a layer `shifted`: the training tells all four quarter turns of an image apart."""
+    told = training.heads.get("shift", "").endswith(f"-{len(TURNS)}")  # a logit for each turn
+    return training.shifts.id == TURNS and told and "z" in training.heads
+
+
 # ---- expansion ----------------------------------------------------------------------------------
 
 
@@ -303,9 +310,10 @@ def _unfit_posthoc(posthoc: Posthoc, threshold: Threshold, reference: Reference)
 
 
 def _senseless(run: Run, detector: Detector) -> str:
-    head = LAYER_HEAD.get(detector.space.layer)
-    if head and head not in run.training.heads:
-        return f"{run.training.label} has no {detector.space.layer} layer"
+    layer = detector.space.layer
+    head = LAYER_HEAD.get(layer)
+    if (head and head not in run.training.heads) or (layer == "shifted" and not has_shifted(run.training)):
+        return f"{run.training.label} has no {layer} layer"
     clustering, classes = detector.clustering, class_count(run.id)
     if clustering and clustering.labels and classes == 1:
         return f"{clustering.label} needs labels, {run.id.label} has one class"

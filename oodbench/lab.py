@@ -24,7 +24,7 @@ from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import LAYER_HEAD, Run, canonical, digest, resolved
+from oodbench.grid import LAYER_HEAD, Run, canonical, digest, has_shifted, resolved
 from oodbench.registry import fingerprint_module
 from oodbench.seeds import seed_of
 from oodbench.spec import Precision
@@ -308,7 +308,8 @@ class Lab:
         prepared = self.prepared(piece.dataset, piece.split)
         x = self._on_device(prepared.x[self.images(run, piece)])
         seed = seed_of(run.seed, "views", prepared.content, piece.part)
-        found = stages.embed(self.model(run), x, piece.views, run.recipe, seed)
+        embed = stages.embed_shifted if has_shifted(run.training) else stages.embed
+        found = embed(self.model(run), x, piece.views, run.recipe, seed)
         save_file({name: value.contiguous() for name, value in found.items()}, folder / "features.safetensors")
         return {"set": piece.dataset.label, "split": piece.split, "part": piece.part, "images": len(x)}
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, encoder, feed, finished, scoring
+from oodbench import augment, data, encoder, feed, finished, scoring, stages
 from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, digest, plan
+from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, digest, has_shifted, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Split, Watch
 from oodbench.registry import Registry, code_files, module_files
 from oodbench.results import Results
@@ -301,6 +301,8 @@ class Runner:
             for layer, form in heads.items()
         }
         widths["penultimate"] = self._feature_dim(run)
+        if has_shifted(run.training):
+            widths["shifted"] = stages.shifted_dim(run.training, classes)
         for space in {cell.detector.space for cell in work.cells}:
             if space.pca is not None and space.pca > min(widths[space.layer], items):
                 self.fail(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from oodbench import augment, encoder, feed, optim
 from oodbench.api import Batch, Features, State, Training
 from oodbench.feed import TrainingData, Views
-from oodbench.grid import LAYER_HEAD
+from oodbench.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
 from oodbench.seeds import generator, seed_of
 from oodbench.spec import Encoder, ImageFormat, Precision, Recipe
 
@@ -239,6 +239,26 @@ def embed(model: Trained, x: Tensor, views: int, recipe: Recipe, seed: int) -> L
             parts.append(_layers(Features(*model(seen))))
         found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     return {name: torch.stack([each[name] for each in found]) for name in found[0]}
+
+
+def embed_shifted(model: Trained, x: Tensor, views: int, recipe: Recipe, seed: int) -> Layers:
+    """Return all layers as `embed` does, and `shifted` (V, N, 4 (P + 4)) of images x (N, C, H, W), H = W.
+
+    It holds, for the image in each quarter turn, the projection and the logits of the turn. Views are drawn for each
+    turn anew; the first is the plain turned image.
+    """
+    found = embed(model, x, views, recipe, seed)
+    parts: list[Tensor] = []
+    for turn in TURNS:
+        turned = augment.quarter_turns(x, (turn,))
+        seen = found if turn == 0 else embed(model, turned, views, recipe, seed_of(seed, "turn", turn))
+        parts += [seen[HEAD_LAYER.get(head, head)] for head in SHIFTED_HEADS]
+    return found | {"shifted": torch.cat(parts, -1)}
+
+
+def shifted_dim(training: Training, classes: int) -> int:
+    """Return the dimensions of the layer `shifted`."""
+    return len(TURNS) * sum(encoder.head_dim(training.heads[head], classes) for head in SHIFTED_HEADS)
 
 
 def _layers(f: Features) -> Layers:

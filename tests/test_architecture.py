@@ -64,7 +64,7 @@ HARNESS = {
     },
     "runner": {
         *("augment", "data", "document", "encoder", "environment", "feed", "finished", "grid", "lab", "registry"),
-        *("results", "scoring", "study"),
+        *("results", "scoring", "stages", "study"),
     },
     "files": set(),
     "finished": {"document", "files"},
@@ -156,6 +156,7 @@ def test_the_harness_names_no_method_and_no_data_set() -> None:
     common = {
         "f1",
         "ssd",
+        "cider",
         "labels",
         "norm",
         "one",

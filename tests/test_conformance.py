@@ -43,6 +43,8 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("training/simclr", 'b.out["z"], self', 'b.out["z"].double(), self', ""),
         ("training/simclr", 'nt_xent(b.out["z"]', 'nt_xent(b.out["z"].detach()', "element 0 of tensors"),
         ("training/supcon", "b.y, self", "b.y.roll(1), self", "order of a batch does not matter"),
+        ("training/cider", "    ordered = True\n", "", "order of a batch does not matter"),
+        ("training/supcon", "    labels = True\n", "    labels = True\n    ordered = True\n", "it says `ordered`"),
         (
             "training/cross_entropy",
             "label_smoothing: Fraction = 0.0",

@@ -441,6 +441,37 @@ def test_norm_cosine_of_the_mean_view_and_of_each(monkeypatch: pytest.MonkeyPatc
         plain.leave_one_out(f[:1], grouped(f[:1], torch.tensor([0])))
 
 
+def slow_csi(row: list[float], train: list[list[float]], dim: int) -> float:
+    """Tack et al. 2020, turn by turn: a row holds, for each of four turns, dim projections and four logits."""
+    width, s = dim + 4, 0.0
+    for t in range(4):
+        z, logit = row[t * width : t * width + dim], row[t * width + dim + t]
+        others = [each[t * width : t * width + dim] for each in train]
+        con = len(train) / sum(math.sqrt(sum(v * v for v in other)) for other in others)
+        cls = len(train) / sum(each[t * width + dim + t] for each in train)
+        s += con * -slow_norm_cosine(z, others) + cls * logit
+    return -s / 4
+
+
+def test_csi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits of other turns than the one an image is in say nothing: they are drawn, and large."""
+    rng = torch.Generator().manual_seed(3)
+    f, x = 2 * torch.randn(30, 4, 7, generator=rng), 5 * torch.randn(8, 4, 7, generator=rng)
+    f[..., 3:] += 4 * torch.eye(4)
+    f, x = f.flatten(1), x.flatten(1)
+    csi = plugin("csi")
+    monkeypatch.setattr(__import__(type(csi).__module__, fromlist=["x"]), "BLOCK", 3)  # several, the last one short
+    expected = [slow_csi(row, f.tolist(), 3) for row in x.tolist()]
+    assert csi.fit(f, grouped(f, torch.zeros(30, dtype=torch.int64)))(x).score.tolist() == pytest.approx(expected)
+
+
+def test_csi_without_a_mean_logit_to_weigh_by_is_an_error() -> None:
+    f = torch.ones(5, 28)
+    f[:, 2 * 7 + 3 + 2] = -1  # of the third turn
+    with pytest.raises(ValueError, match=r"must be positive: lengths .* logits \[1.0, 1.0, -1.0, 1.0\]"):
+        plugin("csi").fit(f, grouped(f, torch.zeros(5, dtype=torch.int64)))
+
+
 FAR_FROM_ZERO: list[tuple[str, dict[str, str]]] = [
     ("euclidean", {}),
     ("mahalanobis", {"covariance": "shared"}),

@@ -21,7 +21,7 @@ from scipy.stats import chi2, ncx2
 from tiny import TINY, write
 
 import oodbench
-from oodbench import study
+from oodbench import estimate, study
 from oodbench.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
@@ -609,3 +609,22 @@ def test_python_interface(tmp_path: Path) -> None:
     made = oodbench.run(path, device="cpu")
     pd.testing.assert_frame_equal(made, oodbench.rows(path))
     assert np.isfinite(made["auroc"]).all()
+
+
+def test_csi_is_scored_over_turned_views(tmp_path: Path) -> None:
+    recipe = TINY["recipe"] | {"epochs": 8}
+    space = [{}, {"layer": "shifted", "views": 2}]
+    path = write(
+        tmp_path / "s.yaml", training=["csi", "simclr"], recipe=recipe, space=space, distance=["csi", "cosine"]
+    )
+    planned = estimate.estimate(Runner(study.load(path), Options(), Listener()))
+    first = go(path)
+    rows = first.rows[first.rows["distance"] == "csi"]
+    assert (first.failed, first.trained) == (0, 2)
+    assert set(zip(rows["training"], rows["space"], strict=True)) == {("csi", "shifted views=2")}
+    assert set(rows["dimensions"]) == {4 * (128 + 4)}
+    store = study.load(path).store
+    stored = sum(file.stat().st_size for file in store.rglob("*.safetensors") if file.name != "linear.safetensors")
+    assert planned.bytes == pytest.approx(stored, rel=0.1)
+    again = go(path)
+    assert (again.trained, again.scored) == (0, 0)

@@ -52,6 +52,16 @@ def test_distances_without_clusters_are_not_multiplied(tmp_path: Path) -> None:
         ({"distance": ["cosine", {"norm": {"of": "each"}}]}, "norm(of=each) needs several views"),
         ({"id": [{"digits": {"only": 3}}, "digits"]}, "labels needs labels, digits(only=3) has one class"),
         ({"id": [{"digits": {"only": 3}}, "digits"]}, "cross_entropy needs labels, digits(only=3) has one class"),
+        ({"space": [{}, {"layer": "shifted"}], "distance": ["cosine", "csi"]}, "simclr has no shifted layer"),
+        (
+            {"space": [{}, {"layer": "shifted"}], "training": ["csi", "simclr"], "distance": ["cosine", "csi"]},
+            "csi is not for the layer penultimate",
+        ),
+        ({"space": [{}, {"layer": "shifted"}], "training": "csi"}, "cosine is not for the layer shifted"),
+        (
+            {"space": [{}, {"layer": "shifted", "unit": True}], "training": "csi", "distance": ["cosine", "csi"]},
+            "csi needs raw features, not shifted unit",
+        ),
         ({"reference": "train"}, "cosine does not leave an item out of its own score, as `reference: train` needs"),
         (
             {"reference": "train", "distance": {"knn": {"k": 3}}, "threshold": ["pooled", "conformal"]},
@@ -145,3 +155,9 @@ def test_labels_show_what_differs_from_the_defaults(tmp_path: Path) -> None:
     assert labels[0]["training"] == "simclr(temperature=0.1)"
     assert labels[0]["encoder"] == "resnet18(width=2)"
     assert labels[0]["outliers"] == "–"
+
+
+def test_the_shifted_layer_is_there_for_trainings_that_tell_turns_apart(tmp_path: Path) -> None:
+    trainings = ["simclr", "csi", {"csi": {"labels": True}}, {"oecl": {"form": "self", "warmup": 0}}]
+    found = cells(planned(tmp_path, training=trainings, space=[{"layer": "shifted", "views": 2}], distance="csi"))
+    assert {cell.run.training.label for cell in found} == {"csi", "csi(labels=True)"}

@@ -202,3 +202,153 @@ def test_ccl_clusters(layer: str) -> None:
         assert len(group[members].unique()) == 1
         mean = sum(z[i] / z[i].norm() for i in members.tolist()) / len(members)
         torch.testing.assert_close(state["center"][k], mean / mean.norm())
+
+
+def slow_cross_entropy(logits: list[float], target: list[float]) -> float:
+    """Minus sum_c target_c log softmax_c."""
+    total = sum(math.exp(each) for each in logits)
+    return -sum(share * math.log(math.exp(each) / total) for each, share in zip(logits, target, strict=True))
+
+
+def one_hot(c: int, classes: int) -> list[float]:
+    return [float(k == c) for k in range(classes)]
+
+
+def test_outlier_exposure() -> None:
+    """Cross-entropy of ID items, plus lambda times the cross-entropy from the uniform distribution of outliers."""
+    logits, outlier, y = torch.randn(2, 4, 3), 2 * torch.randn(2, 5, 3), [2, 0, 1, 1]
+    expose = training("outlier_exposure", weight=0.3)
+    loss, _ = expose.loss(batch({"logits": logits}, y=torch.tensor(y), outlier={"logits": outlier}), {})
+    known = [slow_cross_entropy(logits[v, i].tolist(), one_hot(y[i], 3)) for v in range(2) for i in range(4)]
+    strange = [slow_cross_entropy(outlier[v, i].tolist(), [1 / 3] * 3) for v in range(2) for i in range(5)]
+    assert loss.item() == pytest.approx(sum(known) / 8 + 0.3 * sum(strange) / 10, rel=1e-5)
+    assert training("outlier_exposure").weight == 0.5
+    assert expose.outliers
+
+
+def test_outlier_exposure_is_least_where_outliers_are_uniform() -> None:
+    logits, y = torch.randn(1, 4, 3), torch.tensor([2, 0, 1, 1])
+    losses = [
+        training("outlier_exposure").loss(batch({"logits": logits}, y=y, outlier={"logits": outlier}), {})[0].item()
+        for outlier in (torch.full((1, 2, 3), 7.0), torch.tensor([[[7.0, 7.0, 7.5], [7.0, 7.0, 7.0]]]))
+    ]
+    plain = training("cross_entropy").loss(batch({"logits": logits}, y=y), {})[0].item()
+    assert losses[0] == pytest.approx(plain + 0.5 * math.log(3), rel=1e-5)
+    assert losses[1] > losses[0] + 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.04, 1.0])
+def test_logitnorm(temperature: float) -> None:
+    logits, y = 5 * torch.randn(2, 4, 3), [2, 0, 1, 1]
+    loss, _ = training("logitnorm", temperature=temperature).loss(batch({"logits": logits}, y=torch.tensor(y)), {})
+    expected = 0.0
+    for v in range(2):
+        for i in range(4):
+            f = logits[v, i].tolist()
+            length = math.sqrt(sum(each * each for each in f))
+            expected += slow_cross_entropy([each / length / temperature for each in f], one_hot(y[i], 3)) / 8
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert training("logitnorm").temperature == 0.04
+
+
+def test_logitnorm_does_not_see_the_length_and_takes_zero_logits() -> None:
+    logits, y = torch.randn(1, 4, 3), torch.tensor([2, 0, 1, 1])
+    loss, longer = (training("logitnorm").loss(batch({"logits": a * logits}, y=y), {})[0].item() for a in (1.0, 9.0))
+    assert longer == pytest.approx(loss, rel=1e-5)
+    nothing = torch.zeros(1, 4, 3, requires_grad=True)
+    found = training("logitnorm").loss(batch({"logits": nothing}, y=y), {})[0]
+    found.backward()
+    assert found.item() == pytest.approx(math.log(3), rel=1e-6)
+    assert nothing.grad is not None
+    assert nothing.grad.isfinite().all()
+
+
+def slow_csi(z: Tensor, told: Tensor, shift: list[int], group: list[int], temperature: float) -> float:
+    """Tack et al. 2020: contrastive over all views of all turned items, plus the cross-entropy of the turn."""
+    loss, count = slow_contrastive(z, group, temperature), z.shape[0] * z.shape[1]
+    for v in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            loss += slow_cross_entropy(told[v, i].tolist(), one_hot(shift[i], 4)) / count
+    return loss
+
+
+SHIFT = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]  # three images, four turns
+
+
+@pytest.mark.parametrize(("given", "temperature"), [(None, 0.5), (0.2, 0.2)])
+def test_csi(given: float | None, temperature: float) -> None:
+    """A turned copy is an instance of its own: the only positive of a view is the other view of the same turn."""
+    z, told = torch.randn(2, 12, 5), torch.randn(2, 12, 4)
+    b = batch({"z": z, "shift": told}, shift=torch.tensor(SHIFT), index=torch.arange(3).repeat(4))
+    loss, _ = training("csi", temperature=given).loss(b, {})
+    assert loss.item() == pytest.approx(slow_csi(z, told, SHIFT, list(range(12)), temperature), rel=1e-5)
+
+
+@pytest.mark.parametrize(("given", "temperature"), [(None, 0.07), (0.2, 0.2)])
+def test_csi_with_labels(given: float | None, temperature: float) -> None:
+    """Positives share class and turn."""
+    z, told, y = torch.randn(2, 12, 5), torch.randn(2, 12, 4), [1, 0, 1] * 4
+    b = batch({"z": z, "shift": told}, shift=torch.tensor(SHIFT), y=torch.tensor(y), index=torch.arange(3).repeat(4))
+    loss, _ = training("csi", labels=True, temperature=given).loss(b, {})
+    group = [(2 * s) + c for s, c in zip(SHIFT, y, strict=True)]  # of (class, turn) pairs, no two alike
+    assert loss.item() == pytest.approx(slow_csi(z, told, SHIFT, group, temperature), rel=1e-5)
+
+
+def test_csi_declares_what_its_forms_need() -> None:
+    plain, labelled = training("csi"), training("csi", labels=True)
+    assert (plain.labels, labelled.labels, plain.views) == (False, True, 2)
+    assert plain.shifts == labelled.shifts == ((0, 1, 2, 3), ())
+    assert plain.heads == {"z": "mlp-128", "shift": "linear-4"}
+
+
+def slow_cider(prototype: Tensor, z: Tensor, y: list[int], momentum: float, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Ming et al. 2023 and the authors' code, item by item: the two terms, and the prototypes after the batch."""
+    mu = list(prototype.unbind(0))
+    items = [(z[v, i] / z[v, i].norm(), y[i]) for v in range(z.shape[0]) for i in range(z.shape[1])]
+    for each, c in items:
+        toward = momentum * mu[c] + (1 - momentum) * each
+        mu[c] = toward / toward.norm()
+    apart = torch.zeros(())
+    for c in range(len(mu)):
+        others = [torch.exp(mu[c] @ mu[d] / t) for d in range(len(mu)) if d != c]
+        apart = apart + torch.log(sum(others) / len(others)) / len(mu)  # type: ignore[arg-type]
+    constant = [each.detach() for each in mu]
+    compact = torch.zeros(())
+    for each, c in items:
+        every = [torch.exp(each @ other / t) for other in constant]
+        compact = compact - torch.log(every[c] / sum(every)) / len(items)
+    return compact, apart, torch.stack(constant)
+
+
+@pytest.mark.parametrize("y", [[0, 1, 1, 2, 0, 1], [2, 2, 2, 2, 2, 2], [3, 0, 3, 1, 2, 0]])
+@pytest.mark.parametrize("momentum", [0.95, 0.5])
+def test_cider(y: list[int], momentum: float) -> None:
+    """Loss, gradient and prototypes; a class without items keeps its prototype."""
+    z = torch.randn(2, 6, 5, requires_grad=True)
+    prototype = torch.nn.functional.normalize(torch.randn(4, 5), dim=1)
+    compact, apart, after = slow_cider(prototype, z, y, momentum, 0.2)
+    expected = 0.5 * 0.2 / 0.07 * compact + apart
+    (gradient,) = torch.autograd.grad(expected, z)
+    cider = training("cider", momentum=momentum, weight=0.5, temperature=0.2)
+    loss, state = cider.loss(batch({"z": z}, y=torch.tensor(y)), {"prototype": prototype})
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(state["prototype"], after)
+    assert not state["prototype"].requires_grad
+
+
+def test_cider_without_the_code_s_factor() -> None:
+    z, y = torch.randn(2, 4, 3), torch.tensor([0, 1, 1, 0])
+    state = {"prototype": torch.nn.functional.normalize(torch.randn(2, 3), dim=1)}
+    compact, apart, _ = slow_cider(state["prototype"], z, y.tolist(), 0.95, 0.1)
+    loss, _ = training("cider", base_temperature=0.1).loss(batch({"z": z}, y=y), state)
+    assert loss.item() == pytest.approx((2 * compact + apart).item(), rel=1e-5)
+
+
+def test_cider_begins_at_the_class_means_of_unit_outputs() -> None:
+    z, y = 3 * torch.randn(9, 4), [0, 2, 1, 1, 0, 2, 2, 0, 1]
+    found = training("cider").init(Features(z, {"z": z}), torch.tensor(y), 0)["prototype"]
+    for c in range(3):
+        members = [z[i] / z[i].norm() for i in range(9) if y[i] == c]
+        mean = sum(members) / len(members)
+        torch.testing.assert_close(found[c], mean / mean.norm())

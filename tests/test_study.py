@@ -192,7 +192,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
             "training",
             "simclrr",
             5,
-            "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cross_entropy",
+            "there is no training 'simclrr'; did you mean 'simclr'? allowed: ccl, cider, cross_entropy",
         ),
         (
             "training",

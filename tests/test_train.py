@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -43,7 +44,12 @@ def trained(training: Training, data: feed.TrainingData, recipe: Recipe = QUICK,
 @pytest.mark.parametrize("stop", [1, 3])
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("simclr", {}), ("ccl", {"k": 3, "warmup": 2, "update_every": 2}), ("oecl", {"form": "self", "warmup": 2})],
+    [
+        ("simclr", {}),
+        ("ccl", {"k": 3, "warmup": 2, "update_every": 2}),
+        ("oecl", {"form": "self", "warmup": 2}),
+        ("cider", {}),
+    ],
 )
 def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
     name: str, params: dict[str, Any], stop: int, optimizer: Any
@@ -294,3 +300,47 @@ def test_cross_entropy_learns_the_toy() -> None:
     model = trained(plugin("cross_entropy"), data, dataclasses.replace(QUICK, epochs=20, augment=PLAIN))
     logits = stages.features(model, data.x).out["logits"]
     assert (logits.argmax(1) == data.y).double().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("outlier_exposure", {}),
+        ("logitnorm", {"temperature": 0.5}),
+        ("cider", {}),
+        ("csi", {}),
+        ("csi", {"labels": True}),
+    ],
+)
+def test_the_loss_falls_on_the_toy(name: str, params: dict[str, Any]) -> None:
+    data, recipe = toy(outliers=20), dataclasses.replace(QUICK, epochs=15, augment=PLAIN)
+    training = plugin(name, **params)
+    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    losses = stages.train(model, training, recipe, "float32", data, 0)
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
+
+
+@pytest.mark.parametrize(("params", "same"), [({}, True), ({"labels": True}, False)])
+def test_labels_do_not_reach_a_training_that_does_not_ask_for_them(params: dict[str, Any], same: bool) -> None:
+    data = toy()
+    first, other = (trained(plugin("csi", **params), each) for each in (data, data._replace(y=torch.arange(24) // 8)))
+    pairs = zip(first.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs) is same
+
+
+def test_shifted_features_are_both_heads_of_the_image_in_each_quarter_turn() -> None:
+    """By hand: the image turned by numpy, embedded alone. Further views are another draw for each turn."""
+    data = toy()
+    model = trained(plugin("csi"), data)
+    found = stages.embed_shifted(model, data.x, 2, QUICK, 0)
+    assert found["shifted"].shape == (2, 24, 4 * (128 + 4))
+    assert stages.shifted_dim(plugin("csi"), 3) == 4 * (128 + 4)
+    blocks = found["shifted"].unflatten(-1, (4, 132))
+    for turn in range(4):
+        turned = torch.from_numpy(np.rot90(data.x.numpy(), turn, (2, 3)).copy())
+        f = stages.features(model, turned)
+        torch.testing.assert_close(blocks[0, :, turn], torch.cat([f.out["z"], f.out["shift"]], 1))
+    plain = stages.embed(model, data.x, 2, QUICK, 0)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+    assert torch.equal(blocks[:, :, 0, :128], plain["projection"])
+    assert not torch.allclose(blocks[0], blocks[1])

@@ -76,6 +76,7 @@ class Recipe:
     normalize: Literal["standard", "half", "none"] = "standard"  # ID train mean and std; [-1, 1]; [0, 1]
     outlier_batch: Size | None = None  # outliers a step; null = as many as `batch`
     outlier_order: Literal["fresh", "fixed"] = "fresh"  # fixed: every epoch visits the same outliers, as OECL's code
+    devices: Size = 1  # processes that share each batch evenly, one a CUDA device, or several on the CPU
 
     @property
     def label(self) -> str:

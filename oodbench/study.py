@@ -269,6 +269,7 @@ class _Reader:
         )
         self.check_outliers(study)
         self.check_epochs(study)
+        self.check_devices(study)
         self.check_skips(study)
         return study
 
@@ -678,6 +679,18 @@ class _Reader:
                         f"{training.label} warms up and needs {training.least_epochs} epochs, the recipe has "
                         f"{recipe.epochs}; its last part would never be trained",
                     )
+
+    def check_devices(self, study: Study) -> None:
+        """Refuse batches that devices cannot share evenly: their features could not be gathered."""
+        for training in study.trainings:
+            for recipe in study.recipes[training.name].values():
+                for key, size in (("batch", recipe.batch), ("outlier_batch", recipe.outlier_batch or 0)):
+                    if size % recipe.devices:
+                        self.fail(
+                            ("recipe", "devices"),
+                            f"{recipe.devices} devices cannot share a {key} of {size} evenly ({training.label}); "
+                            f"allowed: a divisor of {size}",
+                        )
 
     def check_outliers(self, study: Study) -> None:
         needy = sorted({training.label for training in study.trainings if training.outliers})

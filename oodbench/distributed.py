@@ -11,9 +11,8 @@ import os
 import signal
 import tempfile
 import threading
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import connection, get_context, parent_process
@@ -120,7 +119,8 @@ def train(
         folder = Path(name)
         safetensors.torch.save_file(_handed(model, data, done), folder / "given.safetensors")
         begun = done._replace(tensors={}) if done else None
-        ranks = [_Rank(job, rank, begun, folder) for rank in range(job.recipe.devices)]
+        with _quiet_start():
+            ranks = [_Rank(job, rank, begun, folder) for rank in range(job.recipe.devices)]
         try:
             finished = _attended(ranks, watch)
         finally:
@@ -137,6 +137,18 @@ def _handed(model: stages.Trained, data: TrainingData, done: stages.Progress | N
     tensors |= {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"done/{name}": value for name, value in (done.tensors if done else {}).items()}
     return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Let processes start without torch's warning, at every training, that all parameters turned out to be used."""
+    name, before = "TORCH_CPP_LOG_LEVEL", os.environ.get("TORCH_CPP_LOG_LEVEL")
+    os.environ[name] = before or "ERROR"  # read when a process loads torch
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 class _Rank:
@@ -213,7 +225,6 @@ def _run(
     """Train in this process and tell the parent, who ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to hear
     threading.Thread(target=_outlive_nobody, daemon=True).start()
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     torch.set_num_threads(threads)
     reproducible()
     try:
@@ -377,16 +388,18 @@ def _batch_norm(
             ),
         )
     dims, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
-    count = x.numel() // x.shape[1] * dist.get_world_size()
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    mean = cast(Tensor, _Sum.apply(wide.sum(dims))) / count
-    centred = wide - mean.view(shape)
-    var = cast(Tensor, _Sum.apply(centred.square().sum(dims))) / count
+    parts = wide.new_zeros(dist.get_world_size(), 2, x.shape[1])  # mean and variance of each process, then of all
+    parts[dist.get_rank()] = torch.stack([wide.mean(dims), wide.var(dims, correction=0)])
+    means, variances = cast(Tensor, _Sum.apply(parts)).unbind(1)
+    mean = means.mean(0)
+    var = (variances + (means - mean).square()).mean(0)
     if running_mean is not None and running_var is not None:
+        count = x.numel() // x.shape[1] * dist.get_world_size()
         with torch.no_grad():
             running_mean.lerp_(mean, momentum)
             running_var.lerp_(var * count / (count - 1), momentum)
-    out = centred * (var + eps).rsqrt().view(shape)
+    out = (wide - mean.view(shape)) * (var + eps).rsqrt().view(shape)
     if weight is not None:
         out = out * weight.view(shape)
     if bias is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 
 from oodbench import distributed, feed, stages
 from oodbench.api import Training
-from oodbench.registry import Registry
+from oodbench.registry import Registry, Source, load
 from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
 from oodbench.world import ALONE, World
 
 IMAGE = ImageFormat(size=8, channels=3)
-SMALL = Encoder(name="resnet18", params={"width": 4})  # 20 batch norms
-RECIPE = Recipe(epochs=2, batch=8, lr=0.05, warmup=0, outlier_batch=6, augment=Augment(rotate=10, erase=0.5))
+SMALL = Encoder(name="ranks:network")
+RECIPE = Recipe(epochs=2, batch=8, lr=0.02, warmup=0, outlier_batch=6, augment=Augment(rotate=10, erase=0.5))
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "simclr": ("simclr", {}),
     "supcon": ("supcon", {}),
@@ -31,8 +30,18 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def network(channels: int, size: int) -> nn.Module:
+    """Return an encoder with few layers, as each of their batch norms is a talk of processes on shared cores."""
+    first = [nn.Conv2d(channels, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(*first, nn.Conv2d(8, 12, 2), nn.BatchNorm2d(12), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def plugin(name: str, **params: Any) -> Training:
-    training = Registry().load("training", name)(**params)
+    return loaded(Registry().source("training", name), **params)
+
+
+def loaded(source: Source, **params: Any) -> Training:
+    training = load(source)(**params)
     assert isinstance(training, Training)
     return training
 
@@ -72,7 +81,6 @@ def gradients(model: stages.Trained, training: Training, data: feed.TrainingData
 def main(rank: int, processes: int, folder: Path) -> None:
     """Do everything in one of several processes on the CPU, and write it down."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=processes)
     world = distributed.Ranks(rank, processes, torch.device("cpu"))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from oodbench import distributed, feed, stages
-from oodbench.api import Training
+from oodbench.api import Batch, Features, State, Training
 from oodbench.registry import Registry, Source, load
 from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
 from oodbench.world import ALONE, World
@@ -20,14 +20,6 @@ from oodbench.world import ALONE, World
 IMAGE = ImageFormat(size=8, channels=3)
 SMALL = Encoder(name="ranks:network")
 RECIPE = Recipe(epochs=2, batch=8, lr=0.02, warmup=0, outlier_batch=6, augment=Augment(rotate=10, erase=0.5))
-TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "simclr": ("simclr", {}),
-    "supcon": ("supcon", {}),
-    "cross_entropy": ("cross_entropy", {}),
-    "outliers": ("oecl", {"warmup": 0}),  # its head has a one-dimensional batch norm
-    "turns": ("oecl", {"warmup": 0, "form": "self"}),
-    "clusters": ("ccl", {"k": 3, "warmup": 0, "update_every": 1}),
-}
 
 
 def network(channels: int, size: int) -> nn.Module:
@@ -46,6 +38,31 @@ def loaded(source: Source, **params: Any) -> Training:
     return training
 
 
+class Centred(Training):
+    """Centred: a state that the loss reads and moves, and a head that it leaves alone."""
+
+    heads = {"z": "linear-4", "logits": "linear"}  # noqa: RUF012
+
+    def init(self, f: Features, y: Tensor | None, seed: int) -> State:
+        return {"center": f.out["z"].mean(0)}
+
+    def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+        z = b.out["z"]  # (V, B, P)
+        center = 0.9 * state["center"] + 0.1 * z.detach().mean((0, 1))
+        return (z - state["center"] - 1).square().mean(), {"center": center}
+
+
+TRAININGS = {
+    "simclr": plugin("simclr"),
+    "supcon": plugin("supcon"),
+    "cross_entropy": plugin("cross_entropy"),
+    "outliers": plugin("oecl", warmup=0),  # its head has a one-dimensional batch norm
+    "turns": plugin("oecl", warmup=0, form="self"),
+    "clusters": plugin("ccl", k=3, warmup=0, update_every=1),
+    "state": Centred(),
+}
+
+
 def toy(world: World = ALONE) -> feed.TrainingData:
     rng = torch.Generator().manual_seed(0)
     y = torch.arange(24) % 3
@@ -57,8 +74,8 @@ def toy(world: World = ALONE) -> feed.TrainingData:
 def everything(world: World) -> dict[str, Tensor]:
     """Return what the trainings come to in a world, by name."""
     found = {}
-    for label, (name, params) in TRAININGS.items():
-        training, data = plugin(name, **params), toy(world)
+    data = toy(world)
+    for label, training in TRAININGS.items():
         first = stages.untrained(training, SMALL, RECIPE, IMAGE, data, 0)
         found |= {f"{label}/gradient/{key}": value for key, value in gradients(first, training, data).items()}
         model = stages.untrained(training, SMALL, RECIPE, IMAGE, data, 0)
@@ -70,10 +87,11 @@ def everything(world: World) -> dict[str, Tensor]:
 
 def gradients(model: stages.Trained, training: Training, data: feed.TrainingData) -> dict[str, Tensor]:
     """Return the gradients of the first batch, and the loss."""
-    step = data.world.parallel(stages.Step(model, training, "float32", data.world))
+    state = training.init(stages.features(model, data.x), None, 0)
     model.train()
+    step = data.world.parallel(stages.Step(model, training, "float32", data.world))
     views = next(feed.batches(training, RECIPE, data, 0, 0))
-    loss, _ = step(views, 0, 0, {})
+    loss, _ = step(views, 0, 0, state)
     loss.backward()
     return {"loss": loss.detach()} | {k: v.grad for k, v in model.named_parameters() if v.grad is not None}
 

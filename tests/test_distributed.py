@@ -56,6 +56,14 @@ def test_two_processes_come_to_what_one_does(label: str, what: str, one: Found, 
     assert [name for name in wanted if not torch.equal(two[0][name], two[1][name])] == []
 
 
+def test_what_a_loss_does_not_depend_on_has_no_gradient_and_does_not_decay(one: Found, two: list[Found]) -> None:
+    head = "network.heads.logits.weight"
+    assert f"state/gradient/{head}" not in two[0]
+    fresh = stages.untrained(ranks.TRAININGS["state"], ranks.SMALL, ranks.RECIPE, ranks.IMAGE, ranks.toy(), 0)
+    assert torch.equal(two[0][f"state/weight/{head}"], fresh.state_dict()[head])
+    assert set(two[0]) == set(one)
+
+
 def test_the_gradients_compared_are_none_of_no_size(one: Found) -> None:
     for label in ranks.TRAININGS:
         sizes = {name: float(value.norm()) for name, value in one.items() if name.startswith(f"{label}/gradient")}
@@ -69,7 +77,7 @@ def test_batch_norm_is_that_of_the_whole_batch(label: str, one: Found, two: list
         f"norm/{label}/input": torch.cat([each[f"norm/{label}/input"] for each in two])
     }
     for name in names:
-        torch.testing.assert_close(parted[name], one[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        assert same(parted[name], one[name]), name
 
 
 def test_parts_of_a_batch_are_all_of_it() -> None:

@@ -1,8 +1,9 @@
 """A training in several processes, one a CUDA device or several on the CPU, under torch's distributed data parallel.
 
 Each process passes its part of every batch through the network; features, heads and batch norm are those of the whole
-batch, and every process computes the whole loss, so that a training sees no difference. The processes are started
-here and end with the training. What they are given and what the first one hands back are safetensors.
+batch, and every process computes the whole loss, so that a training sees no difference. Augmentation is drawn as in
+one process; dropout is not, as each process draws its own. The processes are started here and end with the training.
+On the CPU they share the threads of this process. What they are given and hand back are safetensors.
 """
 
 from __future__ import annotations

@@ -688,7 +688,7 @@ class _Reader:
                     if size % recipe.devices:
                         self.fail(
                             ("recipe", "devices"),
-                            f"{recipe.devices} devices cannot share a {key} of {size} evenly ({training.label}); "
+                            f"{recipe.devices} devices cannot share {key} {size} evenly ({training.label}); "
                             f"allowed: a divisor of {size}",
                         )
 

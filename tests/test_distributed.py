@@ -187,8 +187,8 @@ def train_two(source: Source, watch: Callable[[int, float, Callable[[], stages.P
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"batch": 32, "devices": 3}, "recipe.devices: 3 devices cannot share a batch of 32 evenly"),
-        ({"batch": 32, "devices": 2, "outlier_batch": 5}, "2 devices cannot share a outlier_batch of 5 evenly"),
+        ({"batch": 32, "devices": 3}, "recipe.devices: 3 devices cannot share batch 32 evenly"),
+        ({"batch": 32, "devices": 2, "outlier_batch": 5}, "2 devices cannot share outlier_batch 5 evenly"),
     ],
 )
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, recipe: dict[str, int], message: str) -> None:

@@ -8,7 +8,8 @@ every device; only these few numbers an image are copied there. The operations a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,29 +28,37 @@ def check(augment: Augment, channels: int) -> None:
         raise UserError(f"grey, saturation and hue need 1 or 3 channels, the study has {channels}; set them to 0")
 
 
-def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator) -> Tensor:
-    """Return augmented views (count, B, C, H, W) of float images x (B, C, H, W) in [0, 1]."""
+class Rows(NamedTuple):
+    """Which images of a larger batch are at hand: parameters are drawn for all of it, so that they are the same."""
+
+    at: Tensor  # (n,) int64 positions in the batch
+    of: int  # images of the batch
+
+
+def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
+    """Return augmented views (count, B, C, H, W) of float images x (B, C, H, W) in [0, 1].
+
+    `rows` says which count * B views of a larger batch these are; without it they are all there are.
+    """
     repeated = x.expand(count, *x.shape).flatten(0, 1)  # (count * B, C, H, W)
-    return apply(repeated, augment, generator).view(count, *x.shape)
+    return apply(repeated, augment, generator, rows).view(count, *x.shape)
 
 
-def apply(x: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+def apply(x: Tensor, augment: Augment, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Return each image of x (B, C, H, W) augmented with random parameters of its own."""
-    n, _, height, width = x.shape
-    if augment.rotate or augment.translate:
-        angle, shift = draw_affine(n, augment, generator)
-        x = affine(x, angle, shift)
-    if augment.crop or augment.flip:
-        box = draw_crop(n, height, width, augment, generator)
-        x = resized_crop(x, box, draw(n, augment.flip, generator))
-    if augment.jitter:
-        chosen = draw(n, augment.jitter_p, generator)
-        x = jitter(x, *draw_jitter(n, augment.jitter, generator), chosen)
-    if augment.gray and x.shape[1] == 3:
-        gray = draw(n, augment.gray, generator)
-        x = torch.where(_on(gray, x), grayscale(x), x)
-    if augment.erase:
-        x = erase(x, draw_erase(n, height, width, generator), draw(n, augment.erase, generator))
+    drawn = draw_all(rows.of if rows else len(x), x.shape[1:], augment, generator)
+    if rows:
+        drawn = Drawn(*(None if step is None else tuple(each[rows.at] for each in step) for step in drawn))
+    if drawn.affine:
+        x = affine(x, *drawn.affine)
+    if drawn.crop:
+        x = resized_crop(x, *drawn.crop)
+    if drawn.jitter:
+        x = jitter(x, *drawn.jitter)
+    if drawn.gray:
+        x = torch.where(_on(drawn.gray[0], x), grayscale(x), x)
+    if drawn.erase:
+        x = erase(x, *drawn.erase)
     return x
 
 
@@ -59,6 +68,36 @@ def quarter_turns(x: Tensor, turns: tuple[int, ...]) -> Tensor:
 
 
 # ---- drawing: CPU tensors, one row per image -----------------------------------------------------
+
+
+class Drawn(NamedTuple):
+    """The parameters of each operation, in the order of its arguments; None where it is not done."""
+
+    affine: tuple[Tensor, ...] | None = None  # angle, shift
+    crop: tuple[Tensor, ...] | None = None  # box, flip
+    jitter: tuple[Tensor, ...] | None = None  # factors, order, chosen
+    gray: tuple[Tensor, ...] | None = None  # chosen
+    erase: tuple[Tensor, ...] | None = None  # box, chosen
+
+
+def draw_all(n: int, shape: Sequence[int], augment: Augment, generator: torch.Generator) -> Drawn:
+    """Return the parameters of n images of a shape (C, H, W)."""
+    channels, height, width = shape
+    drawn = Drawn()
+    if augment.rotate or augment.translate:
+        drawn = drawn._replace(affine=draw_affine(n, augment, generator))
+    if augment.crop or augment.flip:
+        box = draw_crop(n, height, width, augment, generator)
+        drawn = drawn._replace(crop=(box, draw(n, augment.flip, generator)))
+    if augment.jitter:
+        chosen = draw(n, augment.jitter_p, generator)
+        drawn = drawn._replace(jitter=(*draw_jitter(n, augment.jitter, generator), chosen))
+    if augment.gray and channels == 3:
+        drawn = drawn._replace(gray=(draw(n, augment.gray, generator),))
+    if augment.erase:
+        box = draw_erase(n, height, width, generator)
+        drawn = drawn._replace(erase=(box, draw(n, augment.erase, generator)))
+    return drawn
 
 
 def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

@@ -14,15 +14,17 @@ from oodbench.api import Training
 from oodbench.errors import UserError
 from oodbench.seeds import generator
 from oodbench.spec import Recipe
+from oodbench.world import ALONE, Part, World
 
 
 class TrainingData(NamedTuple):
-    """What a training sees, on the device: uint8 images (N, C, H, W) and labels (N,)."""
+    """What a training sees, on the device: uint8 images (N, C, H, W) and labels (N,), shared by a world."""
 
     x: Tensor
     y: Tensor
     classes: int
     outliers: Tensor | None = None
+    world: World = ALONE
 
 
 def check(recipe: Recipe, items: int) -> None:
@@ -36,11 +38,11 @@ def check(recipe: Recipe, items: int) -> None:
 
 @dataclass(frozen=True)
 class Views:
-    """A batch before the forward pass."""
+    """A batch before the forward pass: the images that this process sees, and what is known of the whole batch."""
 
-    id: Tensor  # (V, B, C, H, W)
+    id: Tensor  # (V, B, C, H, W), B and B' being this process's share
     outlier: Tensor | None  # (V, B', C, H, W)
-    y: Tensor | None
+    y: Tensor | None  # of the whole batch, as are index and shift
     index: Tensor
     shift: Tensor
 
@@ -51,7 +53,10 @@ def steps_per_epoch(recipe: Recipe, items: int) -> int:
 
 
 def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Iterator[Views]:
-    """Yield the augmented batches of an epoch. What is random comes from the seed, the epoch and the step."""
+    """Yield this process's part of the augmented batches of an epoch.
+
+    What is random comes from the seed, the epoch and the step, and is the same whatever the parts.
+    """
     device = data.x.device
     order = torch.randperm(len(data.x), generator=generator(seed, "order", epoch)).to(device)
     outliers = outlier_order(recipe, data, seed, epoch) if training.outliers else None
@@ -59,15 +64,14 @@ def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, e
     for step in range(steps_per_epoch(recipe, len(data.x))):
         rng = generator(seed, "augment", epoch, step)
         index = order[step * recipe.batch : (step + 1) * recipe.batch]
-        images = data.x[index]
-        id_ = _views(augment.quarter_turns(images, shifts.id), training.views, recipe, rng)
+        id_ = _views(data.x, index, shifts.id, training.views, recipe, rng, data.world.part)
         outlier = None
         if shifts.outlier:
-            outlier = _views(augment.quarter_turns(images, shifts.outlier), training.views, recipe, rng)
+            outlier = _views(data.x, index, shifts.outlier, training.views, recipe, rng, data.world.part)
         elif outliers is not None and data.outliers is not None:
             size = recipe.outlier_batch or len(index)
             rows = outliers[torch.arange(step * size, (step + 1) * size, device=device) % len(outliers)]
-            outlier = _views(data.outliers[rows], training.views, recipe, rng)
+            outlier = _views(data.outliers, rows, (0,), training.views, recipe, rng, data.world.part)
         turns = len(shifts.id)
         yield Views(
             id_,
@@ -99,5 +103,17 @@ def outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> 
     return torch.randperm(len(data.outliers), generator=generator(seed, "outliers", drawn)).to(data.x.device)
 
 
-def _views(images: Tensor, count: int, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    return augment.views(images.float() / 255, recipe.augment, count, rng)
+def _views(
+    x: Tensor,
+    index: Tensor,
+    turns: tuple[int, ...],
+    count: int,
+    recipe: Recipe,
+    rng: torch.Generator,
+    part: Part,
+) -> Tensor:
+    """Return views (V, turns * B, C, H, W) of a part of the images of a batch, at `index` in x."""
+    images = augment.quarter_turns(x[index[part.own(len(index))]], turns)
+    blocks = count * len(turns)
+    rows = augment.Rows(part.rows(blocks, len(index)), blocks * len(index)) if part.of > 1 else None
+    return augment.views(images.float() / 255, recipe.augment, count, rng, rows)

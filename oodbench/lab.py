@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oodbench import data, feed, scoring, stages
+from oodbench import data, distributed, feed, scoring, stages
 from oodbench import probe as probing
 from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
@@ -218,7 +218,10 @@ class Lab:
             checkpoints.offer(progress)
 
         training, model, seen = ready
-        losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
+        if run.recipe.devices > 1:
+            losses = distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
+        else:
+            losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
         weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "weights.safetensors")
         self.trainings += 1
@@ -236,15 +239,32 @@ class Lab:
             "trained_at": now(),
         }
 
+    def _job(self, run: Run, training: Training, classes: int) -> distributed.Job:
+        return distributed.Job(
+            source=self.study.registry.source("training", training.name),
+            params=training.params,
+            encoder=run.encoder,
+            image=run.image,
+            classes=classes,
+            recipe=run.recipe,
+            precision=self.precision(run),
+            seed=run.seed,
+            device=self.device,
+        )
+
     def _ready(self, run: Run) -> _Ready:
-        """Return a run's training, its data and its network before the first step."""
+        """Return a run's training, its data and its network before the first step.
+
+        They are on the device; on the CPU where several devices wait for them.
+        """
         id_ = self.prepared(run.id, "train")
         fit, _ = self.split(run)
+        device = self.device if run.recipe.devices == 1 else torch.device("cpu")
         seen = feed.TrainingData(
-            x=self._on_device(id_.x[fit]),
-            y=torch.from_numpy(id_.y[fit]).to(self.device),
+            x=_images(id_.x[fit]).to(device),
+            y=torch.from_numpy(id_.y[fit]).to(device),
             classes=len(id_.classes),
-            outliers=self._on_device(self.prepared(run.outliers, "train").x) if run.outliers else None,
+            outliers=_images(self.prepared(run.outliers, "train").x).to(device) if run.outliers else None,
         )
         training = resolved(run.training, seen.classes)
         return _Ready(training, stages.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
@@ -255,9 +275,6 @@ class Lab:
         if run.reference.kind == "train":
             return np.arange(len(y)), np.arange(0)
         return data.held_out_split(y, run.reference.share, seed_of(run.seed, "reference"))
-
-    def _on_device(self, x: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(np.array(x)).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
 
     def model(self, run: Run) -> stages.Trained:
         """Return the trained network of a run."""
@@ -306,7 +323,7 @@ class Lab:
 
     def _embed(self, run: Run, piece: Piece, folder: Path) -> dict[str, Any]:
         prepared = self.prepared(piece.dataset, piece.split)
-        x = self._on_device(prepared.x[self.images(run, piece)])
+        x = _images(prepared.x[self.images(run, piece)]).to(self.device)
         seed = seed_of(run.seed, "views", prepared.content, piece.part)
         embed = stages.embed_shifted if has_shifted(run.training) else stages.embed
         found = embed(self.model(run), x, piece.views, run.recipe, seed)
@@ -420,19 +437,18 @@ class Lab:
             return artifact
 
 
+def _images(x: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)  # channels last in memory
+
+
 def linear_head(weight: Tensor, bias: Tensor) -> ClassifierHead:
     """Return the head of weights (C, D) and a bias (C,)."""
     return ClassifierHead(lambda h: h @ weight.T + bias, weight, bias)
 
 
 def pick_device(name: str) -> torch.device:
-    """Return a device by name; `auto` is the first CUDA device, else the CPU.
-
-    float32 then means float32 (no TF32), and convolutions give the same numbers twice.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    """Return a device by name; `auto` is the first CUDA device, else the CPU. Its numbers are then reproducible."""
+    distributed.reproducible()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, encoder, feed, finished, scoring, stages
+from oodbench import augment, data, distributed, encoder, feed, finished, scoring, stages
 from oodbench.api import Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
@@ -295,6 +295,9 @@ class Runner:
         missing = [name for k, name in enumerate(train.classes) if not (fit == k).any()]
         if missing:
             self.fail(("reference",), f"{run.id.label}: {run.reference.label} leaves no training image of {missing[0]}")
+        if not self.lab.has_weights(run):
+            trail = ("recipe", "devices")
+            self._checked(trail, lambda: distributed.check(run.recipe, items, self.lab.device))
         heads = {layer: form for layer, head in LAYER_HEAD.items() if (form := run.training.heads.get(head))}
         widths = {
             layer: self._checked(("training",), partial(encoder.head_dim, form, classes))

@@ -82,16 +82,27 @@ class Recipe:
     normalize: Literal["standard", "half", "none"] = "standard"  # ID train mean and std; [-1, 1]; [0, 1]
     outlier_batch: Size | None = None  # outliers a step; null = as many as `batch`
     outlier_order: Literal["fresh", "fixed"] = "fresh"  # fixed: every epoch visits the same outliers, as OECL's code
+    devices: Size = 1  # processes that share each batch evenly, one a CUDA device, or several on the CPU
 
     def __post_init__(self) -> None:
         if self.nesterov and self.optimizer == "adamw":
             raise ValueError("nesterov: adamw has none; it is for sgd and lars")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: needs a momentum above 0")
+        if self.compile and self.devices > 1:
+            raise ValueError(f"compile: not with several devices ({self.devices})")
+        parts = self.accumulate * self.devices
+        by = (
+            "accumulate x devices"
+            if self.devices > 1 < self.accumulate
+            else "devices"
+            if self.devices > 1
+            else "accumulate"
+        )
         for name in ("batch", "outlier_batch"):
             value = getattr(self, name)
-            if self.accumulate > 1 and value is not None and value % self.accumulate:
-                raise ValueError(f"accumulate: {name} ({value}) cannot be cut into {self.accumulate} equal parts")
+            if value is not None and value % parts:
+                raise ValueError(f"{by}: {name} ({value}) cannot be cut into {parts} equal parts")
 
     @property
     def label(self) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from oodbench import augment, encoder, feed, optim
-from oodbench.api import Batch, Features, State, Training
+from oodbench.api import Batch, Features, Shifts, State, Training
 from oodbench.feed import TrainingData, Views
 from oodbench.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
 from oodbench.seeds import generator, seed_of
 from oodbench.spec import Encoder, ImageFormat, Precision, Recipe
+from oodbench.world import World
 
 EMBED_BATCH = 1024  # images a forward pass without gradients; views of it are drawn from one seed
 HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
@@ -111,31 +112,34 @@ def train(
 
     After each epoch `watch` hears of it and may ask for the progress; `done` is one to go on from, with the same
     weights at the end as if there had been no interruption. Raises DivergedError, naming the step, where the
-    loss is no longer finite.
+    loss is no longer finite. In a world of several processes each calls this with the same arguments and ends with
+    the same weights, those that one process comes to.
     """
+    world = data.world
     augment.check(recipe.augment, data.x.shape[1])
     feed.check(recipe, len(data.x))
-    forward = torch.compile(model) if recipe.compile else model
+    forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
     steps = feed.steps_per_epoch(recipe, len(data.x))
     optimizer = optim.optimizer(model, recipe)
     labels = data.y if training.labels else None
     losses = list(done.losses) if done else []
-    state = _restored(done, model, optimizer) if done else _initial(training, model, data, labels, seed)
+    step_of = world.parallel(Step(forward, training, precision, world))
+    if done:
+        state = _restored(done, model, optimizer)
+    else:
+        state = world.from_first(partial(_initial, training, model, data, labels, seed))
     for epoch in range(len(losses), recipe.epochs):
         if training.refresh_every and epoch % training.refresh_every == 0:
-            f = features(model, data.x)
-            state = training.refresh(f, labels, epoch, seed_of(seed, "refresh", epoch), state)
+            state = world.from_first(partial(_refreshed, training, model, data, labels, epoch, seed, state))
         model.train()
         history = torch.zeros(steps, device=data.x.device)
         for step, views in enumerate(feed.batches(training, recipe, data, seed, epoch)):
             optim.set_rate(optimizer, optim.learning_rate(recipe, epoch * steps + step, steps))
-            with torch.random.fork_rng(_cuda_devices(data.x.device)):
-                torch.manual_seed(seed_of(seed, "dropout", epoch, step))
-                optimizer.zero_grad(set_to_none=True)
-                for part in feed.parts(views, recipe.accumulate):
-                    loss, state = training.loss(_forward(forward, part, precision, epoch), state)
-                    (loss / recipe.accumulate).backward()
-                    history[step] += loss.detach() / recipe.accumulate
+            optimizer.zero_grad(set_to_none=True)
+            for i, part in enumerate(feed.parts(views, recipe.accumulate)):
+                loss, state = step_of(part, epoch, seed_of(seed, "dropout", epoch, step, i), state)
+                (loss / recipe.accumulate).backward()
+                history[step] += loss.detach() / recipe.accumulate
             optim.step(optimizer, model, recipe)
         losses.append(_finite_mean(history, epoch))
         watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
@@ -143,6 +147,24 @@ def train(
         raise DivergedError(f"a weight is NaN or infinite after {recipe.epochs} epochs")
     model.eval()
     return losses
+
+
+class Step(nn.Module):
+    """A forward pass and its loss: what runs under distributed data parallel where there are several processes."""
+
+    def __init__(self, model: nn.Module, method: Training, precision: Precision, world: World) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.precision = precision
+        self.world = world
+
+    def forward(self, views: Views, epoch: int, seed: int, state: State) -> tuple[Tensor, State]:
+        """Return the loss of the whole batch and the state after it; dropout is drawn from the seed and the rank."""
+        with torch.random.fork_rng(_cuda_devices(views.id.device)):
+            torch.manual_seed(seed + self.world.part.rank)
+            batch = _forward(self.model, views, self.precision, epoch, self.method.shifts, self.world)
+        return self.method.loss(batch, state)
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
@@ -153,6 +175,12 @@ def _initial(training: Training, model: Trained, data: TrainingData, labels: Ten
     if type(training).init is Training.init:
         return {}
     return training.init(features(model, data.x), labels, seed_of(seed, "init"))
+
+
+def _refreshed(
+    training: Training, model: Trained, data: TrainingData, labels: Tensor | None, epoch: int, seed: int, state: State
+) -> State:
+    return training.refresh(features(model, data.x), labels, epoch, seed_of(seed, "refresh", epoch), state)
 
 
 def _progress(losses: list[float], model: Trained, optimizer: torch.optim.Optimizer, state: State) -> Progress:
@@ -183,26 +211,32 @@ def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) 
     return parts["state"]
 
 
-def _forward(
-    model: Callable[..., tuple[Tensor, dict[str, Tensor]]], views: Views, precision: Precision, epoch: int
-) -> Batch:
+def _forward(model: nn.Module, views: Views, precision: Precision, epoch: int, shifts: Shifts, world: World) -> Batch:
     """Return what the loss sees, ID and outliers having passed the network together."""
-    count, items = views.id.shape[:2]
     x = views.id.flatten(0, 1)
     if views.outlier is not None:
         x = torch.cat([x, views.outlier.flatten(0, 1)])
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
         h, out = model(x)
-    split = count * items
+    count, items = views.id.shape[:2]
+
+    def whole(rows: Tensor, turns: int) -> Tensor:
+        """Return (V, B, P) of the whole batch from this process's rows."""
+        blocks = rows.float().unflatten(0, (count * turns, -1))
+        gathered: Tensor = world.gathered(blocks).unflatten(0, (count, turns))
+        return gathered.flatten(1, 2)
+
+    split, turns = count * items, len(shifts.id)
+    outlier = None
+    if views.outlier is not None:
+        outlier = {name: whole(z[split:], len(shifts.outlier) or 1) for name, z in out.items()}
     return Batch(
-        h=h[:split].float().unflatten(0, (count, items)),
-        out={name: z[:split].float().unflatten(0, (count, items)) for name, z in out.items()},
+        h=whole(h[:split], turns),
+        out={name: whole(z[:split], turns) for name, z in out.items()},
         y=views.y,
         index=views.index,
         shift=views.shift,
-        outlier=None
-        if views.outlier is None
-        else {name: z[split:].float().unflatten(0, (count, -1)) for name, z in out.items()},
+        outlier=outlier,
         epoch=epoch,
     )
 

@@ -141,15 +141,15 @@ CODE = {
     "data": "622d570fe512",
     "augment": "b27cabe81dd1",
     "encoder": "f3b03b2d6ed9",
-    "feed": "7564f605341e",
-    "optim": "8b7c5347a099",
-    "stages": "6c2ecf09b099",
+    "feed": "0cefc0ab9a01",
+    "optim": "dbc719c1c252",
+    "stages": "c187a7abf0da",
     "probe": "1a913151912f",
-    "scoring": "03faa64d36da",
+    "scoring": "55212bf3f69a",
     "space": "287a715e262a",
     "metrics": "e31acd167c4d",
-    "vectors": "02237cf5823a",
-    "geometry": "10bf7e0b6e0b",
+    "vectors": "448aed4833cb",
+    "geometry": "c1913a133cba",
 }
 
 

@@ -92,13 +92,7 @@ class Recipe:
         if self.compile and self.devices > 1:
             raise ValueError(f"compile: not with several devices ({self.devices})")
         parts = self.accumulate * self.devices
-        by = (
-            "accumulate x devices"
-            if self.devices > 1 < self.accumulate
-            else "devices"
-            if self.devices > 1
-            else "accumulate"
-        )
+        by = " x ".join(name for name in ("accumulate", "devices") if getattr(self, name) > 1)
         for name in ("batch", "outlier_batch"):
             value = getattr(self, name)
             if value is not None and value % parts:

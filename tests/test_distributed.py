@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,16 +189,14 @@ def train_two(source: Source, watch: Callable[[int, float, Callable[[], stages.P
     ("recipe", "message"),
     [
         ({"batch": 32, "devices": 3}, "devices: batch (32) cannot be cut into 3 equal parts"),
-        (
-            {"batch": 32, "devices": 2, "outlier_batch": 5},
-            "devices: outlier_batch (5) cannot be cut into 2 equal parts",
-        ),
+        ({"batch": 32, "devices": 2, "outlier_batch": 5}, "devices: outlier_batch (5) cannot be cut into 2 equal"),
+        ({"batch": 12, "devices": 2, "accumulate": 4}, "accumulate x devices: batch (12) cannot be cut into 8 equal"),
+        ({"batch": 12, "devices": 2, "compile": True}, "compile: not with several devices"),
     ],
 )
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, recipe: dict[str, int], message: str) -> None:
     file = write(tmp_path / "s.yaml", recipe={"epochs": 1, **recipe})
-    (line,) = [i for i, text in enumerate(file.read_text().splitlines(), 1) if "devices:" in text]
-    with pytest.raises(UserError, match=rf"s\.yaml:{line}: .*{message}"):
+    with pytest.raises(UserError, match=rf"s\.yaml:\d+: recipe: {re.escape(message)}"):
         study.load(file)
 
 

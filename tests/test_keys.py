@@ -139,11 +139,11 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
     "data": "622d570fe512",
-    "augment": "b27cabe81dd1",
+    "augment": "a6ac1649dc3c",
     "encoder": "f3b03b2d6ed9",
-    "feed": "0cefc0ab9a01",
+    "feed": "9dc3e90eb61a",
     "optim": "dbc719c1c252",
-    "stages": "c187a7abf0da",
+    "stages": "e4294e858539",
     "probe": "1a913151912f",
     "scoring": "55212bf3f69a",
     "space": "287a715e262a",

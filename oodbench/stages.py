@@ -208,6 +208,7 @@ def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) 
         index, _, rest = name.partition("/")
         moments.setdefault(int(index), {})[rest] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    optim.lay_out(optimizer)
     return parts["state"]
 
 

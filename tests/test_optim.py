@@ -283,6 +283,26 @@ def test_a_set_smaller_than_an_accumulated_batch_is_refused() -> None:
         stages.train(flat(), plugin("cross_entropy"), recipe, "float32", toy(), 0)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_is_restored_is_laid_out_as_its_parameter(fused: bool) -> None:
+    """A fused step takes the memory of parameter, gradient and momentum in one order, whatever their strides say."""
+    rng = torch.Generator().manual_seed(0)
+    start, *grads = (torch.randn(4, 3, 2, 2, generator=rng) for _ in range(3))
+    ends = []
+    for restored in (False, True):
+        p = nn.Parameter(start.clone(memory_format=torch.channels_last))
+        optimizer = torch.optim.SGD([p], lr=0.1, momentum=0.9, fused=fused)
+        for grad in grads:
+            p.grad = grad.clone(memory_format=torch.channels_last)
+            optimizer.step()
+            if restored:
+                optimizer.state[p]["momentum_buffer"] = optimizer.state[p]["momentum_buffer"].contiguous()
+                optim.lay_out(optimizer)
+                assert optimizer.state[p]["momentum_buffer"].stride() == p.stride()
+        ends.append(p.detach())
+    assert torch.equal(*ends)
+
+
 class _Waits(TorchDispatchMode):
     """Counts what makes the host wait for a device: reading a number, and shapes that depend on values."""
 

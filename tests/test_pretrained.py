@@ -336,7 +336,7 @@ class Evil:
 
 def test_code_in_a_pickle_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": Released("shortcut").state_dict(), "x": Evil(tmp_path / "evil")}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="cannot be read as tensors alone: WeightsUnpickler error: Unsupported global"):
+    with pytest.raises(UserError, match=r"cannot be read as tensors alone: it asks for posix\.mkdir"):
         made(tmp_path, params={"weights": "w.pth"})
     assert not (tmp_path / "evil").exists()
     torch.load(tmp_path / "w.pth", weights_only=False)
@@ -375,13 +375,12 @@ def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
 
 
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
-    state = Released("shortcut", CLASSES).state_dict()
-    params = openood(tmp_path, **{name: None for name in state if name.endswith("num_batches_tracked")})
+    state = lived(Released("shortcut", CLASSES)).state_dict()
+    params = openood(tmp_path, **{n: None if n.endswith("num_batches_tracked") else t for n, t in state.items()})
     lab, run = made(tmp_path, params=params)
-    torch.testing.assert_close(
-        lab.model(run).state_dict()["network.encoder.0.weight"],
-        state["conv1.weight"] * 0 + lab.model(run).state_dict()["network.encoder.0.weight"],
-    )
+    found = lab.model(run).state_dict()
+    torch.testing.assert_close(found["network.encoder.0.weight"], state["conv1.weight"])
+    torch.testing.assert_close(found["network.encoder.1.running_var"], state["bn1.running_var"])
 
 
 @pytest.mark.parametrize(
@@ -445,7 +444,6 @@ def test_recipes_of_what_is_not_optimised_are_one(tmp_path: Path) -> None:
 def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     params = openood(tmp_path)
     more = {"posthoc": "msp", "recipe": {"augment": {"jitter": None, "gray": 0}}, "seed": [0, 1]}
-    path = write(tmp_path / "s.yaml", **{**SMALL, **more, "training": ["cross_entropy", {"pretrained": params}]})
     path = write(tmp_path / "s.yaml", **{**SMALL, **more, "training": {"pretrained": params}})
     said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
     assert said.exit_code == 0, said.output

@@ -23,6 +23,7 @@ from oodbench.cli import app
 from oodbench.errors import UserError
 from oodbench.grid import Run, plan
 from oodbench.lab import Lab, Options, Silent
+from oodbench.registry import Registry
 from oodbench.runner import Runner
 from oodbench.spec import Encoder
 
@@ -290,6 +291,7 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
     said = CliRunner().invoke(app, ["plan", str(path), "--device", "cpu"])
     assert said.exit_code == 0, said.output
     assert "weights for encoders of timm, resnet18(width=4) is none" in " ".join(said.output.split())
+    assert "time: about" in said.output
     assert asked == []
     rows = Runner(study.load(path), Options(device="cpu")).run().rows
     assert rows["error"].str.contains("resnet10t cannot be downloaded: OSError: no network").all()
@@ -409,6 +411,13 @@ def test_the_normalisation_of_inputs_must_be_known(tmp_path: Path, params: dict[
     lab, _ = made(tmp_path, params={"weights": "w.safetensors", "layout": "plain"} | params)
     with pytest.raises(UserError, match=said):
         Runner(lab.study, Options(device="cpu")).check()
+
+
+def test_numbers_of_cifar_are_for_its_stem_alone() -> None:
+    training: Any = Registry().load("training", "pretrained")(layout="supcontrast")
+    for kernel, known in ((3, True), (7, False)):
+        given = {"model.encoder.conv1.weight": torch.ones(4, 3, kernel, kernel)}
+        assert (training.adopt(given).mean is not None) is known
 
 
 # ---- keys, recipes, rows -------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ Layouts, as the model definitions of the repositories name their parts (B blocks
 Where a file of knn_ood has both, its fc is taken for untrained, as with SupCon. `mean` and `std` are those of the
 network's inputs in [0, 1]. Each layout's default is what its repository has for CIFAR-10 (knn_ood and cider have it
 for CIFAR-100, too; the others have mean 0.5071, 0.4867, 0.4408 and std 0.2675, 0.2565, 0.2761 there, and a file
-whose classifier has not 10 classes needs them said). timm and torchvision bring their own.
+whose classifier has not 10 classes needs them said). A network without a CIFAR stem has no default here; timm and
+torchvision bring their own.
 """
 
 from __future__ import annotations
@@ -98,6 +99,9 @@ class Pretrained(Training):
         return Weights(kept, dropped, parts.layout, mean, std)
 
     def _statistics(self, parts: _Parts) -> tuple[Numbers | None, Numbers | None]:
+        stem = parts.encoder.get("conv1.weight")
+        if stem is None or stem.ndim != 4 or stem.shape[-1] != 3:  # no CIFAR stem, so these are not its numbers
+            return self.mean, self.std
         mean, std = STATISTICS.get(parts.layout, (None, None))
         lacking = self.mean is None or self.std is None
         if lacking and parts.layout in OWN_ON_100 and parts.classes not in (None, 10):

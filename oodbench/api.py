@@ -113,6 +113,16 @@ class Shifts(NamedTuple):
     outlier: tuple[int, ...] = ()  # each makes an outlier of the image: B' = images x len(outlier)
 
 
+class Weights(NamedTuple):
+    """What a training that loads its weights makes of the tensors of a source."""
+
+    tensors: dict[str, Tensor]  # `encoder.NAME`, in torchvision's or the encoder's own names, and `heads.HEAD.NAME`
+    dropped: tuple[str, ...]  # names of tensors that the network has no use for
+    layout: str  # what the names were taken for
+    mean: tuple[float, ...] | None  # of the network's inputs in [0, 1], by channel; None: the source tells
+    std: tuple[float, ...] | None
+
+
 class Training(Plugin, ABC):
     """A loss over a batch. It sees no images, no detectors, no OOD test data, no optimiser, no device."""
 
@@ -155,6 +165,25 @@ class Training(Plugin, ABC):
     def least_epochs(self) -> int:
         """Epochs before which the training is another one: its warm-up and one more. A study with fewer is refused."""
         return 0
+
+    @property
+    def weights(self) -> str | None:
+        """None: it is optimised. Else where its weights come from, and `bound` and `adopt` stand in for `loss`.
+
+        `timm`: timm's own of the encoder; `torchvision:NAME.WEIGHTS`; else a file, relative to the study.
+        """
+        return None
+
+    def bound(self, given: dict[str, Tensor], classes: int | None) -> Self:
+        """Return it with the heads that weights bring (by name, on the meta device) for so many ID classes.
+
+        classes is None where only the files of the ID set tell.
+        """
+        return self
+
+    def adopt(self, given: dict[str, Tensor]) -> Weights:
+        """Return what the network takes of the tensors of a source, by name (a checkpoint's: levels with dots)."""
+        raise TypeError(f"{self.name} does not load weights")
 
     def init(self, f: Features, y: Tensor | None, seed: int) -> State:
         """Return the state before the first step; `f` are the features of the untrained network.

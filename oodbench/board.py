@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -90,5 +91,6 @@ class Board:
         title, start, loss = self._training
         if title:
             seconds = time.perf_counter() - start
-            self.console.print(f"trained {title}: loss {loss:.4f}, {seconds:.1f} s", highlight=False)
+            last = "" if math.isnan(loss) else f"loss {loss:.4f}, "  # weights that are loaded have none
+            self.console.print(f"trained {title}: {last}{seconds:.1f} s", highlight=False)
             self._training = ("", 0.0, 0.0)

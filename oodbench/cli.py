@@ -104,6 +104,7 @@ def run(
     out.print(f"\n{outcome.trained} trained, {outcome.scored} cells scored{by}, {len(outcome.rows)} rows")
     if outcome.missing:
         out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
+    _show_unlearned(outcome.rows, runner.study.settings.learned)
     if outcome.failed:
         _show_failures(outcome.rows)
         raise typer.Exit(1)
@@ -494,19 +495,21 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
 
     if (rows["status"] == "ok").sum() == 0:
         return
-    boards = [each for board in making.leaderboards(rows) for each in (board, making.best_of_each_training(board))]
+    specs, select, floor = tables_of(study) if study else ({}, None, None)
+    boards = [
+        each for board in making.leaderboards(rows, floor) for each in (board, making.best_of_each_training(board))
+    ]
     for table in boards:
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
-    specs, select = tables_of(study) if study else ({}, None)
     if select:
         from oodbench.selection import selection
 
-        table = selection(rows, select)
+        table = selection(rows, select, floor)
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     for name, spec in specs.items():
-        table = making.declared(rows, name, spec)
+        table = making.declared(rows, name, spec, floor)
         making.write(table, folder / "tables")
         _print(table, table.name, len(table.mean))
     out.print(f"\nall tables, as .md, .csv and .tex: {folder}", soft_wrap=True)
@@ -522,7 +525,7 @@ def _print(table: Table, title: str, top: int) -> None:
     shown = _grid(text[:top], labels)
     out.print(f"\n[bold]{title}[/]")
     out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
-    out.print(table.caption.strip(), style="italic", soft_wrap=True)
+    out.print("\n".join(table.below), style="italic", soft_wrap=True)
 
 
 def _width(table: RichTable) -> int:
@@ -552,6 +555,24 @@ def _show_runs(runner: Runner) -> None:
         cells = sum(len(work.cells) for work in members)
         table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
     out.print(table)
+
+
+def _show_unlearned(rows: Any, floor: float | None) -> None:
+    """Name the trained encoders whose frozen probes are below the floor."""
+    from oodbench.grid import NONE
+    from oodbench.learned import NAME, encoders
+
+    found = encoders(rows, floor)
+    for _, each in found.iterrows():
+        parts = [
+            each[name] for name in ("training", "id", "encoder", "outliers", "recipe") if each[name] not in ("", NONE)
+        ]
+        where = " · ".join([*parts, f"seed {each['seed']}"])
+        accuracy = f"frozen-probe accuracy {100 * each['frozen']:.1f} %, below {100 * each['floor']:.1f} %"
+        err.print(f"[yellow]{NAME}:[/] ", end="")
+        err.print(f"{where}: {accuracy}", markup=False, soft_wrap=True)
+    if len(found):
+        out.print(f"{len(found)} of {rows['train_key'].nunique()} encoders {NAME}; tables mark them")
 
 
 def _show_failures(rows: Any) -> None:

@@ -145,7 +145,9 @@ def checks(plugin: Plugin, root: Path) -> list[tuple[str, Callable[[], None]]]:
     }
     contract = next(each for each in CONTRACTS.values() if isinstance(plugin, each))
     extra = (root,) if contract is Dataset else ()
-    return [(name, partial(check, resolved(plugin, CLASSES), *extra)) for name, check in suites[contract].items()]
+    loads = isinstance(plugin, Training) and plugin.weights is not None
+    suite = LOADING if loads else suites[contract]
+    return [(name, partial(check, resolved(plugin, CLASSES), *extra)) for name, check in suite.items()]
 
 
 def _expect(holds: object, problem: str) -> None:
@@ -270,6 +272,23 @@ TRAINING: dict[str, Callable[..., None]] = {
     "the order of a batch does not matter, but where it says `ordered`": _training_says_ordered,
     "the same batch gives the same loss": _training_repeats,
 }
+
+
+def _training_uses_every_tensor(training: Training) -> None:
+    shapes = {"conv1.weight": (4, 3, 7, 7), "bn1.bias": (4,), "strange.weight": (2,)}
+    given = {name: torch.ones(shape) for name, shape in shapes.items()}
+    training = training.bound(given, CLASSES)
+    taken = training.adopt(given)
+    _expect(
+        len(taken.tensors) + len(taken.dropped) == len(given),
+        f"of {len(given)} tensors it takes {len(taken.tensors)} and drops {len(taken.dropped)}: some are gone silently",
+    )
+    rooms = {f"heads.{head}." for head in training.heads} | {"encoder."}
+    lost = [name for name in taken.tensors if not name.startswith(tuple(rooms))]
+    _expect(not lost, f"tensors are named encoder.NAME or heads.HEAD.NAME, not {', '.join(lost)}")
+
+
+LOADING: dict[str, Callable[..., None]] = {"every tensor is taken or named as dropped": _training_uses_every_tensor}
 
 
 # ---- clustering -----------------------------------------------------------------------------------------

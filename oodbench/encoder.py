@@ -78,6 +78,19 @@ _SHAPES = {
 }
 
 
+def common_name(encoder: Encoder, name: str) -> str:
+    """Return what torchvision calls a parameter of a network: `encoder.0.weight` is `encoder.conv1.weight`.
+
+    Names of other encoders than ours, and of heads, stay.
+    """
+    room, index, *rest = name.split(".")
+    if room != "encoder" or encoder.name not in RESNETS:
+        return name
+    blocks = [f"layer{stage}.{i}" for stage, count in enumerate(_SHAPES[encoder.name][0], 1) for i in range(count)]
+    stem = ["conv1", "bn1", "relu", *["maxpool"] * (ResNet(**encoder.params).stem == "imagenet")]
+    return ".".join([room, [*stem, *blocks][int(index)], *rest])
+
+
 def resnet(name: str, params: ResNet, channels: int) -> nn.Module:
     """Return a ResNet of any width, made of timm's blocks (timm's own `channels` leaves the stem at 64)."""
     from timm.models.resnet import BasicBlock, Bottleneck, downsample_conv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -114,12 +115,18 @@ def _measured(lab: Lab, run: Run) -> float:
     )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
     model = stages.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
-    seconds = 0.0
-    for _ in range(2):  # the first warms up
-        start = time.perf_counter()
-        stages.train(model, small.training, recipe, lab.precision(run), data, run.seed)
-        seconds = time.perf_counter() - start
+    if run.training.weights is not None:  # nothing to optimise
+        return _timed(lambda: stages.features(model, x)) / (FORWARD * len(x))
+    seconds = _timed(lambda: stages.train(model, small.training, recipe, lab.precision(run), data, run.seed))
     return seconds / (2 * _step_views(small))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Return the seconds that work takes the second time: the first warms up."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _bytes(lab: Lab, seen: _Seen) -> int:

@@ -15,8 +15,9 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
+from oodbench.errors import UserError
 from oodbench.protocol import class_count, family, protocol
-from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Reference, Space
+from oodbench.spec import TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Space
 from oodbench.study import Detectors, Skip, Study
 
 DETECTOR_AXES = ("space", "clustering", "distance", "posthoc", "threshold")
@@ -69,7 +70,7 @@ class Run:
             "training": self.training.label,
             "outliers": self.outliers.label if self.outliers else NONE,
             "encoder": self.encoder.label,
-            "recipe": self.recipe_shown,
+            "recipe": self.recipe_shown if self.training.weights is None else _augmentation(self.recipe),
             "seed": self.seed,
             "reference": self.reference.label,
             "precision": self.precision,
@@ -84,6 +85,11 @@ class Run:
     def title(self) -> str:
         parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
         return " · ".join(part for part in parts if part)
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """Return what counts of a recipe where nothing is optimised: how the views of an embedding are drawn."""
+    return Recipe(augment=recipe.augment).label or NONE
 
 
 @dataclass(frozen=True)
@@ -231,12 +237,15 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
         if training.labels and class_count(id_) == 1:
             left_out[f"{training.label} needs labels, {id_.label} has one class"] += 1
             continue
+        if reason := _unfit_weights(training, encoder):
+            left_out[reason] += 1
+            continue
         for outliers in study.outliers if training.outliers else [None]:
-            for label, recipe in study.recipes[training.name].items():
+            for label, recipe in _recipes(study, training).items():
                 yield Run(
                     id=id_,
                     ood=study.ood[id_.label],
-                    training=training,
+                    training=_bound(study, training, encoder, id_),
                     outliers=outliers,
                     encoder=encoder,
                     recipe=recipe,
@@ -247,6 +256,36 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                     reference=study.reference,
                     precision=study.settings.precision,
                 )
+
+
+def _unfit_weights(training: Training, encoder: Encoder) -> str:
+    if training.weights == TIMM and not encoder.name.startswith("timm/"):
+        return f"{training.label} has weights for encoders of timm, {encoder.label} is none"
+    return ""
+
+
+def _bound(study: Study, training: Training, encoder: Encoder, id_: Dataset) -> Training:
+    """Return a training with the heads that its weights bring, where it loads any."""
+    if training.weights is None:
+        return training
+    from oodbench import weights  # torch is for these alone
+
+    try:
+        return weights.bound(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
+    except UserError as error:
+        study.document.fail(("training",), str(error))
+
+
+def _recipes(study: Study, training: Training) -> dict[str, Recipe]:
+    """Return the recipes of a training by label; where nothing is optimised, those that augment in other ways."""
+    found = study.recipes[training.name]
+    if training.weights is None:
+        return found
+    once: dict[str, tuple[str, Recipe]] = {}
+    for label, recipe in found.items():
+        once.setdefault(repr(recipe.augment), (label, Recipe(epochs=0, augment=recipe.augment)))
+    (_, first), *others = once.values()
+    return dict(once.values()) if others else {"": first}
 
 
 def detectors(axes: Detectors, left_out: Counter[str]) -> Iterator[Detector]:

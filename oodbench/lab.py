@@ -7,6 +7,7 @@ hand when the rest of a stage's arithmetic changes. The cache is the dependency 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oodbench import data, distributed, feed, scoring, stages
+from oodbench import data, distributed, feed, scoring, stages, weights
 from oodbench import probe as probing
 from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
@@ -36,6 +37,7 @@ NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 REDO = ("train", "bank", "score", "failed")
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 PROBE = "linear.safetensors"
+WEIGHTS = "weights.safetensors"
 Split = Literal["train", "test"]
 Indices = NDArray[np.int64]
 
@@ -168,7 +170,7 @@ class Lab:
             "number": NUMBER["train"],
             "id": id_.content,
             "outliers": self.prepared(run.outliers, "train").content if run.outliers else None,
-            "training": canonical(resolved(run.training, len(id_.classes))),
+            "training": self._training_fields(run, len(id_.classes)),
             "source": self.study.registry.fingerprint("training", run.training.name),
             "encoder": asdict(run.encoder),
             "encoder_source": fingerprint_module(module) if module else None,
@@ -178,6 +180,27 @@ class Lab:
             "precision": self.precision(run),
             "seed": run.seed,
         }
+
+    def _training_fields(self, run: Run, classes: int) -> dict[str, Any]:
+        """Return a training's parameters, with the content of its weights rather than where they are."""
+        fields = canonical(resolved(run.training, classes)) or {}
+        return fields if run.training.weights is None else fields | {"weights": self._weights(run).content()}
+
+    def _weights(self, run: Run) -> weights.Source:
+        return weights.source(run.training, run.encoder, run.image.channels, self.study.file.parent)
+
+    def weights_file(self, run: Run) -> Path | None:
+        """Return the file of a run's weights, where they are of one."""
+        return None if run.training.weights is None else self._weights(run).file
+
+    def check_weights(self, run: Run) -> None:
+        """Raise UserError where a run's weights do not fit its network; downloads nothing."""
+        if run.training.weights is None:
+            return
+        classes = len(self.prepared(run.id, "train").classes)
+        with torch.device("meta"):
+            network = stages.blank(run.training, run.encoder, run.image, classes).network
+        weights.check(run.training, run.encoder, run.image.channels, self.study.file.parent, network.state_dict())
 
     def train_key(self, run: Run) -> str:
         known = digest(run.canonical)
@@ -206,7 +229,32 @@ class Lab:
     def _checkpoints(self, run: Run) -> Checkpoints:
         return Checkpoints(self.store, self.train_key(run), self.options.checkpoint_minutes)
 
+    def _load(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Make the artifact of a training whose weights are loaded."""
+        start = time.perf_counter()
+        classes = len(self.prepared(run.id, "train").classes)
+        model = stages.blank(run.training, run.encoder, run.image, classes, run.seed)
+        network, where = model.network, (run.encoder, run.image.channels, self.study.file.parent)
+        found = weights.load(run.training, *where, network.state_dict())
+        network.load_state_dict(found.state)
+        stages.normalise(model, torch.tensor(found.mean), torch.tensor(found.std))
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+        seconds = round(time.perf_counter() - start, 3)
+        return {"title": run.title, "losses": [], "seconds": seconds, **found.facts, **self._circumstances()}
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "version": version(),
+            "commit": commit(),
+            "libraries": libraries(),
+            "trained_at": now(),
+        }
+
     def _train(self, run: Run, folder: Path) -> dict[str, Any]:
+        if run.training.weights is not None:
+            return self._load(run, folder)
         checkpoints = self._checkpoints(run)
         if self.options.redo == "train":
             checkpoints.clear()
@@ -222,8 +270,8 @@ class Lab:
             losses = distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
         else:
             losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
-        weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors")
+        state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
         self.trainings += 1
         return {
             "title": run.title,
@@ -231,12 +279,7 @@ class Lab:
             "seconds": round(checkpoints.seconds, 3),
             "images": len(seen.x),
             "resumed_at_epoch": done.epochs if done else 0,
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "version": version(),
-            "commit": commit(),
-            "libraries": libraries(),
-            "trained_at": now(),
+            **self._circumstances(),
         }
 
     def _job(self, run: Run, training: Training, classes: int) -> distributed.Job:
@@ -282,7 +325,7 @@ class Lab:
         if self._model is None or self._model[0] != key:
             classes = len(self.prepared(run.id, "train").classes)
             model = stages.blank(resolved(run.training, classes), run.encoder, run.image, classes)
-            model.load_state_dict(load_file(self.trained(run).file("weights.safetensors")))
+            model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
             self._model = (key, model.to(self.device).eval())
         return self._model[1]
 

@@ -106,7 +106,8 @@ class Runner:
 
     def _data_files(self) -> set[Path]:
         datasets = self.study.datasets
-        return {Path(file) for each in datasets for split in SPLITS for file in each.files(split, self.study.data)}
+        files = {Path(file) for each in datasets for split in SPLITS for file in each.files(split, self.study.data)}
+        return files | {file for work in self.plan.work if (file := self.lab.weights_file(work.run))}
 
     def plan_facts(self) -> dict[str, Any]:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
@@ -306,6 +307,7 @@ class Runner:
         widths["penultimate"] = self._feature_dim(run)
         if has_shifted(run.training):
             widths["shifted"] = stages.shifted_dim(run.training, classes)
+        self._checked(("training",), lambda: self.lab.check_weights(run))
         for space in {cell.detector.space for cell in work.cells}:
             if space.pca is not None and space.pca > min(widths[space.layer], items):
                 self.fail(

@@ -6,17 +6,19 @@ import pandas as pd
 
 from oodbench.columns import SHARES
 from oodbench.errors import UserError
+from oodbench.learned import unlearned
 from oodbench.study import Select
 from oodbench.tables import RANKED, SHOWN_GROUPS, Table, commonest_threshold, named, varies
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 
 
-def selection(rows: pd.DataFrame, select: Select) -> Table:
+def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) -> Table:
     """Return for each method the settings that validation chooses in each run, and what they cost.
 
     A setting is what the axes in `select.over` say beyond the name of a plugin; a space is a setting as a whole. A
     candidate that failed on a set, or lacks the validation number, is none. Ties go to the first in the study.
+    `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
     """
     done = rows[rows["status"] == "ok"]
     if done.empty:
@@ -31,7 +33,7 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
     method = [*fixed, *names]
     settings = done[list(select.over)].agg(" · ".join, axis=1).str.replace("– · ", "").str.replace(" · –", "")
     run = done["id"] + " " + done["seed"].astype(str)
-    done = done.assign(**names, setting=settings, run=run)
+    done = done.assign(**names, setting=settings, run=run, unlearned=unlearned(done, floor))
     shares = list(SHARES)
     done[shares] *= 100
     candidates = _candidates(done, method, select.by)
@@ -53,12 +55,17 @@ def selection(rows: pd.DataFrame, select: Select) -> Table:
     texts = chosen.groupby(method, sort=False)["setting"].agg(_counted)
     counts = by_run.size().groupby(method, sort=False).max()
     over = numbers.groupby(method, sort=False)
+    flags = done.groupby([*method, "run"], sort=False)["unlearned"].any().reindex(numbers.index)
+    lost = pd.DataFrame(dict.fromkeys(numbers, flags)).groupby(method, sort=False).sum()
     index = pd.MultiIndex.from_frame(
         texts.reset_index()[shown].assign(chosen=texts.to_numpy(), of=counts.reindex(texts.index).to_numpy())
     )
-    mean, std, n = (each.reindex(texts.index).set_axis(index) for each in (over.mean(), over.std(ddof=1), over.count()))
+    mean, std, n, lost = (
+        each.reindex(texts.index).set_axis(index) for each in (over.mean(), over.std(ddof=1), over.count(), lost)
+    )
     better = {column: 1 if column[1] == CHOSEN else 0 for column in columns}
-    return Table("selection", _caption(select, f"{threshold} at {level:g}"), mean, std, n, better)
+    caption = _caption(select, f"{threshold} at {level:g}")
+    return Table("selection", caption, mean, std, n, better, unlearned=lost, floor=floor)
 
 
 def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:

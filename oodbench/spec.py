@@ -125,6 +125,7 @@ class ResNet:
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3, stride 1, no pooling; or 7x7, stride 2, max-pooling
 
 
+TIMM = "timm"  # as weights: those that timm has of an encoder timm/NAME
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet50_3")
 
 

@@ -55,10 +55,14 @@ def untrained(
 ) -> Trained:
     """Return the network before its first step, on the device of the data."""
     model = blank(training, form, image, data.classes, seed)
-    mean, std = _normalisation(recipe, data.x)
+    normalise(model, *_normalisation(recipe, data.x))
+    return model.to(data.x.device)
+
+
+def normalise(model: Trained, mean: Tensor, std: Tensor) -> None:
+    """Give a model the mean (C,) and the standard deviation (C,) of its inputs in [0, 1]."""
     model.mean.copy_(mean.view_as(model.mean))
     model.std.copy_(std.view_as(model.std))
-    return model.to(data.x.device)
 
 
 def blank(training: Training, form: Encoder, image: ImageFormat, classes: int, seed: int = 0) -> Trained:

@@ -39,6 +39,7 @@ AXES = (
 SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
 NAME = re.compile(r"\w[\w .+-]*")  # of studies and tables, which become files
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
+Share = Annotated[float, Interval(gt=0, le=1)]
 T = TypeVar("T")
 P = TypeVar("P", bound=Plugin)
 
@@ -73,6 +74,7 @@ class Settings:
     image: ImageFormat
     precision: Precision = "float32"
     compat: bool = False  # True: also the numbers that other codebases' rules give on the same scores
+    learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see learned.py
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 
 
@@ -210,11 +212,14 @@ def _name(document: Document) -> str:
     return name
 
 
-def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None]:
-    """Return the tables that a study or a grid declares, and what it selects, without importing any plugin."""
+def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
+    """Return the tables that a study or a grid declares, what it selects, and below which accuracy nothing was learned.
+
+    No plugin is imported.
+    """
     document = read(file)
     reader = _Reader(document) if "training" in document.value else _GridReader(document)
-    return reader.tables(), reader.select()
+    return reader.tables(), reader.select(), reader.learned()
 
 
 KEYS = {
@@ -620,6 +625,15 @@ class _Reader:
         if not found.over or len(set(found.over)) < len(found.over):
             self.fail(("select", "over"), f"is {list(found.over)}, wanted are axes, each once")
         return found
+
+    def learned(self) -> float | None:
+        """Return the study's floor of the frozen-probe accuracy."""
+        if "learned" not in self.top:
+            return None
+        found: list[float | None] = self.values(Share | None, self.top["learned"], ("learned",))
+        if len(found) != 1:
+            self.fail(("learned",), "takes one value each, a sweep is not possible here")
+        return found[0]
 
     def check_select(self, axes: Detectors) -> None:
         """Refuse a choice where there is one setting of everything: after the run it would be too late to say so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from oodbench.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import NONE
+from oodbench.learned import MARK, NAME, explained, unlearned
 from oodbench.study import GROUPS, UNGROUPED, TableSpec
 
 RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance", "posthoc")
@@ -33,6 +34,18 @@ class Table:
     n: pd.DataFrame
     better: dict[Any, int]  # column -> 1 where higher is better, -1 where lower is, 0 where neither
     details: tuple[str, ...] = ()  # titles of columns that a narrow terminal may go without, in this order
+    unlearned: pd.DataFrame | None = None  # how many of the runs behind each mean are of encoders that did not learn
+    floor: float | None = None  # below which they did not; None = the default
+
+    @property
+    def marked(self) -> bool:
+        """Whether a run behind a number is of an encoder that did not learn."""
+        return self.unlearned is not None and bool((self.unlearned > 0).any(axis=None))
+
+    @property
+    def below(self) -> list[str]:
+        """What stands under the table: its caption, and what the mark means where there is one."""
+        return [self.caption.strip(), *([explained(self.floor)] if self.marked else [])]
 
     def marks(self) -> pd.DataFrame:
         """Return 1 at the best and 2 at the second best value of each column that has a direction, else 0."""
@@ -44,19 +57,31 @@ class Table:
         return marks
 
     def text(self, style: Callable[[str, int], str]) -> pd.DataFrame:
-        """Return `mean ± std` in per cent, `style` given each text and its mark."""
-        marks = self.marks()
+        """Return `mean ± std` in per cent, `style` given each text and its mark.
+
+        What did not learn is marked at its number, or, where that is true of a whole row, at the row's first label.
+        """
+        marks, lost = self.marks(), self._lost()
+        whole = lost.any(axis=1) & (lost | self.mean.isna()).all(axis=1)
+        parts = (self.mean, self.std, marks, lost.mul(~whole, axis=0))
         shown = {
             i: [
-                style(_number(mean, std), mark)
-                for mean, std, mark in zip(self.mean.iloc[:, i], self.std.iloc[:, i], marks.iloc[:, i], strict=True)
+                style(_number(mean, std), mark) + f" {MARK}" * bad
+                for mean, std, mark, bad in zip(*(each.iloc[:, i] for each in parts), strict=True)
             ]
             for i in range(self.mean.shape[1])
         }
         table = pd.DataFrame(shown, index=self.mean.index)
         table.columns = pd.Index([_title(column) for column in self.mean.columns])
         table["n"] = self.n.where(self.n > 0).min(axis=1).fillna(0).astype(int)
-        return table.reset_index().astype(str).fillna(NONE)  # a threshold set on OOD has no level
+        table = table.reset_index().astype(str).fillna(NONE)  # a threshold set on OOD has no level
+        labels = table.iloc[:, 0]
+        table.isetitem(0, (labels + f" {MARK}").where(whole.to_numpy(), labels).to_list())
+        return table
+
+    def _lost(self) -> pd.DataFrame:
+        """Return which numbers have a run behind them that did not learn."""
+        return self.mean.isna() & False if self.unlearned is None else self.unlearned > 0
 
 
 def _number(mean: float, std: float) -> str:
@@ -72,22 +97,25 @@ def _title(column: Any) -> str:
 # ---- making -------------------------------------------------------------------------------------------
 
 
-def leaderboards(rows: pd.DataFrame) -> list[Table]:
-    """Return a leaderboard for each ID data set and number of its classes, best near-OOD AUROC first."""
+def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
+    """Return a leaderboard for each ID data set and number of its classes, best near-OOD AUROC first.
+
+    `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
+    """
     several = rows.groupby("family")["protocol"].transform("nunique") > 1
     names = rows["family"] + _where(several, ", " + rows["protocol"])
     boards = list(dict.fromkeys(names))
-    return [_leaderboard(rows[names == name], "" if len(boards) == 1 else name) for name in boards]
+    return [_leaderboard(rows[names == name], "" if len(boards) == 1 else name, floor) for name in boards]
 
 
 def _where(condition: pd.Series[bool], text: pd.Series[str]) -> pd.Series[str]:
     return text.where(condition, "")
 
 
-def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
+def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     rows = named(distinct(rows))
     by = [column for column in METHOD if column in ("training", "distance") or varies(rows[column])]
-    runs = _runs(rows)
+    runs = _runs(rows, floor)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
     sets = _wide(runs, by, "auroc", "ood")
@@ -101,7 +129,8 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
         columns |= {(group, SHOWN[metric]): found[group] for group in SHOWN_GROUPS if group in found}
     better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
     name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
-    table = _summary(name, _caption(rows, board), pd.DataFrame(columns), by, better)
+    lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
+    table = _summary(name, _caption(rows, board), pd.DataFrame(columns), lost, by, better, floor)
     everything = pd.MultiIndex.from_frame(rows[by].drop_duplicates())  # a method that failed altogether comes last
     order = table.mean.reindex(everything).sort_values(_keys(columns), ascending=False).index
     in_order = [
@@ -110,8 +139,15 @@ def _leaderboard(rows: pd.DataFrame, board: str) -> Table:
         *(c for c in columns if c[1] == SHOWN["fpr95_id"]),
     ]
     details = tuple(_title(column) for column in in_order)
-    mean, std = table.mean.reindex(order), table.std.reindex(order)
-    return Table(name, table.caption, mean, std, table.n.reindex(order, fill_value=0), better, details)
+    return replace(
+        _taken(table, lambda part: part.reindex(order)), n=table.n.reindex(order, fill_value=0), details=details
+    )
+
+
+def _taken(table: Table, take: Callable[[pd.DataFrame], pd.DataFrame]) -> Table:
+    """Return a table with other rows, or in another order."""
+    lost = None if table.unlearned is None else take(table.unlearned)
+    return replace(table, mean=take(table.mean), std=take(table.std), n=take(table.n), unlearned=lost)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +174,7 @@ def best_of_each_training(board: Table) -> Table:
     first = ~pd.Series(board.mean.index.get_level_values("training")).duplicated().to_numpy()
     name = board.name.replace("leaderboard", "best")
     caption = f"The highest row of each training on the leaderboard. {board.caption}"
-    return Table(name, caption, board.mean[first], board.std[first], board.n[first], board.better, board.details)
+    return replace(_taken(board, lambda part: part[first]), name=name, caption=caption)
 
 
 def _keys(columns: dict[tuple[str, str], Any]) -> Any:
@@ -156,7 +192,7 @@ def _alone(runs: pd.DataFrame, name: str) -> bool:
     return bool((runs.loc[runs["group"] == group, "ood"] == name).all())
 
 
-def declared(rows: pd.DataFrame, name: str, spec: TableSpec) -> Table:
+def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None = None) -> Table:
     """Return a table that a study declares. Raises UserError where it names what rows do not have."""
     values = (spec.value,) if isinstance(spec.value, str) else spec.value
     for column, wanted in spec.of.items():
@@ -168,17 +204,19 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec) -> Table:
         rows = rows[labels.isin(kept)]
     if not {"threshold", "level"} & {*spec.rows, *spec.columns} and not set(values) & set(RECALLS):
         rows = distinct(rows)
-    runs, by = _runs(rows), list(spec.rows)
+    runs, by = _runs(rows, floor), list(spec.rows)
+    unlearned_ = _wide(runs, by, "unlearned", *spec.columns)
     columns: dict[str, pd.Series[float]] = {}
+    lost: dict[str, pd.Series[float]] = {}
     better: dict[str, int] = {}
     for value in values:
         wide = _wide(runs, by, value, *spec.columns)
         for i, column in enumerate(wide.columns):
             title = _title(column) if len(values) == 1 and spec.columns else f"{_title(column)} {value}".strip()
-            columns[title] = wide.iloc[:, i]
+            columns[title], lost[title] = wide.iloc[:, i], unlearned_.iloc[:, i]
             better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
     caption = spec.caption + _averaged(runs, {*by, *spec.columns})
-    return _summary(name, caption, pd.DataFrame(columns), by, better)
+    return _summary(name, caption, pd.DataFrame(columns), pd.DataFrame(lost), by, better, floor)
 
 
 def commonest_threshold(rows: pd.DataFrame) -> tuple[str, float]:
@@ -201,11 +239,15 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~pd.MultiIndex.from_frame(named[index]).isin(wide.index[again])]
 
 
-def _runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that have numbers, in per cent, with the run (ID classes and seed) they belong to."""
+def _runs(rows: pd.DataFrame, floor: float | None) -> pd.DataFrame:
+    """Return the rows that have numbers, in per cent, with the run (ID classes and seed) they belong to.
+
+    `unlearned` is 1 where the encoder did not learn, else 0.
+    """
     done = rows[rows["status"] == "ok"].copy()
     if done.empty:
         raise UserError("there are no rows to make a table of; run the study first")
+    done["unlearned"] = unlearned(done, floor).astype(float)
     done[list(SHARES)] *= 100
     done["run"] = done["id"] + " " + done["seed"].astype(str)
     return done
@@ -224,9 +266,19 @@ def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     return pd.DataFrame({group: sets[list(names)].mean(axis=1, skipna=False) for group, names in members})
 
 
-def _summary(name: str, caption: str, joined: pd.DataFrame, by: Sequence[str], better: dict[Any, int]) -> Table:
+def _summary(
+    name: str,
+    caption: str,
+    joined: pd.DataFrame,
+    lost: pd.DataFrame,
+    by: Sequence[str],
+    better: dict[Any, int],
+    floor: float | None,
+) -> Table:
+    """Return a table of numbers by run; `lost` is above 0 where an encoder behind a number did not learn."""
     over = joined.groupby(list(by), sort=False, dropna=False)
-    return Table(name, caption, over.mean(), over.std(ddof=1), over.count(), better)
+    bad = (lost > 0).where(joined.notna(), False).groupby(list(by), sort=False, dropna=False).sum()
+    return Table(name, caption, over.mean(), over.std(ddof=1), over.count(), better, unlearned=bad, floor=floor)
 
 
 def _caption(rows: pd.DataFrame, board: str) -> str:
@@ -268,7 +320,7 @@ def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
 def markdown(table: Table) -> str:
     """Return a table as Markdown, the best bold, the second best in italics."""
     text = table.text(lambda each, mark: {1: f"**{each}**", 2: f"*{each}*"}.get(mark, each))
-    return f"{text.to_markdown(index=False, disable_numparse=True)}\n\n{table.caption.strip()}\n"
+    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *table.below]) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -284,21 +336,26 @@ def latex(table: Table) -> str:
             index=False,
             escape=False,
             column_format=layout,
-            caption=_escaped(table.caption.strip()),
+            caption=_escaped(" ".join(table.below)),
             label=f"tab:{table.name}",
         )
     )
 
 
 def _escaped(text: str) -> str:
-    for plain, safe in (("±", r"$\pm$"), ("_", r"\_"), ("%", r"\%"), ("–", "--"), ("&", r"\&")):
+    for plain, safe in (("±", r"$\pm$"), ("_", r"\_"), ("%", r"\%"), ("–", "--"), ("&", r"\&"), (MARK, r"$^\dagger$")):
         text = text.replace(plain, safe)
     return text
 
 
 def csv(table: Table) -> str:
-    """Return a table as CSV: mean, std and n of each column, in per cent, unrounded."""
+    """Return a table as CSV: mean, std and n of each column, in per cent, unrounded.
+
+    Where an encoder did not learn, a fourth number says of how many of the n runs.
+    """
     parts = {"mean": table.mean, "std": table.std, "n": table.n}
+    if table.marked and table.unlearned is not None:
+        parts[NAME] = table.unlearned
     found = {
         f"{_title(column)} {kind}": part.iloc[:, i]
         for i, column in enumerate(table.mean.columns)

@@ -66,6 +66,9 @@ def run(
     cached_only: Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")] = False,
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
     checkpoint_minutes: Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)] = 5.0,
+    checkpoint_epochs: Annotated[
+        int | None, typer.Option(help="The same in epochs, beside the minutes.", min=1, show_default=False)
+    ] = None,
     workers: Annotated[
         str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")
     ] = "1",
@@ -80,7 +83,8 @@ def run(
     from oodbench.runner import Runner
 
     with Board(err) as board:
-        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes, memory), board)
+        options = _options(device, redo, cached_only, checkpoint_minutes, memory, checkpoint_epochs)
+        runner = Runner(_load(study), options, board)
         others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
@@ -96,6 +100,7 @@ def run(
             str(checkpoint_minutes),
         ]
         words += ["--cached-only"] if cached_only else []
+        words += ["--checkpoint-epochs", str(checkpoint_epochs)] if checkpoint_epochs else []
         with processes.helped(words, others, board.others):
             outcome = runner.run()
     if not rows_only:
@@ -431,10 +436,17 @@ def _options(
     cached_only: bool = False,
     checkpoint_minutes: float | None = None,
     memory: str = "2GB",
+    checkpoint_epochs: int | None = None,
 ) -> Options:
     from oodbench.lab import Options
 
-    options = Options(device=device, redo=redo, cached_only=cached_only, memory=_bytes(memory))
+    options = Options(
+        device=device,
+        redo=redo,
+        cached_only=cached_only,
+        memory=_bytes(memory),
+        checkpoint_epochs=checkpoint_epochs,
+    )
     return options if checkpoint_minutes is None else replace(options, checkpoint_minutes=checkpoint_minutes)
 
 

@@ -69,6 +69,7 @@ class Options:
     cached_only: bool = False  # train nothing, score what is trained
     memory: int = scoring.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
+    checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:
@@ -204,7 +205,8 @@ class Lab:
         return artifact
 
     def _checkpoints(self, run: Run) -> Checkpoints:
-        return Checkpoints(self.store, self.train_key(run), self.options.checkpoint_minutes)
+        options = self.options
+        return Checkpoints(self.store, self.train_key(run), options.checkpoint_minutes, options.checkpoint_epochs)
 
     def _train(self, run: Run, folder: Path) -> dict[str, Any]:
         checkpoints = self._checkpoints(run)
@@ -215,7 +217,7 @@ class Lab:
 
         def watch(epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:
             self.watch.epoch(epoch, run.recipe.epochs, loss)
-            checkpoints.offer(progress)
+            checkpoints.offer(epoch + 1, progress)
 
         training, model, seen = ready
         losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)

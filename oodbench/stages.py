@@ -109,9 +109,9 @@ def train(
 ) -> list[float]:
     """Train a model in place and return the mean loss of each epoch.
 
-    After each epoch `watch` hears of it and may ask for the progress; `done` is one to go on from, with the same
-    weights at the end as if there had been no interruption. Raises DivergedError, naming the step, where the
-    loss is no longer finite.
+    After each epoch that leaves finite weights `watch` hears of it and may ask for the progress; `done` is one to go
+    on from, with the same weights at the end as if there had been no interruption. Raises DivergedError, naming the
+    step, at the end of an epoch in which a loss was not finite, or which leaves a weight that is not.
     """
     augment.check(recipe.augment, data.x.shape[1])
     steps = feed.steps_per_epoch(recipe, len(data.x))
@@ -130,15 +130,14 @@ def train(
             with torch.random.fork_rng(_cuda_devices(data.x.device)):
                 torch.manual_seed(seed_of(seed, "dropout", epoch, step))
                 batch = _forward(model, views, precision, epoch)
-            loss, state = training.loss(batch, state)
+                loss, state = training.loss(batch, state)  # a loss that draws draws the same after a kill
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             history[step] = loss.detach()
         losses.append(_finite_mean(history, epoch))
+        _check_weights(model, f"epoch {epoch}, step {steps - 1}")
         watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise DivergedError(f"a weight is NaN or infinite after {recipe.epochs} epochs")
     model.eval()
     return losses
 
@@ -208,6 +207,12 @@ def _finite_mean(history: Tensor, epoch: int) -> float:
     if len(bad):
         raise DivergedError(f"the loss is {float(history[bad[0, 0]])} at epoch {epoch}, step {int(bad[0, 0])}")
     return float(history.mean())
+
+
+def _check_weights(model: Trained, where: str) -> None:
+    """Raise DivergedError where a weight or a running mean is not finite: a later loss need not show it."""
+    if not torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all():
+        raise DivergedError(f"a weight is NaN or infinite after {where}")
 
 
 # ---- embed: weights and images -> features ----------------------------------------------------------

@@ -107,6 +107,7 @@ def run(
         _tables(study, runner.study.results, outcome.rows, top)
     by = f" by this process of {others + 1}" if others else ""
     out.print(f"\n{outcome.trained} trained, {outcome.scored} cells scored{by}, {len(outcome.rows)} rows")
+    _say_unkept(study, outcome.unkept)
     if outcome.missing:
         out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     if outcome.failed:
@@ -136,6 +137,7 @@ def plan(study: StudyFile, device: Device = "auto") -> None:
     out.print(table)
     time = "unknown" if cost.seconds is None else f"about {_duration(cost.seconds)}"
     out.print(f"time: {time} on {runner.lab.device}; disk: about {_size(cost.bytes)}")
+    _say_unkept(study, len(runner.unkept()))
     out.print(f"store: {runner.lab.store.root}; results: {runner.study.results}")
 
 
@@ -247,6 +249,7 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
         found = survey(lab)
     if found.missing:
         _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
+    _say_unkept(study, found.unkept)
     if found.rows.empty:
         raise UserError(f"{lab.store.root} has no features of {study}; run the study first, with this store and device")
     for message in found.rows["error"][found.rows["error"] != ""].unique():
@@ -257,6 +260,32 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
     _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
     out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
     out.print(f"the table, as .md, .csv and .tex: {folder}", soft_wrap=True)
+
+
+@command
+def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB") -> None:
+    """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
+    from oodbench import curve as curves
+    from oodbench.board import Board
+    from oodbench.runner import Runner
+
+    with Board(err) as board:
+        runner = Runner(_load(study), _options(device, memory=memory), board)
+        found = curves.curve(runner)
+    folder = runner.study.results
+    for title in found.missing:
+        _warn(f"not in {runner.lab.store.root}: {title}")
+    if found.missing:
+        _warn(f"oodbench run {study} makes what is not trained, with --redo train the epochs of what is")
+    if not (found.rows["error"] == "").any():
+        raise UserError(f"{runner.lab.store.root} has nothing to follow of {study}; run the study first")
+    for message in found.rows["error"][found.rows["error"] != ""].unique():
+        _warn(f"a cell has no numbers at some epoch: {message}")
+    table = curves.table(found.rows)
+    curves.write(table, folder)
+    _print(table, "curve", len(table.mean))
+    out.print(f"\n{found.scored} cells scored, {len(found.rows)} rows in all: {folder / 'curve.csv'}", soft_wrap=True)
+    out.print(f"the table, as .md and .tex: {folder}", soft_wrap=True)
 
 
 @command
@@ -467,6 +496,11 @@ def _studies(folder: Path) -> list[Path]:
 def _warn(message: str) -> None:
     err.print("[yellow]warning:[/] ", end="")
     err.print(message, markup=False, soft_wrap=True)
+
+
+def _say_unkept(study: Path, count: int) -> None:
+    if count:
+        _warn(f"{count} epochs to keep are of trainings that are done; oodbench run {study} --redo train keeps them")
 
 
 def _named(option: str, given: list[str] | None) -> dict[str, Path]:

@@ -128,4 +128,4 @@ def _bytes(lab: Lab, seen: _Seen) -> int:
     heads = sum(encoder.head_dim(form, classes) for form in run.training.heads.values())
     width = encoder.feature_dim(run.encoder, run.image) + heads
     features = sum(4 * width * piece.views * len(lab.images(run, piece)) for piece in seen.missing)
-    return features + (0 if lab.has_weights(run) else weights)
+    return features + (0 if lab.has_weights(run) else weights * (1 + len(lab.kept(run))))

@@ -8,7 +8,8 @@ hand when the rest of a stage's arithmetic changes. The cache is the dependency 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -178,6 +179,7 @@ class Lab:
             "reference": asdict(run.reference),
             "precision": self.precision(run),
             "seed": run.seed,
+            **({} if run.epoch is None else {"epoch": run.epoch}),
         }
 
     def train_key(self, run: Run) -> str:
@@ -196,8 +198,21 @@ class Lab:
         """Return whether a training seems to be in the store."""
         return self.store.has("train", self.train_key(run))
 
+    def kept(self, run: Run) -> list[Run]:
+        """Return a run at each epoch that the study keeps of it before the last."""
+        return [replace(run, epoch=each) for each in self.study.keep if each < run.recipe.epochs]
+
+    def unkept(self, run: Run) -> list[Run]:
+        """Return a run at each kept epoch that is not in the store although its training is: `keep` came later."""
+        return [each for each in self.kept(run) if self.has_weights(run) and not self.has_weights(each)]
+
     def trained(self, run: Run) -> Artifact:
-        """Return the weights of a training."""
+        """Return the weights of a training. Raises LookupError where those of an epoch were not kept."""
+        if run.epoch is not None:
+            found = self.store.read("train", self.train_key(run))
+            if found is None:
+                raise LookupError(f"the weights of {run.title} are not in {self.store.root}")
+            return found
         checkpoints, before = self._checkpoints(run), self.trainings
         artifact = self._remembered("train", self.train_fields(run), lambda folder: self._train(run, folder), run.title)
         if self.trainings > before:
@@ -212,24 +227,46 @@ class Lab:
         checkpoints = self._checkpoints(run)
         if self.options.redo == "train":
             checkpoints.clear()
+            self._forget_kept(run)
         done = checkpoints.latest()
-        ready = self._ready(run)
+        training, model, seen = self._ready(run)
+        losses = list(done.losses) if done else []
+        kept = {each.epoch: each for each in self.kept(run)}
+
+        def save(at: Run, folder: Path) -> dict[str, Any]:
+            weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+            save_file(weights, folder / "weights.safetensors")
+            facts = {"title": at.title, "losses": losses[: at.epoch], "seconds": round(checkpoints.seconds, 3)}
+            resumed = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
+            return facts | resumed | self._circumstances()
+
+        def keep(epochs: int) -> None:
+            at = kept.get(epochs)
+            if at and self.store.read("train", self.train_key(at)) is None:  # else it was kept before a kill
+                self.store.write("train", self.train_key(at), self.train_fields(at), partial(save, at))
 
         def watch(epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:
             self.watch.epoch(epoch, run.recipe.epochs, loss)
+            losses.append(loss)
+            keep(epoch + 1)  # before a checkpoint, so that whoever goes on from it misses none
             checkpoints.offer(epoch + 1, progress)
 
-        training, model, seen = ready
-        losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
-        weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors")
+        keep(0)
+        stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
         self.trainings += 1
+        return save(run, folder)
+
+    def _forget_kept(self, run: Run) -> None:
+        """Remove the kept epochs of a run, and what was made of them."""
+        views = {1, *(space.views for space in self.study.detectors.spaces)}
+        for each in self.kept(run):
+            banks = [("bank", digest(self.bank_fields(each, piece))) for piece in self.pieces(each, views)]
+            made = [("train", self.train_key(each)), ("probe", digest(self.probe_fields(each))), *banks]
+            for kind, key in made:
+                self.store.remove(kind, key)
+
+    def _circumstances(self) -> dict[str, Any]:
         return {
-            "title": run.title,
-            "losses": losses,
-            "seconds": round(checkpoints.seconds, 3),
-            "images": len(seen.x),
-            "resumed_at_epoch": done.epochs if done else 0,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "version": version(),

@@ -50,6 +50,7 @@ def curve(runner: Runner) -> Curve:
     study, lab = runner.study, runner.lab
     if not study.keep:
         study.document.fail(("keep",), "says no epochs to follow, such as keep: [0, 10, last]")
+    runner.check_tables()
     path = study.results / f"{NAME}.csv"
     rows = _of_the_study(runner) | _read(path)
     course = list(_course(runner))

@@ -266,7 +266,7 @@ class Runner:
         if not self.plan.work:
             reasons = "; ".join(self.plan.left_out)
             self.fail((), f"no cell is left: {reasons}")
-        self._check_tables()
+        self.check_tables()
         for recipe in {work.run.recipe for work in self.plan.work}:
             if 0 < recipe.epochs <= recipe.warmup:
                 self.watch.warn(
@@ -278,7 +278,7 @@ class Runner:
             self._check_modules(work)
         self._check_overlap()
 
-    def _check_tables(self) -> None:
+    def check_tables(self) -> None:
         """Refuse a declared table, or a curve, of what no row will have."""
         labels: dict[str, set[str]] = {}
         for cell in self.plan.cells:

@@ -109,11 +109,11 @@ def test_only_what_is_new_is_scored(tmp_path: Path) -> None:
     file.write_text("".join([*lines[:1], *lines[5:]]))  # as if killed before the epochs were all there
     assert curve.curve(runner(path)).scored == 2
     assert file.read_bytes() == before
-    chosen = {"of": {"clustering": "kmeans(k=classes, restarts=2)", "threshold": ["pooled", "per_cluster"]}}
+    chosen = {"of": {"clustering": "kmeans(restarts=2)", "threshold": ["pooled", "per_cluster"]}}
     other = curve.curve(runner(write(path, **KEEPING, curve=chosen)))
     assert other.scored == 4
     assert set(other.rows["threshold"]) == {"pooled", "per_cluster"}
-    assert set(other.rows["clustering"]) == {"kmeans(k=classes, restarts=2)"}
+    assert set(other.rows["clustering"]) == {"kmeans(restarts=2)"}
 
 
 def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> None:
@@ -154,7 +154,8 @@ def test_a_study_that_keeps_nothing_is_told(tmp_path: Path) -> None:
         curve.curve(runner(write(tmp_path / "s.yaml", **KEEPING | {"keep": ["last"]})))
     path = write(tmp_path / "s.yaml", **KEEPING, curve={"of": {"distance": "euclidean"}})
     with pytest.raises(UserError, match=r"curve.of.distance: no row has distance 'euclidean'"):
-        runner(path).check()
+        curve.curve(runner(path))
+    path = write(tmp_path / "s.yaml", **KEEPING, curve={"of": {"distance": "knn(k=3)", "clustering": "labels"}})
     with pytest.raises(UserError, match="curve: no cell has all of these labels"):
         curve.curve(runner(path))
 

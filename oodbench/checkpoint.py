@@ -16,12 +16,16 @@ KIND = "checkpoint"
 
 
 class Checkpoints:
-    """The checkpoints of one training, by its key. `seconds` is what it has taken, earlier tries included."""
+    """The checkpoints of one training, by its key. `seconds` is what it has taken, earlier tries included.
 
-    def __init__(self, store: Store, train_key: str, minutes: float) -> None:
+    One is due after so many minutes, and where `epochs` is a number, after every so many epochs, too.
+    """
+
+    def __init__(self, store: Store, train_key: str, minutes: float, epochs: int | None = None) -> None:
         self._store = store
         self._train_key = train_key
         self._minutes = minutes
+        self._epochs = epochs
         self._start = self._last = time.perf_counter()
         self._before = 0.0
 
@@ -40,9 +44,9 @@ class Checkpoints:
                 )
         return None
 
-    def offer(self, progress: Callable[[], Progress]) -> None:
-        """Keep the progress, if it is time for it."""
-        if time.perf_counter() - self._last < 60 * self._minutes:
+    def offer(self, epochs: int, progress: Callable[[], Progress]) -> None:
+        """Keep the progress after so many epochs, if it is time for it."""
+        if not self._due(epochs):
             return
         older = self._keys()
         now = progress()
@@ -54,6 +58,10 @@ class Checkpoints:
         self._store.write(KIND, f"{self._train_key}-{now.epochs:06d}", {"train": self._train_key}, fill)
         self._remove(older)
         self._last = time.perf_counter()
+
+    def _due(self, epochs: int) -> bool:
+        by_epoch = self._epochs is not None and epochs % self._epochs == 0
+        return by_epoch or time.perf_counter() - self._last >= 60 * self._minutes
 
     def clear(self) -> None:
         self._remove(self._keys())

@@ -66,6 +66,9 @@ def run(
     cached_only: Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")] = False,
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")] = 20,
     checkpoint_minutes: Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)] = 5.0,
+    checkpoint_epochs: Annotated[
+        int | None, typer.Option(help="The same in epochs, beside the minutes.", min=1, show_default=False)
+    ] = None,
     workers: Annotated[
         str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")
     ] = "1",
@@ -80,7 +83,8 @@ def run(
     from oodbench.runner import Runner
 
     with Board(err) as board:
-        runner = Runner(_load(study), _options(device, redo, cached_only, checkpoint_minutes, memory), board)
+        options = _options(device, redo, cached_only, checkpoint_minutes, memory, checkpoint_epochs)
+        runner = Runner(_load(study), options, board)
         others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
@@ -96,12 +100,14 @@ def run(
             str(checkpoint_minutes),
         ]
         words += ["--cached-only"] if cached_only else []
+        words += ["--checkpoint-epochs", str(checkpoint_epochs)] if checkpoint_epochs else []
         with processes.helped(words, others, board.others):
             outcome = runner.run()
     if not rows_only:
         _tables(study, runner.study.results, outcome.rows, top)
     by = f" by this process of {others + 1}" if others else ""
     out.print(f"\n{outcome.trained} trained, {outcome.scored} cells scored{by}, {len(outcome.rows)} rows")
+    _say_unkept(study, outcome.unkept)
     if outcome.missing:
         out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     _show_unlearned(outcome.rows, runner.study.settings.learned)
@@ -132,6 +138,7 @@ def plan(study: StudyFile, device: Device = "auto") -> None:
     out.print(table)
     time = "unknown" if cost.seconds is None else f"about {_duration(cost.seconds)}"
     out.print(f"time: {time} on {runner.lab.device}; disk: about {_size(cost.bytes)}")
+    _say_unkept(study, len(runner.unkept()))
     out.print(f"store: {runner.lab.store.root}; results: {runner.study.results}")
 
 
@@ -245,6 +252,7 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
         found = survey(lab)
     if found.missing:
         _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
+    _say_unkept(study, found.unkept)
     if found.rows.empty:
         raise UserError(f"{lab.store.root} has no features of {study}; run the study first, with this store and device")
     for message in found.rows["error"][found.rows["error"] != ""].unique():
@@ -255,6 +263,32 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
     _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
     out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
     out.print(f"the table, as .md, .csv and .tex: {folder}", soft_wrap=True)
+
+
+@command
+def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB") -> None:
+    """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
+    from oodbench import curve as curves
+    from oodbench.board import Board
+    from oodbench.runner import Runner
+
+    with Board(err) as board:
+        runner = Runner(_load(study), _options(device, memory=memory), board)
+        found = curves.curve(runner)
+    folder = runner.study.results
+    for title in found.missing:
+        _warn(f"not in {runner.lab.store.root}: {title}")
+    if found.missing:
+        _warn(f"oodbench run {study} makes what is not trained, with --redo train the epochs of what is")
+    if not (found.rows["error"] == "").any():
+        raise UserError(f"{runner.lab.store.root} has nothing to follow of {study}; run the study first")
+    for message in found.rows["error"][found.rows["error"] != ""].unique():
+        _warn(f"a cell has no numbers at some epoch: {message}")
+    table = curves.table(found.rows)
+    curves.write(table, folder)
+    _print(table, "curve", len(table.mean))
+    out.print(f"\n{found.scored} cells scored, {len(found.rows)} rows in all: {folder / 'curve.csv'}", soft_wrap=True)
+    out.print(f"the table, as .md and .tex: {folder}", soft_wrap=True)
 
 
 @command
@@ -441,10 +475,17 @@ def _options(
     cached_only: bool = False,
     checkpoint_minutes: float | None = None,
     memory: str = "2GB",
+    checkpoint_epochs: int | None = None,
 ) -> Options:
     from oodbench.lab import Options
 
-    options = Options(device=device, redo=redo, cached_only=cached_only, memory=_bytes(memory))
+    options = Options(
+        device=device,
+        redo=redo,
+        cached_only=cached_only,
+        memory=_bytes(memory),
+        checkpoint_epochs=checkpoint_epochs,
+    )
     return options if checkpoint_minutes is None else replace(options, checkpoint_minutes=checkpoint_minutes)
 
 
@@ -465,6 +506,11 @@ def _studies(folder: Path) -> list[Path]:
 def _warn(message: str) -> None:
     err.print("[yellow]warning:[/] ", end="")
     err.print(message, markup=False, soft_wrap=True)
+
+
+def _say_unkept(study: Path, count: int) -> None:
+    if count:
+        _warn(f"{count} epochs to keep are of trainings that are done; oodbench run {study} --redo train keeps them")
 
 
 def _named(option: str, given: list[str] | None) -> dict[str, Path]:

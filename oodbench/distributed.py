@@ -260,17 +260,13 @@ def _trained(job: Job, rank: int, done: stages.Progress | None, folder: Path, li
     data = TrainingData(x, given["y"].to(device), job.classes, outliers, Ranks(rank, job.recipe.devices, device))
     training = cast(type[Training], registry.load(job.source))(**job.params)
     model = stages.blank(training, job.encoder, job.image, job.classes)
-    model.load_state_dict(_under("model/", given))
+    model.load_state_dict(stages.under("model/", given))
     model.to(device)
-    begun = done._replace(tensors=_under("done/", given)) if done else None
+    begun = done._replace(tensors=stages.under("done/", given)) if done else None
     watch: Watch = (lambda *heard: _tell(line, *heard)) if rank == 0 else (lambda *heard: None)
     losses = stages.train(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     return _Finished(losses, safetensors.torch.save(weights))
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _tell(line: connection.Connection, epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:

@@ -140,4 +140,4 @@ def _bytes(lab: Lab, seen: _Seen) -> int:
     if has_shifted(run.training):
         width += stages.shifted_dim(run.training, classes)
     features = sum(4 * width * piece.views * len(lab.images(run, piece)) for piece in seen.missing)
-    return features + (0 if lab.has_weights(run) else weights)
+    return features + (0 if lab.has_weights(run) else weights * (1 + len(lab.kept(run))))

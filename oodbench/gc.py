@@ -43,7 +43,7 @@ def _needed(study: Study) -> set[tuple[str, str]]:
         sets += [(each, "train") for each in (work.run.outliers, *study.validation) if each]
         for dataset, split in sets:
             found.add(("data", _data_key(lab, dataset, split, study)))
-        for run in _resolved(work.run):
+        for run in (each for last in _resolved(work.run) for each in (*lab.kept(last), last)):
             found.add(("train", lab.train_key(run)))
             found.add(("probe", digest(lab.probe_fields(run))))
             found |= {("bank", digest(lab.bank_fields(run, piece))) for piece in lab.pieces(run, work.views)}

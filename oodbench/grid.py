@@ -44,6 +44,7 @@ class Run:
     image: ImageFormat
     reference: Reference
     precision: Precision
+    epoch: int | None = None  # its weights after so many epochs, 0 = before the first step; None = when it is done
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Run:
             "image": dataclasses.asdict(self.image),
             "reference": dataclasses.asdict(self.reference),
             "precision": self.precision,
+            **({} if self.epoch is None else {"epoch": self.epoch}),
         }
 
     @cached_property
@@ -84,6 +86,7 @@ class Run:
     @property
     def title(self) -> str:
         parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
+        parts.append("" if self.epoch is None else f"epoch {self.epoch}")
         return " · ".join(part for part in parts if part)
 
 

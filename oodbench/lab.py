@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -71,6 +72,7 @@ class Options:
     cached_only: bool = False  # train nothing, score what is trained
     memory: int = scoring.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
+    checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:
@@ -179,6 +181,7 @@ class Lab:
             "reference": asdict(run.reference),
             "precision": self.precision(run),
             "seed": run.seed,
+            **({} if run.epoch is None else {"epoch": run.epoch}),
         }
 
     def _training_fields(self, run: Run, classes: int) -> dict[str, Any]:
@@ -218,8 +221,23 @@ class Lab:
         """Return whether a training seems to be in the store."""
         return self.store.has("train", self.train_key(run))
 
+    def kept(self, run: Run) -> list[Run]:
+        """Return a run at each epoch that the study keeps of it before the last."""
+        if run.training.weights is not None:
+            return []
+        return [replace(run, epoch=each) for each in self.study.keep if each < run.recipe.epochs]
+
+    def unkept(self, run: Run) -> list[Run]:
+        """Return a run at each kept epoch that is not in the store although its training is: `keep` came later."""
+        return [each for each in self.kept(run) if self.has_weights(run) and not self.has_weights(each)]
+
     def trained(self, run: Run) -> Artifact:
-        """Return the weights of a training."""
+        """Return the weights of a training. Raises LookupError where those of an epoch were not kept."""
+        if run.epoch is not None:
+            found = self.store.read("train", self.train_key(run))
+            if found is None:
+                raise LookupError(f"the weights of {run.title} are not in {self.store.root}")
+            return found
         checkpoints, before = self._checkpoints(run), self.trainings
         artifact = self._remembered("train", self.train_fields(run), lambda folder: self._train(run, folder), run.title)
         if self.trainings > before:
@@ -227,7 +245,8 @@ class Lab:
         return artifact
 
     def _checkpoints(self, run: Run) -> Checkpoints:
-        return Checkpoints(self.store, self.train_key(run), self.options.checkpoint_minutes)
+        options = self.options
+        return Checkpoints(self.store, self.train_key(run), options.checkpoint_minutes, options.checkpoint_epochs)
 
     def _load(self, run: Run, folder: Path) -> dict[str, Any]:
         """Make the artifact of a training whose weights are loaded."""
@@ -258,29 +277,46 @@ class Lab:
         checkpoints = self._checkpoints(run)
         if self.options.redo == "train":
             checkpoints.clear()
+            self._forget_kept(run)
         done = checkpoints.latest()
-        ready = self._ready(run)
+        training, model, seen = self._ready(run)
+        losses = list(done.losses) if done else []
+        kept = {each.epoch: each for each in self.kept(run)}
+
+        def save(at: Run, weights: Callable[[], dict[str, Tensor]], folder: Path) -> dict[str, Any]:
+            save_file({name: value.cpu().contiguous() for name, value in weights().items()}, folder / WEIGHTS)
+            facts = {"title": at.title, "losses": losses[: at.epoch], "seconds": round(checkpoints.seconds, 3)}
+            resumed = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
+            return facts | resumed | self._circumstances()
+
+        def keep(epochs: int, weights: Callable[[], dict[str, Tensor]]) -> None:
+            at = kept.get(epochs)
+            if at and self.store.read("train", self.train_key(at)) is None:  # else it was kept before a kill
+                self.store.write("train", self.train_key(at), self.train_fields(at), partial(save, at, weights))
 
         def watch(epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:
             self.watch.epoch(epoch, run.recipe.epochs, loss)
-            checkpoints.offer(progress)
+            losses.append(loss)
+            # before a checkpoint, so that whoever goes on from it misses none
+            keep(epoch + 1, lambda: stages.weights_of(progress()))
+            checkpoints.offer(epoch + 1, progress)
 
-        training, model, seen = ready
+        keep(0, model.state_dict)
         if run.recipe.devices > 1:
-            losses = distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
+            distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
         else:
-            losses = stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
-        state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
+            stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
         self.trainings += 1
-        return {
-            "title": run.title,
-            "losses": losses,
-            "seconds": round(checkpoints.seconds, 3),
-            "images": len(seen.x),
-            "resumed_at_epoch": done.epochs if done else 0,
-            **self._circumstances(),
-        }
+        return save(run, model.state_dict, folder)
+
+    def _forget_kept(self, run: Run) -> None:
+        """Remove the kept epochs of a run, and what was made of them."""
+        views = {1, *(space.views for space in self.study.detectors.spaces)}
+        for each in self.kept(run):
+            banks = [("bank", digest(self.bank_fields(each, piece))) for piece in self.pieces(each, views)]
+            made = [("train", self.train_key(each)), ("probe", digest(self.probe_fields(each))), *banks]
+            for kind, key in made:
+                self.store.remove(kind, key)
 
     def _job(self, run: Run, training: Training, classes: int) -> distributed.Job:
         return distributed.Job(

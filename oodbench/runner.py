@@ -39,6 +39,7 @@ class Outcome:
     scored: int  # cells
     failed: int  # error rows, old ones included
     missing: int  # cells left undone because of `cached_only`
+    unkept: int = 0  # epochs to keep of trainings that are done: `keep` came later
 
 
 class Runner:
@@ -86,11 +87,16 @@ class Runner:
                 self.watch.stage("wait", f"{len(pending)} trainings that another process works on")
         rows = self.results.current()
         failed = int((rows["status"] == "error").sum())
-        if not failed and not missing:
+        unkept = len(self.unkept())
+        if not failed and not missing and not unkept:
             device = self.options.device
             code, files = self._code_files(), self._data_files()
             finished.remember(self.study.results, self.study.document, device, len(rows), code, files)
-        return Outcome(rows, self.lab.trainings, scored, failed, missing)
+        return Outcome(rows, self.lab.trainings, scored, failed, missing, unkept)
+
+    def unkept(self) -> list[Run]:
+        """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""
+        return [each for work in self.plan.work for each in self.lab.unkept(work.run)]
 
     def _code_files(self) -> set[Path]:
         """Return the files of all plugins of the study, and of what they import of ours."""
@@ -187,13 +193,14 @@ class Runner:
     def _score(self, work: Work) -> int:
         """Make the rows of cells and return the number of cells."""
         if work.cells:
-            rows = list(self._rows(work))
+            rows = list(self.rows(work))
             self.results.write(rows)
             self._redone.update((row["cell"], row["ood"]) for row in rows)
             self.watch.scored(len(work.cells), len({row["cell"] for row in rows if row["status"] == "error"}))
         return len(work.cells)
 
-    def _rows(self, work: Work) -> Iterator[dict[str, Any]]:
+    def rows(self, work: Work) -> Iterator[dict[str, Any]]:
+        """Yield the rows of cells on every OOD set; what fails is rows, too."""
         run = work.run
         cells = {cell.detector: (cell.id, key) for cell, key in self._keys(work)}
         groups = {name: group for group, members in run.ood.items() for name in members}
@@ -260,7 +267,7 @@ class Runner:
         if not self.plan.work:
             reasons = "; ".join(self.plan.left_out)
             self.fail((), f"no cell is left: {reasons}")
-        self._check_tables()
+        self.check_tables()
         for recipe in {work.run.recipe for work in self.plan.work}:
             if 0 < recipe.epochs <= recipe.warmup:
                 self.watch.warn(
@@ -272,20 +279,21 @@ class Runner:
             self._check_modules(work)
         self._check_overlap()
 
-    def _check_tables(self) -> None:
-        """Refuse a declared table of what no row will have."""
+    def check_tables(self) -> None:
+        """Refuse a declared table, or a curve, of what no row will have."""
         labels: dict[str, set[str]] = {}
         for cell in self.plan.cells:
             for column, label in (cell.run.labels | cell.detector.labels).items():
                 labels.setdefault(column, set()).add(str(label))
         sets = [(name, group) for work in self.plan.work for group, members in work.run.ood.items() for name in members]
         labels |= {"ood": {name for name, _ in sets}, "group": {group for _, group in sets}}
-        for name, spec in self.study.tables.items():
-            for column, wanted in spec.of.items():
+        chosen: dict[Trail, dict[str, Any]] = {("tables", name): spec.of for name, spec in self.study.tables.items()}
+        for trail, of in (chosen | {("curve",): self.study.curve.of}).items():
+            for column, wanted in of.items():
                 for each in wanted if isinstance(wanted, list) else [wanted]:
                     if str(each) not in labels[column]:
                         hint = suggestion(each, labels[column])
-                        self.fail(("tables", name, "of", column), f"no row has {column} '{each}'{hint}")
+                        self.fail((*trail, "of", column), f"no row has {column} '{each}'{hint}")
 
     def _check_sizes(self, work: Work) -> None:
         run, train = work.run, self.lab.prepared(work.run.id, "train")

@@ -114,10 +114,10 @@ def train(
 ) -> list[float]:
     """Train a model in place and return the mean loss of each epoch.
 
-    After each epoch `watch` hears of it and may ask for the progress; `done` is one to go on from, with the same
-    weights at the end as if there had been no interruption. Raises DivergedError, naming the step, where the
-    loss is no longer finite. In a world of several processes each calls this with the same arguments and ends with
-    the same weights, those that one process comes to.
+    After each epoch that leaves finite weights `watch` hears of it and may ask for the progress; `done` is one to go
+    on from, with the same weights at the end as if there had been no interruption. Raises DivergedError, naming the
+    step, at the end of an epoch in which a loss was not finite, or which leaves a weight that is not. In a world of
+    several processes each calls this with the same arguments and ends with the same weights, those of one process.
     """
     world = data.world
     augment.check(recipe.augment, data.x.shape[1])
@@ -146,9 +146,8 @@ def train(
                 history[step] += loss.detach() / recipe.accumulate
             optim.step(optimizer, model, recipe)
         losses.append(_finite_mean(history, epoch))
+        _check_weights(model, f"epoch {epoch}, step {steps - 1}")
         watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise DivergedError(f"a weight is NaN or infinite after {recipe.epochs} epochs")
     model.eval()
     return losses
 
@@ -168,7 +167,7 @@ class Step(nn.Module):
         with torch.random.fork_rng(_cuda_devices(views.id.device)):
             torch.manual_seed(seed + self.world.part.rank)
             batch = _forward(self.model, views, self.precision, epoch, self.method.shifts, self.world)
-        return self.method.loss(batch, state)
+            return self.method.loss(batch, state)  # a loss that draws draws the same after a kill
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
@@ -193,6 +192,16 @@ def _progress(losses: list[float], model: Trained, optimizer: torch.optim.Optimi
     tensors |= {f"optimizer/{i}/{name}": t for i, each in moments.items() for name, t in each.items() if t is not None}
     tensors |= {f"state/{name}": value for name, value in state.items()}
     return Progress(len(losses), list(losses), {name: _copied(t) for name, t in tensors.items()})
+
+
+def weights_of(progress: Progress) -> dict[str, Tensor]:
+    """Return the state dict of the model in a progress."""
+    return under("model/", progress.tensors)
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _copied(t: Tensor) -> Tensor:
@@ -251,6 +260,12 @@ def _finite_mean(history: Tensor, epoch: int) -> float:
     if len(bad):
         raise DivergedError(f"the loss is {float(history[bad[0, 0]])} at epoch {epoch}, step {int(bad[0, 0])}")
     return float(history.mean())
+
+
+def _check_weights(model: Trained, where: str) -> None:
+    """Raise DivergedError where a weight or a running mean is not finite: a later loss need not show it."""
+    if not torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all():
+        raise DivergedError(f"a weight is NaN or infinite after {where}")
 
 
 # ---- embed: weights and images -> features ----------------------------------------------------------

@@ -31,6 +31,7 @@ from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Refe
 
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
 GROUPS = ("near", "far")  # of the OOD sets of a study
+LAST = "last"  # under `keep:`, the epoch that a training ends with
 UNGROUPED = "ood"  # the group of features whose user does not say
 AXES = (
     *("id", "training", "outliers", "encoder", "recipe", "seed"),
@@ -61,6 +62,13 @@ class Select:
 
     over: tuple[str, ...]  # of SELECTABLE
     by: Literal["val_auroc", "val_fpr95_id", "val_fpr95_ood"] = "val_auroc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSpec:
+    """Which cells are followed over the epochs that a study keeps; nothing said: one for each distance."""
+
+    of: dict[str, Any] = field(default_factory=dict)  # keep cells where each label is this, or one of these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +140,8 @@ class Study:
     select: Select | None
     skips: list[Skip]
     tables: dict[str, TableSpec]
+    curve: CurveSpec = CurveSpec()
+    keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
 
     @property
     def file(self) -> Path:
@@ -225,7 +235,7 @@ def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | 
 KEYS = {
     *(f.name for f in dataclasses.fields(Settings)),
     *AXES,
-    *("ood", "reference", "skip", "tables", "validation", "select"),
+    *("ood", "reference", "skip", "tables", "validation", "select", "keep", "curve"),
 }
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
 GRID_KEYS = {"plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select"}
@@ -277,9 +287,12 @@ class _Reader:
             select=self.select(),
             skips=self.skips(),
             tables=self.tables(),
+            curve=self.curve(),
+            keep=self.keep(),
         )
         self.check_outliers(study)
         self.check_epochs(study)
+        self.check_keep(study)
         self.check_skips(study)
         return study
 
@@ -650,6 +663,25 @@ class _Reader:
         if select:
             self.fail(("select",), f"nothing to choose: nothing has several settings of {', '.join(select.over)}")
 
+    def curve(self) -> CurveSpec:
+        spec = self.one(CurveSpec, self.top.get("curve"), ("curve",))
+        known = [label for label in LABELS if label not in ("ood", "group")]
+        for column, wanted in spec.of.items():
+            if column not in known:
+                self.fail(("curve", "of", column), f"cells have no label '{column}'{suggestion(column, known)}")
+            if wanted is None or wanted == []:
+                self.fail(("curve", "of", column), "is empty")
+        return spec
+
+    def keep(self) -> tuple[int, ...]:
+        value = self.top.get("keep", [])
+        if not isinstance(value, list):
+            self.fail(("keep",), f"is {value!r}, wanted a list of epochs; 0 is before the first step, '{LAST}' the end")
+        for i, each in enumerate(value):
+            if each != LAST and not (type(each) is int and each >= 0):
+                self.fail(("keep", i), f"is {each!r}, wanted an epoch, from 0 = before the first step, or '{LAST}'")
+        return tuple(sorted({each for each in value if each != LAST}))
+
     def skips(self) -> list[Skip]:
         value = self.top.get("skip") or []
         if not isinstance(value, list):
@@ -727,6 +759,14 @@ class _Reader:
                         f"{training.label} warms up and needs {training.least_epochs} epochs, the recipe has "
                         f"{recipe.epochs}; its last part would never be trained",
                     )
+
+    def check_keep(self, study: Study) -> None:
+        for training, variants in study.recipes.items():
+            for recipe in variants.values():
+                for each in study.keep:
+                    if each > recipe.epochs:
+                        where = ("keep", self.top["keep"].index(each))
+                        self.fail(where, f"there is no epoch {each}: {training} ends with epoch {recipe.epochs}")
 
     def check_outliers(self, study: Study) -> None:
         needy = sorted({training.label for training in study.trainings if training.outliers})

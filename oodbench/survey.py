@@ -2,13 +2,14 @@
 
 The measures are rows of `quality.csv` in the study's folder of results: one for each training, space, clustering
 and split. Test items belong to the nearest centroid. A row is made again where its training, its space, its
-clustering or the code that measures has changed, or where it failed.
+clustering or the code that measures has changed, or where it failed. Where the study keeps epochs, rows are of each of
+them, too, and say which; their features are made where the weights are there.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,9 +31,9 @@ from oodbench.spec import Space
 
 FILE = "quality.csv"
 RUN = ("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "reference", "seed")
-INTEGERS = ("seed", "clusters", "n")
+INTEGERS = ("seed", "epoch", "clusters", "n")
 NUMBERS = (*INTEGERS, "noise", *quality.MEASURES)
-COLUMNS = ("key", "train_key", *RUN, "space", "clustering", "split", *NUMBERS[1:], "error")
+COLUMNS = ("key", "train_key", *RUN, "epoch", "space", "clustering", "split", *NUMBERS[2:], "error")
 TYPES: Any = {name: "Int64" if name in INTEGERS else "float64" if name in NUMBERS else "str" for name in COLUMNS}
 Row = dict[str, Any]
 
@@ -45,6 +46,7 @@ class Survey:
     measured: int  # rows that were not there
     trainings: int
     missing: int  # trainings that have rows to make and no features in the store
+    unkept: int  # epochs to keep that their trainings, which are done, did not
 
 
 class Place(NamedTuple):
@@ -59,34 +61,44 @@ class Place(NamedTuple):
         return {"space": self.space.label, "clustering": self.clustering.label if self.clustering else NONE}
 
 
-def survey(lab: Lab) -> Survey:
-    """Measure what is not measured yet, keep it, and return everything."""
+def survey(lab: Lab, only: Container[tuple[Space, Clustering | None]] | None = None) -> Survey:
+    """Measure what is not measured yet, there only where it is asked for, keep it, and return everything."""
     path = lab.study.results / FILE
     known = _by_key(_read(path))
-    work = [(each.run, _places(lab, each)) for each in plan(lab.study).work]
-    keys = [place.key for _, places in work for place in places]
+    planned = plan(lab.study).work
+    work = [(run, _places(lab, run, each)) for each in planned for run in (*lab.kept(each.run), each.run)]
+    keys = {place.key: epoch_of(run) for run, places in work for place in places}
     measured = missing = 0
     for run, places in work:
-        pending = [place for place in places if place.key not in known]
-        bank = _bank(lab, run, {place.space.views for place in pending})
-        if not pending or bank is None:
-            missing += bool(pending)
+        pending = [
+            place
+            for place in places
+            if place.key not in known and (only is None or (place.space, place.clustering) in only)
+        ]
+        bank = _bank(lab, run, {place.space.views for place in pending}) if pending else None
+        if bank is None:
+            missing += bool(pending) and run.epoch is None
             continue
         lab.watch.stage("quality", run.title)
         rows = list(_measured(lab, run, pending, bank))
         known |= _by_key(rows)
         measured += len(rows)
-        _write(path, _in_order(known, keys))  # a killed survey goes on after the last training
+        _write(lab, _in_order(known, keys))  # a killed survey goes on after the last training
     found = _in_order(known, keys)
-    _write(path, found)
-    return Survey(found, measured, len(work), missing)
+    _write(lab, found)
+    return Survey(found, measured, len(planned), missing, sum(len(lab.unkept(each.run)) for each in planned))
 
 
-def _places(lab: Lab, work: Work) -> list[Place]:
+def epoch_of(run: Run) -> int:
+    """Return after how many epochs a run is."""
+    return run.recipe.epochs if run.epoch is None else run.epoch
+
+
+def _places(lab: Lab, run: Run, work: Work) -> list[Place]:
     """Return every space and clustering of a training's cells, once; no clustering is one, too."""
     detectors = [cell.detector for cell in work.cells if cell.detector.distance]
     found = dict.fromkeys((detector.space, detector.clustering) for detector in detectors)
-    return [Place(space, clustering, _key(lab, work.run, space, clustering)) for space, clustering in found]
+    return [Place(space, clustering, _key(lab, run, space, clustering)) for space, clustering in found]
 
 
 def _key(lab: Lab, run: Run, space: Space, clustering: Clustering | None) -> str:
@@ -124,6 +136,9 @@ def _bank(lab: Lab, run: Run, views: Iterable[int]) -> scoring.Bank | None:
 
 
 def _stored(lab: Lab, run: Run, piece: Piece) -> stages.Layers | None:
+    """Return features from the store; those of a kept epoch, which no run makes, are made of its weights."""
+    if run.epoch is not None:
+        return None if lab.store.read("train", lab.train_key(run)) is None else lab.layers(run, piece)
     artifact = lab.store.read("bank", digest(lab.bank_fields(run, piece)))
     return None if artifact is None else load_file(artifact.file("features.safetensors"))
 
@@ -185,8 +200,8 @@ def _by_key(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _in_order(known: dict[str, list[Row]], keys: list[str]) -> pd.DataFrame:
-    rows = [row for key in keys for row in known.get(key, [])]
+def _in_order(known: dict[str, list[Row]], keys: dict[str, int]) -> pd.DataFrame:
+    rows = [row | {"epoch": epoch} for key, epoch in keys.items() for row in known.get(key, [])]
     return pd.DataFrame.from_records(rows, columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
 
 
@@ -195,11 +210,17 @@ def _read(path: Path) -> list[Row]:
     if not path.exists():
         return []
     table = pd.read_csv(path, dtype=TYPES, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
-    if tuple(table.columns) != COLUMNS:
+    if [*table.columns] not in ([*COLUMNS], _plain(COLUMNS)):
         return []
     rows: list[Row] = table[table["error"] == ""].to_dict("records")  # type: ignore[assignment]
     return rows
 
 
-def _write(path: Path, rows: pd.DataFrame) -> None:
-    write_whole(path, rows.to_csv(index=False).encode())
+def _write(lab: Lab, rows: pd.DataFrame) -> None:
+    shown = rows if lab.study.keep else rows[_plain(COLUMNS)]
+    write_whole(lab.study.results / FILE, shown.to_csv(index=False).encode())
+
+
+def _plain(columns: Iterable[str]) -> list[str]:
+    """Return the columns of a study that keeps no epochs."""
+    return [column for column in columns if column != "epoch"]

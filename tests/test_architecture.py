@@ -80,6 +80,7 @@ HARNESS = {
     "export": {"features", "grid", "lab", "scoring", "stages", "study"},
     "quality": {"geometry"},
     "survey": {"files", "geometry", "grid", "lab", "quality", "registry", "results", "scoring", "spec", "stages"},
+    "curve": {"columns", "files", "grid", "quality", "runner", "study", "survey", "tables"},
     "correlation": {"files", "grid", "quality", "results", "study", "tables"},
     "estimate": {"encoder", "feed", "grid", "lab", "runner", "spec", "stages"},
     "gc": {"checkpoint", "grid", "lab", "runner", "store", "study"},
@@ -88,8 +89,8 @@ HARNESS = {
     "stub": {"registry"},
     "conformance": {"data", "encoder", "geometry", "grid", "metrics", "registry", "spec", "stages", "vectors"},
     "cli": {
-        *("board", "conformance", "cookbook", "correlation", "document", "estimate", "export", "finished", "gc"),
-        *("grid", "lab", "learned", "registry", "results", "runner", "score", "scoring", "selection", "store"),
+        *("board", "conformance", "cookbook", "correlation", "curve", "document", "estimate", "export", "finished"),
+        *("gc", "grid", "lab", "learned", "registry", "results", "runner", "score", "scoring", "selection", "store"),
         *("stub", "study", "survey"),
         *("tables", "workers"),
     },

@@ -102,6 +102,13 @@ def test_recipes_are_changed_by_training(tmp_path: Path) -> None:
     assert (found["supcon"][""].lr, found["supcon"][""].epochs) == (0.1, 3)
 
 
+def test_epochs_to_keep_are_sorted_and_there_once(tmp_path: Path) -> None:
+    assert load(tmp_path, HEAD + "keep: [100, last, 0, 500, 100]\n").keep == (0, 100, 500)
+    assert load(tmp_path, HEAD + "keep: [last]\n").keep == load(tmp_path, HEAD).keep == ()
+    with pytest.raises(UserError, match=r"s.yaml:12: keep: there is no epoch 3: simclr ends with epoch 2"):
+        load(tmp_path, HEAD + "recipe: {epochs: 2}\nkeep:\n- 0\n- 3\n")
+
+
 def test_a_recipe_may_be_swept(tmp_path: Path) -> None:
     found = load(tmp_path, changed("recipe", "{lr: [0.1, 0.5], epochs: 3}")).recipes["simclr"]
     assert list(found) == ["lr=0.1", "lr=0.5"]
@@ -282,6 +289,15 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("skip", "[{trainin: simclr}]", 9, "did you mean 'training'?"),
         ("skip", "[{training: supcon}]", 9, "the study has no training 'supcon'"),
         ("tables", "{t: {rows: [training], colums: [ood]}}", 9, "did you mean 'columns'?"),
+        ("keep", "50", 9, "keep: is 50, wanted a list of epochs"),
+        ("keep", "[0, -1]", 9, "is -1, wanted an epoch"),
+        ("keep", "[true]", 9, "is True, wanted an epoch"),
+        ("keep", "[0, lst]", 9, "is 'lst', wanted an epoch, from 0 = before the first step, or 'last'"),
+        ("keep", "[last, 501]", 9, "keep: there is no epoch 501: simclr ends with epoch 500"),
+        ("curve", "{off: {distance: cosine}}", 9, "did you mean 'of'?"),
+        ("curve", "{of: {distnce: cosine}}", 9, "cells have no label 'distnce'; did you mean 'distance'?"),
+        ("curve", "{of: {ood: noise}}", 9, "cells have no label 'ood'"),
+        ("curve", "{of: {distance: []}}", 9, "is empty"),
         ("training", "oecl", 5, "oecl needs outliers; say which with the key 'outliers'"),
     ],
 )

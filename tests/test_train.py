@@ -68,6 +68,45 @@ def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
         assert torch.equal(fresh.state_dict()[key], value), key
 
 
+def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> None:
+    """A state that every loss changes, and noise from torch's own generator, whatever has been drawn meanwhile."""
+
+    class Drifting(Training):
+        heads = {"z": "mlp-4"}  # noqa: RUF012
+
+        def init(self, f: Any, y: Tensor | None, seed: int) -> State:
+            return {"mean": f.out["z"].mean(0), "steps": torch.zeros((), dtype=torch.int64)}
+
+        def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+            z = b.out["z"][0]
+            mean = 0.9 * state["mean"] + 0.1 * z.mean(0).detach()
+            noise = torch.randn_like(z)
+            return (z - mean - noise / (1 + state["steps"])).square().mean(), {
+                "mean": mean,
+                "steps": state["steps"] + 1,
+            }
+
+    data, recipe, training = toy(), dataclasses.replace(QUICK, epochs=4), Drifting()
+    kept: list[stages.Progress] = []
+    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    whole = stages.train(
+        model, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
+    )
+    assert [int(each.tensors["state/steps"]) for each in kept] == [3, 6, 9, 12]
+    for stop in (1, 3):
+        torch.manual_seed(stop)
+        fresh = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+        last: list[stages.Progress] = []
+        losses = stages.train(
+            *(fresh, training, recipe, "float32", data, 0),
+            watch=lambda epoch, loss, progress, last=last: last.append(progress()),  # type: ignore[misc]
+            done=kept[stop - 1],
+        )
+        assert losses == whole
+        assert last[-1].tensors.keys() == kept[-1].tensors.keys()
+        assert all(torch.equal(value, kept[-1].tensors[name]) for name, value in last[-1].tensors.items())
+
+
 def test_narrow_convolutions_are_not_laid_out_channels_last() -> None:
     narrow = stages.untrained(plugin("simclr"), SMALL, QUICK, IMAGE, toy(), 0)
     wide = stages.blank(plugin("simclr"), Encoder(name="resnet18", params={"width": 8}), IMAGE, 3)
@@ -240,6 +279,27 @@ def test_divergence_names_its_step() -> None:
 
     with pytest.raises(stages.DivergedError, match="nan at epoch 1, step 0"):
         trained(Diverging(), toy())
+
+
+def test_weights_that_overflow_are_divergence_before_anything_is_kept() -> None:
+    """The loss of the last step is finite, the step after it is not: no later loss of the epoch tells."""
+
+    class Overflowing(Training):
+        heads = {"z": "mlp-4"}  # noqa: RUF012
+
+        def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
+            seen = state.get("n", torch.zeros(())) + 1
+            z = b.out["z"].square().mean()
+            if seen == 6:
+                z.register_hook(lambda g: g * float("inf"))
+            return z, {"n": seen}
+
+    heard: list[int] = []
+    training, data = Overflowing(), toy()
+    model = stages.untrained(training, SMALL, QUICK, IMAGE, data, 0)
+    with pytest.raises(stages.DivergedError, match="a weight is NaN or infinite after epoch 1, step 2"):
+        stages.train(model, training, QUICK, "float32", data, 0, lambda epoch, loss, progress: heard.append(epoch))
+    assert heard == [0]
 
 
 def test_state_is_initialised_refreshed_and_handed_on() -> None:

@@ -1,0 +1,240 @@
+"""Epochs that a study keeps: the weights of that moment, whatever kills the training; named where they are missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_cli import call, plain  # noqa: F401 - a fixture
+from test_end_to_end import finished, start
+from tiny import TINY, write
+
+import oodbench
+from oodbench import feed, stages, study
+from oodbench.grid import Run
+from oodbench.lab import Lab, Options
+from oodbench.results import Results
+from oodbench.runner import Outcome, Runner
+
+LONG = TINY["recipe"] | {"epochs": 6}
+CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
+
+
+def runner(path: Path, **options: Any) -> Runner:
+    return Runner(study.load(path), Options(device="cpu", **options))
+
+
+def go(path: Path, **options: Any) -> Outcome:
+    return runner(path, **options).run()
+
+
+def weights(lab: Lab, run: Run) -> dict[str, torch.Tensor]:
+    return load_file(lab.trained(run).file("weights.safetensors"))
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def by_hand(lab: Lab, run: Run) -> list[dict[str, torch.Tensor]]:
+    """Return the weights of a training before its first step and after each epoch, from the stage alone."""
+    id_ = lab.prepared(run.id, "train")
+    fit, _ = lab.split(run)
+    x = torch.from_numpy(id_.x[fit]).permute(0, 3, 1, 2)
+    data = feed.TrainingData(x, torch.from_numpy(id_.y[fit]), len(id_.classes))
+    model = stages.untrained(run.training, run.encoder, run.recipe, run.image, data, run.seed)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watch(*_: Any) -> None:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    watch()
+    stages.train(model, run.training, run.recipe, "float32", data, run.seed, watch)
+    return seen
+
+
+def test_kept_epochs_are_those_of_the_training(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG, training=CCL, keep=["last", 3, 0, 3, 5, 6])
+    outcome = go(path)
+    assert (outcome.trained, outcome.failed, outcome.unkept) == (1, 0, 0)
+    each = runner(path)
+    run = each.plan.work[0].run
+    kept = each.lab.kept(run)
+    assert [at.epoch for at in kept] == [0, 3, 5]  # the sixth is the last, which is there anyway
+    wanted = by_hand(each.lab, run)
+    for at, epoch in [*zip(kept, (0, 3, 5), strict=True), (run, 6)]:
+        assert equal(weights(each.lab, at), wanted[epoch])
+    losses = each.lab.trained(run).meta["losses"]
+    assert [each.lab.trained(at).meta["losses"] for at in kept] == [[], losses[:3], losses[:5]]
+    assert len(each.lab.store.keys("train")) == 4
+    assert not equal(wanted[3], wanted[5])
+
+
+def test_what_is_made_of_an_epoch_is_of_its_weights(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr", keep=[2])
+    go(path)
+    each = runner(path)
+    run = each.plan.work[0].run
+    (at,) = each.lab.kept(run)
+    bank = each.lab.bank(at, [1], baselines=False)
+    model = stages.blank(run.training, run.encoder, run.image, 3)
+    model.load_state_dict(by_hand(each.lab, run)[2])
+    x = torch.from_numpy(np.array(each.lab.prepared(run.id, "test").x)).permute(0, 3, 1, 2)
+    assert torch.equal(bank.test.layers[1]["penultimate"][0], stages.features(model, x).h)
+
+
+def test_keeping_is_no_part_of_a_training(tmp_path: Path) -> None:
+    plain_ = runner(write(tmp_path / "a" / "s.yaml", recipe=LONG, training="simclr"))
+    keeping = runner(write(tmp_path / "b" / "s.yaml", recipe=LONG, training="simclr", keep=[0, 2, "last"]))
+    (one,), (other,) = plain_.plan.work, keeping.plan.work
+    assert plain_.lab.train_key(one.run) == keeping.lab.train_key(other.run)
+    assert plain_._keys(one) != []
+    assert [key for _, key in plain_._keys(one)] == [key for _, key in keeping._keys(other)]
+    assert [cell.id for cell in one.cells] == [cell.id for cell in other.cells]
+    lab = keeping.lab
+    runs = [*lab.kept(other.run), other.run, *lab.kept(dataclasses.replace(other.run, seed=1))]
+    assert len({lab.train_key(each) for each in runs}) == len({each.title for each in runs}) == 5
+
+
+def test_a_killed_training_misses_no_epoch_and_doubles_none(tmp_path: Path) -> None:
+    """Killed when epoch 1 is kept, again when epoch 10 is, two epochs after a checkpoint; the third goes on to the end.
+
+    Kept epochs and the last weights are those of a training that nobody killed, to the last bit.
+    """
+    path = write(tmp_path / "s.yaml", recipe=LONG | {"epochs": 40}, training=CCL, keep=[0, 1, 9, 10, 39])
+    results = tmp_path / "killed"
+    for there, options in ((2, ["--checkpoint-minutes", "0"]), (4, ["--checkpoint-epochs", "4"])):
+        process = start(path, results, *options)
+        try:
+            deadline = time.monotonic() + 240
+            while len(list(results.glob("store/train/*/manifest.json"))) < there:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        assert len(list(results.glob("store/train/[!.]*"))) < 6
+    assert "1 trained" in finished(start(path, results))
+    assert not list(results.glob("store/*/.*"))
+    assert not list(results.glob("store/checkpoint/*"))
+    assert json.loads(next(results.glob("s/runs/*.json")).read_text())["resumed_at_epoch"] >= 8
+    rows = go(path).rows
+    files = [sorted(root.glob("store/train/*/weights.safetensors")) for root in (results, tmp_path / "results")]
+    names = [[file.parent.name for file in found] for found in files]
+    assert names[0] == names[1]
+    assert len(names[0]) == 6
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    auroc = [each.set_index(["cell", "ood"])["auroc"] for each in (Results(results / "s").current(), rows)]
+    pd.testing.assert_series_equal(*(each.sort_index() for each in auroc))
+
+
+def test_epochs_asked_for_too_late_are_named_and_made_by_redo(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr")
+    assert call("run", path).exit_code == 0
+    write(path, recipe=LONG, training="simclr", keep=[1, 2])
+    said = f"2 epochs to keep are of trainings that are done; oodbench run {path} --redo train keeps them"
+    for words in (["plan"], ["run"], ["run"]):  # the second run does not say that there is nothing to do
+        done = call(*words, path)
+        assert said in done.stderr
+        assert done.exit_code == 0
+    before = weights((each := runner(path)).lab, run := each.plan.work[0].run)
+    done = call("run", path, "--redo", "train")
+    assert done.stderr.count("warning") == 0
+    assert "1 trained" in done.stdout
+    again = runner(path)
+    assert equal(weights(again.lab, run), before)
+    assert [equal(weights(again.lab, at), by_hand(again.lab, run)[at.epoch or 0]) for at in again.lab.kept(run)] == [
+        True,
+        True,
+    ]
+    assert "nothing to do" in call("run", path).stdout
+    with pytest.raises(LookupError, match="epoch 5 are not in"):
+        again.lab.trained(dataclasses.replace(run, epoch=5))
+
+
+def test_redo_makes_kept_epochs_and_what_hangs_on_them_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr", keep=[1])
+    go(path)
+    each = runner(path)
+    (at,) = each.lab.kept(each.plan.work[0].run)
+    each.lab.bank(at, [1], baselines=False)
+    banks = set(each.lab.store.keys("bank"))
+    kept = each.lab.store.path("train", each.lab.train_key(at)) / "manifest.json"
+    before = kept.stat().st_mtime_ns
+    assert go(path, redo="train").unkept == 0
+    assert kept.stat().st_mtime_ns > before
+    left = set(runner(path).lab.store.keys("bank"))
+    assert left < banks
+    assert len(left) == len(banks) / 2
+    assert runner(path).lab.store.keys("probe") != []
+
+
+def test_verify_and_gc_know_kept_epochs(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr", keep=[0, 1])
+    go(path)
+    each = runner(path)
+    first, _ = each.lab.kept(each.plan.work[0].run)
+    each.lab.accuracies(first)
+    each.lab.bank(first, [1], baselines=False)
+    assert "freed 0 artifacts" in call("gc", path).stdout
+    write(path, recipe=LONG, training="simclr", keep=[1])
+    assert "would free 7 artifacts" in call("gc", path, "--dry-run").stdout  # weights, 5 sets, 1 probe
+    file = each.lab.store.path("train", each.lab.train_key(first)) / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    done = call("verify", path)
+    assert done.exit_code == 1
+    assert str(file.parent) in done.stderr
+
+
+DIVERGING = '''"""Goes wrong in its fourth epoch."""
+from oodbench.api import Training
+
+class Fragile(Training):
+    """Goes wrong in its fourth epoch."""
+    heads = {"z": "mlp-4"}
+    def loss(self, b, state):
+        return b.out["z"].square().mean() * (float("inf") if b.epoch == 3 else 1.0), state
+'''
+
+
+def test_a_diverging_training_leaves_the_epochs_before_and_no_last(tmp_path: Path) -> None:
+    (tmp_path / "fragile.py").write_text(DIVERGING)
+    path = write(
+        tmp_path / "s.yaml", recipe=LONG, plugins=["fragile.py"], training=["fragile", "simclr"], keep=[0, 3, 4, 5]
+    )
+    done = call("run", path, "--checkpoint-epochs", "1")
+    assert done.exit_code == 1
+    assert "DivergedError: the loss is inf at epoch 3, step 0" in done.stderr
+    rows = oodbench.rows(path)
+    assert rows.groupby("training")["status"].unique().map(list).to_dict() == {"fragile": ["error"], "simclr": ["ok"]}
+    each = runner(path)
+    fragile, simclr = (work.run for work in each.plan.work)
+    assert not each.lab.has_weights(fragile)
+    assert [each.lab.has_weights(at) for at in each.lab.kept(fragile)] == [True, True, False, False]
+    assert each.lab.has_weights(simclr)
+    assert all(each.lab.has_weights(at) for at in each.lab.kept(simclr))
+    assert "nothing to do" not in call("run", path, "--checkpoint-epochs", "1").stdout
+    again = go(path, redo="failed")  # goes on at the checkpoint of epoch 3, and says the same
+    assert (again.trained, again.unkept) == (0, 0)
+    assert set(again.rows.loc[again.rows["training"] == "fragile", "error"]) == set(
+        rows.loc[rows["training"] == "fragile", "error"]
+    )
+    assert not list((tmp_path / "results").glob("store/*/.*"))
+
+
+def test_trainings_of_other_lengths_keep_what_they_have(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG | {"epochs": [2, 4]}, training="simclr", keep=[0, 2])
+    each = runner(path)
+    assert [[at.epoch for at in each.lab.kept(work.run)] for work in each.plan.work] == [[0], [0, 2]]
+    assert each.unkept() == []  # nothing is trained

@@ -76,4 +76,4 @@ def outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> 
 
 
 def _views(images: Tensor, count: int, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    return augment.views(images.float() / 255, recipe.augment, count, rng)
+    return augment.views(images, recipe.augment, count, rng)

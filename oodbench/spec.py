@@ -14,6 +14,7 @@ from annotated_types import Interval
 from oodbench.api import Fraction, Layer, Natural, NonNegative, Positive, Size
 
 Precision = Literal["float32", "bf16", "auto"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Augment:
 
     crop: tuple[Fraction, Fraction] | None = (0.2, 1.0)  # area of a random resized crop; null = none
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # width : height of that crop
+    interpolation: Interpolation = "bilinear"  # of that crop
     flip: Fraction = 0.5  # probability of a horizontal flip
     rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0  # degrees, at most, either way
     translate: Fraction = 0.0  # share of the size, at most, either way
@@ -45,10 +47,13 @@ class Augment:
     )  # brightness, contrast, saturation, hue; null = none
     jitter_p: Fraction = 0.8
     gray: Fraction = 0.2  # probability of greyscale
+    blur: Fraction = 0.0  # probability of a Gaussian blur
+    sigma: tuple[Positive, Positive] = (0.1, 2.0)  # of that blur, in pixels
+    kernel: Annotated[float, Interval(gt=0, le=1)] = 0.1  # size of its kernel, as a share of the image's
     erase: Fraction = 0.0  # probability of erasing a rectangle
 
     def __post_init__(self) -> None:
-        for name in ("crop", "ratio"):
+        for name in ("crop", "ratio", "sigma"):
             value = getattr(self, name)
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name}: the first of {list(value)} is the smaller one")

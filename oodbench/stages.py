@@ -231,7 +231,7 @@ def embed(model: Trained, x: Tensor, views: int, recipe: Recipe, seed: int) -> L
     for view in range(1, views):
         parts = []
         for i, rows in enumerate(x.split(EMBED_BATCH)):
-            seen = augment.apply(rows.float() / 255, recipe.augment, generator(seed, "view", view, i))
+            seen = augment.views(rows, recipe.augment, 1, generator(seed, "view", view, i))[0]
             parts.append(_layers(Features(*model(seen))))
         found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     return {name: torch.stack([each[name] for each in found]) for name in found[0]}

@@ -44,9 +44,9 @@ def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator) -
     drawn = draw_all(count * len(x), x.shape[2], x.shape[3], augment, generator)
     out = torch.empty(count * len(x), *x.shape[1:], device=x.device)
     for group in _groups(drawn, len(out), len(out) if x.is_cuda else max(1, CACHED // x[0].numel())):
-        images = x.index_select(0, _on(group.rows % len(x), x.device)).float().div_(255)
+        images = x.index_select(0, on_device(group.rows % len(x), x.device)).float().div_(255)
         seen = _augmented(images, drawn.of(group.rows, x.device), group, augment)
-        out.index_copy_(0, _on(group.rows, x.device), seen)
+        out.index_copy_(0, on_device(group.rows, x.device), seen)
     return out.view(count, *x.shape)
 
 
@@ -67,7 +67,7 @@ class Drawn(NamedTuple):
 
     def of(self, rows: Tensor, device: torch.device) -> Drawn:
         """Return the parameters of some of the images, on a device."""
-        return Drawn(*(None if each is None else _on(each[rows], device) for each in self))
+        return Drawn(*(None if each is None else on_device(each[rows], device) for each in self))
 
 
 class Group(NamedTuple):
@@ -112,8 +112,8 @@ def quarter_turns(x: Tensor, turns: tuple[int, ...]) -> Tensor:
     return torch.cat([torch.rot90(x, turn, (-2, -1)) for turn in turns])
 
 
-def _on(t: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor on a device, without waiting for it."""
+def on_device(t: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on a device, without waiting for it: by way of pinned memory."""
     return t.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else t.to(device)
 
 
@@ -294,7 +294,7 @@ def hue(x: Tensor, factor: Tensor) -> Tensor:
     sixths = (green + blue).sub_(red).sub_(low).add_(span).div_(span.clamp_min_(1e-12))
     turned = torch.add(_per_image(factor), sixths.copysign_(green - blue), alpha=1 / 6)
     turned.sub_(turned.floor())  # 0 red, 1/3 green, 2/3 blue
-    center, slope, offset = _on(SHARES, x.device)
+    center, slope, offset = on_device(SHARES, x.device)
     share = torch.addcmul(offset, (turned - center).abs_(), slope).clamp_(0, 1)
     return torch.lerp(low, high, share)
 

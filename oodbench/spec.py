@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Interval
 
@@ -122,15 +122,30 @@ class Encoder:
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
 
+class Seen(NamedTuple):
+    """How the items of a set are seen. By default, as they are."""
+
+    views: int = 1
+    crop: float | None = None
+
+
+PLAIN = Seen()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """Which features a detector sees. The steps run in this order, fitted on training features only."""
 
     layer: Layer = "penultimate"
     views: Size = 1  # 1 = the plain image; V = the plain image and V - 1 augmented views of it
+    crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
     unit: bool = False  # L2-normalise each feature vector
     zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension
     pca: Size | None = None  # project on so many principal components
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.views, self.crop)
 
     @property
     def raw(self) -> bool:
@@ -141,6 +156,7 @@ class Space:
         steps = [
             self.layer,
             f"views={self.views}" if self.views > 1 else "",
+            f"crop={self.crop:g}" if self.crop else "",
             "unit" if self.unit else "",
             "zscore" if self.zscore else "",
             f"pca={self.pca}" if self.pca else "",

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,9 +254,10 @@ def views(scale: Scale) -> int:
 
 def embed_ours(scale: Scale) -> Work:
     from oodbench import stages
+    from oodbench.spec import PLAIN
 
     _, recipe, data, model = ready(scale)
-    return synced(lambda: stages.embed(model, data.x, 1, recipe, SEED))
+    return synced(lambda: stages.embed(model, data.x, PLAIN, recipe, SEED))
 
 
 def embed_bare(scale: Scale) -> Work:
@@ -310,7 +310,9 @@ def table() -> Iterator[Row]:
     yield Row("step-share", "augmentation in these steps", "the steps", 0.08, feed_ours, train_ours, kind="slower")
     embedded: Callable[[Scale], float] = lambda s: s.rows(IMAGES) * flop(s, False)  # noqa: E731
     yield Row("embed", "embedding 2,048 images", "bare forward", 0.9, embed_ours, embed_bare, flop=embedded)
-    yield Row("checkpoint", "a checkpoint, ResNet-18", "the 5 min between two", 0.02, checkpoint_ours, None, kind="slower")
+    yield Row(
+        "checkpoint", "a checkpoint, ResNet-18", "the 5 min between two", 0.02, checkpoint_ours, None, kind="slower"
+    )
 
 
 def measured(row: Row, scale: Scale, rounds: int, limit: Machine) -> Found:
@@ -369,7 +371,9 @@ def main() -> int:
     scale, limit = Scale(given.size, given.width), limits(given.rounds)
     if not given.json:
         print(environment(limit), flush=True)
-        print(f"{'work':52} {'against':40} {'ours':>8} {'theirs':>8} {'ratio':>7} {'bar':>9} {'share':>6} {'images/s':>9}")
+        print(
+            f"{'work':52} {'against':40} {'ours':>8} {'theirs':>8} {'ratio':>7} {'bar':>9} {'share':>6} {'images/s':>9}"
+        )
     holds = True
     for row in chosen:
         found = measured(row, scale, given.rounds, limit)

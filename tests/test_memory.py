@@ -13,7 +13,7 @@ from oodbench import scoring
 from oodbench.api import Plugin
 from oodbench.grid import Detector
 from oodbench.registry import Registry
-from oodbench.spec import Space
+from oodbench.spec import Seen, Space
 
 N, M, D, CLASSES = 3000, 700, 24, 3
 SPACES = [Space(), Space(unit=True, zscore=True), Space(zscore=True, pca=5)]
@@ -37,7 +37,7 @@ def bank(tmp_path: Path) -> scoring.Bank:
     def known(scale: float, views: int = 1) -> scoring.Known:
         own = torch.arange(M) % CLASSES
         f = centers[own] + scale * torch.randn(views, M, D, generator=rng)
-        return scoring.Known({views: {"penultimate": f}}, own)
+        return scoring.Known({Seen(views): {"penultimate": f}}, own)
 
     return scoring.Bank(
         fit={"penultimate": train[None]},

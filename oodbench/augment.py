@@ -1,14 +1,17 @@
 """Augmented views of a batch, made on the device in a few batched tensor operations.
 
-Random parameters are drawn per image on the CPU, from a seeded generator, so that they are the same on
-every device; only these few numbers an image are copied there. The operations are torchvision's (v2, float images in
-[0, 1]), in this order: affine, resized crop with flip, colour jitter in a random order of its own, grey, erase.
+Random parameters are drawn per image on the CPU, from a seeded generator, so that they are the same on every device;
+only these few numbers an image are copied there. The operations are torchvision's (v2, float images in [0, 1]), in this
+order: affine, resized crop with flip, colour jitter in a random order of its own, grey, blur, erase.
+
+Brightness, contrast and saturation each mix an image with another one, so that a batch is mixed at once, whatever is
+due to which image. Hue and blur are not like this: images that need them at the same place go together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,49 +19,105 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodbench.errors import UserError
-from oodbench.spec import Augment
+from oodbench.spec import Augment, Interpolation
 
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, torchvision's rgb_to_grayscale
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+NO_JITTER = 4  # in place of hue's place in the order
+# Share of red, green and blue at a place of the colour circle: offset + slope * |place - center|, in [0, 1].
+SHARES = torch.tensor([[3 / 6, 2 / 6, 4 / 6], [6, -6, -6], [-1, 2, 2]]).view(3, 1, 3, 1, 1)
+CACHED = 3 << 17  # values that go through the operations together on a CPU: they and their copies stay in its cache
 
 
 def check(augment: Augment, channels: int) -> None:
     """Raise UserError where an augmentation is not defined for so many channels."""
-    colour = augment.gray > 0 or (augment.jitter is not None and (augment.jitter[2] > 0 or augment.jitter[3] > 0))
+    colour = augment.gray > 0 or (augment.jitter is not None and any(augment.jitter[1:]))
     if colour and channels not in (1, 3):
-        raise UserError(f"grey, saturation and hue need 1 or 3 channels, the study has {channels}; set them to 0")
+        raise UserError(
+            f"grey, contrast, saturation and hue need 1 or 3 channels, the study has {channels}; set them to 0"
+        )
 
 
 class Rows(NamedTuple):
-    """Which images of a larger batch are at hand: parameters are drawn for all of it, so that they are the same."""
+    """Which views of a larger batch are at hand: parameters are drawn for all of it, so that they are the same."""
 
     at: Tensor  # (n,) int64 positions in the batch
-    of: int  # images of the batch
+    of: int  # views of the batch
 
 
 def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
-    """Return augmented views (count, B, C, H, W) of float images x (B, C, H, W) in [0, 1].
+    """Return augmented views (count, B, C, H, W), float32 in [0, 1], of uint8 images x (B, C, H, W).
 
     `rows` says which count * B views of a larger batch these are; without it they are all there are.
     """
-    repeated = x.expand(count, *x.shape).flatten(0, 1)  # (count * B, C, H, W)
-    return apply(repeated, augment, generator, rows).view(count, *x.shape)
+    x = x.contiguous()
+    drawn = draw_all(rows.of if rows else count * len(x), x.shape[2], x.shape[3], augment, generator)
+    drawn = drawn.of(rows.at) if rows else drawn
+    out = torch.empty(count * len(x), *x.shape[1:], device=x.device)
+    for group in _groups(drawn, len(out), len(out) if x.is_cuda else max(1, CACHED // x[0].numel())):
+        images = x.index_select(0, on_device(group.rows % len(x), x.device)).float().div_(255)
+        seen = _augmented(images, drawn.of(group.rows).on(x.device), group, augment)
+        out.index_copy_(0, on_device(group.rows, x.device), seen)
+    return out.view(count, *x.shape)
 
 
-def apply(x: Tensor, augment: Augment, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
-    """Return each image of x (B, C, H, W) augmented with random parameters of its own."""
-    drawn = draw_all(rows.of if rows else len(x), x.shape[1:], augment, generator)
-    if rows:
-        drawn = Drawn(*(None if step is None else tuple(each[rows.at] for each in step) for step in drawn))
-    if drawn.affine:
-        x = affine(x, *drawn.affine)
-    if drawn.crop:
-        x = resized_crop(x, *drawn.crop)
-    if drawn.jitter:
-        x = jitter(x, *drawn.jitter)
-    if drawn.gray:
-        x = torch.where(_on(drawn.gray[0], x), grayscale(x), x)
-    if drawn.erase:
-        x = erase(x, *drawn.erase)
+class Drawn(NamedTuple):
+    """The random parameters of n images; None where a recipe has no such operation."""
+
+    angle: Tensor | None = None  # (n,) degrees
+    shift: Tensor | None = None  # (n, 2) as shares of width and height
+    box: Tensor | None = None  # (n, 4) top, left, height and width of the crop
+    flip: Tensor | None = None  # (n,)
+    factors: Tensor | None = None  # (n, 4) of brightness, contrast, saturation and hue
+    order: Tensor | None = None  # (n, 4) they are applied in
+    jitter: Tensor | None = None  # (n,) whether they are applied
+    gray: Tensor | None = None  # (n,)
+    sigma: Tensor | None = None  # (n,) of the blur, in pixels
+    blur: Tensor | None = None  # (n,) whether it is applied
+    hole: Tensor | None = None  # (n, 4) the box that is erased; of no height where none is
+
+    def of(self, rows: Tensor) -> Drawn:
+        """Return the parameters of some of the images."""
+        return Drawn(*(None if each is None else each[rows] for each in self))
+
+    def on(self, device: torch.device) -> Drawn:
+        return Drawn(*(None if each is None else on_device(each, device) for each in self))
+
+
+class Group(NamedTuple):
+    """Images whose hue is changed at the same place of their order, and which are all blurred, or none is."""
+
+    rows: Tensor  # (m,) on the CPU
+    hue: int  # place, or NO_JITTER
+    blur: bool
+
+
+def _groups(drawn: Drawn, n: int, most: int) -> Iterator[Group]:
+    """Yield every image once, in groups of at most so many."""
+    key = torch.full((n,), 2 * NO_JITTER)
+    if drawn.order is not None and drawn.jitter is not None:
+        key = 2 * torch.where(drawn.jitter, (drawn.order == HUE).int().argmax(1), NO_JITTER)
+    if drawn.blur is not None:
+        key = key + drawn.blur
+    for kind in range(2 * NO_JITTER + 2):
+        for rows in (key == kind).nonzero()[:, 0].split(most):
+            if len(rows):
+                yield Group(rows, kind // 2, bool(kind % 2))
+
+
+def _augmented(x: Tensor, drawn: Drawn, group: Group, augment: Augment) -> Tensor:
+    if drawn.angle is not None and drawn.shift is not None:
+        x = affine(x, drawn.angle, drawn.shift)
+    if drawn.box is not None and drawn.flip is not None:
+        x = resized_crop(x, drawn.box, drawn.flip, augment.interpolation)
+    if drawn.factors is not None and drawn.order is not None and group.hue != NO_JITTER:
+        x = jitter(x, drawn.factors, drawn.order, group.hue)
+    if drawn.gray is not None and x.shape[1] == 3:
+        x = torch.lerp(x, luma(x), _per_image(drawn.gray.float()))
+    if drawn.sigma is not None and group.blur:
+        x = blur(x, drawn.sigma, augment.kernel)
+    if drawn.hole is not None:
+        x = erase(x, drawn.hole)
     return x
 
 
@@ -67,37 +126,33 @@ def quarter_turns(x: Tensor, turns: tuple[int, ...]) -> Tensor:
     return torch.cat([torch.rot90(x, turn, (-2, -1)) for turn in turns])
 
 
+def on_device(t: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on a device, without waiting for it: by way of pinned memory."""
+    return t.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else t.to(device)
+
+
 # ---- drawing: CPU tensors, one row per image -----------------------------------------------------
 
 
-class Drawn(NamedTuple):
-    """The parameters of each operation, in the order of its arguments; None where it is not done."""
-
-    affine: tuple[Tensor, ...] | None = None  # angle, shift
-    crop: tuple[Tensor, ...] | None = None  # box, flip
-    jitter: tuple[Tensor, ...] | None = None  # factors, order, chosen
-    gray: tuple[Tensor, ...] | None = None  # chosen
-    erase: tuple[Tensor, ...] | None = None  # box, chosen
-
-
-def draw_all(n: int, shape: Sequence[int], augment: Augment, generator: torch.Generator) -> Drawn:
-    """Return the parameters of n images of a shape (C, H, W)."""
-    channels, height, width = shape
-    drawn = Drawn()
+def draw_all(n: int, height: int, width: int, augment: Augment, generator: torch.Generator) -> Drawn:
+    found: dict[str, Tensor] = {}
     if augment.rotate or augment.translate:
-        drawn = drawn._replace(affine=draw_affine(n, augment, generator))
+        found["angle"], found["shift"] = draw_affine(n, augment, generator)
     if augment.crop or augment.flip:
-        box = draw_crop(n, height, width, augment, generator)
-        drawn = drawn._replace(crop=(box, draw(n, augment.flip, generator)))
+        found["box"] = draw_crop(n, height, width, augment, generator)
+        found["flip"] = draw(n, augment.flip, generator)
     if augment.jitter:
-        chosen = draw(n, augment.jitter_p, generator)
-        drawn = drawn._replace(jitter=(*draw_jitter(n, augment.jitter, generator), chosen))
-    if augment.gray and channels == 3:
-        drawn = drawn._replace(gray=(draw(n, augment.gray, generator),))
+        found["jitter"] = draw(n, augment.jitter_p, generator)
+        found["factors"], found["order"] = draw_jitter(n, augment.jitter, generator)
+    if augment.gray:
+        found["gray"] = draw(n, augment.gray, generator)
+    if augment.blur:
+        found["blur"] = draw(n, augment.blur, generator)
+        found["sigma"] = uniform(n, *augment.sigma, generator)
     if augment.erase:
-        box = draw_erase(n, height, width, generator)
-        drawn = drawn._replace(erase=(box, draw(n, augment.erase, generator)))
-    return drawn
+        hole = draw_erase(n, height, width, generator)
+        found["hole"] = hole * draw(n, augment.erase, generator)[:, None]
+    return Drawn(**found)
 
 
 def uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -165,12 +220,11 @@ def draw_erase(n: int, height: int, width: int, generator: torch.Generator) -> T
     return draw_crop(n, height, width, box, generator)
 
 
-# ---- operations ----------------------------------------------------------------------------------
+# ---- operations: float32 images x (n, C, H, W), and a parameter for each on its device -------------
 
 
-def _on(row: Tensor, x: Tensor) -> Tensor:
-    """Return a parameter (n,) on the device of x, shaped (n, 1, 1, 1)."""
-    return row.to(x.device, non_blocking=True).view(-1, 1, 1, 1)
+def _per_image(parameter: Tensor) -> Tensor:
+    return parameter.view(-1, 1, 1, 1)
 
 
 def affine(x: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
@@ -179,105 +233,125 @@ def affine(x: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
     cos, sin = radians.cos(), radians.sin()
     tx, ty = -2 * shift[:, 0], -2 * shift[:, 1]  # in grid_sample's [-1, 1]
     rows = [cos, sin, cos * tx + sin * ty, -sin, cos, -sin * tx + cos * ty]
-    matrix = torch.stack(rows, 1).view(-1, 2, 3).to(x.device, non_blocking=True)
-    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def resized_crop(x: Tensor, box: Tensor, flip: Tensor) -> Tensor:
-    """Return boxes (n, 4) of images, resized to the images' size, bilinear with antialias, then flipped.
+def resized_crop(x: Tensor, box: Tensor, flip: Tensor, interpolation: Interpolation) -> Tensor:
+    """Return boxes (n, 4) of images, resized to the images' size with antialias, then flipped.
 
-    A resize is one matrix for the rows and one for the columns of each image; the flip reverses the latter.
+    A resize is one matrix for the rows and one for the columns of each image; the flip reverses the latter. Antialias
+    changes nothing, as a box is never larger than the image; but bicubic weights are those that go with it.
     """
-    _, _, height, width = x.shape
-    box, flip = box.to(x.device, non_blocking=True), flip.to(x.device, non_blocking=True)
-    rows = _resize_matrix(box[:, 0], box[:, 2], height)
-    columns = _resize_matrix(box[:, 1], box[:, 3], width)
-    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-    return rows[:, None] @ (x @ columns.transpose(1, 2)[:, None])
+    height, width = x.shape[2:]
+    rows = _resize_matrix(box[:, 0], box[:, 2], torch.zeros_like(flip), height, interpolation)
+    columns = _resize_matrix(box[:, 1], box[:, 3], flip, width, interpolation)
+    seen = rows[:, None] @ (x.flatten(1, 2) @ columns.transpose(1, 2)).view_as(x)
+    return seen.clamp_(0, 1) if interpolation == "bicubic" else seen
 
 
-def _resize_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
+def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     """Return (n, size, size): output pixels as weighted means of input pixels start ... start + length - 1."""
-    scale = length[:, None, None] / size  # input pixels per output pixel
     pixel = torch.arange(size, device=start.device)
-    center = scale * (pixel[:, None] + 0.5)  # (n, size, 1)
-    place = pixel - start[:, None, None]  # (n, 1, size)
-    weight = (1 - ((place + 0.5 - center) / scale.clamp_min(1)).abs()).clamp_min(0)
-    weight = weight * ((place >= 0) & (place < length[:, None, None]))
-    return weight / weight.sum(2, keepdim=True)
+    output = torch.where(flip[:, None], size - 1 - pixel, pixel)  # (n, size)
+    center = (output + 0.5) * (length[:, None] / size) - 0.5  # in pixels of the crop
+    taps = torch.arange(-1, 3, device=start.device) if interpolation == "bicubic" else pixel[:2]
+    place = center.floor() + taps[:, None, None]  # (taps, n, size)
+    distance = (place - center).abs()
+    weight = _cubic(distance) if interpolation == "bicubic" else 1 - distance
+    weight = weight * ((place >= 0) & (place < length[:, None]))
+    place = (place + start[:, None]).clamp(0, size - 1).long()
+    matrix = weight.new_zeros(len(start), size, size)
+    return matrix.scatter_add_(2, place.permute(1, 2, 0), (weight / weight.sum(0)).permute(1, 2, 0))
 
 
-def grayscale(x: Tensor) -> Tensor:
-    """Return RGB images (n, 3, H, W) as grey ones with three equal channels; one channel stays itself."""
+def _cubic(d: Tensor) -> Tensor:
+    """Return Keys' kernel with a = -1/2, which torchvision takes with antialias, of distances of at most 2."""
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return torch.where(d < 1, near, far)
+
+
+def luma(x: Tensor) -> Tensor:
+    """Return RGB images as grey ones of one channel (n, 1, H, W); those of one channel stay themselves."""
     if x.shape[1] == 1:
         return x
-    return (x * torch.tensor(GRAY, device=x.device).view(1, 3, 1, 1)).sum(1, keepdim=True).expand_as(x)
+    red, green, blue = x.split(1, 1)
+    gray: Tensor = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
+    return gray
 
 
-def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * _on(factor, x)).clamp(0, 1)
+def mix(x: Tensor, kind: Tensor, factors: Tensor) -> Tensor:
+    """Return images with another brightness, contrast or saturation: f * x + (1 - f) * black, mean grey or grey.
 
-
-def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return _blend(x, grayscale(x).mean((1, 2, 3), keepdim=True), factor)
-
-
-def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return x if x.shape[1] == 1 else _blend(x, grayscale(x), factor)
-
-
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    share = _on(factor, x)
-    return (share * x + (1 - share) * other).clamp(0, 1)
+    kind (n,) says which, and which of factors (n, 4) is f.
+    """
+    factor = factors.gather(1, kind[:, None])[:, 0]
+    gray = luma(x)
+    mean = gray.mean((1, 2, 3)) * ((1 - factor) * (kind == CONTRAST))
+    other = gray * _per_image((1 - factor) * (kind == SATURATION)) + _per_image(mean)
+    return torch.addcmul(other, x, _per_image(factor)).clamp_(0, 1)
 
 
 def hue(x: Tensor, factor: Tensor) -> Tensor:
-    """Return RGB images with their hue turned by a share of the colour circle."""
+    """Return RGB images with their hue turned by a share of the colour circle.
+
+    As in HSV, with channels = low + (high - low) * share: the shares rise and fall along the circle in sixths of it.
+    """
     if x.shape[1] == 1:
         return x
-    high, low = x.amax(1), x.amin(1)
+    red, green, blue = x.split(1, 1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
     span = high - low
-    safe = torch.where(span == 0, 1.0, span)
-    red, green, blue = ((high[:, None] - x) / safe[:, None]).unbind(1)
-    r, g, _ = x.unbind(1)
-    sector = torch.where(high == r, blue - green, torch.where(high == g, 2 + red - blue, 4 + green - red))
-    turned = torch.where(span == 0, 0.0, sector / 6) + _on(factor, x)[:, 0]
-    return _from_hue(turned, high, torch.where(high == 0, 0.0, span / torch.where(high == 0, 1.0, high)))
+    # (green + blue) is high + low, low + the middle, or high + the middle: sixths from red, either way round
+    sixths = (green + blue).sub_(red).sub_(low).add_(span).div_(span.clamp_min_(1e-12))
+    turned = torch.add(_per_image(factor), sixths.copysign_(green - blue), alpha=1 / 6)
+    turned.sub_(turned.floor())  # 0 red, 1/3 green, 2/3 blue
+    center, slope, offset = on_device(SHARES, x.device)
+    share = torch.addcmul(offset, (turned - center).abs_(), slope).clamp_(0, 1)
+    return torch.lerp(low, high, share)
 
 
-def _from_hue(h: Tensor, value: Tensor, sat: Tensor) -> Tensor:
-    """Return RGB from hue (any real, in turns), value and saturation, each (n, H, W)."""
-    channels = []
-    for offset in (5, 3, 1):
-        place = (offset + 6 * h) % 6
-        channels.append(value - value * sat * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.stack(channels, 1).clamp(0, 1)
-
-
-OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (brightness, contrast, saturation, hue)
-
-
-def jitter(x: Tensor, factors: Tensor, order: Tensor, chosen: Tensor) -> Tensor:
+def jitter(x: Tensor, factors: Tensor, order: Tensor, hue_place: int) -> Tensor:
     """Return images whose brightness, contrast, saturation and hue are changed, each in its own order.
 
-    factors (n, 4) and order (n, 4) are as `draw_jitter` makes them; images not chosen (n,) stay as they are.
+    factors (n, 4) and order (n, 4) are as `draw_jitter` makes them, of images that have hue at the same place.
     """
-    colour = 2 if x.shape[1] == 1 else 4  # saturation and hue do nothing to grey images
-    out = x.clone()
     for place in range(4):
-        for kind, operation in enumerate(OPERATIONS[:colour]):
-            at = (chosen & (order[:, place] == kind)).nonzero()[:, 0]  # on the CPU: no wait for the device
-            if len(at):
-                there = at.to(x.device, non_blocking=True)
-                out[there] = operation(out[there], factors[at, kind])
-    return out
+        x = hue(x, factors[:, HUE]) if place == hue_place else mix(x, order[:, place], factors)
+    return x
 
 
-def erase(x: Tensor, box: Tensor, chosen: Tensor) -> Tensor:
-    """Return images whose box (n, 4) is black where chosen (n,)."""
-    top, left, h, w = (_on(each, x) for each in box.unbind(1))
+def blur(x: Tensor, sigma: Tensor, kernel: float) -> Tensor:
+    """Return images blurred by Gaussians of sigma (n,) pixels, cut off at a kernel of a share of the image's size.
+
+    The kernel has an odd number of pixels; outside, images are mirrored about their outermost pixels.
+    """
+    rows, columns = (_blur_matrix(sigma, kernel_size(kernel, size), size) for size in x.shape[2:])
+    return rows[:, None] @ (x.flatten(1, 2) @ columns.transpose(1, 2)).view_as(x)
+
+
+def kernel_size(share: float, size: int) -> int:
+    """Return the odd number of pixels nearest to a share of an image's size, the larger of two."""
+    return 2 * int(share * size / 2) + 1
+
+
+def _blur_matrix(sigma: Tensor, taps: int, size: int) -> Tensor:
+    """Return (n, size, size): output pixels as weighted means of the `taps` input pixels about them."""
+    offset = torch.arange(taps, device=sigma.device) - taps // 2
+    weight = (-0.5 * (offset / sigma[:, None]).square()).softmax(1)  # (n, taps)
+    pixel = torch.arange(size, device=sigma.device)
+    place = (pixel[:, None] + offset).abs()  # (size, taps), mirrored at 0
+    place = size - 1 - (size - 1 - place).abs()  # and at the other end
+    index = place.expand(len(sigma), size, taps)
+    return weight.new_zeros(len(sigma), size, size).scatter_add_(2, index, weight[:, None].expand_as(index))
+
+
+def erase(x: Tensor, box: Tensor) -> Tensor:
+    """Return images whose box (n, 4) is black."""
+    top, left, h, w = (_per_image(each) for each in box.unbind(1))
     rows = torch.arange(x.shape[2], device=x.device).view(1, 1, -1, 1)
     columns = torch.arange(x.shape[3], device=x.device).view(1, 1, 1, -1)
     inside = (rows >= top) & (rows < top + h) & (columns >= left) & (columns < left + w)
-    return x.masked_fill(inside & _on(chosen, x), 0)
+    return x.masked_fill(inside, 0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Dataset, Images
-from oodbench.augment import grayscale
+from oodbench.augment import luma
 from oodbench.errors import UserError
 from oodbench.protocol import kept_classes
 from oodbench.spec import ImageFormat
@@ -130,7 +130,7 @@ def _to_channels(x: Tensor, channels: int) -> Tensor:
     if have == 1:
         return x.expand(-1, channels, -1, -1)
     if have in (3, 4) and channels == 1:
-        return grayscale(x[:, :3])[:, :1]
+        return luma(x[:, :3])
     if have == 4 and channels == 3:
         return x[:, :3]
     raise UserError(f"images of {have} channels cannot be turned into {channels}; set image.channels to {have}")

@@ -134,7 +134,8 @@ def train(
 
 def _handed(model: stages.Trained, data: TrainingData, done: stages.Progress | None) -> dict[str, Tensor]:
     """Return all tensors that the processes start from, by name."""
-    tensors = {"x": data.x, "y": data.y} | ({} if data.outliers is None else {"outliers": data.outliers})
+    images = {"x": data.x} | ({} if data.outliers is None else {"outliers": data.outliers})
+    tensors = {name: cast(Tensor, x) for name, x in images.items()} | {"y": data.y}  # the parent's are on the CPU
     tensors |= {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"done/{name}": value for name, value in (done.tensors if done else {}).items()}
     return {name: value.cpu().contiguous() for name, value in tensors.items()}

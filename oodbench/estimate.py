@@ -66,7 +66,7 @@ class _Seen:
 def _seen(runner: Runner, work: Work, known: Known) -> _Seen:
     run, lab = work.run, runner.lab
     todo = runner.pending(work, known).cells
-    pieces = lab.pieces(run, work.views)
+    pieces = lab.pieces(run, work.ways)
     missing = [piece for piece in pieces if not lab.store.has("bank", digest(lab.bank_fields(run, piece)))]
     return _Seen(run, len(work.cells) - len(todo), todo, len(pieces), missing)
 

@@ -18,6 +18,7 @@ from oodbench.features import MATRICES
 from oodbench.grid import LAYER_HEAD, NONE, Run, plan
 from oodbench.lab import Lab
 from oodbench.scoring import Bank
+from oodbench.spec import PLAIN
 from oodbench.stages import Layers
 from oodbench.study import Study
 
@@ -42,7 +43,7 @@ def export(lab: Lab, to: Path) -> Iterator[Exported | Run]:
             continue
         folder = to / f"{_safe(run.title)}-{lab.train_key(run)}"
         lab.watch.stage("export", run.title)
-        bank = lab.bank(run, [1], baselines=False)
+        bank = lab.bank(run, [PLAIN], baselines=False)
         names = _names(bank)
         try:
             _write(folder, _files(lab, run, bank, names))
@@ -54,11 +55,11 @@ def export(lab: Lab, to: Path) -> Iterator[Exported | Run]:
 def _files(lab: Lab, run: Run, bank: Bank, names: dict[tuple[str, str], str]) -> Iterator[tuple[str, Arrays]]:
     yield "train", _arrays(bank.fit, bank.y) | _head(lab, run)
     if bank.reference is not None:
-        yield "val", _arrays(bank.reference.layers[1], bank.reference.y)
-    yield "id", _arrays(bank.test.layers[1], bank.test.y)
+        yield "val", _arrays(bank.reference.layers[PLAIN], bank.reference.y)
+    yield "id", _arrays(bank.test.layers[PLAIN], bank.test.y)
     for role, sets in (("ood", bank.ood), ("validation", bank.validation)):
         for name, layers in sets.items():
-            yield names[role, name], _arrays(layers[1])
+            yield names[role, name], _arrays(layers[PLAIN])
 
 
 def _arrays(layers: Layers, y: Tensor | None = None) -> Arrays:

@@ -1,4 +1,4 @@
-"""What a training is fed: the images on the device, and the augmented batches drawn from them."""
+"""What a training is fed: the images, on the device if they fit, and the augmented batches drawn from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench import augment
@@ -17,14 +19,42 @@ from oodbench.spec import Recipe
 from oodbench.world import ALONE, Part, World
 
 
-class TrainingData(NamedTuple):
-    """What a training sees, on the device: uint8 images (N, C, H, W) and labels (N,), shared by a world."""
+@dataclass(frozen=True)
+class HostImages:
+    """Images that do not fit on the device. Used like a uint8 tensor (N, C, H, W), it copies what is asked for."""
 
-    x: Tensor
+    x: NDArray[np.uint8]  # (M, H, W, C), in memory or a memory-mapped file
+    at: NDArray[np.int64]  # (N,) which of them
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        _, height, width, channels = self.x.shape
+        return len(self), channels, height, width
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Return images (B, C, H, W) on the device, for positions (B,) on the CPU."""
+        rows = torch.from_numpy(self.x[self.at[index.numpy()]])
+        return augment.on_device(rows, self.device).permute(0, 3, 1, 2)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        return (self[index] for index in torch.arange(len(self)).split(size))
+
+
+Images = Tensor | HostImages  # uint8 (N, C, H, W)
+
+
+class TrainingData(NamedTuple):
+    """What a training sees: images and labels (N,), which are on the device."""
+
+    x: Images
     y: Tensor
     classes: int
-    outliers: Tensor | None = None
-    world: World = ALONE
+    outliers: Images | None = None
+    world: World = ALONE  # of processes that share each batch
 
 
 def check(recipe: Recipe, items: int) -> None:
@@ -58,19 +88,20 @@ def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, e
     What is random comes from the seed, the epoch and the step, and is the same whatever the parts.
     """
     device = data.x.device
-    order = torch.randperm(len(data.x), generator=generator(seed, "order", epoch)).to(device)
+    order = torch.randperm(len(data.x), generator=generator(seed, "order", epoch))
     outliers = outlier_order(recipe, data, seed, epoch) if training.outliers else None
     shifts = training.shifts
     for step in range(steps_per_epoch(recipe, len(data.x))):
         rng = generator(seed, "augment", epoch, step)
-        index = order[step * recipe.batch : (step + 1) * recipe.batch]
-        id_ = _views(data.x, index, shifts.id, training.views, recipe, rng, data.world.part)
+        here = order[step * recipe.batch : (step + 1) * recipe.batch]
+        index = augment.on_device(here, device)
+        id_ = _views(data.x, here, shifts.id, training.views, recipe, rng, data.world.part)
         outlier = None
         if shifts.outlier:
-            outlier = _views(data.x, index, shifts.outlier, training.views, recipe, rng, data.world.part)
+            outlier = _views(data.x, here, shifts.outlier, training.views, recipe, rng, data.world.part)
         elif outliers is not None and data.outliers is not None:
             size = recipe.outlier_batch or len(index)
-            rows = outliers[torch.arange(step * size, (step + 1) * size, device=device) % len(outliers)]
+            rows = outliers[torch.arange(step * size, (step + 1) * size) % len(outliers)]
             outlier = _views(data.outliers, rows, (0,), training.views, recipe, rng, data.world.part)
         turns = len(shifts.id)
         yield Views(
@@ -100,11 +131,16 @@ def outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> 
     if data.outliers is None:
         return None
     drawn = 0 if recipe.outlier_order == "fixed" else epoch
-    return torch.randperm(len(data.outliers), generator=generator(seed, "outliers", drawn)).to(data.x.device)
+    return torch.randperm(len(data.outliers), generator=generator(seed, "outliers", drawn))
+
+
+def _rows(x: Images, index: Tensor) -> Tensor:
+    """Return the images at positions (B,) that are on the CPU."""
+    return x[augment.on_device(index, x.device)] if isinstance(x, Tensor) else x[index]
 
 
 def _views(
-    x: Tensor,
+    x: Images,
     index: Tensor,
     turns: tuple[int, ...],
     count: int,
@@ -113,7 +149,7 @@ def _views(
     part: Part,
 ) -> Tensor:
     """Return views (V, turns * B, C, H, W) of a part of the images of a batch, at `index` in x."""
-    images = augment.quarter_turns(x[index[part.own(len(index))]], turns)
+    images = augment.quarter_turns(_rows(x, index[part.own(len(index))]), turns)
     blocks = count * len(turns)
     rows = augment.Rows(part.rows(blocks, len(index)), blocks * len(index)) if part.of > 1 else None
-    return augment.views(images.float() / 255, recipe.augment, count, rng, rows)
+    return augment.views(images, recipe.augment, count, rng, rows)

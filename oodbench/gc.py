@@ -46,7 +46,7 @@ def _needed(study: Study) -> set[tuple[str, str]]:
         for run in (each for last in _resolved(work.run) for each in (*lab.kept(last), last)):
             found.add(("train", lab.train_key(run)))
             found.add(("probe", digest(lab.probe_fields(run))))
-            found |= {("bank", digest(lab.bank_fields(run, piece))) for piece in lab.pieces(run, work.views)}
+            found |= {("bank", digest(lab.bank_fields(run, piece))) for piece in lab.pieces(run, work.ways)}
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
 from oodbench.errors import UserError
 from oodbench.protocol import class_count, family, protocol
-from oodbench.spec import TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Space
+from oodbench.spec import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
 from oodbench.study import Detectors, Skip, Study
 
 DETECTOR_AXES = ("space", "clustering", "distance", "posthoc", "threshold")
@@ -166,9 +166,9 @@ class Work:
     cells: list[Cell]
 
     @property
-    def views(self) -> list[int]:
-        """The numbers of views that its cells ask for."""
-        return sorted({cell.detector.space.views for cell in self.cells})
+    def ways(self) -> list[Seen]:
+        """How its cells ask for items to be seen."""
+        return sorted({cell.detector.space.seen for cell in self.cells}, key=lambda seen: (seen.views, seen.crop or 0))
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
         return f"{distance.label} needs raw features, not {space.label}"
     if distance.views and space.views == 1:
         return f"{distance.label} needs several views"
-    if reference.kind == "train" and space.views > 1:
+    if reference.kind == "train" and space.seen != PLAIN:
         return f"`reference: train` has plain training features only, not {space.label}"
     if reference.kind == "train" and type(distance).leave_one_out is Distance.leave_one_out:
         return _not_left_out(distance)

@@ -29,7 +29,7 @@ from oodbench.errors import UserError, suggestion
 from oodbench.grid import LAYER_HEAD, Run, canonical, digest, has_shifted, resolved
 from oodbench.registry import fingerprint_module
 from oodbench.seeds import seed_of
-from oodbench.spec import Precision
+from oodbench.spec import PLAIN, Precision, Seen
 from oodbench.store import Artifact, Store
 from oodbench.study import Study
 
@@ -37,6 +37,7 @@ from oodbench.study import Study
 NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 REDO = ("train", "bank", "score", "failed")
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
+ROOM = 0.5  # share of a CUDA device's free memory that the images of a set may take
 PROBE = "linear.safetensors"
 WEIGHTS = "weights.safetensors"
 Split = Literal["train", "test"]
@@ -44,12 +45,13 @@ Indices = NDArray[np.int64]
 
 
 class Piece(NamedTuple):
-    """A part of a set, embedded with a number of views: what a bank is made of."""
+    """A part of a set, embedded as it is seen: what a bank is made of."""
 
     dataset: Dataset
     split: Split
     part: Literal["fit", "val", "all"]  # of ID train: what trains and fits, or what is held out
     views: int
+    crop: float | None = None
 
 
 class Watch(Protocol):
@@ -121,6 +123,7 @@ class Lab:
         self.trainings = 0  # encoders that this lab has trained
         self._prepared: dict[tuple[str, Split], data.Prepared] = {}
         self._train_keys: dict[str, str] = {}
+        self._on_host: set[str] = set()  # contents of sets that did not fit on the device
         self._made: set[str] = set()  # keys made or found by this lab: not to be made again under `redo`
         self._model: tuple[str, stages.Trained] | None = None  # the last one used, by its key
 
@@ -311,9 +314,9 @@ class Lab:
 
     def _forget_kept(self, run: Run) -> None:
         """Remove the kept epochs of a run, and what was made of them."""
-        views = {1, *(space.views for space in self.study.detectors.spaces)}
+        ways = {PLAIN, *(space.seen for space in self.study.detectors.spaces)}
         for each in self.kept(run):
-            banks = [("bank", digest(self.bank_fields(each, piece))) for piece in self.pieces(each, views)]
+            banks = [("bank", digest(self.bank_fields(each, piece))) for piece in self.pieces(each, ways)]
             made = [("train", self.train_key(each)), ("probe", digest(self.probe_fields(each))), *banks]
             for kind, key in made:
                 self.store.remove(kind, key)
@@ -340,10 +343,10 @@ class Lab:
         fit, _ = self.split(run)
         device = self.device if run.recipe.devices == 1 else torch.device("cpu")
         seen = feed.TrainingData(
-            x=_images(id_.x[fit]).to(device),
+            x=self._images(run.id, id_, fit, device),
             y=torch.from_numpy(id_.y[fit]).to(device),
             classes=len(id_.classes),
-            outliers=_images(self.prepared(run.outliers, "train").x).to(device) if run.outliers else None,
+            outliers=self._outliers(run.outliers, device) if run.outliers else None,
         )
         training = resolved(run.training, seen.classes)
         return _Ready(training, stages.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
@@ -354,6 +357,21 @@ class Lab:
         if run.reference.kind == "train":
             return np.arange(len(y)), np.arange(0)
         return data.held_out_split(y, run.reference.share, seed_of(run.seed, "reference"))
+
+    def _outliers(self, dataset: Dataset, device: torch.device) -> feed.Images:
+        prepared = self.prepared(dataset, "train")
+        return self._images(dataset, prepared, np.arange(len(prepared.x)), device)
+
+    def _images(self, dataset: Dataset, prepared: data.Prepared, at: Indices, device: torch.device) -> feed.Images:
+        """Return images of a set on a device, channels last in memory, or where they do not fit, on the host."""
+        size = prepared.x[:1].nbytes * len(at)
+        if size <= room(device):
+            return torch.from_numpy(np.array(prepared.x[at])).to(device).permute(0, 3, 1, 2)
+        if prepared.content not in self._on_host:
+            self._on_host.add(prepared.content)
+            what = f"the {size / 1e9:.2g} GB of {dataset.label} are more than {ROOM:.0%} of the device's free memory"
+            self.watch.warn(f"{what}; they stay in host memory, and batches are copied")
+        return feed.HostImages(prepared.x, at, device)
 
     def model(self, run: Run) -> stages.Trained:
         """Return the trained network of a run."""
@@ -367,15 +385,15 @@ class Lab:
 
     # ---- bank
 
-    def pieces(self, run: Run, views: Iterable[int]) -> list[Piece]:
-        """Return what a bank of a run is made of, for each number of views."""
+    def pieces(self, run: Run, ways: Iterable[Seen]) -> list[Piece]:
+        """Return what a bank of a run is made of, for each way to see items."""
         found = [Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", 1)]
-        for v in views:
-            found.append(Piece(run.id, "test", "all", v))
+        for seen in ways:
+            found.append(Piece(run.id, "test", "all", *seen))
             if run.reference.kind == "val":
-                found.append(Piece(run.id, "train", "val", v))
-            found += [Piece(each, "test", "all", v) for each in run.sets.values()]
-            found += [Piece(each, "train", "all", v) for each in self.study.validation]
+                found.append(Piece(run.id, "train", "val", *seen))
+            found += [Piece(each, "test", "all", *seen) for each in run.sets.values()]
+            found += [Piece(each, "train", "all", *seen) for each in self.study.validation]
         return list(dict.fromkeys(found))
 
     def images(self, run: Run, piece: Piece) -> Indices:
@@ -391,6 +409,7 @@ class Lab:
             "set": self.prepared(piece.dataset, piece.split).content,
             "part": piece.part,
             "views": piece.views,
+            "crop": piece.crop,
         }
 
     def layers(self, run: Run, piece: Piece) -> stages.Layers:
@@ -402,22 +421,22 @@ class Lab:
 
     def _embed(self, run: Run, piece: Piece, folder: Path) -> dict[str, Any]:
         prepared = self.prepared(piece.dataset, piece.split)
-        x = _images(prepared.x[self.images(run, piece)]).to(self.device)
+        x = self._images(piece.dataset, prepared, self.images(run, piece), self.device)
         seed = seed_of(run.seed, "views", prepared.content, piece.part)
         embed = stages.embed_shifted if has_shifted(run.training) else stages.embed
-        found = embed(self.model(run), x, piece.views, run.recipe, seed)
+        found = embed(self.model(run), x, Seen(piece.views, piece.crop), run.recipe, seed)
         save_file({name: value.contiguous() for name, value in found.items()}, folder / "features.safetensors")
         return {"set": piece.dataset.label, "split": piece.split, "part": piece.part, "images": len(x)}
 
-    def bank(self, run: Run, views: Iterable[int], baselines: bool) -> scoring.Bank:
-        """Return the features of a run on every set of its study, for each number of views; baselines get a head."""
-        views = list(views)
+    def bank(self, run: Run, ways: Iterable[Seen], baselines: bool) -> scoring.Bank:
+        """Return the features of a run on every set of its study, for each way to see items; baselines get a head."""
+        ways = list(ways)
         train, test = self.prepared(run.id, "train"), self.prepared(run.id, "test")
         fit, held_out = self.split(run)
-        found = {piece: self.layers(run, piece) for piece in self.pieces(run, views)}
+        found = {piece: self.layers(run, piece) for piece in self.pieces(run, ways)}
 
-        def seen(dataset: Dataset, split: Split, part: Literal["val", "all"] = "all") -> dict[int, stages.Layers]:
-            return {v: found[Piece(dataset, split, part, v)] for v in views}
+        def seen(dataset: Dataset, split: Split, part: Literal["val", "all"] = "all") -> dict[Seen, stages.Layers]:
+            return {way: found[Piece(dataset, split, part, *way)] for way in ways}
 
         reference = None
         if run.reference.kind == "val":
@@ -516,13 +535,14 @@ class Lab:
             return artifact
 
 
-def _images(x: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)  # channels last in memory
-
-
 def linear_head(weight: Tensor, bias: Tensor) -> ClassifierHead:
     """Return the head of weights (C, D) and a bias (C,)."""
     return ClassifierHead(lambda h: h @ weight.T + bias, weight, bias)
+
+
+def room(device: torch.device) -> float:
+    """Return how many bytes the images of a set may take on a device; on the CPU, where they are, any number."""
+    return ROOM * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
 def pick_device(name: str) -> torch.device:

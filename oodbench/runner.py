@@ -220,7 +220,7 @@ class Runner:
         facts = self._facts(run)
         try:
             facts |= self._trained_facts(run)
-            bank = self.lab.bank(run, work.views, any(detector.posthoc for detector in detectors))
+            bank = self.lab.bank(run, work.ways, any(detector.posthoc for detector in detectors))
         except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
             message = f"{type(error).__name__}: {error}"
             self.watch.failed(run.title, message)

@@ -27,7 +27,7 @@ from oodbench.registry import Registry
 from oodbench.results import Results
 from oodbench.runner import as_row, sources
 from oodbench.seeds import seed_of
-from oodbench.spec import Reference, Space
+from oodbench.spec import PLAIN, Reference, Space
 from oodbench.study import NAME, Detectors, load_grid, results_root
 
 REDO = ("score", "failed")
@@ -275,7 +275,7 @@ def _senseless(detector: Detector, loaded: _Loaded) -> str:
     lacking = [each.path.name for each in loaded.every.values() if layer not in each.layers]
     if lacking:
         return f"{', '.join(lacking)} have no {layer} layer"
-    if detector.space.views > 1:
+    if detector.space.seen != PLAIN:
         return f"features in files have one view, not {detector.space.label}"
     parts: tuple[Plugin | None, ...] = (clustering, detector.distance, detector.posthoc, detector.threshold)
     for part in parts:
@@ -330,22 +330,22 @@ def _bank(reference: Reference, loaded: _Loaded, seed: int) -> scoring.Bank:
     fit, fit_y = train.layers, y
     known: scoring.Known | None = None
     if loaded.val is not None:
-        known = scoring.Known({1: _layers(loaded.val.layers)}, _labels_of(loaded.val))
+        known = scoring.Known({PLAIN: _layers(loaded.val.layers)}, _labels_of(loaded.val))
     elif reference.kind == "val":
         kept, held = data.held_out_split(y.numpy(), reference.share, seed_of(seed, "reference"))
         lost = set(y.tolist()) - set(y[kept].tolist())
         if lost:
             raise UserError(f"{train.path}: {reference.label} leaves no item of class {min(lost)}; give --val, or more")
-        known = scoring.Known({1: _layers({name: f[held] for name, f in train.layers.items()})}, y[held])
+        known = scoring.Known({PLAIN: _layers({name: f[held] for name, f in train.layers.items()})}, y[held])
         fit, fit_y = {name: f[kept] for name, f in train.layers.items()}, y[kept]
     return scoring.Bank(
         fit=_layers(fit),
         y=fit_y,
         classes=_classes(loaded) or 1,
-        test=scoring.Known({1: _layers(loaded.test.layers)}, _labels_of(loaded.test)),
+        test=scoring.Known({PLAIN: _layers(loaded.test.layers)}, _labels_of(loaded.test)),
         reference=known,
-        ood={name: {1: _layers(each.layers)} for name, each in loaded.ood.items()},
-        validation={name: {1: _layers(each.layers)} for name, each in loaded.validation.items()},
+        ood={name: {PLAIN: _layers(each.layers)} for name, each in loaded.ood.items()},
+        validation={name: {PLAIN: _layers(each.layers)} for name, each in loaded.validation.items()},
     )
 
 

@@ -18,7 +18,7 @@ from oodbench import compat, intervals, metrics, space
 from oodbench.api import ClassifierHead, Clustering, Clusters, Distance, Posthoc, Rule, Scores, Split
 from oodbench.grid import Detector, resolved
 from oodbench.seeds import seed_of
-from oodbench.spec import Space
+from oodbench.spec import PLAIN, Seen, Space
 from oodbench.stages import Layers
 from oodbench.vectors import centroids
 
@@ -30,7 +30,7 @@ MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-
 class Known:
     """Features of a set and the classes of its items."""
 
-    layers: dict[int, Layers]  # number of views -> its layers
+    layers: dict[Seen, Layers]  # how items are seen -> their layers
     y: Tensor  # (M,)
 
 
@@ -43,8 +43,8 @@ class Bank:
     classes: int
     test: Known  # ID test
     reference: Known | None  # the held-out ID reference; None where the reference is `train`
-    ood: dict[str, dict[int, Layers]]  # OOD test set -> number of views -> its layers
-    validation: dict[str, dict[int, Layers]]  # the like of the declared validation OOD sets
+    ood: dict[str, dict[Seen, Layers]]  # OOD test set -> how its items are seen -> their layers
+    validation: dict[str, dict[Seen, Layers]]  # the like of the declared validation OOD sets
     correct: Tensor | None = None  # (M,) which ID test items are classified right; None where there is one class
     head: ClassifierHead | None = None  # what baselines read, on the device; None where there is one class
 
@@ -163,7 +163,7 @@ class _Spaced:
         plain = bank.fit[where.layer][0].to(how.device)
         reference = {} if bank.reference is None else {REFERENCE: bank.reference.layers}
         sets = {ID_TEST: bank.test.layers, **reference, **bank.ood, **_validation(bank)}
-        self._raw = {name: layers[where.views][where.layer] for name, layers in sets.items()}  # (V, M, D)
+        self._raw = {name: layers[where.seen][where.layer] for name, layers in sets.items()}  # (V, M, D)
         self._small = how.memory >= 4 * (_bytes(plain) + sum(_bytes(f) for f in self._raw.values()))
         self._rows = max(256, how.memory // (64 * plain.shape[1]))  # of a block: few float64 copies of it
         self._transform, self._train = space.fit(where, plain, _at_once if self._small else self._on_disk)
@@ -225,7 +225,7 @@ def _bytes(f: Tensor) -> int:
     return f.numel() * f.element_size()
 
 
-def _validation(bank: Bank) -> dict[str, dict[int, Layers]]:
+def _validation(bank: Bank) -> dict[str, dict[Seen, Layers]]:
     """Return the validation sets under names that no test set has."""
     return {f"validation {name}": layers for name, layers in bank.validation.items()}
 
@@ -373,12 +373,12 @@ def _scored_posthoc(posthoc: Posthoc | None, bank: Bank, judge: _Judge, how: How
         logits = layers["logits"][0].to(how.device, copy=True) if "logits" in layers else head.apply(h.clone())
         return Split(h, logits, None if y is None else y.to(how.device, copy=True))
 
-    held_out = split(bank.reference.layers[1], bank.reference.y) if posthoc.val else None
+    held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
     scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
     sets = {ID_TEST: bank.test.layers, REFERENCE: bank.reference.layers, **bank.ood, **_validation(bank)}
 
     def scores(name: str) -> list[Scores]:
-        seen = split(sets[name][1])
+        seen = split(sets[name][PLAIN])
         found = scorer(seen)
         return [_checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))]
 

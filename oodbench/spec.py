@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Interval
 
 from oodbench.api import Fraction, Layer, Natural, NonNegative, Positive, Size
 
 Precision = Literal["float32", "bf16", "auto"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Augment:
 
     crop: tuple[Fraction, Fraction] | None = (0.2, 1.0)  # area of a random resized crop; null = none
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # width : height of that crop
+    interpolation: Interpolation = "bilinear"  # of that crop
     flip: Fraction = 0.5  # probability of a horizontal flip
     rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0  # degrees, at most, either way
     translate: Fraction = 0.0  # share of the size, at most, either way
@@ -45,10 +47,13 @@ class Augment:
     )  # brightness, contrast, saturation, hue; null = none
     jitter_p: Fraction = 0.8
     gray: Fraction = 0.2  # probability of greyscale
+    blur: Fraction = 0.0  # probability of a Gaussian blur
+    sigma: tuple[Positive, Positive] = (0.1, 2.0)  # of that blur, in pixels
+    kernel: Annotated[float, Interval(gt=0, le=1)] = 0.1  # size of its kernel, as a share of the image's
     erase: Fraction = 0.0  # probability of erasing a rectangle
 
     def __post_init__(self) -> None:
-        for name in ("crop", "ratio"):
+        for name in ("crop", "ratio", "sigma"):
             value = getattr(self, name)
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name}: the first of {list(value)} is the smaller one")
@@ -143,15 +148,30 @@ class Encoder:
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
 
+class Seen(NamedTuple):
+    """How the items of a set are seen. By default, as they are."""
+
+    views: int = 1
+    crop: float | None = None
+
+
+PLAIN = Seen()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """Which features a detector sees. The steps run in this order, fitted on training features only."""
 
     layer: Layer = "penultimate"
     views: Size = 1  # 1 = the plain image; V = the plain image and V - 1 augmented views of it
+    crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
     unit: bool = False  # L2-normalise each feature vector
     zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension
     pca: Size | None = None  # project on so many principal components
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.views, self.crop)
 
     @property
     def raw(self) -> bool:
@@ -162,6 +182,7 @@ class Space:
         steps = [
             self.layer,
             f"views={self.views}" if self.views > 1 else "",
+            f"crop={self.crop:g}" if self.crop else "",
             "unit" if self.unit else "",
             "zscore" if self.zscore else "",
             f"pca={self.pca}" if self.pca else "",

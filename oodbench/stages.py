@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
@@ -11,15 +12,15 @@ from torch import Tensor, nn
 
 from oodbench import augment, encoder, feed, optim
 from oodbench.api import Batch, Features, Shifts, State, Training
-from oodbench.feed import TrainingData, Views
+from oodbench.feed import Images, TrainingData, Views
 from oodbench.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
 from oodbench.seeds import generator, seed_of
-from oodbench.spec import Encoder, ImageFormat, Precision, Recipe
+from oodbench.spec import Encoder, ImageFormat, Precision, Recipe, Seen
 from oodbench.world import World
 
 EMBED_BATCH = 1024  # images a forward pass without gradients; views of it are drawn from one seed
 HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
-Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU; the first view is the plain image
+Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
 
 
 # ---- train: images -> weights -------------------------------------------------------------------
@@ -82,16 +83,21 @@ def _layout(network: nn.Module) -> torch.memory_format:
     return torch.contiguous_format if narrow else torch.channels_last
 
 
-def _normalisation(recipe: Recipe, x: Tensor) -> tuple[Tensor, Tensor]:
+def _normalisation(recipe: Recipe, x: Images) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel, in units of 255, from exact counts of grey levels."""
     if recipe.normalize != "standard":
         half = 0.5 if recipe.normalize == "half" else 0.0
         return torch.full((x.shape[1],), half), torch.full((x.shape[1],), half or 1.0)
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).cpu().double()
+    counts = torch.stack([_levels(rows) for rows in x.split(EMBED_BATCH)]).sum(0).cpu().double()
     share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
     mean = share @ level
     std = (share * (level - mean[:, None]).square()).sum(1).sqrt()
     return mean.float(), std.clamp_min(1 / 255).float()
+
+
+def _levels(x: Tensor) -> Tensor:
+    """Return how often each channel has each grey level (C, 256)."""
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)])
 
 
 class Progress(NamedTuple):
@@ -272,10 +278,10 @@ def _check_weights(model: Trained, where: str) -> None:
 
 
 @torch.no_grad()
-def features(model: Trained, x: Tensor) -> Features:
-    """Return float32 features of plain uint8 images x (N, C, H, W), on their device, in evaluation mode."""
+def features(model: Trained, x: Images, turn: int = 0) -> Features:
+    """Return float32 features of uint8 images x (N, C, H, W) after so many quarter turns, in evaluation mode."""
     model.eval()
-    parts = [model(rows.float() / 255) for rows in x.split(EMBED_BATCH)]
+    parts = [model(augment.quarter_turns(rows, (turn,)).float() / 255) for rows in x.split(EMBED_BATCH)]
     return Features(
         torch.cat([h for h, _ in parts]),
         {name: torch.cat([out[name] for _, out in parts]) for name in parts[0][1]},
@@ -283,30 +289,37 @@ def features(model: Trained, x: Tensor) -> Features:
 
 
 @torch.no_grad()
-def embed(model: Trained, x: Tensor, views: int, recipe: Recipe, seed: int) -> Layers:
-    """Return all layers of uint8 images x (N, C, H, W): of the plain image, then of views - 1 augmented ones."""
-    found = [_layers(features(model, x))]
-    for view in range(1, views):
+def embed(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int, turn: int = 0) -> Layers:
+    """Return all layers of uint8 images x (N, C, H, W): of the plain image, then of augmented views, V in all.
+
+    With `crop` all V views are augmented, unflipped crops of just this share of the area (CSI's test-time views,
+    Tack et al. 2020, arXiv 2007.08176).
+    """
+    found = [] if seen.crop else [_layers(features(model, x, turn))]
+    how = recipe.augment
+    if seen.crop:
+        how = dataclasses.replace(how, crop=(seen.crop, seen.crop), flip=0.0)
+    for view in range(len(found), seen.views):
         parts = []
         for i, rows in enumerate(x.split(EMBED_BATCH)):
-            seen = augment.apply(rows.float() / 255, recipe.augment, generator(seed, "view", view, i))
-            parts.append(_layers(Features(*model(seen))))
+            turned = augment.quarter_turns(rows, (turn,))
+            views = augment.views(turned, how, 1, generator(seed, "view", view, i))
+            parts.append(_layers(Features(*model(views[0]))))
         found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     return {name: torch.stack([each[name] for each in found]) for name in found[0]}
 
 
-def embed_shifted(model: Trained, x: Tensor, views: int, recipe: Recipe, seed: int) -> Layers:
+def embed_shifted(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int) -> Layers:
     """Return all layers as `embed` does, and `shifted` (V, N, 4 (P + 4)) of images x (N, C, H, W), H = W.
 
     It holds, for the image in each quarter turn, the projection and the logits of the turn. Views are drawn for each
-    turn anew; the first is the plain turned image.
+    turn anew; a plain one is the turned image.
     """
-    found = embed(model, x, views, recipe, seed)
+    found = embed(model, x, seen, recipe, seed)
     parts: list[Tensor] = []
     for turn in TURNS:
-        turned = augment.quarter_turns(x, (turn,))
-        seen = found if turn == 0 else embed(model, turned, views, recipe, seed_of(seed, "turn", turn))
-        parts += [seen[HEAD_LAYER.get(head, head)] for head in SHIFTED_HEADS]
+        turned = embed(model, x, seen, recipe, seed_of(seed, "turn", turn), turn) if turn else found
+        parts += [turned[HEAD_LAYER.get(head, head)] for head in SHIFTED_HEADS]
     return found | {"shifted": torch.cat(parts, -1)}
 
 

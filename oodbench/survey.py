@@ -27,7 +27,7 @@ from oodbench.geometry import nearest_to
 from oodbench.grid import NONE, Run, Work, canonical, digest, plan
 from oodbench.lab import NUMBER, Lab, Piece
 from oodbench.registry import fingerprint_module
-from oodbench.spec import Space
+from oodbench.spec import Seen, Space
 
 FILE = "quality.csv"
 RUN = ("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "reference", "seed")
@@ -75,7 +75,7 @@ def survey(lab: Lab, only: Container[tuple[Space, Clustering | None]] | None = N
             for place in places
             if place.key not in known and (only is None or (place.space, place.clustering) in only)
         ]
-        bank = _bank(lab, run, {place.space.views for place in pending}) if pending else None
+        bank = _bank(lab, run, {place.space.seen for place in pending}) if pending else None
         if bank is None:
             missing += bool(pending) and run.epoch is None
             continue
@@ -102,7 +102,7 @@ def _places(lab: Lab, run: Run, work: Work) -> list[Place]:
 
 
 def _key(lab: Lab, run: Run, space: Space, clustering: Clustering | None) -> str:
-    pieces = (_train(run), _test(run, space.views))
+    pieces = (_train(run), _test(run, space.seen))
     return digest(
         {
             "number": NUMBER["score"],
@@ -119,15 +119,15 @@ def _train(run: Run) -> Piece:
     return Piece(run.id, "train", "fit", 1)
 
 
-def _test(run: Run, views: int) -> Piece:
-    return Piece(run.id, "test", "all", views)
+def _test(run: Run, seen: Seen) -> Piece:
+    return Piece(run.id, "test", "all", *seen)
 
 
-def _bank(lab: Lab, run: Run, views: Iterable[int]) -> scoring.Bank | None:
+def _bank(lab: Lab, run: Run, ways: Iterable[Seen]) -> scoring.Bank | None:
     """Return the ID features of a run, or None where some are not in the store."""
     train = lab.prepared(run.id, "train")
-    fit, test = _stored(lab, run, _train(run)), {v: _stored(lab, run, _test(run, v)) for v in views}
-    there = {v: layers for v, layers in test.items() if layers is not None}
+    fit, test = _stored(lab, run, _train(run)), {way: _stored(lab, run, _test(run, way)) for way in ways}
+    there = {way: layers for way, layers in test.items() if layers is not None}
     if fit is None or len(there) < len(test):
         return None
     y = torch.from_numpy(train.y[lab.split(run)[0]])

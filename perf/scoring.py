@@ -276,7 +276,7 @@ def grid_ours(scale: Scale) -> Work:
 
     from oodbench import scoring
     from oodbench.grid import Detector
-    from oodbench.spec import Space
+    from oodbench.spec import PLAIN, Space
 
     data = features(scale, 10)
     few, many = counts(scale)
@@ -301,7 +301,7 @@ def grid_ours(scale: Scale) -> Work:
     detectors = {Detector(Space(), c, d, t): title for title, c, d in pairs for t in thresholds}
 
     def known(x: Any) -> scoring.Known:
-        return scoring.Known({1: {"penultimate": x[None]}}, torch.arange(len(x)) % 10)
+        return scoring.Known({PLAIN: {"penultimate": x[None]}}, torch.arange(len(x)) % 10)
 
     bank = scoring.Bank(
         fit={"penultimate": data.train[None]},
@@ -436,7 +436,7 @@ def budget_peak(scale: Scale) -> Work:
 
     from oodbench import scoring
     from oodbench.grid import Detector
-    from oodbench.spec import Space
+    from oodbench.spec import PLAIN, Space
 
     folder = tempfile.TemporaryDirectory()
     width = 2048
@@ -451,7 +451,7 @@ def budget_peak(scale: Scale) -> Work:
         return torch.from_numpy(np.load(path, mmap_mode="c"))[None]
 
     def known(name: str) -> scoring.Known:
-        return scoring.Known({1: {"penultimate": mapped(name, 1000)}}, torch.arange(1000) % 10)
+        return scoring.Known({PLAIN: {"penultimate": mapped(name, 1000)}}, torch.arange(1000) % 10)
 
     train, labels, threshold = mapped("train", rows), plugin("clustering", "labels"), plugin("threshold", "pooled")
     distances = [plugin("distance", name) for name in ("euclidean", "cosine", "mahalanobis")]

@@ -77,7 +77,7 @@ HARNESS = {
         *("data", "environment", "features", "grid", "lab", "probe", "registry", "results", "runner", "scoring"),
         *("seeds", "spec", "stages", "study"),
     },
-    "export": {"features", "grid", "lab", "scoring", "stages", "study"},
+    "export": {"features", "grid", "lab", "scoring", "spec", "stages", "study"},
     "quality": {"geometry"},
     "survey": {"files", "geometry", "grid", "lab", "quality", "registry", "results", "scoring", "spec", "stages"},
     "curve": {"columns", "files", "grid", "quality", "runner", "study", "survey", "tables"},

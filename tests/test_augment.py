@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oodbench import augment
 from oodbench.errors import UserError
-from oodbench.spec import Augment
+from oodbench.spec import Augment, Interpolation
 
 N = 40
 
@@ -28,12 +28,25 @@ def each(images: Tensor, function: object, *params: Tensor) -> Tensor:
     return torch.stack([function(x, *(p[i] for p in params)) for i, x in enumerate(images)])
 
 
-def test_resized_crop(images: Tensor) -> None:
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+def test_resized_crop(images: Tensor, how: Interpolation) -> None:
+    """Bicubic weights may be negative; what leaves [0, 1] is cut off, as it is from 8-bit images."""
     box = augment.draw_crop(N, 20, 20, Augment(crop=(0.05, 1.0)), rng())
+    mode = TF.InterpolationMode(how)
+    expected = each(
+        images,
+        lambda x, b: TF.resized_crop(x, *b.tolist(), size=[20, 20], interpolation=mode, antialias=True).clamp(0, 1),
+        box,
+    )
+    never = torch.zeros(N, dtype=torch.bool)
+    torch.testing.assert_close(augment.resized_crop(images, box, never, how), expected)
+
+
+def test_flip(images: Tensor) -> None:
     flip = augment.draw(N, 0.5, rng())
-    expected = each(images, lambda x, b: TF.resized_crop(x, *b.tolist(), size=[20, 20], antialias=True), box)
-    expected = torch.where(flip[:, None, None, None], expected.flip(3), expected)
-    torch.testing.assert_close(augment.resized_crop(images, box, flip), expected)
+    whole = torch.tensor([0, 0, 20, 20]).expand(N, 4)
+    expected = each(images, lambda x, f: TF.horizontal_flip(x) if f else x, flip)
+    torch.testing.assert_close(augment.resized_crop(images, whole, flip, "bilinear"), expected, atol=0, rtol=0)
     assert 0 < flip.sum() < N
 
 
@@ -41,7 +54,7 @@ def test_crop_that_is_not_square() -> None:
     x = torch.rand(3, 1, 12, 30)
     box = augment.draw_crop(3, 12, 30, Augment(), rng())
     expected = each(x, lambda a, b: TF.resized_crop(a, *b.tolist(), size=[12, 30], antialias=True), box)
-    torch.testing.assert_close(augment.resized_crop(x, box, torch.zeros(3, dtype=torch.bool)), expected)
+    torch.testing.assert_close(augment.resized_crop(x, box, torch.zeros(3, dtype=torch.bool), "bilinear"), expected)
 
 
 def test_crops_are_drawn_as_torchvision_draws_them() -> None:
@@ -64,40 +77,51 @@ def test_boxes_lie_in_the_image() -> None:
         assert ((top >= 0) & (top + h <= 9) & (left >= 0) & (left + w <= 31)).all()
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "low", "high"),
-    [
-        (augment.brightness, TF.adjust_brightness, 0.0, 2.0),
-        (augment.contrast, TF.adjust_contrast, 0.0, 2.0),
-        (augment.saturation, TF.adjust_saturation, 0.0, 2.0),
-        (augment.hue, TF.adjust_hue, -0.5, 0.5),
-    ],
-)
-def test_colour(images: Tensor, ours: object, theirs: object, low: float, high: float) -> None:
-    factor = augment.uniform(N, low, high, rng())
-    expected = each(images, lambda x, f: theirs(x, f.item()), factor)
-    torch.testing.assert_close(ours(images, factor), expected, atol=2e-6, rtol=1e-5)
+THEIRS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
 
 
-def test_colour_of_grey_black_and_white_pixels() -> None:
-    x = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
-    factor = torch.tensor([0.3, -0.2, 0.5])
-    torch.testing.assert_close(augment.hue(x, factor), x)
-    torch.testing.assert_close(augment.saturation(x, factor + 1), x)
+@pytest.mark.parametrize("kind", [augment.BRIGHTNESS, augment.CONTRAST, augment.SATURATION])
+def test_brightness_contrast_saturation(images: Tensor, kind: int) -> None:
+    factors = augment.uniform(4 * N, 0.0, 2.0, rng()).view(N, 4)
+    expected = each(images, lambda x, f: THEIRS[kind](x, f[kind].item()), factors)
+    torch.testing.assert_close(augment.mix(images, torch.full((N,), kind), factors), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_a_batch_is_mixed_at_once() -> None:
+    """Each image with what is due to it: brightness, contrast or saturation."""
+    x, kind, factors = torch.rand(N, 3, 8, 8), torch.arange(N) % 3, torch.rand(N, 4)
+    expected = each(x, lambda a, k, f: THEIRS[k](a, f[k].item()), kind, factors)
+    torch.testing.assert_close(augment.mix(x, kind, factors), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_hue(images: Tensor) -> None:
+    factor = augment.uniform(N, -0.5, 0.5, rng())
+    expected = each(images, lambda x, f: TF.adjust_hue(x, f.item()), factor)
+    torch.testing.assert_close(augment.hue(images, factor), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_hue_of_every_corner_and_edge_of_the_colour_cube() -> None:
+    """Where two channels are equal, or one is 0 or 1, hue has its corners; grey has none."""
+    levels = torch.tensor([0.0, 1e-4, 0.5, 1.0])
+    x = torch.cartesian_prod(levels, levels, levels).T.view(1, 3, 8, 8)
+    for factor in (-0.5, -1 / 3, -0.1, 0.0, 1 / 6, 0.25, 0.5):
+        expected = TF.adjust_hue(x, factor)
+        torch.testing.assert_close(augment.hue(x, torch.tensor([factor])), expected, atol=2e-6, rtol=1e-5)
 
 
 def test_jitter_applies_each_operation_in_its_own_order(images: Tensor) -> None:
     factors, order = augment.draw_jitter(N, (0.4, 0.4, 0.4, 0.1), rng())
-    chosen = augment.draw(N, 0.8, rng(1))
-    theirs = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
 
-    def one(x: Tensor, f: Tensor, o: Tensor, c: Tensor) -> Tensor:
-        for kind in o.tolist() if c else []:
-            x = theirs[kind](x, f[kind].item())
+    def one(x: Tensor, f: Tensor, o: Tensor) -> Tensor:
+        for kind in o.tolist():
+            x = THEIRS[kind](x, f[kind].item())
         return x
 
-    expected = each(images, one, factors, order, chosen)
-    torch.testing.assert_close(augment.jitter(images, factors, order, chosen), expected, atol=5e-6, rtol=1e-5)
+    expected = each(images, one, factors, order)
+    for place in range(4):
+        rows = order[:, place] == augment.HUE
+        found = augment.jitter(images[rows], factors[rows], order[rows], place)
+        torch.testing.assert_close(found, expected[rows], atol=5e-6, rtol=1e-5)
     assert len(order.unique(dim=0)) > 10
 
 
@@ -108,9 +132,17 @@ def test_jitter_factors_lie_in_torchvisions_ranges() -> None:
     torch.testing.assert_close(high, torch.tensor([1.4, 2.5, 1.0, 0.1]), atol=0.01, rtol=0)
 
 
-def test_grayscale() -> None:
+def test_luma() -> None:
     x = torch.rand(5, 3, 6, 6)
-    torch.testing.assert_close(augment.grayscale(x), TF.rgb_to_grayscale(x, num_output_channels=3))
+    torch.testing.assert_close(augment.luma(x), TF.rgb_to_grayscale(x, num_output_channels=1))
+
+
+@pytest.mark.parametrize(("share", "pixels"), [(0.1, 3), (0.3, 7), (0.15, 3)])
+def test_blur(images: Tensor, share: float, pixels: int) -> None:
+    """The kernel is the odd number of pixels next to a share of 20."""
+    sigma = augment.uniform(N, 0.1, 2.0, rng())
+    expected = each(images, lambda x, s: TF.gaussian_blur(x, [pixels, pixels], [s.item()]), sigma)
+    torch.testing.assert_close(augment.blur(images, sigma, share), expected)
 
 
 def test_affine(images: Tensor) -> None:
@@ -128,46 +160,90 @@ def test_affine(images: Tensor) -> None:
 
 def test_erase(images: Tensor) -> None:
     box = augment.draw_erase(N, 20, 20, rng())
-    chosen = augment.draw(N, 0.5, rng())
-    expected = each(images, lambda x, b, c: TF.erase(x, *b.tolist(), torch.tensor(0.0)) if c else x, box, chosen)
-    torch.testing.assert_close(augment.erase(images, box, chosen), expected)
+    expected = each(images, lambda x, b: TF.erase(x, *b.tolist(), torch.tensor(0.0)), box)
+    torch.testing.assert_close(augment.erase(images, box), expected)
     share = (box[:, 2] * box[:, 3]).double() / 400
     assert share.min() > 0.01
     assert share.max() < 0.4
 
 
-def test_quarter_turns_are_counter_clockwise() -> None:
+def test_quarter_turns_are_counter_clockwise(images: Tensor) -> None:
+    """As torchvision's rotate by 90 degrees, and on images with a corner of their own."""
+    turned = augment.quarter_turns(images, (0, 1, 2, 3)).unflatten(0, (4, N))
+    for turn, found in enumerate(turned):
+        torch.testing.assert_close(found, TF.rotate(images, 90.0 * turn))
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
-    turned = augment.quarter_turns(x, (0, 1, 2))
-    assert turned[:, 0].tolist() == [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]]]
+    assert augment.quarter_turns(x, (1,)).tolist() == [[[[2, 4], [1, 3]]]]
+
+
+EVERYTHING = Augment(rotate=20, translate=0.1, blur=0.5, kernel=0.3, erase=0.5)
+
+
+def levels(n: int, channels: int = 3, size: int = 16) -> Tensor:
+    return torch.randint(256, (n, channels, size, size), generator=rng(), dtype=torch.uint8)
+
+
+def one_by_one(x: Tensor, drawn: augment.Drawn, i: int) -> Tensor:
+    """Return image x (C, H, W) under the parameters that were drawn for view i, by torchvision."""
+    size = list(x.shape[1:])
+    angle, shift = drawn.angle[i].item(), (size[0] * drawn.shift[i]).tolist()
+    x = TF.affine(x, angle, shift, 1.0, [0.0, 0.0], interpolation=TF.InterpolationMode.BILINEAR)
+    x = TF.resized_crop(x, *drawn.box[i].tolist(), size=size, antialias=True)
+    x = TF.horizontal_flip(x) if drawn.flip[i] else x
+    for kind in drawn.order[i].tolist() if drawn.jitter[i] else []:
+        x = THEIRS[kind](x, drawn.factors[i, kind].item())
+    x = TF.rgb_to_grayscale(x, num_output_channels=3) if drawn.gray[i] and len(x) == 3 else x
+    x = TF.gaussian_blur(x, [5, 5], [drawn.sigma[i].item()]) if drawn.blur[i] else x
+    return TF.erase(x, *drawn.hole[i].tolist(), torch.tensor(0.0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("cached", [1, 10**4, 10**9])
+def test_views_are_torchvisions_one_by_one(channels: int, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All operations in their order, whatever the size of the parts that go through them together."""
+    monkeypatch.setattr(augment, "CACHED", cached)
+    x = levels(N, channels)
+    seen = augment.views(x, EVERYTHING, 2, rng())
+    drawn = augment.draw_all(2 * N, 16, 16, EVERYTHING, rng())
+    expected = torch.stack([one_by_one(x[i % N] / 255, drawn, i) for i in range(2 * N)])
+    torch.testing.assert_close(seen.flatten(0, 1), expected, atol=2e-5, rtol=1e-4)
+    assert 0 < drawn.jitter.sum() < 2 * N
+    assert 0 < drawn.blur.sum() < 2 * N
+    assert 0 < drawn.gray.sum() < 2 * N
+    assert 0 < (drawn.hole[:, 2] > 0).sum() < 2 * N
 
 
 def test_views_are_the_same_for_the_same_seed_and_differ_from_each_other() -> None:
-    x = torch.rand(6, 3, 16, 16)
-    everything = Augment(rotate=20, translate=0.1, erase=0.5)
-    first, again, other = (augment.views(x, everything, 2, rng(seed)) for seed in (0, 0, 1))
+    first, again, other = (augment.views(levels(6), EVERYTHING, 2, rng(seed)) for seed in (0, 0, 1))
     assert first.shape == (2, 6, 3, 16, 16)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
     assert first.min() >= 0
-    assert first.max() <= 1
+    assert first.max() <= 1 + 1e-6
+
+
+def test_images_laid_out_channels_last_have_the_same_views() -> None:
+    x = levels(6)
+    expected = augment.views(x, EVERYTHING, 2, rng())
+    assert torch.equal(augment.views(x.to(memory_format=torch.channels_last), EVERYTHING, 2, rng()), expected)
 
 
 def test_an_image_keeps_its_place_among_views() -> None:
     """View v of item i is made of item i: constant images stay constant under crops and flips."""
-    x = torch.linspace(0.1, 0.9, 5).view(5, 1, 1, 1).expand(5, 1, 8, 8)
+    x = torch.tensor([20, 60, 100, 140, 250], dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8)
     seen = augment.views(x, Augment(jitter=None, gray=0), 3, rng())
-    torch.testing.assert_close(seen, x.expand(3, 5, 1, 8, 8))
+    torch.testing.assert_close(seen, (x / 255).expand(3, 5, 1, 8, 8))
 
 
 def test_no_augmentation_changes_nothing() -> None:
-    x = torch.rand(4, 3, 8, 8)
-    assert torch.equal(augment.apply(x, Augment(crop=None, flip=0, jitter=None, gray=0), rng()), x)
+    x = levels(4)
+    plain = Augment(crop=None, flip=0, jitter=None, gray=0)
+    assert torch.equal(augment.views(x, plain, 1, rng())[0], x / 255)
 
 
 def test_colour_needs_one_or_three_channels() -> None:
     augment.check(Augment(), 1)
-    augment.check(Augment(jitter=(0.4, 0.4, 0, 0), gray=0), 5)
+    augment.check(Augment(jitter=(0.4, 0, 0, 0), gray=0), 5)
     with pytest.raises(UserError, match="the study has 5"):
         augment.check(Augment(), 5)

@@ -80,6 +80,7 @@ def test_a_bank_depends_on_its_training_set_part_and_views(runner: Runner) -> No
     pieces = [
         Piece(run.id, "test", "all", 1),
         Piece(run.id, "test", "all", 2),
+        Piece(run.id, "test", "all", 2, 0.54),
         Piece(run.id, "train", "fit", 1),
         Piece(run.id, "train", "val", 1),
         *(Piece(each, "test", "all", 1) for each in run.sets.values()),

@@ -13,7 +13,7 @@ from oodbench import scoring
 from oodbench.api import Plugin
 from oodbench.grid import Detector
 from oodbench.registry import Registry
-from oodbench.spec import Space
+from oodbench.spec import PLAIN, Seen, Space
 
 N, M, D, CLASSES = 3000, 700, 24, 3
 SPACES = [Space(), Space(unit=True, zscore=True), Space(zscore=True, pca=5)]
@@ -37,7 +37,7 @@ def bank(tmp_path: Path) -> scoring.Bank:
     def known(scale: float, views: int = 1) -> scoring.Known:
         own = torch.arange(M) % CLASSES
         f = centers[own] + scale * torch.randn(views, M, D, generator=rng)
-        return scoring.Known({views: {"penultimate": f}}, own)
+        return scoring.Known({Seen(views): {"penultimate": f}}, own)
 
     return scoring.Bank(
         fit={"penultimate": train[None]},
@@ -81,7 +81,7 @@ def test_features_too_large_to_copy_are_not_copied(bank: scoring.Bank) -> None:
     assert small.fit.data_ptr() != plain.data_ptr()
     blocks = list(large.seen("wide", every_view=False))
     assert [len(block) for block in blocks] == [256, 256, 188]
-    assert torch.equal(torch.cat(blocks), bank.ood["wide"][1]["penultimate"][0])
+    assert torch.equal(torch.cat(blocks), bank.ood["wide"][PLAIN]["penultimate"][0])
 
 
 def test_features_that_a_plugin_spoils_stay_spoilt_where_they_are_too_large_to_copy(bank: scoring.Bank) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark of scoring runs, compares what both sides computed, and says whether a bar holds."""
+"""The benchmarks run. That of scoring compares what both sides computed, and says whether a bar holds."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "perf" / "scoring.py"
+PERF = Path(__file__).parent.parent / "perf"
 
 
-def run(*words: str, dim: int = 8) -> tuple[int, list[dict[str, Any]]]:
-    """Return the exit code and the rows of the benchmark at a hundredth of its size."""
-    command = [sys.executable, str(SCRIPT), "--json", "--size", "0.01", "--dim", str(dim), "--rounds", "1", *words]
+def run(*words: str, script: str = "scoring.py") -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code and the rows of a benchmark at a hundredth of its size."""
+    command = [sys.executable, str(PERF / script), "--json", "--size", "0.01", "--rounds", "1", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_rows_beside_libraries() -> None:
-    code, rows = run("--only", "mahalanobis-10", "knn-five", "gmm-tied-10", "metrics-sklearn-with")
+    code, rows = run("--dim", "8", "--only", "mahalanobis-10", "knn-five", "gmm-tied-10", "metrics-sklearn-with")
     assert len(rows) == 4
     for row in rows:
         assert row["ours_s"] > 0
@@ -30,3 +30,17 @@ def test_rows_beside_libraries() -> None:
         assert row["ratio"] == pytest.approx(row["theirs_s"] / row["ours_s"])
         assert row["holds"] == (row["ratio"] >= float(row["bar"].split()[1]))
     assert code == (not all(row["holds"] for row in rows))
+
+
+def test_rows_of_training() -> None:
+    """Two rows whose bar is a least ratio, and one whose bar is a largest."""
+    code, rows = run("--only", "augment-pil", "embed", "checkpoint", "--width", "8", script="training.py")
+    assert len(rows) == 3
+    for row in rows:
+        assert row["ours_s"] > 0
+        ratios = {">=": row["theirs_s"] / row["ours_s"], "<=": row["ours_s"] / row["theirs_s"]}
+        sign, bar, _ = row["bar"].split()
+        assert row["ratio"] == pytest.approx(ratios[sign])
+        assert row["holds"] == (row["ratio"] >= float(bar) if sign == ">=" else row["ratio"] <= float(bar))
+    assert code == (not all(row["holds"] for row in rows))
+    assert rows[0]["images_per_s"] == pytest.approx(2 * 20 / rows[0]["ours_s"])

@@ -29,6 +29,7 @@ from oodbench.grid import plan
 from oodbench.lab import Lab, Options, Silent
 from oodbench.quality import MEASURES, OF_THE_CLASSES, measures
 from oodbench.results import Results, frame
+from oodbench.spec import PLAIN
 
 
 def drawn(n: int = 90, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -265,9 +266,9 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     rows = surveyed(path).rows.set_index("split")
     lab = Lab(study.load(path), Options(device="cpu"), Silent())
     (work,) = plan(lab.study).work
-    bank = lab.bank(work.run, [1], baselines=False)
+    bank = lab.bank(work.run, [PLAIN], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y
-    f_test, y_test = bank.test.layers[1]["penultimate"][0], bank.test.y
+    f_test, y_test = bank.test.layers[PLAIN]["penultimate"][0], bank.test.y
     centers = torch.stack([f[y == c].mean(0) for c in range(3)])
     nearest = torch.tensor([int((x - centers).norm(dim=1).argmin()) for x in f_test])
     assert rows.loc["train", list(MEASURES)].to_dict() == pytest.approx(one(f, y, y, 3))

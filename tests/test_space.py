@@ -71,5 +71,6 @@ def test_pca_wider_than_the_features_is_an_error(train: Tensor) -> None:
 
 
 def test_label() -> None:
+    assert Space(views=10, crop=0.54).label == "penultimate views=10 crop=0.54"
     assert Space(layer="projection", unit=True, pca=30, views=5).label == "projection views=5 unit pca=30"
     assert Space().label == "penultimate"

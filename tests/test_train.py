@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench import feed, optim, stages
+from oodbench import augment, feed, optim, stages
 from oodbench.api import Batch, Shifts, State, Training
 from oodbench.registry import Registry
-from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
+from oodbench.seeds import generator
+from oodbench.spec import Augment, Encoder, ImageFormat, Recipe, Seen
 
 IMAGE = ImageFormat(size=8, channels=1)
 SMALL = Encoder(name="resnet18", params={"width": 2, "stem": "cifar"})
@@ -215,6 +216,39 @@ def test_a_batch_holds_what_the_training_asks_for() -> None:
     assert b.shift.tolist() == [0] * 8
 
 
+def on_host(x: Tensor) -> feed.HostImages:
+    """Return images as every other one of a memory map would be: among others, channels last."""
+    among = torch.stack([x, 255 - x], 1).flatten(0, 1)
+    return feed.HostImages(among.permute(0, 2, 3, 1).numpy(), 2 * np.arange(len(x)), torch.device("cpu"))
+
+
+def test_images_that_stay_on_the_host_give_the_same_batches() -> None:
+    data = toy(24, outliers=20, channels=3)
+    assert data.outliers is not None
+    host = data._replace(x=on_host(data.x), outliers=on_host(data.outliers))
+    training = plugin("oecl")
+    for epoch in (0, 1):
+        pairs = zip(
+            *(feed.batches(training, QUICK, each, seed=3, epoch=epoch) for each in (data, host)),
+            strict=True,
+        )
+        for here, there in pairs:
+            assert torch.equal(here.id, there.id)
+            assert torch.equal(here.outlier, there.outlier)
+            assert torch.equal(here.index, there.index)
+
+
+def test_images_that_stay_on_the_host_train_and_embed_the_same() -> None:
+    """Their mean and deviation, what a training starts from and refreshes by, and their features."""
+    data = toy(24)
+    host = data._replace(x=on_host(data.x))
+    training = plugin("ccl", k=3, warmup=0, update_every=1)
+    first, again = (trained(training, each) for each in (data, host))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    here, there = (stages.embed(first, each.x, Seen(2), QUICK, 0) for each in (data, host))
+    assert all(torch.equal(here[name], there[name]) for name in here)
+
+
 def test_every_item_is_seen_once_an_epoch_in_a_new_order() -> None:
     probe = _Probe(labels=True)
     data = toy(24)
@@ -337,14 +371,36 @@ def test_bf16_trains_with_float32_losses() -> None:
 def test_views_of_an_embedding_begin_with_the_plain_image() -> None:
     data = toy()
     model = trained(plugin("cross_entropy"), data)
-    plain = stages.embed(model, data.x, 1, QUICK, 0)
-    several = stages.embed(model, data.x, 3, QUICK, 0)
-    again = stages.embed(model, data.x, 3, QUICK, 0)
+    plain = stages.embed(model, data.x, Seen(1), QUICK, 0)
+    several = stages.embed(model, data.x, Seen(3), QUICK, 0)
+    again = stages.embed(model, data.x, Seen(3), QUICK, 0)
     assert plain["penultimate"].shape == (1, 24, 16)
     assert plain["logits"].shape == (1, 24, 3)
     assert torch.equal(several["penultimate"][0], plain["penultimate"][0])
     assert not torch.equal(several["penultimate"][1], several["penultimate"][2])
     assert all(torch.equal(several[name], again[name]) for name in several)
+
+
+def test_views_of_fixed_crops() -> None:
+    """All views are crops of the area, and a space's mean view is that of a loop over them."""
+    data = toy(channels=3)
+    model = stages.untrained(plugin("simclr"), SMALL, QUICK, ImageFormat(size=8, channels=3), data, 0)
+    plain, whole, half = (stages.embed(model, data.x, Seen(3, crop), QUICK, 0) for crop in (None, 1.0, 0.5))
+    assert half["penultimate"].shape == (3, 24, 16)
+    for view in range(3):
+        torch.testing.assert_close(whole["penultimate"][view], plain["penultimate"][0])  # the whole area: the image
+        assert not torch.allclose(half["penultimate"][view], plain["penultimate"][0])
+        assert not torch.allclose(half["penultimate"][view], half["penultimate"][view - 1])
+    again, other = (stages.embed(model, data.x, Seen(3, 0.5), QUICK, seed) for seed in (0, 1))
+    assert torch.equal(half["penultimate"], again["penultimate"])
+    assert not torch.equal(half["penultimate"], other["penultimate"])
+    how = dataclasses.replace(QUICK.augment, crop=(0.5, 0.5))
+    mean = torch.zeros(24, 16)
+    for view in range(3):
+        seen = augment.views(data.x, how, 1, generator(0, "view", view, 0))[0]
+        with torch.no_grad():
+            mean += model.eval()(seen)[0] / 3
+    torch.testing.assert_close(half["penultimate"].mean(0), mean)
 
 
 def test_embedding_is_in_evaluation_mode_whatever_the_batch() -> None:

@@ -25,6 +25,7 @@ from oodbench.metrics import ranking
 from oodbench.registry import Registry
 from oodbench.runner import Outcome, Runner
 from oodbench.scoring import Bank
+from oodbench.spec import PLAIN
 from oodbench.stages import Layers
 from oodbench.vectors import centroids
 
@@ -62,7 +63,7 @@ class Ran:
         """Return what is stored of a training."""
         lab = Lab(study.load(self.path), Options(device="cpu", cached_only=True), Silent())
         (run,) = (work.run for work in plan(lab.study).work if work.run.training.name == training)
-        return lab.bank(run, [1], baselines=True)
+        return lab.bank(run, [PLAIN], baselines=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def scores(bank: Bank, name: str) -> dict[str, np.ndarray]:
     scorer = posthoc(name).fit(split(bank, bank.fit)._replace(y=bank.y), None, bank.head)
     sets = {"id": bank.test.layers, "reference": bank.reference.layers} | bank.ood
     sets |= {f"validation {each}": layers for each, layers in bank.validation.items()}
-    return {each: scorer(split(bank, layers[1])).numpy() for each, layers in sets.items()}
+    return {each: scorer(split(bank, layers[PLAIN])).numpy() for each, layers in sets.items()}
 
 
 def auroc(id_: np.ndarray, ood: np.ndarray) -> float:
@@ -134,7 +135,10 @@ def test_softmax_by_hand(ran: Ran) -> None:
     bank = ran.bank("cross_entropy")
     sure = {
         name: torch.softmax(layers["logits"][0].double(), 1).max(1).values.numpy()
-        for name, layers in {"id": bank.test.layers[1], **{name: each[1] for name, each in bank.ood.items()}}.items()
+        for name, layers in {
+            "id": bank.test.layers[PLAIN],
+            **{name: each[PLAIN] for name, each in bank.ood.items()},
+        }.items()
     }
     for row in of(ran.rows, training="cross_entropy", posthoc="msp", threshold="pooled").to_dict("records"):
         assert row["auroc"] == pytest.approx(auroc(-sure["id"], -sure[row["ood"]]), abs=1e-9)
@@ -241,7 +245,7 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
     assert isinstance(distance, Distance)
     scorer = distance.fit(f, Clusters(centroids(f, everything, 1), everything))
     sets = {"reference": bank.reference.layers} | {f"validation {n}": each for n, each in bank.validation.items()}
-    measured = {name: scorer(layers[1]["penultimate"][0]).score.numpy() for name, layers in sets.items()}
+    measured = {name: scorer(layers[PLAIN]["penultimate"][0]).score.numpy() for name, layers in sets.items()}
     for rows, by_set in ((baseline, known), (of(ran.rows, training="cross_entropy", distance="euclidean"), measured)):
         assert len(rows) == 2 * 3
         seen = [ranking(by_set["reference"], by_set[f"validation {name}"]) for name in bank.validation]
@@ -255,9 +259,9 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
 def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
     lab = Lab(study.load(ran.path), Options(device="cpu"), Silent())
     work = plan(lab.study).work[0]
-    splits = {piece.split for piece in lab.pieces(work.run, [1]) if piece.dataset in lab.study.validation}
+    splits = {piece.split for piece in lab.pieces(work.run, [PLAIN]) if piece.dataset in lab.study.validation}
     assert splits == {"train"}
-    assert {len(each[1]["penultimate"][0]) for each in ran.bank("simclr").validation.values()} == {40, 30}
+    assert {len(each[PLAIN]["penultimate"][0]) for each in ran.bank("simclr").validation.values()} == {40, 30}
 
 
 def test_adding_validation_trains_nothing_and_keeps_the_numbers(ran: Ran) -> None:

@@ -7,8 +7,8 @@ z_t is the projection of the image in turn t, l_t its logit of that turn in the 
 balance the turns and the two parts: a_t = 1 / mean over training items of ||z_t(m)||_2, which is their own largest
 cosine times their length, and b_t = 1 / mean over training items of l_t(m). The score is -s.
 
-In a space of several views z and l are means over views, as in the authors' code, which takes ten, all augmented; here
-the first is plain, and training items are seen in every turn, but plain.
+In a space of several views z and l are means over views; the authors take ten crops of 0.54 of the area, the space
+`{layer: shifted, views: 10, crop: 0.54}`. Training items are seen in every turn, but plain; theirs are such crops, too.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,7 +101,7 @@ def _groups(drawn: Drawn, n: int, most: int) -> Iterator[Group]:
     if drawn.blur is not None:
         key = key + drawn.blur
     for kind in range(2 * NO_JITTER + 2):
-        for rows in (key == kind).nonzero()[:, 0].split(most):
+        for rows in torch.from_numpy(np.flatnonzero(key.numpy() == kind)).split(most):
             if len(rows):
                 yield Group(rows, kind // 2, bool(kind % 2))
 

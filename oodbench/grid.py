@@ -253,7 +253,7 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                     encoder=encoder,
                     recipe=recipe,
                     recipe_label=label,
-                    recipe_shown=study.recipes_shown[training.name][label],
+                    recipe_shown=study.recipes_shown[training.name].get(label, label),
                     seed=seed,
                     image=study.settings.image,
                     reference=study.reference,

@@ -100,7 +100,7 @@ class Recipe:
         by = " x ".join(name for name in ("accumulate", "devices") if getattr(self, name) > 1)
         for name in ("batch", "outlier_batch"):
             value = getattr(self, name)
-            if value is not None and value % parts:
+            if parts > 1 and value is not None and value % parts:
                 raise ValueError(f"{by}: {name} ({value}) cannot be cut into {parts} equal parts")
 
     @property

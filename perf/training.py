@@ -291,7 +291,7 @@ def checkpoint_ours(scale: Scale) -> Work:
 
     def work() -> None:
         assert folder  # lives as long as the work
-        Checkpoints(store, "timed", 0.0).offer(kept[0])
+        Checkpoints(store, "timed", 0.0).offer(1, kept[0])
 
     return work
 

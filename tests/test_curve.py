@@ -18,6 +18,7 @@ from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
 from oodbench.quality import MEASURES
 from oodbench.runner import Runner
+from oodbench.spec import PLAIN
 
 LONG = TINY["recipe"] | {"epochs": 3}
 KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, "last"]}
@@ -53,7 +54,7 @@ def test_each_epoch_has_the_numbers_of_its_weights(tmp_path: Path) -> None:
     assert found.rows.groupby("epoch").size().to_dict() == {0: 4, 1: 4, 3: 4}
     run = each.plan.work[0].run
     for at, epoch in [*zip(each.lab.kept(run), (0, 1), strict=True), (run, 3)]:
-        bank = each.lab.bank(at, [1], baselines=False)
+        bank = each.lab.bank(at, [PLAIN], baselines=False)
         f = bank.fit["penultimate"][0]
         centers = normalize(torch.stack([f[bank.y == c].mean(0) for c in range(3)]).double(), dim=1)
 
@@ -61,9 +62,11 @@ def test_each_epoch_has_the_numbers_of_its_weights(tmp_path: Path) -> None:
             return 1 - (normalize(h.double(), dim=1) @ centers.T).max(1).values
 
         rows = found.rows[(found.rows["epoch"] == epoch) & (found.rows["distance"] == "cosine")].set_index("ood")
-        id_ = score(bank.test.layers[1]["penultimate"][0])
+        id_ = score(bank.test.layers[PLAIN]["penultimate"][0])
         for name, layers in bank.ood.items():
-            assert rows.loc[name, "auroc"] == pytest.approx(auroc(id_, score(layers[1]["penultimate"][0])), abs=2e-3)
+            assert rows.loc[name, "auroc"] == pytest.approx(
+                auroc(id_, score(layers[PLAIN]["penultimate"][0])), abs=2e-3
+            )
         assert set(rows["accuracy_linear"]) == {each.lab.accuracies(at)["linear"]}
         assert set(rows["train_key"]) == {each.lab.train_key(at)}
     assert found.rows.groupby(["distance", "ood"])["auroc"].nunique().gt(1).any()

@@ -558,8 +558,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, after: int
 
 @pytest.mark.parametrize("seen", [1, 3])
 def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Path, seen: int) -> None:
-    recipe = SLOW["recipe"] | {"epochs": 30}
-    path = write(tmp_path / "s.yaml", recipe=recipe, training={"ccl": {"warmup": 2, "update_every": 2}})
+    recipe = SLOW["recipe"] | {"epochs": 30, "lr": 0.01}
+    ccl = {"ccl": {"warmup": 2, "update_every": 2}}
+    path = write(tmp_path / "s.yaml", recipe=recipe, training=ccl, encoder={"resnet18": {"width": 4}})
     results = tmp_path / "killed"
     process = start(path, results, "--checkpoint-minutes", "0")
     checkpoints = results / "store" / "checkpoint"

@@ -24,6 +24,7 @@ from oodbench.grid import Run
 from oodbench.lab import Lab, Options
 from oodbench.results import Results
 from oodbench.runner import Outcome, Runner
+from oodbench.spec import PLAIN
 
 LONG = TINY["recipe"] | {"epochs": 6}
 CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
@@ -85,11 +86,11 @@ def test_what_is_made_of_an_epoch_is_of_its_weights(tmp_path: Path) -> None:
     each = runner(path)
     run = each.plan.work[0].run
     (at,) = each.lab.kept(run)
-    bank = each.lab.bank(at, [1], baselines=False)
+    bank = each.lab.bank(at, [PLAIN], baselines=False)
     model = stages.blank(run.training, run.encoder, run.image, 3)
     model.load_state_dict(by_hand(each.lab, run)[2])
     x = torch.from_numpy(np.array(each.lab.prepared(run.id, "test").x)).permute(0, 3, 1, 2)
-    assert torch.equal(bank.test.layers[1]["penultimate"][0], stages.features(model, x).h)
+    assert torch.equal(bank.test.layers[PLAIN]["penultimate"][0], stages.features(model, x).h)
 
 
 def test_keeping_is_no_part_of_a_training(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_redo_makes_kept_epochs_and_what_hangs_on_them_again(tmp_path: Path) -> 
     go(path)
     each = runner(path)
     (at,) = each.lab.kept(each.plan.work[0].run)
-    each.lab.bank(at, [1], baselines=False)
+    each.lab.bank(at, [PLAIN], baselines=False)
     banks = set(each.lab.store.keys("bank"))
     kept = each.lab.store.path("train", each.lab.train_key(at)) / "manifest.json"
     before = kept.stat().st_mtime_ns
@@ -186,7 +187,7 @@ def test_verify_and_gc_know_kept_epochs(tmp_path: Path) -> None:
     each = runner(path)
     first, _ = each.lab.kept(each.plan.work[0].run)
     each.lab.accuracies(first)
-    each.lab.bank(first, [1], baselines=False)
+    each.lab.bank(first, [PLAIN], baselines=False)
     assert "freed 0 artifacts" in call("gc", path).stdout
     write(path, recipe=LONG, training="simclr", keep=[1])
     assert "would free 7 artifacts" in call("gc", path, "--dry-run").stdout  # weights, 5 sets, 1 probe

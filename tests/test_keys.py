@@ -140,7 +140,7 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
     "data": "c93e915c1fa0",
-    "augment": "b478b59f0fcf",
+    "augment": "a9e488fa56c8",
     "encoder": "5ff2a4e3be06",
     "feed": "3ad0a0f74dc9",
     "optim": "2415730a61c1",

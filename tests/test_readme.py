@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from tiny import write
 from typer.testing import CliRunner
 
@@ -36,10 +37,14 @@ def test_the_study_is_one(tmp_path: Path) -> None:
     from oodbench import study
     from oodbench.grid import plan
 
-    (text,) = blocks("yaml")
+    text, changes = blocks("yaml")
     (tmp_path / "own.yaml").write_text(text)
     found = plan(study.load(tmp_path / "own.yaml"))
     assert len(found.work) == 2 * 3 * 3  # splits x seeds x trainings
+    yaml = YAML()
+    yaml.dump(yaml.load(text) | yaml.load(changes), tmp_path / "other.yaml")
+    found = plan(study.load(tmp_path / "other.yaml"))
+    assert len(found.work) == 2 * 3 * 2
 
 
 @pytest.mark.parametrize("source", re.findall(r"<!-- (results/\S+) -->", README))
@@ -56,5 +61,5 @@ def test_links_lead_somewhere() -> None:
 def test_every_command_is_in_the_readme_and_nothing_else() -> None:
     commands = {command.name for command in cli.app.registered_commands}
     table = README.split("| command |")[1].split("\n\n")[0]
-    words = "run|plan|tables|score|export-features|quality|show|list|new|check|verify|gc|compact"
+    words = "run|plan|tables|score|export-features|quality|curve|show|list|new|check|verify|gc|compact"
     assert commands == set(re.findall(rf"(?<=`)(?:oodbench )?({words})\b(?!-)", table))

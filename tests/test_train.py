@@ -448,7 +448,7 @@ def test_shifted_features_are_both_heads_of_the_image_in_each_quarter_turn() -> 
     """By hand: the image turned by numpy, embedded alone. Further views are another draw for each turn."""
     data = toy()
     model = trained(plugin("csi"), data)
-    found = stages.embed_shifted(model, data.x, 2, QUICK, 0)
+    found = stages.embed_shifted(model, data.x, Seen(2), QUICK, 0)
     assert found["shifted"].shape == (2, 24, 4 * (128 + 4))
     assert stages.shifted_dim(plugin("csi"), 3) == 4 * (128 + 4)
     blocks = found["shifted"].unflatten(-1, (4, 132))

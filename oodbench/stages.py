@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from oodbench import augment, encoder, feed, optim
+from oodbench import allocator, augment, encoder, feed, optim
 from oodbench.api import Batch, Features, Shifts, State, Training
 from oodbench.feed import Images, TrainingData, Views
 from oodbench.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
@@ -126,6 +126,8 @@ def train(
     several processes each calls this with the same arguments and ends with the same weights, those of one process.
     """
     world = data.world
+    if data.y.device.type == "cpu":
+        allocator.keep_freed_memory()
     augment.check(recipe.augment, data.x.shape[1])
     feed.check(recipe, len(data.x))
     forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model

@@ -144,7 +144,7 @@ CODE = {
     "encoder": "5ff2a4e3be06",
     "feed": "3ad0a0f74dc9",
     "optim": "2415730a61c1",
-    "stages": "d6d315bacd04",
+    "stages": "eaa26b33402e",
     "probe": "1a913151912f",
     "scoring": "d1bf6e965fcb",
     "space": "287a715e262a",

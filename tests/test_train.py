@@ -456,7 +456,7 @@ def test_shifted_features_are_both_heads_of_the_image_in_each_quarter_turn() -> 
         turned = torch.from_numpy(np.rot90(data.x.numpy(), turn, (2, 3)).copy())
         f = stages.features(model, turned)
         torch.testing.assert_close(blocks[0, :, turn], torch.cat([f.out["z"], f.out["shift"]], 1))
-    plain = stages.embed(model, data.x, 2, QUICK, 0)
+    plain = stages.embed(model, data.x, Seen(2), QUICK, 0)
     assert all(torch.equal(found[name], plain[name]) for name in plain)
     assert torch.equal(blocks[:, :, 0, :128], plain["projection"])
     assert not torch.allclose(blocks[0], blocks[1])

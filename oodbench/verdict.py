@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from oodbench.claims import SETS, ClaimSpec, Labels
-from oodbench.columns import INTERVALS, LOWER_IS_BETTER, RECALLS, SHARES
+from oodbench.columns import INTERVALS, LABELS, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.errors import suggestion
 from oodbench.files import write_whole
 from oodbench.grid import NONE
@@ -29,6 +29,7 @@ HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
 ERROR = 0.05  # one-sided
 LEAST = 3  # runs: the deviation of two says nothing
 AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
+RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
 FILE = "verdict"
 Floats = NDArray[np.floating[Any]]
 
@@ -91,7 +92,7 @@ def verdicts(rows: pd.DataFrame, claims: dict[str, ClaimSpec]) -> list[Verdict]:
 def verdict(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
     """Return whether a claim holds on rows, and by which numbers."""
     try:
-        rows = _kept(rows, claim.of)
+        rows = _kept(rows[list(dict.fromkeys((*LABELS, "status", *RANKS, claim.value)))], claim.of)
         return _best(rows, name, claim) if claim.among else _comparison(rows, name, claim)
     except _NotThereError as missing:
         return Verdict(name, claim, MISSING, str(missing))
@@ -109,12 +110,9 @@ def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
         return left.sub(right)  # NaN where one has no such run
 
     differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
-    places = dict(list(differences.groupby("place", sort=False)))
+    places = {str(place): each.to_numpy() for place, each in differences.groupby("place", sort=False)}
     enough = 1 if claim.where == "all" else len(places)
-    found = [
-        _evidence(claim, values.to_numpy(dtype=np.float64), enough, len(places), str(place))
-        for place, values in places.items()
-    ]
+    found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
     state = _together(claim, [each.state for each in found])
     return Verdict(name, claim, state, _too_few(state), tuple(found), sum(_lost(each) for each in sides))
 
@@ -185,7 +183,12 @@ def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
     by = ["id", *(column for column in claim.over if column in SETS)]
     sets = tested.groupby(by)["ood"].nunique().rename("sets")
     found = _kept(rows, of)
-    if claim.value not in AT_CUT and not {"threshold", "level"} & {*claim.over, *claim.among}:
+    cuts = ["threshold", "level"]
+    if (
+        claim.value not in AT_CUT
+        and not {*cuts} & {*claim.over, *claim.among}
+        and len(found[cuts].drop_duplicates()) > 1
+    ):
         found = distinct(found)
     found = found.assign(level=found["level"].fillna(0))  # a threshold set on OOD has none
     number = found[claim.value].astype("float64").where(found["status"] == "ok")

@@ -50,8 +50,8 @@ class Evidence:
     lost: int  # runs in which a side has no number
 
     def text(self, unit: str) -> str:
-        """Return `place: pair +1.2 ± 0.3 points, 5 runs, 4 above`."""
-        where = f"{self.place}: " if self.place else ""
+        """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above`."""
+        where = f"{self.place} ({self.state}): " if self.place else ""
         who = f"{self.pair} " if self.pair else ""
         spread = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
         number = "no run" if not self.runs else f"{self.difference:+.2f}{spread}{unit}, {_counted(self.runs, 'run')}"

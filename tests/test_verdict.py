@@ -244,6 +244,7 @@ def test_the_mean_over_places_is_of_each_run() -> None:
     found = judged(places([1, 2, 3], [4, 4, 4], [1, 3, 5]), left=SUPCON, right=SIMCLR, over=("ood",), where="mean")
     assert found.evidence[0].difference == pytest.approx(3)
     assert found.evidence[0].error == pytest.approx(1 / math.sqrt(3))  # of 2, 3, 4
+    assert found.text() == "mean of near, far, third (holds): +3.00 ± 0.58 points, 3 runs, 3 above"
 
 
 def test_one_of_several_that_is_enough_to_fail_is_held_to_a_stricter_level() -> None:

@@ -14,6 +14,7 @@ import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from oodbench.errors import UserError, suggestion
 
@@ -149,6 +150,30 @@ def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the 
     if rows.empty:
         raise UserError(f"there are no rows in {_folder(study) / 'rows'}; run the study first")
     _tables(study, _folder(study), rows, top)
+
+
+@command
+def verdict(study: StudyFile) -> None:
+    """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
+    from oodbench import verdict as judging
+    from oodbench.study import claims_of
+
+    claims, folder = claims_of(study), _folder(study)
+    if not claims:
+        raise UserError(f"{study} declares no claims; say what should hold with the key 'claims'")
+    rows = _current(study)
+    if rows.empty:
+        raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    found = judging.verdicts(rows, claims)
+    judging.write(found, folder)
+    colours = {judging.HOLDS: "green", judging.FAILS: "red", judging.OPEN: "yellow"}
+    shown = RichTable("claim", "verdict", "evidence", box=None, header_style="bold", pad_edge=False)
+    for each in found:
+        state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
+        shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
+    out.print(shown)
+    out.print(judging.caption(found), style="italic", soft_wrap=True)
+    out.print(f"\nas .md, .csv and .tex: {folder}", soft_wrap=True)
 
 
 NAMED = "NAME=FILE, as often as there are sets"

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from oodbench import cookbook
 from oodbench.api import Clustering, Dataset, Distance, Plugin, Posthoc, Threshold, Training
+from oodbench.claims import ClaimSpec, problems
 from oodbench.columns import FLOATS, INTEGERS, LABELS
 from oodbench.document import Document, Trail, read
 from oodbench.errors import UserError, suggestion
@@ -140,6 +141,7 @@ class Study:
     select: Select | None
     skips: list[Skip]
     tables: dict[str, TableSpec]
+    claims: dict[str, ClaimSpec] = field(default_factory=dict)
     curve: CurveSpec = CurveSpec()
     keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
 
@@ -232,10 +234,15 @@ def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | 
     return reader.tables(), reader.select(), reader.learned()
 
 
+def claims_of(file: Path) -> dict[str, ClaimSpec]:
+    """Return the claims that a study declares; no plugin is imported."""
+    return _Reader(read(file)).claims()
+
+
 KEYS = {
     *(f.name for f in dataclasses.fields(Settings)),
     *AXES,
-    *("ood", "reference", "skip", "tables", "validation", "select", "keep", "curve"),
+    *("ood", "reference", "skip", "tables", "validation", "select", "keep", "curve", "claims"),
 }
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
 GRID_KEYS = {"plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select"}
@@ -287,6 +294,7 @@ class _Reader:
             select=self.select(),
             skips=self.skips(),
             tables=self.tables(),
+            claims=self.claims(),
             curve=self.curve(),
             keep=self.keep(),
         )
@@ -627,6 +635,14 @@ class _Reader:
             if wanted is None or wanted == []:
                 self.fail((*trail, "of", column), "is empty")
         return spec
+
+    def claims(self) -> dict[str, ClaimSpec]:
+        found = {}
+        for name, raw in self.mapping(("claims",)).items():
+            found[name] = self.one(ClaimSpec, raw, ("claims", name))
+            for trail, message in problems(found[name]):
+                self.fail(("claims", name, *trail), message)
+        return found
 
     def select(self) -> Select | None:
         if "select" not in self.top:

@@ -326,9 +326,9 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """Return a table as LaTeX (booktabs), the best bold, the second best underlined."""
     text = table.text(lambda each, mark: {1: f"\\textbf{{{each}}}", 2: f"\\underline{{{each}}}"}.get(mark, each)).map(
-        _escaped
+        escaped
     )
-    text.columns = pd.Index([_escaped(column) for column in text.columns])
+    text.columns = pd.Index([escaped(column) for column in text.columns])
     labels = len(table.mean.index.names)
     layout = "l" * labels + "r" * (text.shape[1] - labels)
     return str(
@@ -336,13 +336,14 @@ def latex(table: Table) -> str:
             index=False,
             escape=False,
             column_format=layout,
-            caption=_escaped(" ".join(table.below)),
+            caption=escaped(" ".join(table.below)),
             label=f"tab:{table.name}",
         )
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text as LaTeX."""
     for plain, safe in (("±", r"$\pm$"), ("_", r"\_"), ("%", r"\%"), ("–", "--"), ("&", r"\&"), (MARK, r"$^\dagger$")):
         text = text.replace(plain, safe)
     return text

@@ -42,12 +42,14 @@ HARNESS = {
     "spec": set(),
     "columns": set(),
     "cookbook": {"document"},
-    "study": {"columns", "cookbook", "document", "protocol", "registry", "spec"},
+    "claims": {"columns"},
+    "study": {"claims", "columns", "cookbook", "document", "protocol", "registry", "spec"},
     "grid": {"protocol", "spec", "study", "weights"},
     "learned": set(),
     "results": {"columns", "files"},
     "tables": {"columns", "grid", "learned", "study"},
     "selection": {"columns", "learned", "study", "tables"},
+    "verdict": {"claims", "columns", "files", "grid", "tables"},
     "augment": {"spec"},
     "encoder": {"spec", "vectors"},
     "weights": {"encoder", "spec", "store"},
@@ -93,12 +95,13 @@ HARNESS = {
         *("board", "conformance", "cookbook", "correlation", "curve", "document", "estimate", "export", "finished"),
         *("gc", "grid", "lab", "learned", "registry", "results", "runner", "score", "scoring", "selection", "store"),
         *("stub", "study", "survey"),
-        *("tables", "workers"),
+        *("tables", "verdict", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }
 NO_TORCH = (
     "api",
+    "claims",
     "columns",
     "compat",
     "cookbook",
@@ -119,6 +122,7 @@ NO_TORCH = (
     "store",
     "study",
     "tables",
+    "verdict",
 )
 
 
@@ -191,7 +195,9 @@ def test_modules_that_start_at_once(module: str) -> None:
     assert run.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["run", "--help"], ["tables", "nowhere.yaml"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["run", "--help"], ["tables", "nowhere.yaml"], ["verdict", "nowhere.yaml"]]
+)
 def test_commands_that_need_no_torch(words: list[str]) -> None:
     code = (
         "import sys\nfrom oodbench.cli import app\n"

@@ -1,0 +1,433 @@
+"""Claims held against hand-made rows with known answers, and what a study's mistakes in them are answered with."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_1samp, ttest_rel
+from test_study import HEAD
+from test_tables import BASE
+from tiny import write
+from typer.testing import CliRunner
+
+from oodbench import cli, study, verdict
+from oodbench.claims import ClaimSpec
+from oodbench.errors import UserError
+from oodbench.results import Results, frame
+from oodbench.verdict import FAILS, HOLDS, MISSING, OPEN, Verdict
+
+SIMCLR, SUPCON, CE = ({"training": name} for name in ("simclr", "supcon", "cross_entropy"))
+
+
+def made(*groups: list[dict[str, Any]]) -> pd.DataFrame:
+    changes = [change for group in groups for change in group]
+    return frame([BASE | {"posthoc": "–", "cell": str(i)} | change for i, change in enumerate(changes)])
+
+
+def runs(values: list[float], **change: Any) -> list[dict[str, Any]]:
+    """Return a row for each seed, AUROC in points."""
+    return [change | {"seed": seed, "auroc": value / 100} for seed, value in enumerate(values)]
+
+
+def judged(rows: pd.DataFrame, **claim: Any) -> Verdict:
+    return verdict.verdict(rows, "c", ClaimSpec(says="so", **claim))
+
+
+def compared(left: list[float], right: list[float], **claim: Any) -> Verdict:
+    return judged(made(runs(left, **SUPCON), runs(right, **SIMCLR)), left=SUPCON, right=SIMCLR, **claim)
+
+
+# ---- two sides
+
+
+def test_the_difference_is_paired_by_run_and_its_error_is_over_runs() -> None:
+    left, right = [90.0, 70.0, 85.0, 60.0], [88.0, 69.0, 82.0, 58.0]
+    found = compared(left, right)
+    (line,) = found.evidence
+    assert found.state == HOLDS  # by 2, 1, 3, 2: though runs differ by 30
+    assert (line.difference, line.runs, line.wins, line.lost) == (pytest.approx(2), 4, 4, 0)
+    assert line.error == pytest.approx(math.sqrt(2 / 3) / 2)
+    wanted = ttest_rel(left, right, alternative="greater").confidence_interval(0.95).low
+    assert line.low == pytest.approx(wanted)
+    assert found.text() == "+2.00 ± 0.41 points, 4 runs, 4 above"
+
+
+@pytest.mark.parametrize("relation", ["above", "at_least", "near"])
+def test_a_claim_is_decided_as_by_t_tests(relation: str) -> None:
+    """Above: one test each way. Near: two tests that both must reject (TOST); either of two is enough to fail."""
+    generator = np.random.default_rng(0)
+    seen = set()
+    for _ in range(25):
+        differences = generator.normal(generator.uniform(-3, 3), generator.uniform(0.1, 1.5), generator.integers(3, 7))
+
+        def p(edge: float, side: str, differences: Any = differences) -> float:
+            return float(ttest_1samp(differences, edge, alternative=side).pvalue)
+
+        edge = {"above": 1, "at_least": -1, "near": -1}[relation]
+        holds, fails = p(edge, "greater") < 0.05, p(edge, "less") < 0.05
+        if relation == "near":
+            holds = holds and p(1, "less") < 0.05
+            fails = p(-1, "less") < 0.025 or p(1, "greater") < 0.025
+        base = [50.0] * len(differences)
+        found = compared([50 + each for each in differences], base, relation=relation, margin=1.0)
+        assert found.state == (HOLDS if holds else FAILS if fails else OPEN)
+        seen.add(found.state)
+    assert seen == {HOLDS, FAILS, OPEN}
+
+
+@pytest.mark.parametrize(
+    ("relation", "margin", "wanted"), [("above", 0, FAILS), ("at_least", 0, HOLDS), ("near", 1, HOLDS)]
+)
+def test_sides_that_are_equal_in_each_run(relation: str, margin: float, wanted: str) -> None:
+    found = compared([80, 70, 60], [80, 70, 60], relation=relation, margin=margin)
+    assert (found.state, found.evidence[0].wins) == (wanted, 0)
+
+
+def test_two_runs_are_too_few_and_one_has_no_error() -> None:
+    found = compared([90, 91], [60, 62])
+    assert (found.state, found.why) == (MISSING, "wanted are 3 runs of both sides")
+    assert found.evidence[0].difference == pytest.approx(29.5)
+    found = compared([90], [60])
+    assert found.state == MISSING
+    assert found.text() == "wanted are 3 runs of both sides; +30.00 points, 1 run, 1 above"
+
+
+def test_rows_without_a_number_are_left_out_with_their_run_and_counted() -> None:
+    rows = made(runs([90, 91, 92, 95], **SUPCON), runs([80, 80, 81, 82], **SIMCLR))
+    rows.loc[3, ["status", "auroc"]] = ["error", 0.1]  # a number beside an error is none
+    found = judged(rows, left=SUPCON, right=SIMCLR)
+    assert (found.state, found.lost) == (HOLDS, 1)
+    assert (found.evidence[0].runs, found.evidence[0].lost) == (3, 1)
+    assert found.evidence[0].difference == pytest.approx((10 + 11 + 11) / 3)
+    assert "3 runs, 3 above, 1 without a number; 1 row without a number" in found.text()
+    rows.loc[4, "auroc"] = math.nan
+    assert judged(rows, left=SUPCON, right=SIMCLR).state == MISSING
+
+
+def test_what_no_row_has_is_named() -> None:
+    rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
+    found = judged(rows, left={"training": "supcom"}, right=SIMCLR)
+    assert found.state == MISSING
+    assert found.why.startswith("no row has training 'supcom'; did you mean 'supcon'?")
+    assert "no row has ood 'moon'" in judged(rows, of={"ood": "moon"}, left=SUPCON, right=SIMCLR).why
+    assert "no row has training 'simclr'" in judged(rows, of=SUPCON, left={"distance": "cosine"}, right=SIMCLR).why
+    assert (
+        "no row is of"
+        in judged(
+            made(runs([1, 2, 3], **SUPCON), runs([1, 2, 3], **SIMCLR, distance="knn")),
+            among=("training", "distance"),
+            winner={"training": "supcon", "distance": "knn"},
+        ).why
+    )
+
+
+def test_class_splits_are_runs_too_and_never_crossed() -> None:
+    left = [SUPCON | {"id": name, "auroc": value} for name, value in (("a", 0.9), ("b", 0.5), ("c", 0.7))]
+    right = [SIMCLR | {"id": name, "auroc": value} for name, value in (("c", 0.6), ("a", 0.8), ("b", 0.4))]
+    (line,) = judged(made(left, right), left=SUPCON, right=SIMCLR).evidence
+    assert (line.runs, line.difference, line.error) == (3, pytest.approx(10), pytest.approx(0, abs=1e-9))
+
+
+def test_encoders_are_compared_where_the_sides_say_so() -> None:
+    rows = made(runs([90, 91, 92], encoder="big"), runs([80, 80, 81], encoder="small"))
+    found = judged(rows, left={"encoder": "big"}, right={"encoder": "small"})
+    assert (found.state, found.evidence[0].runs) == (HOLDS, 3)
+
+
+def test_sets_are_averaged_and_one_that_failed_takes_its_run_along() -> None:
+    rows = made(
+        *(runs([90, 90, 90], ood=ood, **SUPCON) for ood in ("a", "b")),
+        runs([80, 80, 80], ood="a", **SIMCLR),
+        runs([70, 60, 50], ood="b", **SIMCLR),
+    )
+    assert judged(rows, left=SUPCON, right=SIMCLR).evidence[0].difference == pytest.approx(20)  # 15, 20, 25
+    fewer = rows.drop(index=8)  # not made yet: the mean over a alone would not be the same number
+    (line,) = judged(fewer, left=SUPCON, right=SIMCLR).evidence
+    assert (line.runs, line.lost, line.difference) == (2, 1, pytest.approx(17.5))
+    never = rows[(rows["ood"] == "a") | (rows["training"] == "supcon")]
+    assert judged(never, left=SUPCON, right=SIMCLR).evidence[0].runs == 0
+
+
+def test_settings_of_a_side_are_averaged_or_the_best_on_test_is_picked_and_marked() -> None:
+    rows = made(
+        runs([80, 80, 80], **SUPCON),
+        runs([70, 70, 70], **SIMCLR, clustering="labels"),
+        runs([84, 86, 88], **SIMCLR, clustering="kmeans"),
+        runs([84, 86, 88], **SIMCLR, clustering="kmeans", threshold="conformal"),  # ranks alike: no further setting
+    )
+    mean = judged(rows, left=SUPCON, right=SIMCLR)
+    assert mean.evidence[0].difference == pytest.approx(80 - (77 + 78 + 79) / 3)
+    best = judged(rows, left=SUPCON, right=SIMCLR, pick="best")
+    assert best.evidence[0].difference == pytest.approx(-6)
+    assert (best.state, mean.state) == (FAILS, HOLDS)
+    assert "settings picked on test" in best.text()
+    assert "picked on test" not in mean.text()
+    assert "picked on test" in verdict.caption([mean, best])
+    assert "picked on test" not in verdict.caption([mean])
+
+
+def test_a_setting_that_failed_makes_no_mean_but_is_only_no_candidate() -> None:
+    rows = made(
+        runs([80, 80, 80], **SUPCON),
+        runs([70, 70, 70], **SIMCLR, clustering="labels"),
+        runs([84, 86, math.nan], **SIMCLR, clustering="kmeans"),
+    )
+    assert judged(rows, left=SUPCON, right=SIMCLR).evidence[0].runs == 2
+    best = judged(rows, left=SUPCON, right=SIMCLR, pick="best")
+    assert (best.evidence[0].runs, best.lost) == (3, 1)
+    assert best.evidence[0].difference == pytest.approx((-4 - 6 + 10) / 3)
+
+
+def test_the_best_is_the_lowest_where_less_is_better() -> None:
+    rows = made(
+        [SUPCON | {"seed": seed, "fpr95_id": 0.3} for seed in range(3)],
+        [SIMCLR | {"seed": s, "fpr95_id": v, "distance": d} for s in range(3) for d, v in (("x", 0.2), ("y", 0.9))],
+    )
+    assert judged(rows, left=SUPCON, right=SIMCLR, value="fpr95_id", pick="best").evidence[
+        0
+    ].difference == pytest.approx(10)
+
+
+def test_a_value_of_cuts_keeps_thresholds_apart() -> None:
+    rows = made(
+        *(
+            [{"threshold": t, "seed": s, "id_recall": r} for s in range(3)]
+            for t, r in (("pooled", 0.95), ("conformal", 0.9))
+        )
+    )
+    sides = {"left": {"threshold": "pooled"}, "right": {"threshold": "conformal"}}
+    assert judged(rows, value="id_recall", **sides).evidence[0].difference == pytest.approx(5)
+
+
+# ---- several places
+
+
+def places(near: list[float], far: list[float], third: list[float]) -> pd.DataFrame:
+    sets = (("near", near), ("far", far), ("third", third))
+    return made(
+        *(runs([50 + each for each in gain], **SUPCON, ood=name) for name, gain in sets),
+        *(runs([50.0] * len(gain), **SIMCLR, ood=name) for name, gain in sets),
+    )
+
+
+UP, DOWN, UNCLEAR = [10, 10.1, 10.2, 10.1], [-10, -10.1, -10.2, -10.1], [9, -9, 5, -5]
+
+
+@pytest.mark.parametrize(
+    ("sets", "where", "wanted"),
+    [
+        ((UP, UP, UP), "all", HOLDS),
+        ((UP, UP, DOWN), "all", FAILS),
+        ((UP, UP, UNCLEAR), "all", OPEN),
+        ((UP, UP, DOWN), "most", HOLDS),
+        ((UP, DOWN, DOWN), "most", FAILS),
+        ((UP, DOWN, UNCLEAR), "most", OPEN),
+        ((UP, UP, DOWN), "mean", HOLDS),
+        ((UP, DOWN, DOWN), "mean", FAILS),
+    ],
+)
+def test_where_a_claim_must_hold(sets: Any, where: Any, wanted: str) -> None:
+    found = judged(places(*sets), left=SUPCON, right=SIMCLR, over=("ood",), where=where)
+    assert found.state == wanted
+    assert [each.place for each in found.evidence] == (
+        ["mean of near, far, third"] if where == "mean" else ["near", "far", "third"]
+    )
+
+
+def test_the_mean_over_places_is_of_each_run() -> None:
+    found = judged(places([1, 2, 3], [4, 4, 4], [1, 3, 5]), left=SUPCON, right=SIMCLR, over=("ood",), where="mean")
+    assert found.evidence[0].difference == pytest.approx(3)
+    assert found.evidence[0].error == pytest.approx(1 / math.sqrt(3))  # of 2, 3, 4
+    assert found.text() == "mean of near, far, third (holds): +3.00 ± 0.58 points, 3 runs, 3 above"
+
+
+def test_one_of_several_that_is_enough_to_fail_is_held_to_a_stricter_level() -> None:
+    fails_alone = [-1.0, -2.0, -3.0, -0.1]  # p = 0.046, above a third of 0.05
+    rows = places(UP, UP, fails_alone)
+    assert judged(rows, of={"ood": "third"}, left=SUPCON, right=SIMCLR).state == FAILS
+    assert judged(rows, left=SUPCON, right=SIMCLR, over=("ood",)).state == OPEN
+
+
+# ---- more at some rows than at others
+
+
+def test_a_difference_of_differences() -> None:
+    rows = places([10, 12, 14], [1, 2, 3], [10, 12, 14])
+    sides = {"left": SUPCON, "right": SIMCLR}
+    found = judged(rows, **sides, at={"ood": "near"}, than={"ood": "far"})
+    assert (found.state, found.evidence[0].wins) == (HOLDS, 3)
+    assert found.evidence[0].difference == pytest.approx(10)  # 9, 10, 11
+    assert found.evidence[0].error == pytest.approx(1 / math.sqrt(3))
+    assert judged(rows, **sides, at={"ood": "far"}, than={"ood": "near"}).state == FAILS
+    assert judged(rows, **sides, at={"ood": "near"}, than={"ood": "third"}).state == FAILS  # no more
+    assert "no row has ood 'moon'" in judged(rows, **sides, at={"ood": "near"}, than={"ood": "moon"}).why
+
+
+# ---- the best of several
+
+
+def grid(**sets: dict[str, list[float]]) -> pd.DataFrame:
+    return made(
+        *(runs(values, training=name, ood=ood) for ood, found in sets.items() for name, values in found.items())
+    )
+
+
+CLEAR = {"a": [90.0, 91, 92], "b": [80.0, 81, 82.2], "c": [70.0, 71.1, 72]}
+CLEARLY_B = {"a": CLEAR["b"], "b": CLEAR["a"], "c": CLEAR["c"]}
+TIED = {"a": [90.0, 91, 92], "b": [90.5, 90, 92.5], "c": [70.0, 71.1, 72]}
+
+
+@pytest.mark.parametrize(
+    ("sets", "winner", "wanted"),
+    [
+        ((CLEAR, CLEAR), "a", HOLDS),
+        ((CLEAR, CLEAR), "b", FAILS),
+        ((CLEAR, CLEAR), None, FAILS),
+        ((CLEAR, CLEARLY_B), "a", FAILS),
+        ((CLEAR, CLEARLY_B), None, HOLDS),
+        ((CLEAR, TIED), "a", OPEN),
+        ((CLEAR, TIED), "b", FAILS),
+        ((CLEAR, TIED), None, OPEN),
+    ],
+)
+def test_who_is_the_best_everywhere(sets: Any, winner: str | None, wanted: str) -> None:
+    rows = grid(x=sets[0], y=sets[1])
+    found = judged(rows, among=("training",), over=("ood",), winner={"training": winner} if winner else {})
+    assert found.state == wanted
+    assert [each.place for each in found.evidence] == ["x", "y"]
+
+
+def test_the_evidence_is_the_winner_against_the_strongest_of_the_others() -> None:
+    line = judged(grid(x=CLEAR), among=("training",), winner={"training": "b"}).evidence[0]
+    assert (line.pair, line.wins) == ("b against a", 0)
+    assert line.difference == pytest.approx((-10 - 10 - 9.8) / 3)
+    assert judged(grid(x=CLEAR), among=("training",)).evidence[0].pair == "a against b"
+
+
+def test_equal_candidates_have_no_winner() -> None:
+    same = grid(x={"a": [90, 91, 92], "b": [90, 91, 92]})
+    assert judged(same, among=("training",)).state == HOLDS
+    assert judged(same, among=("training",), winner={"training": "a"}).state == FAILS
+    assert judged(same, among=("training",), winner={"training": "a"}, relation="at_least").state == HOLDS
+
+
+def test_the_lowest_is_the_best_where_less_is_better() -> None:
+    rows = grid(x=CLEAR).assign(fpr95_id=lambda rows: rows["auroc"])
+    assert judged(rows, value="fpr95_id", among=("training",), winner={"training": "c"}).state == HOLDS
+
+
+def test_a_candidate_without_runs_leaves_open_what_it_might_change() -> None:
+    rows = grid(x={"a": [90, 91, 92], "b": [80, 81, 82.2], "c": [99, math.nan, 99]})
+    assert judged(rows, among=("training",), winner={"training": "a"}).state == MISSING
+    assert judged(rows, among=("training",), winner={"training": "b"}).state == FAILS  # whatever c is
+    assert "no one to be ahead of" in judged(rows, of={"training": "a"}, among=("training",)).why
+
+
+# ---- the study file and the command
+
+CLAIM = """\
+claims:
+  better:
+    says: so
+    left: {training: supcon}
+    right: {training: simclr}
+"""
+BEST = """\
+claims:
+  best:
+    says: so
+    among: [training]
+"""
+
+
+def claims(tmp_path: Path, text: str) -> dict[str, ClaimSpec]:
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + text)
+    return study.claims_of(path)
+
+
+def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
+    found = claims(tmp_path, CLAIM + "    of: {level: 0.95, group: [near, far]}\n    margin: 1\n")
+    assert found == {
+        "better": ClaimSpec(
+            says="so", left=SUPCON, right=SIMCLR, of={"level": 0.95, "group": ["near", "far"]}, margin=1.0
+        )
+    }
+    assert study.load(tmp_path / "s.yaml").claims == found
+    assert claims(tmp_path, "") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("claims: [a]\n", 9, "claims: is ['a'], wanted a mapping"),
+        ("claims:\n  better: {left: {training: x}}\n", 10, "the parameter 'says' is missing"),
+        ("claims:\n  better: {says: so}\n", 10, "'left' is missing; wanted are left and right, or among"),
+        (CLAIM.replace("so", '" "'), 11, "claims.better.says: is empty"),
+        (CLAIM + "    lift: {}\n", 14, "there is no such parameter; did you mean 'left'?"),
+        (CLAIM + "    value: aurok\n", 14, "rows have no number 'aurok'; did you mean 'auroc'?"),
+        (
+            CLAIM + "    of: {spaec: a}\n",
+            14,
+            "claims.better.of.spaec: rows have no label 'spaec'; did you mean 'space'?",
+        ),
+        (CLAIM + "    of: {space: []}\n", 14, "is [], wanted a label as rows show it, or a list of them"),
+        (CLAIM + "    of: {distance: {knn: 3}}\n", 14, "wanted a label as rows show it"),
+        (CLAIM + "    over: [odd]\n", 14, "rows have no label 'odd'; did you mean 'ood'?"),
+        (CLAIM + "    over: [ood, ood]\n", 14, "wanted are labels, each once"),
+        (CLAIM + "    over: [training]\n", 14, "'training' is what left tells apart"),
+        (CLAIM + "    relation: over\n", 14, "'above', 'at_least' or 'near'"),
+        (CLAIM + "    relation: near\n", 14, "near what? give a margin above 0"),
+        (CLAIM + "    margin: -1\n", 14, "greater than or equal to 0"),
+        (CLAIM + "    where: most\n", 14, "most of what? say with the key 'over'"),
+        (CLAIM + "    at: {ood: noise}\n", 14, "at and than go together"),
+        (CLAIM + "    winner: {training: a}\n", 14, "among whom?"),
+        (CLAIM + "    pick: best\n    value: ties\n", 15, "more of 'ties' is neither better nor worse"),
+        (CLAIM.replace("simclr}", "simclr, seed: 1}"), 13, "rows are compared within each seed"),
+        (CLAIM + "    among: [distance]\n", 12, "claims.better.left: has no part in a claim with 'among'"),
+        (BEST.replace("training", "ood"), 12, "'ood' is no candidate"),
+        (BEST + "    winner: {distance: a}\n", 13, "names distance; wanted is a label for each of training"),
+        (BEST + "    winner: {training: [a, b]}\n", 13, "is a list, wanted one label"),
+        (BEST + "    relation: near\n    margin: 1\n", 13, "who is near the others is not ahead"),
+        (BEST + "    margin: [1, 2]\n", 10, "takes one value each"),
+    ],
+)
+def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        claims(tmp_path, text)
+    assert str(error.value).startswith(f"{tmp_path / 's.yaml'}:{line}: ")
+    with pytest.raises(UserError):
+        study.load(tmp_path / "s.yaml")
+
+
+def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
+    sides = {"says": "100 % | so_so", "left": SUPCON, "right": SIMCLR}
+    path = write(tmp_path / "s.yaml", claims={"yes": sides, "later": sides | {"left": {"training": "later"}}})
+    asked = CliRunner().invoke(cli.app, ["verdict", str(path)])
+    assert asked.exit_code == 2
+    folder = study.results_of(path)
+    rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
+    Results(folder).write(rows.to_dict("records"))
+    asked = CliRunner().invoke(cli.app, ["verdict", str(path)])
+    assert asked.exit_code == 0, asked.output
+    assert "holds" in asked.output
+    assert "not enough data" in asked.output
+    assert "| 100 % \\| so_so | holds" in (folder / "verdict.md").read_text()
+    assert (
+        r"100 \% | so\_so & holds & +10.67 $\pm$ 0.33 points, 3 runs, 3 above" in (folder / "verdict.tex").read_text()
+    )
+    listed = pd.read_csv(folder / "verdict.csv")
+    assert list(listed["verdict"]) == [HOLDS, MISSING]
+    assert listed["difference"][0] == pytest.approx(32 / 3)
+    assert listed["why"][1].startswith("no row has training 'later'")
+
+
+def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
+    asked = CliRunner().invoke(cli.app, ["verdict", str(write(tmp_path / "s.yaml"))])
+    assert (asked.exit_code, "declares no claims" in asked.output) == (2, True)

@@ -14,6 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -24,17 +25,11 @@ from PIL import Image
 # What decoders raise on bytes that are cut short or something else.
 DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
-    *(
-        RecursionError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        Image.DecompressionBombError,
-        pickle.UnpicklingError,
-        struct.error,
-        zlib.error,
-    ),
+    *(RecursionError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError),
+    *(pickle.UnpicklingError, struct.error, zlib.error),
 )
+# What torchvision's download raises: a hash that is not the published one, no network, a server that hangs up.
+UNREACHED = (RuntimeError, OSError, HTTPException)
 
 
 class Download(NamedTuple):
@@ -75,7 +70,7 @@ def fetch(title: str, folder: Path, needed: Callable[[], list[Path]], downloads:
         for each in downloads:
             try:
                 _get(each, folder, Path(part), done)
-            except (RuntimeError, OSError) as error:
+            except UNREACHED as error:
                 raise FileNotFoundError(_absent(title, folder, each, missing(needed()), str(error))) from error
         for path in sorted(each for each in done.rglob("*") if each.is_file()):
             target = folder / path.relative_to(done)
@@ -116,7 +111,7 @@ def _get(download: Download, folder: Path, part: Path, done: Path) -> None:
             try:
                 download_url(url, part, download.name, download.md5)
                 break
-            except (RuntimeError, OSError):
+            except UNREACHED:
                 if i == len(download.urls) - 1:
                     raise
     if download.members is None:
@@ -224,7 +219,7 @@ class Decoded(Sequence[NDArray[np.uint8]]):
         path = self.paths[i]
         content = io.BytesIO(path.read_bytes())
         with reading(path), Image.open(content) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
 
 
 def checked_labels(path: Path, labels: Sequence[int] | NDArray[Any], count: int, classes: int) -> NDArray[np.int64]:

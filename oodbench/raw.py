@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -71,7 +71,10 @@ def fetch(title: str, folder: Path, needed: Callable[[], list[Path]], downloads:
             try:
                 _get(each, folder, Path(part), done)
             except UNREACHED as error:
-                raise FileNotFoundError(_absent(title, folder, each, missing(needed()), str(error))) from error
+                raise FileNotFoundError(
+                    f"{title}: {missing(needed())[0]} is not here, and {each.name} cannot be downloaded ({error}); "
+                    f"place in {folder}: {', '.join(download.urls[0] for download in downloads)}"
+                ) from error
         for path in sorted(each for each in done.rglob("*") if each.is_file()):
             target = folder / path.relative_to(done)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,16 +91,9 @@ def present(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _absent(title: str, folder: Path, download: Download, left: Sequence[Path], reason: str) -> str:
-    return (
-        f"{title}: {left[0]} is not here, and {download.name} cannot be downloaded ({reason}); "
-        f"place {download.name} from {download.urls[0]} in {folder}"
-    )
-
-
 def _get(download: Download, folder: Path, part: Path, done: Path) -> None:
     """Put what a download holds into `done`: whole, and of the MD5 that it is published with."""
-    from torchvision.datasets.utils import check_md5, download_url
+    from torchvision.datasets.utils import check_md5
 
     path = folder / download.name
     if path.is_file():
@@ -107,18 +103,22 @@ def _get(download: Download, folder: Path, part: Path, done: Path) -> None:
             )
     else:
         path = part / download.name
-        for i, url in enumerate(download.urls):
-            try:
-                download_url(url, part, download.name, download.md5)
-                break
-            except UNREACHED:
-                if i == len(download.urls) - 1:
-                    raise
+        _download(download, part)
     if download.members is None:
         done.mkdir(exist_ok=True)
         path.replace(done / download.name)
     else:
         _extract(path, download.members, done)
+
+
+def _download(download: Download, folder: Path) -> None:
+    from torchvision.datasets.utils import download_url
+
+    for url in download.urls[:-1]:
+        with suppress(*UNREACHED):
+            download_url(url, folder, download.name, download.md5)
+            return
+    download_url(download.urls[-1], folder, download.name, download.md5)
 
 
 def _extract(archive: Path, members: str, folder: Path) -> None:

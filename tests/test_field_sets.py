@@ -23,11 +23,15 @@ import pytest
 import torchvision.datasets as peers
 from PIL import Image
 from scipy.io import savemat
+from tiny import write
 
-from oodbench import data, raw
+from oodbench import data, raw, study
 from oodbench.api import Dataset
 from oodbench.conformance import conform
+from oodbench.errors import UserError
+from oodbench.lab import Options, Silent
 from oodbench.registry import Registry
+from oodbench.runner import Runner
 from oodbench.spec import ImageFormat
 
 RNG = np.random.default_rng(0)
@@ -646,3 +650,38 @@ def test_gzipped_mnist_is_the_same(tmp_path: Path) -> None:
         path.unlink()
     plugin("mnist").fetch(tmp_path)
     assert np.array_equal(plain.x, plugin("mnist").load("train", tmp_path).x)
+
+
+# ---- in a study ----------------------------------------------------------------------------------------------------
+
+STUDY: dict[str, Any] = {
+    "image": {"size": 8, "channels": 3},
+    "id": {"cifar100": {"coarse": True, "keep": ["fish", "trees", "people"]}},
+    "ood": {
+        "near": {"cifar100": {"coarse": True, "keep": ["reptiles"]}},
+        "far": ["mnist", "svhn", {"textures": {"test": ["train", "val", "test"]}}],
+    },
+    "outliers": None,
+    "training": "cross_entropy",
+    "clustering": "labels",
+    "distance": "euclidean",
+    "threshold": "pooled",
+}
+
+
+def test_a_study_of_them(tmp_path: Path) -> None:
+    """Sets of other sizes, channels and places meet in one study; textures are all of them, in the test split."""
+    for name in ("cifar100", "mnist", "svhn", "textures"):
+        WRITERS[name](tmp_path / "data")
+    file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
+    outcome = Runner(study.load(file), Options(device="cpu"), Silent()).run()
+    assert not outcome.failed
+    sets = {row["ood"]: row["n_ood"] for row in outcome.rows.to_dict("records")}
+    assert sets["textures(test=train+val+test)"] == 141
+    assert (sets["mnist"], sets["svhn"]) == (20, 30)
+
+
+def test_a_study_whose_files_are_missing_says_so(tmp_path: Path) -> None:
+    file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
+    with pytest.raises(UserError, match=r"cifar-100-python\.tar\.gz cannot be downloaded \(no network\); place in"):
+        Runner(study.load(file), Options(device="cpu"), Silent()).run()

@@ -6,11 +6,13 @@ import gzip
 import io
 import math
 import pickle
+import pickletools
 import re
 import shutil
 import struct
 import tarfile
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -156,9 +158,11 @@ def read_pickled(path: Path) -> dict[str, Any]:
     Nothing that the file names is imported or called: a numpy array is read from what it says of itself, any
     other name is refused. Raises ValueError where the file is cut short, something else, or names anything else.
     """
-    content = io.BytesIO(path.read_bytes())
-    with reading(path):
-        found = _Unpickler(content, encoding="bytes").load()
+    content = path.read_bytes()
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in strings, which damage makes
+        _check_opcodes(content)
+        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         return {key.decode("latin1"): _array(v) if isinstance(v, _Said) else v for key, v in found.items()}
 
 
@@ -171,7 +175,18 @@ def read_rows(path: Path, key: str, classes: int) -> tuple[NDArray[np.uint8], ND
         x = batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         if batch["data"].shape != (len(x), 3 * 32 * 32):
             raise ValueError(f"data of shape {batch['data'].shape}")
+        if not isinstance(batch[key], list) or not all(isinstance(label, int) for label in batch[key]):
+            raise ValueError(f"{key} are no list of numbers")
     return x, checked_labels(path, batch[key], len(x), classes)
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse what makes the unpickler set aside memory that the file does not fill, and what Python 2 did not write."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.proto > 2:
+            raise pickle.UnpicklingError(f"it is a pickle of protocol {opcode.proto}, not 2")
+        if opcode.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers {argument} objects in {len(content)} bytes")
 
 
 class _Said:
@@ -196,7 +211,7 @@ class _Unpickler(pickle.Unpickler):
 def _array(said: _Said) -> NDArray[np.uint8]:
     _, shape, kind, fortran, content = said.state
     if kind.made_of[0] != b"u1":
-        raise ValueError(f"an array of {kind.made_of[0]!r}, not of bytes")
+        raise ValueError("an array of something else than bytes")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
 
 

@@ -7,15 +7,13 @@ else torchvision downloads them.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
+from oodbench.raw import read_idx
 
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -65,18 +63,3 @@ def _found(root: Path) -> dict[str, list[Path]]:
 
 def _file(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Return an IDX file of bytes; raises ValueError where it is cut short or something else."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise ValueError(f"{path} is not an IDX file of bytes")
-    shape = tuple(np.frombuffer(raw, dtype=">i4", count=raw[3], offset=4).tolist())
-    start = 4 + 4 * raw[3]
-    if len(raw) - start != np.prod(shape):
-        raise ValueError(f"{path} is damaged: {len(raw) - start} bytes of {np.prod(shape)}")
-    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)

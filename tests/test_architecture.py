@@ -19,7 +19,7 @@ ROOMS = {
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.geometry", "oodbench.posthoc"},
-    "datasets": set(),
+    "datasets": {"oodbench.raw"},
 }
 # What a module of the harness may import of ours.
 HARNESS = {
@@ -74,6 +74,7 @@ HARNESS = {
         *("registry", "results", "scoring", "stages", "study"),
     },
     "files": set(),
+    "raw": set(),
     "finished": {"document", "files"},
     "features": set(),
     "score": {

@@ -11,7 +11,9 @@ from oodbench.conformance import conform, find
 from oodbench.errors import UserError
 from oodbench.registry import ROOMS, Registry, Source, source_of
 
-ALL = [source for room in ROOMS for source in Registry().sources(room).values()]
+# Sets that would have to be downloaded: tests/test_field_sets.py runs the suite on tiny files in their formats.
+FETCHED = {"cifar10", "cifar100", "mnist", "stl10", "svhn", "textures"}
+ALL = [each for room in ROOMS for each in Registry().sources(room).values() if each.name not in FETCHED]
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda source: f"{source.room}/{source.name}")

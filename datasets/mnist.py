@@ -1,0 +1,55 @@
+"""MNIST, LeCun et al. 1998: 60,000 + 10,000 handwritten digits, 28 x 28, grey, 10 classes.
+
+The four IDX files, gzipped or not, in DATA/MNIST/raw, where torchvision has them; else they are downloaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from oodbench import raw
+from oodbench.api import Dataset, Images
+
+NAMES = tuple("0123456789")
+FOLDER = Path("MNIST", "raw")
+SITES = ("https://ossci-datasets.s3.amazonaws.com/mnist", "http://yann.lecun.com/exdb/mnist")
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+MD5 = {
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+DOWNLOADS = {name: raw.Download(tuple(f"{site}/{name}.gz" for site in SITES), md5) for name, md5 in MD5.items()}
+
+
+class MNIST(Dataset):
+    """MNIST: 10 handwritten digits, 28 x 28, grey."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return NAMES
+
+    def fetch(self, root: Path) -> None:
+        needed = [*_paths("train", root), *_paths("test", root)]
+        absent = [DOWNLOADS[path.stem] for path in raw.missing(needed)]
+        raw.fetch("MNIST", root / FOLDER, lambda: needed, absent)
+
+    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
+        return raw.present(_paths(split, root))
+
+    def load(self, split: Literal["train", "test"], root: Path) -> Images:
+        images, labels = _paths(split, root)
+        x, y = raw.read_idx(images), raw.read_idx(labels)
+        if x.shape[1:] != (28, 28):
+            raise ValueError(f"{images} holds items of shape {x.shape[1:]}, not (28, 28)")
+        return Images(x, raw.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
+
+
+def _paths(split: Literal["train", "test"], root: Path) -> list[Path]:
+    paths = [root / FOLDER / name for name in FILES[split]]
+    return [path if path.is_file() else path.with_name(f"{path.name}.gz") for path in paths]

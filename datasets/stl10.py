@@ -1,0 +1,52 @@
+"""STL-10, Coates et al. 2011: 5,000 + 8,000 photographs, 96 x 96, RGB, 10 classes.
+
+DATA/stl10_binary, as torchvision has it, or stl10_binary.tar.gz in DATA; else it is downloaded (2.6 GB, as the
+archive holds 100,000 unlabelled images, which are not taken out of it). All folds of the train split are one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from oodbench import raw
+from oodbench.api import Dataset, Images
+
+NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+FOLDER = "stl10_binary"
+SIDE = 96
+ARCHIVE = raw.Download(
+    ("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
+    "91f7769df0f17e558f3565bffb0c7dfb",
+    rf"{FOLDER}/(train|test)_[Xy]\.bin",
+)
+
+
+class STL10(Dataset):
+    """STL-10: 10 classes of photographs, 96 x 96, RGB."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return NAMES
+
+    def fetch(self, root: Path) -> None:
+        needed = [*_paths("train", root), *_paths("test", root)]
+        raw.fetch("STL-10", root, lambda: needed, [ARCHIVE])
+
+    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
+        return raw.present(_paths(split, root))
+
+    def load(self, split: Literal["train", "test"], root: Path) -> Images:
+        images, labels = _paths(split, root)
+        pixels = np.fromfile(images, dtype=np.uint8)
+        if not len(pixels) or len(pixels) % (3 * SIDE * SIDE):
+            raise ValueError(f"{images} is damaged: {len(pixels)} bytes are no whole number of {SIDE} x {SIDE} images")
+        x = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 3, 2, 1)  # a channel is stored column by column
+        y = np.fromfile(labels, dtype=np.uint8).astype(np.int64) - 1
+        return Images(x, raw.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
+
+
+def _paths(split: Literal["train", "test"], root: Path) -> list[Path]:
+    return [root / FOLDER / f"{split}_{part}.bin" for part in "Xy"]

@@ -1,0 +1,58 @@
+"""SVHN, Netzer et al. 2011: 73,257 + 26,032 house numbers cropped to one digit, 32 x 32, RGB, 10 classes.
+
+train_32x32.mat and test_32x32.mat in DATA/svhn, or in DATA itself, where torchvision has them; else they are
+downloaded. The 531,131 easier images of "extra" are not used. A zero, 10 in the files, is class 0.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from oodbench import raw
+from oodbench.api import Dataset, Images
+
+NAMES = tuple("0123456789")
+SITE = "http://ufldl.stanford.edu/housenumbers"
+FILES = {
+    "train": raw.Download((f"{SITE}/train_32x32.mat",), "e26dedcc434d2e4c54c9b2d4a06d8373"),
+    "test": raw.Download((f"{SITE}/test_32x32.mat",), "eb5a983be6a315427106f1b164d9cef3"),
+}
+
+
+class SVHN(Dataset):
+    """SVHN: 10 digits of house numbers, 32 x 32, RGB."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return NAMES
+
+    def fetch(self, root: Path) -> None:
+        absent = [each for each in FILES.values() if not _path(each, root).is_file()]
+        raw.fetch("SVHN", root / "svhn", lambda: [_path(each, root) for each in FILES.values()], absent)
+
+    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
+        return raw.present([_path(FILES[split], root)])
+
+    def load(self, split: Literal["train", "test"], root: Path) -> Images:
+        path = _path(FILES[split], root)
+        content = io.BytesIO(path.read_bytes())
+        with raw.reading(path):
+            try:
+                found = loadmat(content, variable_names=("X", "y"))
+            except MatReadError as error:
+                raise ValueError(str(error)) from error
+            x, y = found["X"], found["y"].reshape(-1)  # (32, 32, 3, N), (N,) in 1 ... 10
+            if x.shape[:3] != (32, 32, 3) or x.ndim != 4 or x.dtype != np.uint8 or (y == 0).any():
+                raise ValueError(f"images of shape {x.shape}, {x.dtype}, labels {np.unique(y)}")
+        y = raw.checked_labels(path, y, x.shape[3], len(NAMES) + 1)
+        return Images(x.transpose(3, 0, 1, 2), y % len(NAMES), NAMES)
+
+
+def _path(file: raw.Download, root: Path) -> Path:
+    return root / file.name if (root / file.name).is_file() else root / "svhn" / file.name

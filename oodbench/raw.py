@@ -1,0 +1,248 @@
+"""The files of data sets: fetched once and whole, and read without running anything that is in them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import pickle
+import pickletools
+import re
+import shutil
+import struct
+import tarfile
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# What decoders raise on bytes that are cut short or something else.
+DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
+    *(RecursionError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError),
+    *(pickle.UnpicklingError, struct.error, zlib.error),
+)
+# What torchvision's download raises: a hash that is not the published one, no network, a server that hangs up.
+UNREACHED = (RuntimeError, OSError, HTTPException)
+
+
+class Download(NamedTuple):
+    """A file that is published with its MD5."""
+
+    urls: tuple[str, ...]  # mirrors, tried in their order
+    md5: str
+    members: str | None = None  # of a tar archive: what is taken out of it, a regular expression of whole names
+
+    @property
+    def name(self) -> str:
+        return self.urls[0].rpartition("/")[2]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise ValueError with the name of the file for whatever a decoder makes of its bytes."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
+
+
+# ---- fetching -------------------------------------------------------------------------------------
+
+
+def fetch(title: str, folder: Path, needed: Callable[[], list[Path]], downloads: Sequence[Download]) -> None:
+    """Make the needed files be there: from archives that lie in the folder, else downloaded through torchvision.
+
+    `needed` is asked again when the files are there, since lists of files are files, too. Raises
+    FileNotFoundError where a file is not there and cannot be downloaded, ValueError where an archive is damaged.
+    """
+    if not missing(needed()):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
+        done = Path(part) / "done"
+        for each in downloads:
+            try:
+                _get(each, folder, Path(part), done)
+            except UNREACHED as error:
+                raise FileNotFoundError(
+                    f"{title}: {missing(needed())[0]} is not here, and {each.name} cannot be downloaded ({error}); "
+                    f"place in {folder}: {', '.join(download.urls[0] for download in downloads)}"
+                ) from error
+        for path in sorted(each for each in done.rglob("*") if each.is_file()):
+            target = folder / path.relative_to(done)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    if left := missing(needed()):
+        raise FileNotFoundError(f"{title}: {left[0]} is not here and not in {downloads[0].name}")
+
+
+def missing(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if not path.is_file()]
+
+
+def present(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if path.is_file()]
+
+
+def _get(download: Download, folder: Path, part: Path, done: Path) -> None:
+    """Put what a download holds into `done`: whole, and of the MD5 that it is published with."""
+    from torchvision.datasets.utils import check_md5
+
+    path = folder / download.name
+    if path.is_file():
+        if not check_md5(path, download.md5):
+            raise ValueError(
+                f"{path} is damaged or cut short: its MD5 is not {download.md5}; delete it or place it anew"
+            )
+    else:
+        path = part / download.name
+        _download(download, part)
+    if download.members is None:
+        done.mkdir(exist_ok=True)
+        path.replace(done / download.name)
+    else:
+        _extract(path, download.members, done)
+
+
+def _download(download: Download, folder: Path) -> None:
+    from torchvision.datasets.utils import download_url
+
+    for url in download.urls[:-1]:
+        with suppress(*UNREACHED):
+            download_url(url, folder, download.name, download.md5)
+            return
+    download_url(download.urls[-1], folder, download.name, download.md5)
+
+
+def _extract(archive: Path, members: str, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            stream = tar.extractfile(member) if member.isfile() and re.fullmatch(members, name) else None
+            if stream is not None:
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with stream, target.open("wb") as out:
+                    shutil.copyfileobj(stream, out)
+
+
+# ---- reading --------------------------------------------------------------------------------------
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Return an IDX file of bytes, gzipped or not; raises ValueError where it is cut short or something else."""
+    content = path.read_bytes()
+    with reading(path):
+        raw = gzip.decompress(content) if path.suffix == ".gz" else content
+    if raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
+        raise ValueError(f"{path} is not an IDX file of bytes")
+    shape = tuple(np.frombuffer(raw, dtype=">u4", count=raw[3], offset=4).tolist())
+    start = 4 + 4 * raw[3]
+    if len(raw) - start != math.prod(shape):
+        raise ValueError(f"{path} is damaged: {len(raw) - start} bytes of {math.prod(shape)}")
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """Return a dict that Python 2 pickled, its arrays of bytes as uint8.
+
+    Nothing that the file names is imported or called: a numpy array is read from what it says of itself, any
+    other name is refused. Raises ValueError where the file is cut short, something else, or names anything else.
+    """
+    content = path.read_bytes()
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in strings, which damage makes
+        _check_opcodes(content)
+        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        return {key.decode("latin1"): _array(v) if isinstance(v, _Said) else v for key, v in found.items()}
+
+
+def read_rows(path: Path, key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return images (N, 32, 32, 3) and labels (N,) of a pickled batch: a row is 32 x 32 red, then green, then blue."""
+    batch = read_pickled(path)
+    with reading(path):
+        if not {"data", key} <= batch.keys():
+            raise ValueError(f"it has {', '.join(batch) or 'nothing'}, and not data and {key}")
+        x = batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        if batch["data"].shape != (len(x), 3 * 32 * 32):
+            raise ValueError(f"data of shape {batch['data'].shape}")
+        if not isinstance(batch[key], list) or not all(isinstance(label, int) for label in batch[key]):
+            raise ValueError(f"{key} are no list of numbers")
+    return x, checked_labels(path, batch[key], len(x), classes)
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse what makes the unpickler set aside memory that the file does not fill, and what Python 2 did not write."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.proto > 2:
+            raise pickle.UnpicklingError(f"it is a pickle of protocol {opcode.proto}, not 2")
+        if opcode.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers {argument} objects in {len(content)} bytes")
+
+
+class _Said:
+    """An array, or its type, as a pickle describes it: what to make it of, and its state."""
+
+    def __init__(self, *made_of: Any) -> None:
+        self.made_of = made_of
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    NAMES = frozenset({"numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"})
+
+    def find_class(self, module: str, name: str) -> type[_Said]:
+        if f"{module}.{name}" not in self.NAMES:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
+        return _Said
+
+
+def _array(said: _Said) -> NDArray[np.uint8]:
+    _, shape, kind, fortran, content = said.state
+    if kind.made_of[0] != b"u1":
+        raise ValueError("an array of something else than bytes")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class Decoded(Sequence[NDArray[np.uint8]]):
+    """Image files as RGB (H, W, 3), each decoded when it is indexed; ValueError names the file that is damaged."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, i: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, i: slice) -> Decoded: ...
+    def __getitem__(self, i: int | slice) -> NDArray[np.uint8] | Decoded:
+        if isinstance(i, slice):
+            return Decoded(self.paths[i])
+        path = self.paths[i]
+        content = io.BytesIO(path.read_bytes())
+        with reading(path), Image.open(content) as image:
+            return np.array(image.convert("RGB"))
+
+
+def checked_labels(path: Path, labels: Sequence[int] | NDArray[Any], count: int, classes: int) -> NDArray[np.int64]:
+    """Return the labels of a file as int64; raises ValueError unless they number `count` images by class."""
+    with reading(path):
+        y = np.asarray(labels)
+        if y.shape != (count,) or y.dtype.kind not in "iu":
+            raise ValueError(f"labels of shape {y.shape}, {y.dtype}, for {count} images")
+        if count and not 0 <= y.min() <= y.max() < classes:
+            raise ValueError(f"labels from {y.min()} to {y.max()} of {classes} classes")
+        return y.astype(np.int64)

@@ -19,7 +19,7 @@ ROOMS = {
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.geometry", "oodbench.posthoc"},
-    "datasets": set(),
+    "datasets": {"oodbench.images"},
 }
 # What a module of the harness may import of ours.
 HARNESS = {
@@ -72,6 +72,7 @@ HARNESS = {
         *("registry", "results", "scoring", "stages", "study"),
     },
     "files": set(),
+    "images": set(),
     "finished": {"document", "files"},
     "features": set(),
     "score": {
@@ -163,6 +164,10 @@ def test_the_harness_names_no_method_and_no_data_set() -> None:
     common = {
         "f1",
         "ssd",
+        "arrays",
+        "csv",
+        "folder",
+        "parquet",
         "cider",
         "labels",
         "norm",

@@ -3,7 +3,7 @@
 The files are absolute or in DATA: `pets-{split}.npz`, where {split} becomes `train` or `test`; `test_share` draws a
 split from one file instead. Labels are whole numbers or text; an array `classes` of the .npz names the labels 0, 1, ...
 Without it classes, of both files, are numbered by value where all labels are whole numbers, else by name. An .npy file
-is memory-mapped and one class, an .npz file is read whole.
+is memory-mapped (a part of it that is drawn is not) and one class, an .npz file is read whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Arrays(Dataset):
             raise ValueError(f"{file}: {len(x)} images in '{self.x}', {count} labels in '{self.y}'")
         classes = self._classes(root)
         y = numbered([ONE] * count if labels is None else labels, classes)
-        if self.test_share is not None:
+        if self.test_share is not None and (self.test_share < 1 or split == "train"):
             at = drawn(y, self.test_share, self.draw, split)
             x, y = x[at], y[at]
         return Images(x, y, classes)

@@ -1,15 +1,16 @@
 """Your own images, listed in a CSV file with a header: a column of paths, one of labels, one of splits.
 
-PATH is absolute or in DATA; a file that ends in .tsv has tabs. Images are relative to the file, or to `root` (absolute
-or in DATA). Rows of a split that is neither `train` nor `test` are left out; `test_share` draws the split instead and
-looks at no column. Classes, of all rows, are numbered by value where all labels are whole numbers, else by name. How
-pixels are read: oodbench/images.py.
+PATH is absolute or in DATA; a file that ends in .tsv has tabs. Paths of images are absolute, or relative to the file
+or to `root` (absolute or in DATA). Rows of a split that is neither `train` nor `test` are left out; `test_share` draws
+the split instead and looks at no column. Classes, of all rows, are numbered by value where all labels are whole
+numbers, else by name. How pixels are read: oodbench/images.py.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,19 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.images import Row, Share, Split, check_distinct, drawn, in_order, listed, located, numbered, of_rows
+from oodbench.images import (
+    Row,
+    Share,
+    Split,
+    check_distinct,
+    drawn,
+    in_order,
+    listed,
+    located,
+    numbered,
+    of_rows,
+    text_of,
+)
 
 
 class Csv(Dataset):
@@ -38,8 +51,11 @@ class Csv(Dataset):
         file = located(root, self.path)
         if not file.is_file():
             return []
-        rows = [row for row, _ in self._rows(root)]
-        return [file, *(row.path for row in rows if row.path.is_file())]
+        try:
+            rows = self._rows(root)
+        except ValueError:  # `load` says what is wrong
+            return [file]
+        return [file, *(row.path for row, _ in rows if row.path.is_file())]
 
     def load(self, split: Split, root: Path) -> Images:
         file = located(root, self.path)
@@ -68,22 +84,30 @@ class Csv(Dataset):
         file = located(root, self.path)
         folder = file.parent if self.root is None else located(root, self.root)
         split_column = None if self.test_share is not None else self.split_column
+        columns = [each for each in (self.path_column, self.label_column, split_column) if each is not None]
         found = []
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            separator = self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
-            reader = csv.DictReader(stream, delimiter=separator)
-            for column in (self.path_column, self.label_column, split_column):
-                if column is not None and column not in (reader.fieldnames or ()):
-                    raise ValueError(f"{file} has no column '{column}'{suggestion(column, reader.fieldnames or ())}")
-            for cells in reader:
-                where = f"{file}:{reader.line_num}"
-                path = _cell(cells, self.path_column, where)
-                label = "images" if self.label_column is None else _cell(cells, self.label_column, where)
-                said = "" if split_column is None else _cell(cells, split_column, where)
-                found.append((listed(folder, where, path, label), said))
+        for where, cells in self._lines(file, columns):
+            path = _cell(cells, self.path_column, where)
+            label = "images" if self.label_column is None else _cell(cells, self.label_column, where)
+            said = "" if split_column is None else _cell(cells, split_column, where)
+            found.append((listed(folder, where, path, label), said))
         if not found:
             raise ValueError(f"{file} lists no images")
         return found
+
+    def _lines(self, file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
+        """Yield FILE:LINE and the cells of each row by column."""
+        separator = self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
+        reader = csv.DictReader(io.StringIO(text_of(file), newline=""), delimiter=separator)
+        try:
+            names = reader.fieldnames or ()
+            for column in columns:
+                if column not in names:
+                    raise ValueError(f"{file} has no column '{column}'{suggestion(column, names)}")
+            for cells in reader:
+                yield f"{file}:{reader.line_num}", cells
+        except csv.Error as error:
+            raise ValueError(f"{file}, after line {reader.line_num}: {error}") from error
 
 
 def _cell(cells: dict[str, str | None], column: str, where: str) -> str:

@@ -25,6 +25,7 @@ from oodbench.images import (
     located,
     numbered,
     of_rows,
+    text_of,
 )
 
 
@@ -44,7 +45,10 @@ class ImageList(Dataset):
     def files(self, split: Split, root: Path) -> Sequence[Path]:
         lists = self._lists(root)
         own = lists[split]
-        images = [row.path for row in self._rows(own, root)] if own.is_file() else []
+        try:
+            images = [row.path for row in self._rows(own, root)] if own.is_file() else []
+        except ValueError:  # `load` says what is wrong
+            images = []
         return [path for path in dict.fromkeys([*lists.values(), *images]) if path.is_file()]
 
     def load(self, split: Split, root: Path) -> Images:
@@ -77,7 +81,7 @@ class ImageList(Dataset):
         """Return the images of a list; the label is empty where a line has none."""
         folder = file.parent if self.root is None else located(root, self.root)
         found = []
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+        for number, line in enumerate(text_of(file).splitlines(), 1):
             if line.strip():
                 path, label = (*line.strip().rsplit(maxsplit=1), "")[:2]
                 found.append(listed(folder, f"{file}:{number}", path, label))

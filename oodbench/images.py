@@ -130,6 +130,14 @@ def located(root: Path, given: str) -> Path:
     return root / Path(given).expanduser()
 
 
+def text_of(file: Path) -> str:
+    """Return a text file; raises ValueError where it is not UTF-8 (a byte order mark is left out)."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
 class Row(NamedTuple):
     """An image that a file lists."""
 

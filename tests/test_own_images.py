@@ -78,8 +78,7 @@ def test_class_protocols(name: str, protocol: Any, classes: tuple[str, ...], cou
 def test_a_folder_is_read_as_image_folder_reads_it(tmp_path: Path) -> None:
     own.write_folder(tmp_path, own.pictures())
     save(tmp_path / "images" / "train" / "bee" / "deep" / "er" / "x.png", COLOUR)
-    save(tmp_path / "images" / "train" / ".hidden" / "x.png", COLOUR)
-    shutil.rmtree(tmp_path / "images" / "train" / ".hidden")
+    (tmp_path / "images" / "train" / "bee" / ".DS_Store").write_bytes(b"of a file manager")
     found, peer = plugin("folder").load("train", tmp_path), ImageFolder(str(tmp_path / "images" / "train"))
     assert list(found.classes) == peer.classes
     assert pairs(found) == sorted((np.asarray(x).tobytes(), peer.classes[k]) for x, k in peer)
@@ -264,9 +263,9 @@ def test_images_are_decoded_when_indexed(tmp_path: Path) -> None:
 # ---- what is wrong --------------------------------------------------------------------------------------------
 
 
-def said(name: str, root: Path, split: Any = "train", **params: Any) -> str:
+def said(name: str, data: Path, split: Any = "train", /, **params: Any) -> str:
     """Return what a lab tells the user about a data set that cannot be prepared."""
-    file = write(root / "s.yaml", id={name: params}, data=str(root), image={"size": 6, "channels": 1})
+    file = write(data / "s.yaml", id={name: params}, data=str(data), image={"size": 6, "channels": 1})
     loaded = study.load(file)
     with pytest.raises(UserError) as caught:
         Lab(loaded, Options(), Silent()).prepared(loaded.datasets[0], split)
@@ -289,7 +288,7 @@ def test_a_damaged_image_is_named(name: str, at: str, tmp_path: Path) -> None:
     own.WRITERS[name](tmp_path, own.pictures())
     (tmp_path / at).write_bytes(b"<html>")
     assert f"{tmp_path / at} is no image that Pillow can read" in said(name, tmp_path)
-    (tmp_path / at).write_bytes(encoded(COLOUR)[:200])
+    (tmp_path / at).write_bytes(encoded(own.pictures()["train"][0][0])[:-40])
     assert f"{tmp_path / at} cannot be decoded: " in said(name, tmp_path)
 
 
@@ -335,6 +334,7 @@ def test_mistakes_in_folders(path: str, message: str, tmp_path: Path) -> None:
         ("path,label,split\na.png,x,train\n./a.png,y,test\n", {}, "a.png is listed twice, first in"),
         ("path,label,split\nb.png,x,train\n", {}, "images.csv:2: there is no image"),
         ("path,label,split\n", {}, "lists no images"),
+        (f"path,label,split\n{'a' * 140000},x,train\n", {}, "images.csv, after line 1: field larger than field limit"),
         ("", {}, "has no column 'path'"),
         ("path,label,split\na.png,x,train\n", {"root": "elsewhere"}, "elsewhere/a.png"),
     ],
@@ -377,6 +377,13 @@ def test_mistakes_in_lists(train: str, test: str, message: str, tmp_path: Path) 
 def test_mistakes_in_arrays(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "images-train.npz", **arrays)
     assert message in said("arrays", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "file"), [("csv", "images.csv"), ("image_list", "images-train.txt")])
+def test_other_encodings_are_refused(name: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("path,label,split\nK\u00e4fer.png 0\n", encoding="latin-1")
+    assert f"{tmp_path / file} is not UTF-8 text: invalid continuation byte at byte 18" in said(name, tmp_path)
+    assert plugin(name).files("train", tmp_path) == [tmp_path / file]
 
 
 def test_damaged_arrays(tmp_path: Path) -> None:

@@ -86,10 +86,14 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
+def _fail(error: OSError) -> None:
+    raise error
+
+
 def _walk(top: Path) -> list[tuple[Path, list[Path]]]:
     """Return each folder at any depth with its files, sorted, links followed, hidden ones left out."""
     found = []
-    for here, folders, files in os.walk(top, followlinks=True):
+    for here, folders, files in os.walk(top, onerror=_fail, followlinks=True) if top.is_dir() else ():
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.append((Path(here), [Path(here, name) for name in sorted(files) if not name.startswith(".")]))
     return found

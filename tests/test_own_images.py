@@ -205,6 +205,16 @@ def test_a_path_says_once_where_splits_are(name: str, path: str, share: float | 
         plugin(name, path=path, test_share=share)
 
 
+@pytest.mark.parametrize("name", ["arrays", "folder", "image_list", "parquet"])
+def test_a_set_may_have_a_test_split_alone(name: str, tmp_path: Path) -> None:
+    given = own.pictures()
+    own.WRITERS[name](tmp_path, {"test": given["test"]})
+    assert pairs(plugin(name).load("test", tmp_path)) == sorted((x.tobytes(), of) for x, of in given["test"])
+    assert all(path.exists() for path in plugin(name).files("train", tmp_path))
+    with pytest.raises(FileNotFoundError):
+        plugin(name).load("train", tmp_path)
+
+
 def test_two_sets_have_two_labels() -> None:
     labels = [plugin("folder", path=path, test_share=1).label for path in ("/a/cats", "/b/cats")]
     assert labels == ["folder(path=/a/cats, test_share=1)", "folder(path=/b/cats, test_share=1)"]

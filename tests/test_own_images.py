@@ -415,7 +415,7 @@ def test_damaged_arrays(tmp_path: Path) -> None:
 )
 def test_mistakes_in_parquet_files(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    pq.write_table(pa.table(columns), tmp_path / "images" / "train-0.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "images" / "train-0.parquet", row_group_size=1)
     assert message in said("parquet", tmp_path)
 
 

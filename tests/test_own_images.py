@@ -478,7 +478,7 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     elif change == "rename":
         first.rename(root / "train" / "cat" / "moved.png")
     else:
-        (root / "train" / "bee").rename(root / "train" / "wasp")
+        (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
     assert Lab(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train") != before
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench import raw
+from oodbench import images, raw
 from oodbench.api import Dataset, Images
 
 NAMES = (
@@ -52,7 +52,7 @@ class Textures(Dataset):
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         items = [item for each in self._lists(split, root) for item in _listed(each)]
         y = np.array([k for _, k in items], dtype=np.int64)
-        return Images(raw.Decoded([path for path, _ in items]), y, NAMES)
+        return Images(images.of_files([path for path, _ in items]), y, NAMES)
 
     def _lists(self, split: str, root: Path) -> list[Path]:
         return [_list(part, root) for part in PARTS if (part in self.test) == (split == "test")]

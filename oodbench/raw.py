@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,28 +213,6 @@ def _array(said: _Said) -> NDArray[np.uint8]:
     if kind.made_of[0] != b"u1":
         raise ValueError("an array of something else than bytes")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
-
-
-class Decoded(Sequence[NDArray[np.uint8]]):
-    """Image files as RGB (H, W, 3), each decoded when it is indexed; ValueError names the file that is damaged."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @overload
-    def __getitem__(self, i: int) -> NDArray[np.uint8]: ...
-    @overload
-    def __getitem__(self, i: slice) -> Decoded: ...
-    def __getitem__(self, i: int | slice) -> NDArray[np.uint8] | Decoded:
-        if isinstance(i, slice):
-            return Decoded(self.paths[i])
-        path = self.paths[i]
-        content = io.BytesIO(path.read_bytes())
-        with reading(path), Image.open(content) as image:
-            return np.array(image.convert("RGB"))
 
 
 def checked_labels(path: Path, labels: Sequence[int] | NDArray[Any], count: int, classes: int) -> NDArray[np.int64]:

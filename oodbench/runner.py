@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -273,6 +273,7 @@ class Runner:
                 self.watch.warn(
                     f"the warm-up takes {recipe.warmup} of {recipe.epochs} epochs: the rate never gets to lr"
                 )
+        self._check_installed(self.study.datasets)
         for work in self.plan.work:
             self.lab.prepared(work.run.id, "test")
             self._check_sizes(work)
@@ -330,6 +331,9 @@ class Runner:
             detector = cell.detector
             parts = (detector.clustering, detector.distance, detector.posthoc, detector.threshold)
             plugins |= {each for each in parts if each}
+        self._check_installed(plugins)
+
+    def _check_installed(self, plugins: Iterable[Plugin]) -> None:
         for plugin in plugins:
             for module, how in plugin.requires.items():
                 if find_spec(module) is None:

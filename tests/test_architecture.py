@@ -19,7 +19,7 @@ ROOMS = {
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.geometry", "oodbench.posthoc"},
-    "datasets": {"oodbench.raw"},
+    "datasets": {"oodbench.images", "oodbench.raw"},
 }
 # What a module of the harness may import of ours.
 HARNESS = {
@@ -74,6 +74,7 @@ HARNESS = {
         *("registry", "results", "scoring", "stages", "study"),
     },
     "files": set(),
+    "images": set(),
     "raw": set(),
     "finished": {"document", "files"},
     "features": set(),
@@ -168,6 +169,10 @@ def test_the_harness_names_no_method_and_no_data_set() -> None:
     common = {
         "f1",
         "ssd",
+        "arrays",
+        "csv",
+        "folder",
+        "parquet",
         "cider",
         "labels",
         "norm",

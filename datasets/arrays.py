@@ -1,0 +1,130 @@
+"""Your own images as numpy arrays: .npz with `x` (N, H, W) or (N, H, W, C) of uint8 and `y` (N,), or .npy with x alone.
+
+The files are absolute or in DATA: `pets-{split}.npz`, where {split} becomes `train` or `test`; `test_share` draws a
+split from one file instead. Labels are whole numbers or text; an array `classes` of the .npz names the labels 0, 1, ...
+Without it classes, of both files, are numbered by value where all labels are whole numbers, else by name. An .npy file
+is memory-mapped (a part of it that is drawn is not) and one class, an .npz file is read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oodbench.api import Dataset, Images
+from oodbench.errors import suggestion
+from oodbench.images import SPLIT, Share, Split, check_split, drawn, in_order, located, numbered
+
+ONE = "images"  # the class of images without labels
+
+
+class Arrays(Dataset):
+    """Arrays: your own images from .npz or .npy files."""
+
+    path: str = "images-{split}.npz"
+    x: str = "x"  # name of the array of images
+    y: str | None = "y"  # of labels; None: one class
+    train: str = "train"  # what {split} stands for
+    test: str = "test"
+    test_share: Share | None = None  # None: a file for each split; else of each class; 1: everything is test
+    draw: int = 0  # seed of test_share
+
+    def __post_init__(self) -> None:
+        check_split(self.path, self.test_share)
+
+    def files(self, split: Split, root: Path) -> Sequence[Path]:
+        return [file for file in dict.fromkeys(self._files(root).values()) if file.is_file()]
+
+    def load(self, split: Split, root: Path) -> Images:
+        file = self._files(root)[split]
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+        x, labels = _images(file, self.x), self._labels(file)
+        count = len(x) if labels is None else len(labels)
+        if len(x) != count or not count:
+            raise ValueError(f"{file}: {len(x)} images in '{self.x}', {count} labels in '{self.y}'")
+        classes = self._classes(root)
+        y = numbered([ONE] * count if labels is None else labels, classes)
+        if self.test_share is not None and (self.test_share < 1 or split == "train"):
+            at = drawn(y, self.test_share, self.draw, split)
+            x, y = x[at], y[at]
+        return Images(x, y, classes)
+
+    def _files(self, root: Path) -> dict[Split, Path]:
+        return {
+            "train": located(root, self.path.replace(SPLIT, self.train)),
+            "test": located(root, self.path.replace(SPLIT, self.test)),
+        }
+
+    def _classes(self, root: Path) -> tuple[str, ...]:
+        files = [file for file in dict.fromkeys(self._files(root).values()) if file.is_file()]
+        named = {names for file in files if (names := _names(file))}
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(map(str, files))} differ in `classes`")
+        if named:
+            return named.pop()
+        labels = [self._labels(file) for file in files]
+        return in_order(label for each in labels for label in ([ONE] if each is None else each))
+
+    def _labels(self, file: Path) -> list[str] | None:
+        """Return the label of each image as text, by `classes` where the file has them."""
+        if self.y is None or file.suffix == ".npy":
+            return None
+        y, names = _array(file, self.y), _names(file)
+        if y.ndim != 1 or y.dtype.kind not in "iuU":
+            raise ValueError(f"{file}: '{self.y}' is {y.dtype} {y.shape}, wanted are whole numbers or text, (N,)")
+        if not names:
+            return [str(label) for label in y.tolist()]
+        outside = sorted(set(y.tolist()) - set(range(len(names))))
+        if outside:
+            raise ValueError(f"{file}: '{self.y}' holds {outside[0]!r}, `classes` names 0 to {len(names) - 1}")
+        return [names[label] for label in y.tolist()]
+
+
+def _names(file: Path) -> tuple[str, ...]:
+    """Return the names of the labels 0, 1, ... where a file has them."""
+    if file.suffix == ".npy" or "classes" not in _held(file):
+        return ()
+    names = tuple(str(name) for name in _array(file, "classes").tolist())
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: `classes` names two classes alike")
+    return names
+
+
+def _images(file: Path, name: str) -> NDArray[np.uint8]:
+    x = _array(file, name)
+    if x.dtype != np.uint8 or x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] not in (1, 3, 4)):
+        raise ValueError(
+            f"{file}: '{name}' is {x.dtype} {x.shape}, wanted is uint8 (N, H, W) or (N, H, W, C) of 1, 3 or 4 channels"
+        )
+    return x
+
+
+def _held(file: Path) -> list[str]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return list(arrays.files)
+    except Exception as error:  # damaged files make numpy raise whatever it met
+        raise ValueError(f"{file} is not a readable .npz file: {error}") from error
+
+
+def _array(file: Path, name: str) -> NDArray[Any]:
+    if file.suffix == ".npy":
+        try:
+            array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+            return array
+        except Exception as error:
+            raise ValueError(f"{file} is not a readable .npy file: {error}") from error
+    held = _held(file)
+    if name not in held:
+        raise ValueError(f"{file} has no array '{name}'{suggestion(name, held)}")
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            array = arrays[name]
+            return array
+    except Exception as error:
+        raise ValueError(f"{file}: '{name}' cannot be read: {error}") from error

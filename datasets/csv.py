@@ -1,0 +1,117 @@
+"""Your own images, listed in a CSV file with a header: a column of paths, one of labels, one of splits.
+
+PATH is absolute or in DATA; a file that ends in .tsv has tabs. Paths of images are absolute, or relative to the file
+or to `root` (absolute or in DATA). Rows of a split that is neither `train` nor `test` are left out; `test_share` draws
+the split instead and looks at no column. Classes, of all rows, are numbered by value where all labels are whole
+numbers, else by name. How pixels are read: oodbench/images.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from oodbench.api import Dataset, Images
+from oodbench.errors import suggestion
+from oodbench.images import (
+    Row,
+    Share,
+    Split,
+    check_distinct,
+    drawn,
+    in_order,
+    listed,
+    located,
+    numbered,
+    of_rows,
+    text_of,
+)
+
+
+class Csv(Dataset):
+    """CSV: your own images, listed in a table with a header."""
+
+    path: str = "images.csv"
+    root: str | None = None  # folder of the images; None: that of the file
+    path_column: str = "path"
+    label_column: str | None = "label"  # None: one class
+    split_column: str = "split"
+    train: str = "train"  # what the split column says
+    test: str = "test"
+    test_share: Share | None = None  # None: by the split column; else of each class; 1: everything is test
+    draw: int = 0  # seed of test_share
+    separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None  # None: by the ending
+
+    def files(self, split: Split, root: Path) -> Sequence[Path]:
+        file = located(root, self.path)
+        if not file.is_file():
+            return []
+        try:
+            rows = self._rows(root)
+        except ValueError:  # `load` says what is wrong
+            return [file]
+        return [file, *(row.path for row, _ in rows if row.path.is_file())]
+
+    def load(self, split: Split, root: Path) -> Images:
+        file = located(root, self.path)
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+        pairs = self._rows(root)
+        check_distinct(row for row, _ in pairs)
+        classes = in_order(row.label for row, _ in pairs)
+        if self.test_share is not None:
+            y = numbered((row.label for row, _ in pairs), classes)
+            chosen = [pairs[i][0] for i in drawn(y, self.test_share, self.draw, split)]
+        else:
+            chosen = self._of_split(split, pairs, file)
+        return Images(of_rows(chosen), numbered((row.label for row in chosen), classes), classes)
+
+    def _of_split(self, split: Split, pairs: list[tuple[Row, str]], file: Path) -> list[Row]:
+        wanted = self.train if split == "train" else self.test
+        chosen = [row for row, said in pairs if said == wanted]
+        if not chosen:
+            hint = suggestion(wanted, {said for _, said in pairs})
+            raise ValueError(f"{file}: no row has the split '{wanted}' in the column '{self.split_column}'{hint}")
+        return chosen
+
+    def _rows(self, root: Path) -> list[tuple[Row, str]]:
+        """Return the images and what the split column says of them ('' where the split is drawn)."""
+        file = located(root, self.path)
+        folder = file.parent if self.root is None else located(root, self.root)
+        split_column = None if self.test_share is not None else self.split_column
+        columns = [each for each in (self.path_column, self.label_column, split_column) if each is not None]
+        found = []
+        for where, cells in self._lines(file, columns):
+            path = _cell(cells, self.path_column, where)
+            label = "images" if self.label_column is None else _cell(cells, self.label_column, where)
+            said = "" if split_column is None else _cell(cells, split_column, where)
+            found.append((listed(folder, where, path, label), said))
+        if not found:
+            raise ValueError(f"{file} lists no images")
+        return found
+
+    def _lines(self, file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
+        """Yield FILE:LINE and the cells of each row by column."""
+        separator = self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
+        reader = csv.DictReader(io.StringIO(text_of(file), newline=""), delimiter=separator)
+        try:
+            names = reader.fieldnames or ()
+            for column in columns:
+                if column not in names:
+                    raise ValueError(f"{file} has no column '{column}'{suggestion(column, names)}")
+            for cells in reader:
+                yield f"{file}:{reader.line_num}", cells
+        except csv.Error as error:
+            raise ValueError(f"{file}, after line {reader.line_num}: {error}") from error
+
+
+def _cell(cells: dict[str, str | None], column: str, where: str) -> str:
+    value = (cells[column] or "").strip()
+    if not value:
+        raise ValueError(f"{where}: the column '{column}' is empty")
+    return value

@@ -1,0 +1,168 @@
+"""What readers of a user's own images share: decoding when indexed, the order of classes, a drawn split, listed files.
+
+Pixels: grey images (1, 8 or 16 bits, with alpha or without) stay grey, (H, W); all others, palettes among them, become
+RGB, (H, W, 3). Alpha is dropped, colours under it stay as they are stored. Of 16 bits the upper 8 are kept. EXIF
+orientation is ignored and of several frames the first is read, both as torchvision's ImageFolder does.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, overload
+
+import numpy as np
+from annotated_types import Interval
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SPLIT = "{split}"  # in a path: stands for the name of a split
+
+Share = Annotated[float, Interval(gt=0, le=1)]
+Split = Literal["train", "test"]
+
+
+class Encoded(Sequence[NDArray[np.uint8]]):
+    """Images that are decoded when indexed: `read(i)` are the bytes of image i, `name(i)` says where they are from."""
+
+    def __init__(self, count: int, read: Callable[[int], bytes], name: Callable[[int], str]) -> None:
+        self._count = count
+        self._read = read
+        self._name = name
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[NDArray[np.uint8]]: ...
+    def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Sequence[NDArray[np.uint8]]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(self._count)[at]]
+        i = range(self._count)[at]
+        return decode(self._read(i), self._name(i))
+
+
+def of_files(paths: Sequence[Path]) -> Encoded:
+    """Return the images of files."""
+    return Encoded(len(paths), lambda i: paths[i].read_bytes(), lambda i: str(paths[i]))
+
+
+def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
+    """Return an image (H, W) or (H, W, 3) from a file's bytes; raises ValueError where they are none."""
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            return _pixels(image)
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is no image that Pillow can read") from None
+    except Exception as error:  # damaged files make the decoders raise whatever they met
+        raise ValueError(f"{name} cannot be decoded: {error}") from error
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips them at 255
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ValueError("it has values beyond 16 bits")
+        return (wide >> 8).astype(np.uint8)
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, wanted are 8 or 16 bits")
+    if image.mode in ("1", "L", "LA"):
+        return np.array(image.convert("L"))
+    transparent = image.mode == "P" and "transparency" in image.info
+    return np.array((image.convert("RGBA") if transparent else image).convert("RGB"))
+
+
+# ---- classes and splits -----------------------------------------------------------------------------
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes among labels: by value where all are whole numbers, else sorted as text."""
+    names = set(labels)
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def numbered(labels: Iterable[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each label's class."""
+    number = {name: k for k, name in enumerate(classes)}
+    return np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def check_split(path: str, test_share: float | None) -> None:
+    """Refuse a path that does not say where the splits are, or says it twice."""
+    if SPLIT in path and test_share is not None:
+        raise ValueError(f"test_share draws a split from one file, but the path '{path}' has a file for each ({SPLIT})")
+    if SPLIT not in path and test_share is None:
+        raise ValueError(
+            f"the path '{path}' names one file: put {SPLIT} where 'train' and 'test' go, or give test_share, "
+            "the share of each class that is test (1: all of it, as for an OOD set)"
+        )
+
+
+def drawn(y: NDArray[np.int64], test_share: float, seed: int, split: Split) -> NDArray[np.int64]:
+    """Return the positions of a split: of each class the rounded share is test, but one image at least is either.
+
+    A class of one image is in train. A share of 1 puts everything into test.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    test = np.full(len(y), test_share == 1)
+    for k in np.unique(y) if test_share < 1 else ():
+        items = order[y[order] == k]
+        test[items[: min(max(1, round(test_share * len(items))), len(items) - 1)]] = True
+    positions = np.flatnonzero(test == (split == "test"))
+    if not len(positions):
+        raise ValueError(f"test_share={test_share:g} leaves no image for the split '{split}'")
+    return positions
+
+
+# ---- files ------------------------------------------------------------------------------------------
+
+
+def located(root: Path, given: str) -> Path:
+    """Return a path as a study gives it: absolute, or relative to the folder of all data."""
+    return root / Path(given).expanduser()
+
+
+def text_of(file: Path) -> str:
+    """Return a text file; raises ValueError where it is not UTF-8 (a byte order mark is left out)."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+class Row(NamedTuple):
+    """An image that a file lists."""
+
+    where: str  # FILE:LINE
+    path: Path
+    label: str
+
+
+def listed(folder: Path, where: str, path: str, label: str) -> Row:
+    """Return a row of a file whose paths are relative to a folder."""
+    return Row(where, Path(os.path.normpath(folder / path)), label)
+
+
+def check_distinct(rows: Iterable[Row]) -> None:
+    """Refuse an image that is listed twice, in one split or in two."""
+    first: dict[Path, str] = {}
+    for row in rows:
+        if row.path in first:
+            raise ValueError(f"{row.where}: {row.path} is listed twice, first in {first[row.path]}")
+        first[row.path] = row.where
+
+
+def of_rows(rows: Sequence[Row]) -> Encoded:
+    """Return the images of rows; raises FileNotFoundError where one is not there."""
+    for row in rows:
+        if not row.path.is_file():
+            raise FileNotFoundError(f"{row.where}: there is no image {row.path}")
+    return of_files([row.path for row in rows])

@@ -1,0 +1,487 @@
+"""A user's own images: folders, CSV files, lists, arrays, Parquet; what is read, what is drawn, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import own
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from own import CLASSES, encoded, save
+from PIL import Image
+from tiny import write
+from torchvision.datasets import ImageFolder
+
+import oodbench
+from oodbench import images, registry, runner, study
+from oodbench.data import opened, prepare
+from oodbench.errors import UserError
+from oodbench.lab import Lab, Options, Silent
+from oodbench.registry import Registry
+from oodbench.runner import Runner
+from oodbench.spec import ImageFormat
+
+ALL = list(own.WRITERS)
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+COLOUR = np.stack([GREY, GREY[::-1], GREY.T], -1)
+
+
+def plugin(name: str, **params: Any) -> Any:
+    return Registry().load("dataset", name)(**params)
+
+
+def pairs(found: Any) -> list[tuple[bytes, str]]:
+    """Return each image's pixels and class."""
+    return sorted((np.asarray(x).tobytes(), found.classes[k]) for x, k in zip(found.x, found.y, strict=True))
+
+
+# ---- loading ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_and_classes_are_those_written(name: str, tmp_path: Path) -> None:
+    given = own.pictures()
+    own.WRITERS[name](tmp_path, given)
+    for split in ("train", "test"):
+        found = plugin(name).load(split, tmp_path)
+        assert found.classes == CLASSES
+        assert pairs(found) == sorted((x.tobytes(), of) for x, of in given[split])
+        assert all(path.exists() for path in plugin(name).files(split, tmp_path))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("protocol", "classes", "count"),
+    [
+        ({"only": "bee"}, ("bee",), 8),
+        ({"keep": ("ant", 2)}, ("ant", "cat"), 16),
+        ({"without": "ant"}, ("bee", "cat"), 16),
+        ({"per_class": 3}, CLASSES, 9),
+    ],
+)
+def test_class_protocols(name: str, protocol: Any, classes: tuple[str, ...], count: int, tmp_path: Path) -> None:
+    own.WRITERS[name](tmp_path, own.pictures())
+    (tmp_path / "out").mkdir()
+    meta = prepare(plugin(name, **protocol), "train", ImageFormat(size=6, channels=1), tmp_path, tmp_path / "out")
+    found = opened(tmp_path / "out", meta)
+    assert (found.classes, len(found.x)) == (classes, count)
+    darkest = {of: found.x[found.y == k].mean() for k, of in enumerate(found.classes)}
+    assert all(80 * CLASSES.index(of) < mean < 80 * CLASSES.index(of) + 80 for of, mean in darkest.items())
+
+
+def test_a_folder_is_read_as_image_folder_reads_it(tmp_path: Path) -> None:
+    own.write_folder(tmp_path, own.pictures())
+    save(tmp_path / "images" / "train" / "bee" / "deep" / "er" / "x.png", COLOUR)
+    (tmp_path / "images" / "train" / "bee" / ".DS_Store").write_bytes(b"of a file manager")
+    found, peer = plugin("folder").load("train", tmp_path), ImageFolder(str(tmp_path / "images" / "train"))
+    assert list(found.classes) == peer.classes
+    assert pairs(found) == sorted((np.asarray(x).tobytes(), peer.classes[k]) for x, k in peer)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_paths_are_absolute_or_in_data(absolute: bool, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    own.write_folder(tmp_path / "data" / "mine", own.pictures())
+    path = str(root / "mine" / "images") if absolute else "mine/images"
+    assert len(plugin("folder", path=path).load("test", Path("/nowhere") if absolute else root).x) == 12
+
+
+def test_a_csv_file_has_its_own_columns_ending_and_folder(tmp_path: Path) -> None:
+    save(tmp_path / "pictures" / "a.png", COLOUR)
+    save(tmp_path / "pictures" / "b, c.png", COLOUR[::-1])
+    (tmp_path / "t.tsv").write_text("﻿file\tkind\tpart\na.png\t10\tfit\nb, c.png\t9\tfit\na2.png\t2\tother\n")
+    names = {"path_column": "file", "label_column": "kind", "split_column": "part", "train": "fit"}
+    found = plugin("csv", path="t.tsv", root="pictures", **names).load("train", tmp_path)
+    assert found.classes == ("2", "9", "10")
+    assert found.y.tolist() == [2, 1]
+    assert np.array_equal(found.x[1], COLOUR[::-1])
+    semicolons = (tmp_path / "t.tsv").read_text(encoding="utf-8-sig").replace("\t", ";")
+    (tmp_path / "pictures" / "s.csv").write_text(semicolons)
+    again = plugin("csv", path="pictures/s.csv", separator=";", **names).load("train", tmp_path)
+    assert again.y.tolist() == [2, 1]
+
+
+def test_a_list_labels_all_ood_images_alike(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "my dog.png", COLOUR)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "far.txt").write_text("my dog.png -1\n\n")
+    found = plugin("image_list", path="lists/far.txt", root="images", test_share=1).load("test", tmp_path)
+    assert (found.classes, found.y.tolist()) == (("-1",), [0])
+
+
+def test_arrays_name_their_classes(tmp_path: Path) -> None:
+    x = np.stack([GREY] * 3)
+    np.savez(tmp_path / "a.npz", x=x, y=[2, 0, 2], classes=["zebra", "yak", "ox"])
+    found = plugin("arrays", path="a.npz", test_share=1).load("test", tmp_path)
+    assert (found.classes, found.y.tolist()) == (("zebra", "yak", "ox"), [2, 0, 2])
+    np.save(tmp_path / "a.npy", x)
+    found = plugin("arrays", path="a.npy", test_share=1).load("test", tmp_path)
+    assert (found.classes, found.y.tolist(), found.x.shape) == (("images",), [0, 0, 0], (3, 16, 16))
+
+
+def test_classes_of_both_arrays_count(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images-train.npz", x=np.stack([GREY] * 3), y=[10, 9, 3])
+    np.savez(tmp_path / "images-test.npz", x=np.stack([GREY] * 2), y=[10, 9])
+    found = plugin("arrays").load("test", tmp_path)
+    assert (found.classes, found.y.tolist()) == (("3", "9", "10"), [2, 1])
+
+
+def test_parquet_has_hugging_faces_names_or_bytes(tmp_path: Path) -> None:
+    info = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["zebra", "yak"]}}}}
+    table = pa.table({"image": [{"bytes": encoded(COLOUR), "path": None}] * 2, "label": [1, 0]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = plugin("parquet", path="a.parquet", test_share=1).load("test", tmp_path)
+    assert (found.classes, found.y.tolist()) == (("zebra", "yak"), [1, 0])
+    pq.write_table(pa.table({"raw": [encoded(COLOUR)], "label": [7]}), tmp_path / "b.parquet")
+    found = plugin("parquet", path="b.parquet", test_share=1, image_column="raw").load("test", tmp_path)
+    assert found.classes == ("7",)
+    assert np.array_equal(found.x[0], COLOUR)
+
+
+def test_parquet_is_read_by_row_group_in_any_order(tmp_path: Path) -> None:
+    given = own.pictures()
+    own.write_parquet(tmp_path, given)
+    found = plugin("parquet").load("train", tmp_path)
+    for i in np.random.default_rng(0).permutation(len(found.x)):
+        assert np.array_equal(found.x[int(i)], given["train"][i][0])
+
+
+# ---- splits -----------------------------------------------------------------------------------------------
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    "folder": {"path": "images/train"},
+    "csv": {},
+    "image_list": {"path": "images-train.txt"},
+    "arrays": {"path": "images-train.npz"},
+    "parquet": {"path": "images/train-*.parquet"},
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_drawn_split_is_by_class_disjoint_and_the_same_again(name: str, tmp_path: Path) -> None:
+    given = own.pictures()
+    own.WRITERS[name](tmp_path, given)
+    one = plugin(name, test_share=0.25, **SHARED[name])
+    train, test = (one.load(split, tmp_path) for split in ("train", "test"))
+    of_each = 3 if name == "csv" else 2  # 12 or 8 images of a class
+    assert np.bincount(test.y).tolist() == [of_each] * 3
+    everything = [*given["train"], *(given["test"] if name == "csv" else [])]
+    assert sorted(pairs(train) + pairs(test)) == sorted((x.tobytes(), of) for x, of in everything)
+    assert pairs(one.load("test", tmp_path)) == pairs(test)
+    assert pairs(plugin(name, test_share=0.25, draw=1, **SHARED[name]).load("test", tmp_path)) != pairs(test)
+    assert len(plugin(name, test_share=1, **SHARED[name]).load("test", tmp_path).x) == len(everything)
+    with pytest.raises(ValueError, match="test_share=1 leaves no image for the split 'train'"):
+        plugin(name, test_share=1, **SHARED[name]).load("train", tmp_path)
+
+
+@pytest.mark.parametrize(("share", "counts"), [(0.01, [1, 1, 0]), (0.99, [9, 1, 0]), (0.5, [5, 1, 0])])
+def test_both_splits_have_an_image_of_each_class_of_two(share: float, counts: list[int]) -> None:
+    y = np.repeat([0, 1, 2], [10, 2, 1])
+    test = images.drawn(y, share, 0, "test")
+    assert np.bincount(y[test], minlength=3).tolist() == counts
+    assert sorted([*test, *images.drawn(y, share, 0, "train")]) == list(range(13))
+
+
+def test_a_folder_without_classes_is_one(tmp_path: Path) -> None:
+    own.write_folder(tmp_path, own.pictures())
+    found = plugin("folder", classes=False, test_share=1).load("test", tmp_path)
+    assert (found.classes, len(found.x), found.y.max()) == (("images",), 36, 0)
+    found = plugin("folder", classes=False).load("test", tmp_path)
+    assert (found.classes, len(found.x)) == (("images",), 12)
+
+
+@pytest.mark.parametrize("name", ["arrays", "image_list", "parquet"])
+@pytest.mark.parametrize(("path", "share"), [("a", None), ("{split}", 0.5)])
+def test_a_path_says_once_where_splits_are(name: str, path: str, share: float | None) -> None:
+    with pytest.raises(ValueError, match="test_share"):
+        plugin(name, path=path, test_share=share)
+
+
+@pytest.mark.parametrize("name", ["arrays", "folder", "image_list", "parquet"])
+def test_a_set_may_have_a_test_split_alone(name: str, tmp_path: Path) -> None:
+    given = own.pictures()
+    own.WRITERS[name](tmp_path, {"test": given["test"]})
+    assert pairs(plugin(name).load("test", tmp_path)) == sorted((x.tobytes(), of) for x, of in given["test"])
+    assert all(path.exists() for path in plugin(name).files("train", tmp_path))
+    with pytest.raises(FileNotFoundError):
+        plugin(name).load("train", tmp_path)
+
+
+def test_two_sets_have_two_labels() -> None:
+    labels = [plugin("folder", path=path, test_share=1).label for path in ("/a/cats", "/b/cats")]
+    assert labels == ["folder(path=/a/cats, test_share=1)", "folder(path=/b/cats, test_share=1)"]
+
+
+# ---- pixels -----------------------------------------------------------------------------------------------
+
+
+def test_grey_stays_grey_and_colours_become_rgb() -> None:
+    alpha = np.full_like(GREY, 7)
+    palette = Image.fromarray(COLOUR).quantize(16)
+    for x, expected in [
+        (GREY, GREY),
+        (np.stack([GREY, alpha], -1), GREY),
+        (COLOUR, COLOUR),
+        (np.dstack([COLOUR, alpha]), COLOUR),
+        (np.asarray(GREY > 99), np.where(GREY > 99, 255, 0)),
+        (GREY.astype(np.uint16) * 256 + 200, GREY),
+        (np.asarray(palette.convert("RGB")), np.asarray(palette.convert("RGB"))),
+    ]:
+        found = images.decode(encoded(x), "x")
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, expected)
+    for options in ({}, {"transparency": bytes([0, 100])}, {"transparency": 3}):
+        stream = own.io.BytesIO()
+        palette.save(stream, "PNG", **options)
+        assert np.array_equal(images.decode(stream.getvalue(), "x"), np.asarray(palette.convert("RGB")))
+
+
+def test_exif_orientation_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    x = np.zeros((8, 16, 3), np.uint8)
+    assert images.decode(encoded(x, "JPEG", exif=exif), "x").shape == (8, 16, 3)
+
+
+def test_floats_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"x\.tif cannot be decoded: its pixels are floats"):
+        images.decode(encoded(GREY.astype(np.float32), "TIFF"), "x.tif")
+    with pytest.raises(ValueError, match=r"x\.tif cannot be decoded: it has values beyond 16 bits"):
+        images.decode(encoded(GREY.astype(np.int32) - 5, "TIFF"), "x.tif")
+
+
+def test_images_are_decoded_when_indexed(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{i}.png", COLOUR + np.uint8(i)) for i in range(3)]
+    found = images.of_files(paths)
+    paths[1].write_bytes(b"no image")
+    assert np.array_equal(found[-1], COLOUR + np.uint8(2))
+    assert [x[0, 0, 0] for x in found[::2]] == [COLOUR[0, 0, 0], COLOUR[0, 0, 0] + 2]
+    with pytest.raises(ValueError, match=r"1\.png is no image"):
+        found[1]
+    with pytest.raises(IndexError):
+        found[3]
+
+
+# ---- what is wrong --------------------------------------------------------------------------------------------
+
+
+def said(name: str, data: Path, split: Any = "train", /, **params: Any) -> str:
+    """Return what a lab tells the user about a data set that cannot be prepared."""
+    file = write(data / "s.yaml", id={name: params}, data=str(data), image={"size": 6, "channels": 1})
+    loaded = study.load(file)
+    with pytest.raises(UserError) as caught:
+        Lab(loaded, Options(), Silent()).prepared(loaded.datasets[0], split)
+    message = str(caught.value)
+    assert message.startswith(f"data set {name}")
+    assert "Error" not in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_missing_files_are_named(name: str, tmp_path: Path) -> None:
+    message = said(name, tmp_path)
+    assert "there is no" in message
+    assert str(tmp_path / "images") in message
+
+
+@pytest.mark.parametrize(("name", "at"), [("folder", "images/train/bee/009.png"), ("csv", "files/train 009.png")])
+def test_a_damaged_image_is_named(name: str, at: str, tmp_path: Path) -> None:
+    own.WRITERS[name](tmp_path, own.pictures())
+    (tmp_path / at).write_bytes(b"<html>")
+    assert f"{tmp_path / at} is no image that Pillow can read" in said(name, tmp_path)
+    (tmp_path / at).write_bytes(encoded(own.pictures()["train"][0][0])[:-40])
+    assert f"{tmp_path / at} cannot be decoded: " in said(name, tmp_path)
+
+
+def folder_mistakes(root: Path) -> None:
+    for each in ("stray", "empty", "hollow", "text", "other"):
+        save(root / each / "train" / "ant" / "a.png", COLOUR)
+        save(root / each / "test" / "ant" / "a.png", COLOUR)
+    save(root / "stray" / "train" / "b.png", COLOUR)
+    shutil.rmtree(root / "empty" / "train" / "ant")
+    (root / "hollow" / "train" / "ant" / "a.png").unlink()
+    (root / "text" / "train" / "ant" / "notes.txt").write_text("hello")
+    save(root / "other" / "test" / "bee" / "a.png", COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("stray", "stray/train/b.png is in no folder of a class"),
+        ("empty", "empty/train has no folder of a class"),
+        ("hollow", "hollow/train/ant holds no images"),
+        ("text", "text/train/ant/notes.txt is no image"),
+        ("other", "differ in their classes: bee"),
+        ("nowhere", "nowhere/train; for folders of classes without splits give test_share"),
+    ],
+)
+def test_mistakes_in_folders(path: str, message: str, tmp_path: Path) -> None:
+    folder_mistakes(tmp_path)
+    assert message in said("folder", tmp_path, path=path)
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "message"),
+    [
+        ("path,lable,split\na.png,x,train\n", {}, "has no column 'label'; did you mean 'lable'?"),
+        ("path,label\na.png,x\n", {}, "has no column 'split'; allowed: label, path"),
+        ("path,label,split\na.png,,train\n", {}, "images.csv:2: the column 'label' is empty"),
+        ("path,label,split\na.png,x\n", {}, "images.csv:2: the column 'split' is empty"),
+        (
+            "path,label,split\na.png,x,trian\n",
+            {},
+            "no row has the split 'train' in the column 'split'; did you mean 't",
+        ),
+        ("path,label,split\na.png,x,train\n./a.png,y,test\n", {}, "a.png is listed twice, first in"),
+        ("path,label,split\nb.png,x,train\n", {}, "images.csv:2: there is no image"),
+        ("path,label,split\n", {}, "lists no images"),
+        (f"path,label,split\n{'a' * 140000},x,train\n", {}, "images.csv, after line 1: field larger than field limit"),
+        ("", {}, "has no column 'path'"),
+        ("path,label,split\na.png,x,train\n", {"root": "elsewhere"}, "elsewhere/a.png"),
+    ],
+)
+def test_mistakes_in_csv_files(text: str, params: Any, message: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", COLOUR)
+    (tmp_path / "images.csv").write_text(text)
+    assert message in said("csv", tmp_path, **params)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("a.png\n", "", "images-train.txt:1: 'a.png' has no label; wanted is 'PATH LABEL'"),
+        ("a.png 0\nb.png 1\n", "", "images-train.txt:2: there is no image"),
+        ("a.png 0\n", "a.png 0\n", "is listed twice, first in"),
+        ("\n", "a.png 0\n", "images-train.txt lists no images"),
+    ],
+)
+def test_mistakes_in_lists(train: str, test: str, message: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", COLOUR)
+    (tmp_path / "images-train.txt").write_text(train)
+    (tmp_path / "images-test.txt").write_text(test)
+    assert message in said("image_list", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": GREY[None], "y": [0]}, "has no array 'x'; allowed: images, y"),
+        ({"x": GREY[None]}, "has no array 'y'"),
+        ({"x": GREY[None] / 255, "y": [0]}, "'x' is float64 (1, 16, 16), wanted is uint8"),
+        ({"x": COLOUR.transpose(2, 0, 1)[None], "y": [0]}, "'x' is uint8 (1, 3, 16, 16), wanted is uint8"),
+        ({"x": GREY[None], "y": [0, 1]}, "1 images in 'x', 2 labels in 'y'"),
+        ({"x": GREY[None], "y": [0.5]}, "'y' is float64 (1,), wanted are whole numbers or text"),
+        ({"x": GREY[None], "y": [3], "classes": ["a", "b"]}, "'y' holds 3, `classes` names 0 to 1"),
+        ({"x": np.array([GREY, None], dtype=object), "y": [0, 1]}, "'x' cannot be read: Object arrays"),
+    ],
+)
+def test_mistakes_in_arrays(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "images-train.npz", **arrays)
+    assert message in said("arrays", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "file"), [("csv", "images.csv"), ("image_list", "images-train.txt")])
+def test_other_encodings_are_refused(name: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("path,label,split\nK\u00e4fer.png 0\n", encoding="latin-1")
+    assert f"{tmp_path / file} is not UTF-8 text: invalid continuation byte at byte 18" in said(name, tmp_path)
+    assert plugin(name).files("train", tmp_path) == [tmp_path / file]
+
+
+def test_damaged_arrays(tmp_path: Path) -> None:
+    for name in ("a.npz", "a.npy"):
+        (tmp_path / name).write_bytes(b"nothing")
+        assert f"{tmp_path / name} is not a readable" in said("arrays", tmp_path, "test", path=name, test_share=1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"img": [b""], "label": [0]}, "has no column 'image'; did you mean 'img'?"),
+        ({"image": [b""]}, "has no column 'label'"),
+        ({"image": [b"x"], "label": [None]}, "row 0: the label is None"),
+        ({"image": ["text"], "label": [0]}, "row 0: 'image' holds no image: wanted are bytes"),
+        ({"image": [{"bytes": None, "path": "a.png"}], "label": [0]}, "row 0: 'image' holds no image"),
+        ({"image": [encoded(GREY), b"x"], "label": [0, 0]}, "train-0.parquet, row 1 is no image that Pillow can read"),
+    ],
+)
+def test_mistakes_in_parquet_files(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "images" / "train-0.parquet", row_group_size=1)
+    assert message in said("parquet", tmp_path)
+
+
+def test_a_damaged_parquet_file(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "train-0.parquet").write_bytes(b"PAR1 nothing PAR1")
+    assert "train-0.parquet is not a readable Parquet file: " in said("parquet", tmp_path)
+
+
+def test_a_module_that_is_not_installed_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "find_spec", lambda name: None)
+    path = write(tmp_path / "s.yaml", ood={"far": {"parquet": {"path": "a.parquet", "test_share": 1}}})
+    with pytest.raises(UserError, match=r"needs pyarrow: pip install 'oodbench\[parquet\]'"):
+        Runner(study.load(path), Options(), Silent()).check()
+
+
+# ---- studies --------------------------------------------------------------------------------------------------
+
+
+def own_study(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    root.mkdir()
+    given = own.pictures()
+    more = own.pictures(1)
+    given["train"] += more["train"] + own.pictures(2)["train"]
+    own.write_folder(root, given)
+    np.savez(root / "far.npz", x=255 - np.stack([x for x, _ in more["test"]]))
+    sets = {"far": {"arrays": {"path": "far.npz", "y": None, "test_share": 1}}}
+    return write(tmp_path / "s.yaml", id="folder", ood=sets, outliers=None, training=["cross_entropy"])
+
+
+def test_a_study_of_own_images(tmp_path: Path) -> None:
+    path = own_study(tmp_path)
+    outcome = Runner(study.load(path), Options(), Silent()).run()
+    assert (outcome.trained, outcome.failed, outcome.missing) == (1, 0, 0)
+    assert set(outcome.rows["id"]) == {"folder"}
+    assert set(outcome.rows["ood"]) == {"arrays(path=far.npz, y=None, test_share=1)"}
+    assert (outcome.rows["n_id"] == 12).all()
+    assert (outcome.rows["n_ood"] == 12).all()
+    again = Runner(study.load(path), Options(), Silent()).run()
+    assert (again.trained, again.scored) == (0, 0)
+    assert again.rows.equals(oodbench.rows(path))
+
+
+@pytest.mark.parametrize("change", ["overwrite", "add", "remove", "rename", "class"])
+def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    own.write_folder(tmp_path, own.pictures())
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (0, 0))
+    loaded = study.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
+    before = Lab(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train")
+    first = root / "train" / "bee" / "009.png"
+    if change == "overwrite":
+        save(first, COLOUR)
+    elif change == "add":
+        save(first.with_name("new.png"), COLOUR)
+    elif change == "remove":
+        first.unlink()
+    elif change == "rename":
+        first.rename(root / "train" / "cat" / "moved.png")
+    else:
+        (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
+    assert Lab(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train") != before
+
+
+def test_code_that_reads_images_counts_as_the_sets_own() -> None:
+    source = Registry().source("dataset", "folder")
+    assert Path(images.__file__) in registry.code_files(source.module, source.path)

@@ -1,9 +1,9 @@
 """Your own images, listed in a CSV file with a header: a column of paths, one of labels, one of splits.
 
 PATH is absolute or in DATA; a file that ends in .tsv has tabs. Paths of images are absolute, or relative to the file
-or to `root` (absolute or in DATA). Rows of a split that is neither `train` nor `test` are left out; `test_share` draws
-the split instead and looks at no column. Classes, of all rows, are numbered by value where all labels are whole
-numbers, else by name. How pixels are read: oodbench/images.py.
+or to `root` (absolute or in DATA). Rows of the splits that `leave_out` names are not used, and any other word in that
+column is refused; `test_share` draws the split instead and looks at no column. Classes, of all rows, are numbered by
+value where all labels are whole numbers, else by name. How pixels are read: oodbench/images.py.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Csv(Dataset):
     split_column: str = "split"
     train: str = "train"  # what the split column says
     test: str = "test"
+    leave_out: tuple[str, ...] = ("val",)  # further splits that the column may name; their images are not used
     test_share: Share | None = None  # None: by the split column; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None  # None: by the ending
@@ -89,11 +90,17 @@ class Csv(Dataset):
         for where, cells in self._lines(file, columns):
             path = _cell(cells, self.path_column, where)
             label = "images" if self.label_column is None else _cell(cells, self.label_column, where)
-            said = "" if split_column is None else _cell(cells, split_column, where)
+            said = "" if split_column is None else self._split_of(cells, where)
             found.append((listed(folder, where, path, label), said))
         if not found:
             raise ValueError(f"{file} lists no images")
         return found
+
+    def _split_of(self, cells: dict[str, str | None], where: str) -> str:
+        said, known = _cell(cells, self.split_column, where), (self.train, self.test, *self.leave_out)
+        if said not in known:
+            raise ValueError(f"{where}: there is no split '{said}'{suggestion(said, known)}")
+        return said
 
     def _lines(self, file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
         """Yield FILE:LINE and the cells of each row by column."""

@@ -96,7 +96,8 @@ def test_a_csv_file_has_its_own_columns_ending_and_folder(tmp_path: Path) -> Non
     save(tmp_path / "pictures" / "a.png", COLOUR)
     save(tmp_path / "pictures" / "b, c.png", COLOUR[::-1])
     (tmp_path / "t.tsv").write_text("﻿file\tkind\tpart\na.png\t10\tfit\nb, c.png\t9\tfit\na2.png\t2\tother\n")
-    names = {"path_column": "file", "label_column": "kind", "split_column": "part", "train": "fit"}
+    names: dict[str, Any] = {"path_column": "file", "label_column": "kind", "split_column": "part"}
+    names |= {"train": "fit", "leave_out": ("other",)}
     found = plugin("csv", path="t.tsv", root="pictures", **names).load("train", tmp_path)
     assert found.classes == ("2", "9", "10")
     assert found.y.tolist() == [2, 1]
@@ -337,9 +338,19 @@ def test_mistakes_in_folders(path: str, message: str, tmp_path: Path) -> None:
         ("path,label,split\na.png,,train\n", {}, "images.csv:2: the column 'label' is empty"),
         ("path,label,split\na.png,x\n", {}, "images.csv:2: the column 'split' is empty"),
         (
+            "path,label,split\na.png,x,train\na.png,x,tset\n",
+            {},
+            "images.csv:3: there is no split 'tset'; did you mean 'test'?",
+        ),
+        (
+            "path,label,split\na.png,x,test\n",
+            {},
+            "no row has the split 'train' in the column 'split'",
+        ),
+        (
             "path,label,split\na.png,x,trian\n",
             {},
-            "no row has the split 'train' in the column 'split'; did you mean 't",
+            "images.csv:2: there is no split 'trian'; did you mean 'train'? allowed: ",
         ),
         ("path,label,split\na.png,x,train\n./a.png,y,test\n", {}, "a.png is listed twice, first in"),
         ("path,label,split\nb.png,x,train\n", {}, "images.csv:2: there is no image"),

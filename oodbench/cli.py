@@ -35,6 +35,9 @@ err = Console(stderr=True, highlight=False)
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+DryData = Annotated[
+    bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
+]
 Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
 
 
@@ -75,17 +78,19 @@ def run(
     ] = "1",
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")] = False,
     memory: Memory = "2GB",
+    dry_data: DryData = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
-    if not redo and _says_finished(study, device, rows_only):
+    if not redo and not dry_data and _says_finished(study, device, rows_only):
         return
     from oodbench import workers as processes
     from oodbench.board import Board
     from oodbench.runner import Runner
 
+    loaded = _made(study, dry_data)
     with Board(err) as board:
         options = _options(device, redo, cached_only, checkpoint_minutes, memory, checkpoint_epochs)
-        runner = Runner(_load(study), options, board)
+        runner = Runner(loaded, options, board)
         others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
@@ -101,6 +106,7 @@ def run(
             str(checkpoint_minutes),
         ]
         words += ["--cached-only"] if cached_only else []
+        words += ["--dry-data"] if dry_data else []
         words += ["--checkpoint-epochs", str(checkpoint_epochs)] if checkpoint_epochs else []
         with processes.helped(words, others, board.others):
             outcome = runner.run()
@@ -118,61 +124,75 @@ def run(
 
 
 @command
-def plan(study: StudyFile, device: Device = "auto") -> None:
-    """Say what a study consists of, what is there already, and what the rest will cost."""
-    from oodbench.estimate import estimate
+def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
+    """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    from oodbench.estimate import counted, estimate
     from oodbench.runner import Runner
 
-    runner = Runner(_load(study), _options(device))
-    runner.check()
-    _show_runs(runner)
+    runner = Runner(_made(study, dry_data), _options(device))
+    absent = runner.absent()
+    if absent:
+        runner.check_study()
+    else:
+        runner.check()
+    _show_runs(runner, known=not absent)
     for reason, count in runner.plan.left_out.most_common():
         out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
-    cost = estimate(runner)
+    cost = counted(runner) if absent else estimate(runner)
     table = RichTable("", "in all", "there", "to do", box=None)
     for name, total, there in (
         ("trainings", cost.trainings, cost.trained),
         ("sets to embed", cost.banks, cost.embedded),
         ("cells", cost.cells, cost.done),
     ):
-        table.add_row(name, str(total), str(there), str(total - there))
+        table.add_row(name, str(total), *(("?", "?") if there is None else (str(there), str(total - there))))
     out.print(table)
-    time = "unknown" if cost.seconds is None else f"about {_duration(cost.seconds)}"
-    out.print(f"time: {time} on {runner.lab.device}; disk: about {_size(cost.bytes)}")
-    _say_unkept(study, len(runner.unkept()))
+    if absent:
+        names = ", ".join(dict.fromkeys(each.name for each in absent))
+        out.print(f"not here: {names}; oodbench prepare {study} gets them", soft_wrap=True)
+        out.print("what is there, time and disk: unknown until the data is here")
+    else:
+        time = "unknown" if cost.seconds is None else f"about {_duration(cost.seconds)}"
+        out.print(f"time: {time} on {runner.lab.device}; disk: about {_size(cost.bytes or 0)}")
+        _say_unkept(study, len(runner.unkept()))
     out.print(f"store: {runner.lab.store.root}; results: {runner.study.results}")
 
 
 @command
-def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20) -> None:
+def tables(
+    study: StudyFile,
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20,
+    dry_data: DryData = False,
+) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
-    rows = _current(study)
+    folder = _folder(study, dry_data)
+    rows = _current(folder)
     if rows.empty:
-        raise UserError(f"there are no rows in {_folder(study) / 'rows'}; run the study first")
-    _tables(study, _folder(study), rows, top)
+        raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    _tables(study, folder, rows, top)
 
 
 @command
-def verdict(study: StudyFile) -> None:
+def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
     from oodbench import verdict as judging
     from oodbench.study import claims_of
 
-    claims, folder = claims_of(study), _folder(study)
+    claims, folder = claims_of(study), _folder(study, dry_data)
     if not claims:
         raise UserError(f"{study} declares no claims; say what should hold with the key 'claims'")
-    rows = _current(study)
+    rows = _current(folder)
     if rows.empty:
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
-    found = judging.verdicts(rows, claims)
-    judging.write(found, folder)
+    found, note = judging.verdicts(rows, claims), _note(rows)
+    judging.write(found, folder, note)
     colours = {judging.HOLDS: "green", judging.FAILS: "red", judging.OPEN: "yellow"}
     shown = RichTable("claim", "verdict", "evidence", box=None, header_style="bold", pad_edge=False)
     for each in found:
         state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
         shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
     out.print(shown)
-    out.print(judging.caption(found), style="italic", soft_wrap=True)
+    out.print(note + judging.caption(found), style="italic", soft_wrap=True)
     out.print(f"\nas .md, .csv and .tex: {folder}", soft_wrap=True)
 
 
@@ -259,21 +279,20 @@ def export_features(
 
 
 @command
-def quality(study: StudyFile, device: Device = "auto") -> None:
+def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
     """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
     from oodbench import correlation
     from oodbench.board import Board
     from oodbench.lab import Lab
-    from oodbench.results import Results
-    from oodbench.study import results_of
     from oodbench.survey import FILE, survey
 
-    folder = results_of(study)
-    rows = Results(folder, _warn).current()
+    folder = _folder(study, dry_data)
+    rows = _current(folder)
     if not (rows["status"] == "ok").any():
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    loaded = _made(study, dry_data)
     with Board(err) as board:
-        lab = Lab(_load(study), _options(device), board)
+        lab = Lab(loaded, _options(device), board)
         found = survey(lab)
     if found.missing:
         _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
@@ -283,6 +302,7 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         _warn(f"clusters could not be measured: {message}")
     table = correlation.correlations(rows, found.rows)
+    table = replace(table, caption=_note(rows) + table.caption)
     correlation.write(table, folder)
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
     _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
@@ -291,14 +311,15 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
 
 
 @command
-def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB") -> None:
+def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry_data: DryData = False) -> None:
     """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
     from oodbench import curve as curves
     from oodbench.board import Board
     from oodbench.runner import Runner
 
+    loaded = _made(study, dry_data)
     with Board(err) as board:
-        runner = Runner(_load(study), _options(device, memory=memory), board)
+        runner = Runner(loaded, _options(device, memory=memory), board)
         found = curves.curve(runner)
     folder = runner.study.results
     for title in found.missing:
@@ -310,6 +331,7 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB") -> 
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         _warn(f"a cell has no numbers at some epoch: {message}")
     table = curves.table(found.rows)
+    table = replace(table, caption=_note(found.rows) + table.caption)
     curves.write(table, folder)
     _print(table, "curve", len(table.mean))
     out.print(f"\n{found.scored} cells scored, {len(found.rows)} rows in all: {folder / 'curve.csv'}", soft_wrap=True)
@@ -462,16 +484,24 @@ def gc(
 # ---- helpers ---------------------------------------------------------------------------------------------------
 
 
-def _folder(study: Path) -> Path:
-    from oodbench.study import results_of
+def _folder(study: Path, dry_data: bool = False) -> Path:
+    from oodbench.study import DRY, results_of
 
-    return results_of(study)
+    folder = results_of(study)
+    return folder.with_name(folder.name + DRY) if dry_data else folder
 
 
-def _current(study: Path) -> Any:
+def _current(folder: Path) -> Any:
     from oodbench.results import Results
 
-    return Results(_folder(study), _warn).current()
+    return Results(folder, _warn).current()
+
+
+def _note(rows: Any) -> str:
+    """Return what a caption says first where rows are of stand-in data."""
+    from oodbench.columns import STAND_IN
+
+    return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
 
 
 def _says_finished(study: Path, device: str, rows_only: bool) -> bool:
@@ -492,6 +522,20 @@ def _load(study: Path) -> Any:
     from oodbench import study as studies
 
     return studies.load(study)
+
+
+def _made(study: Path, dry_data: bool) -> Any:
+    """Return a study, or what stands in for it, which is said."""
+    loaded = _load(study)
+    if not dry_data:
+        return loaded
+    from oodbench.dry import dry
+
+    found = dry(loaded)
+    out.print(f"dry run, whose numbers mean nothing, in {found.study.results}. In place of", soft_wrap=True)
+    for what, by in found.replaced.items():
+        out.print(f"  {what}: {by}", markup=False, soft_wrap=True)
+    return found.study
 
 
 def _options(
@@ -570,17 +614,20 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     boards = [
         each for board in making.leaderboards(rows, floor) for each in (board, making.best_of_each_training(board))
     ]
-    for table in boards:
+    note = _note(rows)
+    for table in (replace(board, caption=note + board.caption) for board in boards):
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     if select:
         from oodbench.selection import selection
 
         table = selection(rows, select, floor)
+        table = replace(table, caption=note + table.caption)
         making.write(table, folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     for name, spec in specs.items():
         table = making.declared(rows, name, spec, floor)
+        table = replace(table, caption=note + table.caption)
         making.write(table, folder / "tables")
         _print(table, table.name, len(table.mean))
     out.print(f"\nall tables, as .md, .csv and .tex: {folder}", soft_wrap=True)
@@ -613,7 +660,7 @@ def _grid(text: Any, labels: int) -> RichTable:
     return shown
 
 
-def _show_runs(runner: Runner) -> None:
+def _show_runs(runner: Runner, known: bool) -> None:
     table = RichTable("training", "ID", "encoder", "seeds", "epochs", "cells", "trained", box=None)
     groups: dict[tuple[str, str, str], list[Work]] = {}
     for work in runner.plan.work:
@@ -622,7 +669,7 @@ def _show_runs(runner: Runner) -> None:
     for labels, members in groups.items():
         seeds = ", ".join(str(seed) for seed in sorted({work.run.seed for work in members}))
         epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
-        trained = sum(runner.lab.has_weights(work.run) for work in members)
+        trained = str(sum(runner.lab.has_weights(work.run) for work in members)) if known else "?"
         cells = sum(len(work.cells) for work in members)
         table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
     out.print(table)

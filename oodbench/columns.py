@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+STAND_IN = "stand-in data: the numbers mean nothing"  # what rows of a dry run warn of
+
 METRICS = (
     "auroc",
     "aupr_in",

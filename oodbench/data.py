@@ -33,6 +33,16 @@ class Prepared(NamedTuple):
     content: str  # hash of x and y
 
 
+def here(dataset: Dataset, root: Path) -> bool:
+    """Return whether a set's files seem to be there, without making them be."""
+    if type(dataset).files is Dataset.files:
+        return True  # generated, or it comes with a dependency
+    try:
+        return all(dataset.files(split, root) for split in ("train", "test"))
+    except (OSError, ValueError):
+        return False
+
+
 def prepare(
     dataset: Dataset, split: Literal["train", "test"], image: ImageFormat, root: Path, folder: Path
 ) -> dict[str, Any]:

@@ -23,16 +23,23 @@ PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a study consists of, what of it is there, and what the rest costs."""
+    """What a study consists of, what of it is there, and what the rest costs. None: unknown."""
 
     trainings: int
-    trained: int
+    trained: int | None
     banks: int  # sets to be embedded, over all trainings
-    embedded: int
+    embedded: int | None
     cells: int
-    done: int
-    seconds: float | None  # None where a step could not be measured; running tells why
-    bytes: int
+    done: int | None
+    seconds: float | None  # None also where a step could not be measured; running tells why
+    bytes: int | None
+
+
+def counted(runner: Runner) -> Estimate:
+    """Return what a study consists of, where its data is not here to tell what of it is there."""
+    work = runner.plan.work
+    banks = sum(len(runner.lab.pieces(each.run, each.ways)) for each in work)
+    return Estimate(len(work), None, banks, None, len(runner.plan.cells), None, None, None)
 
 
 def estimate(runner: Runner) -> Estimate:

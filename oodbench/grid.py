@@ -232,7 +232,16 @@ def plan(study: Study) -> Plan:
     for i, skip in enumerate(study.skips):
         if not any(reason == _skipping(skip) for reason in left_out):
             study.document.fail(("skip", i), f"no cell fits: {_skipping(skip).removeprefix('skipped: ')}")
-    return Plan(work, +left_out)  # without zeros
+    return _taken(Plan(work, +left_out), study.cells)  # without zeros
+
+
+def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
+    """Return a plan of some cells alone."""
+    if cells is None:
+        return whole
+    work = [Work(each.run, [cell for cell in each.cells if cell.id in cells]) for each in whole.work]
+    taken = Plan(work, whole.left_out)
+    return Plan(work, whole.left_out + Counter({"of a dry run": len(whole.cells) - len(taken.cells)}))
 
 
 def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from oodbench import augment, data, distributed, encoder, feed, finished, scoring, stages
-from oodbench.api import Plugin
+from oodbench.api import Dataset, Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, digest, has_shifted, plan
+from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Split, Watch
 from oodbench.registry import Registry, code_files, module_files
 from oodbench.results import Results
@@ -243,7 +243,7 @@ class Runner:
             "commit": commit(),
             "libraries": ", ".join(f"{name} {each}" for name, each in libraries().items()),
             "device": str(self.lab.device),
-            "warnings": [],
+            "warnings": [*self.study.warns],
         }
 
     def _trained_facts(self, run: Run) -> dict[str, Any]:
@@ -262,8 +262,21 @@ class Runner:
 
     # ---- checks before any work
 
+    def absent(self) -> list[Dataset]:
+        """Return the data sets whose files are not here, each once."""
+        found = {str(canonical(each)): each for each in self.study.datasets}
+        return [each for each in found.values() if not data.here(each, self.study.data)]
+
     def check(self) -> None:
         """Prepare the data and raise UserError about what cannot work, before anything is trained."""
+        self.check_study()
+        for work in self.plan.work:
+            self.lab.prepared(work.run.id, "test")
+            self._check_sizes(work)
+        self._check_overlap()
+
+    def check_study(self) -> None:
+        """Raise UserError about what cannot work whatever is in the data; reads none."""
         if not self.plan.work:
             reasons = "; ".join(self.plan.left_out)
             self.fail((), f"no cell is left: {reasons}")
@@ -275,10 +288,10 @@ class Runner:
                 )
         self._check_installed(self.study.datasets)
         for work in self.plan.work:
-            self.lab.prepared(work.run.id, "test")
-            self._check_sizes(work)
+            run = work.run
+            self._checked(("recipe",), partial(augment.check, run.recipe.augment, run.image.channels))
+            self._feature_dim(run)
             self._check_modules(work)
-        self._check_overlap()
 
     def check_tables(self) -> None:
         """Refuse a declared table, or a curve, of what no row will have."""
@@ -298,7 +311,6 @@ class Runner:
 
     def _check_sizes(self, work: Work) -> None:
         run, train = work.run, self.lab.prepared(work.run.id, "train")
-        self._checked(("recipe",), lambda: augment.check(run.recipe.augment, run.image.channels))
         fit = train.y[self.lab.split(run)[0]]
         items, classes = len(fit), len(train.classes)
         self._checked(("recipe",), lambda: feed.check(run.recipe, items))

@@ -32,6 +32,7 @@ from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Refe
 
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
 GROUPS = ("near", "far")  # of the OOD sets of a study
+DRY = ".dry"  # ends the name of a study on stand-in data, and so its folder's
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 UNGROUPED = "ood"  # the group of features whose user does not say
 AXES = (
@@ -144,6 +145,8 @@ class Study:
     claims: dict[str, ClaimSpec] = field(default_factory=dict)
     curve: CurveSpec = CurveSpec()
     keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
+    warns: tuple[str, ...] = ()  # what each row warns of
+    cells: frozenset[str] | None = None  # the only cells that a dry run takes; None = all
 
     @property
     def file(self) -> Path:
@@ -221,6 +224,8 @@ def _name(document: Document) -> str:
     name = document.value.get("name") or document.file.stem
     if not isinstance(name, str) or not NAME.fullmatch(name) or name == "store":
         document.fail(("name",), f"{name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'")
+    if name.endswith(DRY):
+        document.fail(("name",), f"{name!r}: names that end in {DRY} are of dry runs")
     return name
 
 

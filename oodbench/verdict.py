@@ -346,10 +346,10 @@ def _listed(found: list[Verdict]) -> Iterator[dict[str, Any]]:
         yield from (about | vars(line) for line in each.evidence or (nothing,))
 
 
-def write(found: list[Verdict], folder: Path) -> None:
-    """Write verdict.md and verdict.tex, and verdict.csv with a row for each claim and place."""
+def write(found: list[Verdict], folder: Path, about: str = "") -> None:
+    """Write verdict.md and verdict.tex, and verdict.csv with a row for each claim and place; `about` are the rows."""
     text = table(found)
-    note = caption(found)
+    note = about + caption(found)
     markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
     latex = text.map(escaped).to_latex(
         index=False, escape=False, column_format="p{5cm}lp{7cm}l", caption=escaped(note), label=f"tab:{FILE}"

@@ -1,0 +1,254 @@
+"""A study on stand-in data: generated images, one epoch, narrow encoders. It tells whether a study runs, in seconds.
+
+Its numbers mean nothing: rows say so, tables say so, and rows and store are in a folder of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from math import ceil
+from typing import Any, NamedTuple
+
+from oodbench import standin, weights
+from oodbench.api import Dataset, Plugin, Training
+from oodbench.columns import STAND_IN
+from oodbench.errors import UserError
+from oodbench.grid import DETECTOR_AXES, NONE, Plan, plan, resolved
+from oodbench.protocol import class_count, family
+from oodbench.registry import fingerprint_module
+from oodbench.spec import RESNETS, Encoder, Recipe
+from oodbench.study import DRY, Study, results_root
+
+SIDE = 8  # pixels, at most
+WIDTH = 8  # channels of a ResNet's first stage, at most
+STEPS = 40  # of a training, or one for each of its epochs
+BATCH = 10  # images a step, at least
+RATE = 0.02  # of learning, at most: so few steps at a paper's rate leave classes that are never predicted
+TRAIN = 400  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
+MOST = 1200  # and at most, whatever the study asks
+TEST = 40  # test images of a set
+
+
+class Dry(NamedTuple):
+    study: Study
+    replaced: dict[str, str]  # what -> by what
+
+
+def dry(study: Study) -> Dry:
+    """Return a study on stand-in data, and what was replaced by what."""
+    size, channels = min(study.settings.image.size, SIDE), study.settings.image.channels
+    items = _items(study)
+    code = fingerprint_module(standin.__name__)
+
+    def stand_in(each: Dataset) -> Dataset:
+        names = standin.class_names(each)
+        drawn = standin.Drawn(code, size, channels, 1, 1, names)
+        kept = class_count(standin.dataset(each, drawn)) or 1
+        return standin.dataset(each, drawn._replace(train=ceil(items / kept), test=ceil(TEST / kept)))
+
+    ids = [stand_in(each) for each in _first_of_each_family(study)]
+    trainings = [_untrained(study, each) for each in study.trainings]
+    recipes = {name: _recipes(study, name, found, items) for name, found in study.recipes.items()}
+    last = min((each.epochs for found in recipes.values() for each in found.values()), default=0)
+    kept = tuple(each for each in study.keep if each <= last)
+    folder = (results_root() / f"{study.name}{DRY}").resolve()
+    made = dataclasses.replace(
+        study,
+        name=f"{study.name}{DRY}",
+        warns=(STAND_IN,),
+        settings=dataclasses.replace(
+            study.settings,
+            image=dataclasses.replace(study.settings.image, size=size),
+            store=str(folder / "store"),
+            learned=None,
+        ),
+        ids=ids,
+        ood={
+            id_.label: {
+                group: {name: stand_in(each) for name, each in members.items()}
+                for group, members in study.ood[id_.label].items()
+            }
+            for id_ in ids
+        },
+        outliers=[stand_in(each) for each in study.outliers],
+        validation=[stand_in(each) for each in study.validation],
+        encoders=[_slim(study, each) for each in study.encoders],
+        recipes=recipes,
+        seeds=study.seeds if _is_named(study, "seed") else study.seeds[:1],
+        trainings=trainings,
+        keep=kept,
+    )
+    made = dataclasses.replace(made, cells=frozenset(_cells(plan(made), made)))
+    return Dry(made, _replaced(study, made, items))
+
+
+# ---- parts -----------------------------------------------------------------------------------------------
+
+
+def _items(study: Study) -> int:
+    """Return how many training images there have to be: more than the largest number that a detector asks for."""
+    axes = study.detectors
+    plugins: list[Plugin] = [*axes.clusterings, *axes.distances, *axes.posthocs, *study.trainings]
+    asked = [number for each in plugins for number in _numbers(each)]
+    asked += [space.pca for space in axes.spaces if space.pca]
+    share = axes.reference.share if axes.reference.kind == "val" else 0.0
+    return ceil(min(MOST, max([TRAIN, *(each + 10 for each in asked)])) / (1 - share))
+
+
+def _numbers(plugin: Plugin) -> Iterator[int]:
+    """Yield the numbers of items that a study's own settings of a plugin may mean."""
+    fields = {f.name: f.default for f in dataclasses.fields(resolved(plugin, standin.CLASSES))}  # type: ignore[arg-type]
+    for name, value in resolved(plugin, standin.CLASSES).params.items():
+        if type(value) is int and value != fields[name]:
+            yield value
+
+
+def _first_of_each_family(study: Study) -> list[Dataset]:
+    """Return the ID sets without those that differ from another in their classes alone."""
+    if _is_named(study, "id"):
+        return study.ids
+    return list({family(each): each for each in reversed(study.ids)}.values())[::-1]
+
+
+def _is_named(study: Study, axis: str) -> bool:
+    """Return whether a table, a claim, the curve or a skip names entries of an axis."""
+    filters: list[dict[str, Any]] = [spec.of for spec in study.tables.values()]
+    filters += [each.of for each in study.claims.values()]
+    filters += [study.curve.of, *(skip.entries for skip in study.skips)]
+    return any(axis in each for each in filters)
+
+
+def _untrained(study: Study, training: Training) -> Training:
+    if training.weights is None:
+        return training
+    try:
+        image, id_ = study.settings.image, study.ids[0]
+        where = (study.encoders[0], image.channels, class_count(id_), study.file.parent)
+        heads = weights.bound(training, *where).heads
+    except UserError:  # its file is not here
+        heads = training.heads
+    return standin.untrained(training, heads)
+
+
+def _recipes(study: Study, name: str, found: dict[str, Recipe], items: int) -> dict[str, Recipe]:
+    """Return the recipes of a training, cut to its fewest epochs; of those that are then alike the first."""
+    members = [each for each in study.trainings if each.name == name]
+    loaded = all(each.weights is not None for each in members)
+    epochs = 0 if loaded else max(1, *(each.least_epochs for each in members))
+    once: dict[Recipe, str] = {}
+    for label, recipe in found.items():
+        once.setdefault(Recipe(epochs=0, augment=recipe.augment) if loaded else _short(recipe, epochs, items), label)
+    return {label: recipe for recipe, label in once.items()}
+
+
+def _short(recipe: Recipe, epochs: int, items: int) -> Recipe:
+    epochs = min(epochs, recipe.epochs)
+    batch = min(recipe.batch, max(BATCH, ceil(items * max(1, epochs) / STEPS)))
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        warmup=min(recipe.warmup, max(0, epochs - 1)),
+        batch=batch,
+        lr=min(recipe.lr, RATE),
+        outlier_batch=recipe.outlier_batch and min(recipe.outlier_batch, batch),
+        devices=1,
+        accumulate=1,
+        compile=False,
+    )
+
+
+def _slim(study: Study, encoder: Encoder) -> Encoder:
+    """Return a narrow encoder of the same build; a ResNet in the place of one that comes with its own sizes."""
+    if ":" in encoder.name or any(match.params for skip in study.skips for match in skip.entries.get("encoder", [])):
+        return encoder  # a user's own; or one of whose parameters the study speaks
+    if encoder.name in RESNETS:
+        width = min(WIDTH, encoder.params["width"])
+        return standin.Slim(name=encoder.name, params=encoder.params | {"width": width}, shown=encoder.label)
+    return standin.Slim(name=RESNETS[0], params={"width": WIDTH, "stem": "cifar"}, shown=encoder.label)
+
+
+# ---- cells -----------------------------------------------------------------------------------------------
+
+
+def _cells(whole: Plan, study: Study) -> Iterator[str]:
+    """Yield of each training a cell for every entry of an axis, and one for every number of a table or a claim."""
+    asked = [*_filters(study)]
+    for work in whole.work:
+        seen: set[Any] = set()
+        for cell in work.cells:
+            labels = cell.detector.labels
+            shown = {column: str(label) for column, label in labels.items()}
+            keys: list[Any] = [*shown.items()]
+            for i, (of, columns) in enumerate(asked):
+                if all(shown[column] in wanted for column, wanted in of.items()):
+                    keys.append((i, *(shown[column] for column in columns)))
+            if not seen.issuperset(keys):
+                seen.update(keys)
+                yield cell.id
+
+
+def _filters(study: Study) -> Iterator[tuple[dict[str, list[str]], list[str]]]:
+    """Yield what tables, claims and the choice by validation ask of detectors, and what tells their numbers apart."""
+    for spec in study.tables.values():
+        yield _about_detectors(spec.of, (*spec.rows, *spec.columns))
+    for claim in study.claims.values():
+        for side in ({}, claim.left, claim.right):
+            for place in ({}, claim.at, claim.than):
+                yield _about_detectors(claim.of | side | place, (*claim.over, *claim.among, *claim.winner))
+    yield _about_detectors(study.curve.of, ())
+    if study.select:
+        axes = study.detectors
+        clusters = [NONE, *(each.label for each in axes.clusterings[:1])]
+        yield _about_detectors({"threshold": axes.thresholds[0].label, "clustering": clusters}, study.select.over)
+
+
+def _about_detectors(of: dict[str, Any], columns: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    wanted = {
+        name: [str(each) for each in (value if isinstance(value, list) else [value])] for name, value in of.items()
+    }
+    known = (*DETECTOR_AXES, "level")
+    several = [name for name, each in wanted.items() if len(each) > 1]
+    kept = {name: each for name, each in wanted.items() if name in known}
+    return kept, [name for name in dict.fromkeys((*columns, *several)) if name in known]
+
+
+# ---- saying it --------------------------------------------------------------------------------------------
+
+
+def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
+    """Return what was replaced by what, as it is said to the user."""
+    image, other = study.settings.image, made.settings.image
+    found = {
+        _listed(each.label for each in {each.label: each for each in made.datasets}.values()): (
+            f"generated images, {items} to train on and {TEST} to test, of {standin.CLASSES} classes "
+            "and those that a class protocol names"
+        )
+    }
+    if image != other:
+        found[f"images of {image.size} x {image.size}"] = f"{other.size} x {other.size}"
+    for before, after in zip(study.encoders, made.encoders, strict=True):
+        if after != before:
+            found[before.label] = f"{after.name} of width {after.params['width']}"
+    for before_, after_ in zip(study.trainings, made.trainings, strict=True):
+        if after_ is not before_:
+            found[f"the weights of {before_.label}"] = "random ones"
+    for name, recipes in study.recipes.items():
+        epochs = {each.epochs for each in recipes.values()} - {each.epochs for each in made.recipes[name].values()}
+        if epochs:
+            now = {each.epochs for each in made.recipes[name].values()}
+            found[f"{_listed(map(str, sorted(epochs)))} epochs of {name}"] = _listed(map(str, sorted(now)))
+    for what, before__, after__ in (
+        ("seeds", study.seeds, made.seeds),
+        ("ID sets", study.ids, made.ids),
+        ("epochs to keep", study.keep, made.keep),
+        ("cells", plan(dataclasses.replace(made, cells=None)).cells, plan(made).cells),
+        ("recipes", *([r for found in each.recipes.values() for r in found] for each in (study, made))),
+    ):
+        if len(after__) < len(before__):
+            found[f"{len(before__)} {what}"] = f"the first {len(after__)}" if after__ else "none"
+    return found
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)

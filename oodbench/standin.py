@@ -1,0 +1,102 @@
+"""What takes the place of a data set, a training or an encoder in a dry run: the same names, nothing of their content.
+
+Each is of a class made for the one that it stands in for, whose label, parameters and class protocol it keeps, so that
+tables, claims and `skip` find what they name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from oodbench.api import Dataset, Images, Training
+from oodbench.seeds import seed_of
+from oodbench.spec import Encoder
+
+CLASSES = 10  # of a set, and those that its class protocol names
+PATTERN = 0.8  # of a grey value is its class's, the rest is noise
+
+
+class Drawn(NamedTuple):
+    """How a set is generated; part of its parameters, so that no key is one of real data."""
+
+    code: str  # what draws it
+    size: int  # pixels of each side
+    channels: int
+    train: int  # images of each class
+    test: int
+    classes: tuple[str, ...]
+
+
+def dataset(of: Dataset, drawn: Drawn) -> Dataset:
+    """Return a generated set: a random pattern for each class, and noise."""
+    real: Any = type(of)
+
+    class StandIn(real):  # type: ignore[misc]
+        stand_in: Drawn = drawn
+
+        requires: ClassVar[dict[str, str]] = {}
+        class_names = drawn.classes
+        fetch = Dataset.fetch
+        files = Dataset.files
+
+        def load(self, split: Literal["train", "test"], root: Path) -> Images:
+            how = self.stand_in
+            shape = (how.size, how.size, how.channels)
+            rng = np.random.default_rng(seed_of(0, of.label))
+            quarters = rng.integers(256, size=(len(how.classes), 2, 2, how.channels))
+            half = np.arange(how.size) * 2 // how.size
+            pattern = quarters[:, half[:, None], half]  # coarse, so that crops leave it
+            y = np.repeat(np.arange(len(how.classes)), how.train if split == "train" else how.test)
+            noise = np.random.default_rng(seed_of(1, of.label, split)).integers(256, size=(len(y), *shape))
+            x = PATTERN * pattern[y] + (1 - PATTERN) * noise
+            return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
+
+    StandIn.name = of.name
+    found: Dataset = StandIn(**of.params)
+    return found
+
+
+def class_names(of: Dataset) -> tuple[str, ...]:
+    """Return the names of the classes of a stand-in: the first ones, up to some after the last that is named."""
+    given = [getattr(of, name) for name in ("keep", "only", "without")]
+    named = [each for value in given if value is not None for each in (value if isinstance(value, tuple) else (value,))]
+    words = tuple(dict.fromkeys(each for each in named if isinstance(each, str)))
+    numbers = [each for each in named if isinstance(each, int)]
+    known = of.class_names
+    if known is None:
+        most = max([*numbers, -1]) + 1 + CLASSES
+        return (*words, *(f"class{k}" for k in range(most)))[:most]
+    last = max([*numbers, *(known.index(each) for each in words), -1])
+    return known[: last + 1 + CLASSES]
+
+
+def untrained(of: Training, heads: dict[str, str]) -> Training:
+    """Return a training that loads no weights: its network stays as it is drawn."""
+    real: Any = type(of)
+
+    class StandIn(real):  # type: ignore[misc]
+        weights = None
+
+        @property
+        def label(self) -> str:
+            return of.label
+
+    StandIn.name = of.name
+    StandIn.heads = heads
+    found: Training = StandIn(**of.params | ({"weights": None} if "weights" in of.params else {}))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slim(Encoder):
+    """An encoder of fewer channels that is shown as another."""
+
+    shown: str
+
+    @property
+    def label(self) -> str:
+        return self.shown

@@ -43,7 +43,8 @@ HARNESS = {
     "columns": set(),
     "cookbook": {"document"},
     "claims": {"columns"},
-    "study": {"claims", "columns", "cookbook", "document", "protocol", "registry", "spec"},
+    "suite": {"document"},
+    "study": {"claims", "columns", "cookbook", "document", "protocol", "registry", "spec", "suite"},
     "grid": {"protocol", "spec", "study", "weights"},
     "learned": set(),
     "results": {"columns", "files"},
@@ -96,7 +97,7 @@ HARNESS = {
     "cli": {
         *("board", "conformance", "cookbook", "correlation", "curve", "document", "estimate", "export", "finished"),
         *("gc", "grid", "lab", "learned", "registry", "results", "runner", "score", "scoring", "selection", "store"),
-        *("stub", "study", "survey"),
+        *("stub", "study", "suite", "survey"),
         *("tables", "verdict", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
@@ -123,6 +124,7 @@ NO_TORCH = (
     "spec",
     "store",
     "study",
+    "suite",
     "tables",
     "verdict",
 )

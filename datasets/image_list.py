@@ -4,14 +4,22 @@ The lists are absolute or in DATA: `lists/{split}.txt`, where {split} becomes `t
 split from one list instead. Images are relative to `root` (absolute or in DATA), or to their list. What follows the
 last blank is the label; classes, of both lists, are numbered by value where all labels are whole numbers, else by name
 (a list that labels every image -1, as OpenOOD's OOD lists, has one class). How pixels are read: oodbench/images.py.
+
+`count` and `sha256` say which list is meant: another one is refused. They are of the list; where {split} makes it two,
+of both: [train, test].
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from oodbench.api import Dataset, Images
+from pydantic import StringConstraints
+
+from oodbench.api import Dataset, Images, Size
 from oodbench.images import (
     SPLIT,
     Row,
@@ -28,6 +36,8 @@ from oodbench.images import (
     text_of,
 )
 
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
 
 class ImageList(Dataset):
     """Image list: your own images, listed with their labels as OpenOOD does."""
@@ -38,9 +48,25 @@ class ImageList(Dataset):
     test: str = "test"
     test_share: Share | None = None  # None: a list for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
+    count: Size | tuple[Size, Size] | None = None  # images of the list; None: any number
+    sha256: Hash | tuple[Hash, Hash] | None = None  # of the list's bytes; None: any list
+    title: str | None = None  # what tables call it; None: where it is and what is said of it
 
     def __post_init__(self) -> None:
         check_split(self.path, self.test_share)
+        for name in ("count", "sha256"):
+            given = getattr(self, name)
+            if given is not None and isinstance(given, tuple) != (SPLIT in self.path):
+                raise ValueError(
+                    f"{name}: the path '{self.path}' is {'two lists' if SPLIT in self.path else 'one list'}"
+                )
+
+    @property
+    def label(self) -> str:
+        if self.title is None:
+            return super().label
+        chosen = {each.name: getattr(self, each.name) for each in dataclasses.fields(Dataset)}
+        return super(ImageList, ImageList(**chosen)).label.replace(self.name, self.title, 1)
 
     def files(self, split: Split, root: Path) -> Sequence[Path]:
         lists = self._lists(root)
@@ -56,6 +82,7 @@ class ImageList(Dataset):
         if not lists[split].is_file():
             raise FileNotFoundError(f"there is no list {lists[split]}")
         rows = {file: self._rows(file, root) for file in lists.values() if file.is_file()}
+        self._check_meant(split, lists[split], len(rows[lists[split]]))
         everything = [row for each in rows.values() for row in each]
         for row in everything:
             if not row.label:
@@ -76,6 +103,17 @@ class ImageList(Dataset):
             "train": located(root, self.path.replace(SPLIT, self.train)),
             "test": located(root, self.path.replace(SPLIT, self.test)),
         }
+
+    def _check_meant(self, split: Split, file: Path, count: int) -> None:
+        """Refuse a list that is not the one that `count` and `sha256` are of."""
+        wanted, digest = (
+            each[split == "test"] if isinstance(each, tuple) else each for each in (self.count, self.sha256)
+        )
+        if wanted is not None and count != wanted:
+            raise ValueError(f"{file} lists {count} images, the list that is meant {wanted}: it is another one")
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if digest is not None and found != digest:
+            raise ValueError(f"{file} is another list than the one that is meant: sha256 {found}, not {digest}")
 
     def _rows(self, file: Path, root: Path) -> list[Row]:
         """Return the images of a list; the label is empty where a line has none."""

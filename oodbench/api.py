@@ -405,6 +405,7 @@ class Dataset(Plugin, ABC):
     only: int | str | None = None  # one class: one-vs-rest
     without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out
     per_class: Size | None = None  # at most so many images of each class, drawn with a fixed seed
+    limit: Size | None = None  # at most so many images in all, drawn after the classes and with the same seed
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

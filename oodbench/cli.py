@@ -135,6 +135,7 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
         runner.check_study()
     else:
         runner.check()
+    _show_suites(runner.study.suites)
     _show_runs(runner, known=not absent)
     for reason, count in runner.plan.left_out.most_common():
         out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
@@ -381,26 +382,38 @@ def show(
 @command
 def list_(
     room: Annotated[
-        str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset; or recipes.")
+        str, typer.Argument(help="training, clustering, distance, threshold, posthoc or dataset; recipes, or suites.")
     ] = "",
 ) -> None:
-    """List the plugins and the recipes by name, a line each."""
-    from oodbench import cookbook
+    """List the plugins, recipes and suites by name, a line each; of `suites` alone, what they consist of."""
+    from oodbench import cookbook, suite
     from oodbench.registry import ROOMS, Registry, summary
 
-    recipes = "recipes"
-    if room and room not in (*ROOMS, recipes):
-        raise UserError(f"there is no room '{room}'{suggestion(room, (*ROOMS, recipes))}")
+    books = {
+        "recipes": {name: f"{found.about} ({found.source})" for name, found in cookbook.book().items()},
+        "suites": {name: f"{found.says} ({found.source})" for name, found in suite.book().items()},
+    }
+    rooms = (*ROOMS, *books)
+    if room and room not in rooms:
+        raise UserError(f"there is no room '{room}'{suggestion(room, rooms)}")
     registry = Registry()
     table = RichTable(box=None, show_header=False, pad_edge=False)
-    for each in [room] if room else [*ROOMS, recipes]:
+    for each in [room] if room else rooms:
         table.add_row(f"[bold]{each}[/]", "")
-        lines = {name: f"{found.about} ({found.source})" for name, found in cookbook.book().items()}
-        if each != recipes:
-            lines = {name: summary(source) for name, source in registry.sources(each).items()}
+        lines = books.get(each) or {name: summary(source) for name, source in registry.sources(each).items()}
         for name, line in lines.items():
-            table.add_row(f"  {name}", line)
+            table.add_row(f"  {name}", Text(line))
+            for details in _suite_lines(name) if room == "suites" else ():
+                table.add_row("", Text(details))
     out.print(table)
+
+
+def _suite_lines(name: str) -> list[str]:
+    """Return what a suite consists of, and what of it is its own choice or not known."""
+    from oodbench import suite
+
+    found = suite.find(name)
+    return [*(f"{role}: {sets}" for role, sets in suite.told(found)), *(f"own: {each}" for each in found.own)]
 
 
 @command
@@ -508,9 +521,10 @@ def _says_finished(study: Path, device: str, rows_only: bool) -> bool:
     """Say that a run would find nothing to do, and return whether that is so; needs neither torch nor pandas."""
     from oodbench.document import read
     from oodbench.finished import rows_of
+    from oodbench.suite import resolve
 
     folder = _folder(study)
-    rows = rows_of(folder, read(study), device)
+    rows = rows_of(folder, resolve(read(study)), device)
     if rows is None or not (rows_only or any(folder.glob("leaderboard*.md"))):
         return False
     out.print(f"nothing to do: {rows} rows are there, and their tables in {folder}", soft_wrap=True)
@@ -658,6 +672,16 @@ def _grid(text: Any, labels: int) -> RichTable:
     for row in text.itertuples(index=False):
         shown.add_row(*(str(each) for each in row))
     return shown
+
+
+def _show_suites(suites: list[str]) -> None:
+    from oodbench import suite
+
+    for label in suites:
+        found = suite.find(label.partition(" (")[0])
+        out.print(f"suite {label}: {found.says}", markup=False, soft_wrap=True)
+        for each in found.own:
+            out.print(f"    own: {each}", markup=False, soft_wrap=True)
 
 
 def _show_runs(runner: Runner, known: bool) -> None:

@@ -24,6 +24,7 @@ TEXT = (
     "id",
     "family",  # the ID set without its class protocol
     "protocol",  # how many of its classes are ID
+    "suite",  # of the package, with what a study changed of it; empty without one
     "ood",
     "group",  # near | far
     "training",
@@ -53,7 +54,7 @@ TRACE = (
     "scored_at",
 )
 LABELS = (  # what a table may be laid out and filtered by
-    *("id", "family", "protocol", "ood", "group", "training", "outliers", "encoder", "recipe", "precision"),
+    *("id", "family", "protocol", "suite", "ood", "group", "training", "outliers", "encoder", "recipe", "precision"),
     *("seed", "reference", "space", "clustering", "distance", "posthoc", "threshold", "level"),
 )
 INTEGERS = ("seed", "classes", "clusters", "dimensions", "n_train", "n_reference", "n_id", "n_ood")

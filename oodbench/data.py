@@ -19,7 +19,7 @@ from oodbench.errors import UserError
 from oodbench.protocol import kept_classes
 from oodbench.spec import ImageFormat
 
-SUBSET_SEED = 0  # of `per_class`: the same images in every study
+SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study
 CHUNK = 1024  # images decoded and resized at a time
 
 
@@ -91,7 +91,7 @@ def _content(x: NDArray[np.uint8], y: NDArray[np.int64]) -> str:
 
 
 def select(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Return the positions, new labels and class names that are left by `keep`, `only`, `without` and `per_class`."""
+    """Return the positions, new labels and class names left by `keep`, `only`, `without`, `per_class` and `limit`."""
     kept = kept_classes(dataset, images.classes)
     number = np.full(len(images.classes), -1, dtype=np.int64)
     number[kept] = np.arange(len(kept))
@@ -99,6 +99,8 @@ def select(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], NDArray
     index = np.flatnonzero(y >= 0)
     if dataset.per_class is not None:
         index = _at_most(index, y[index], dataset.per_class)
+    if dataset.limit is not None:
+        index = _at_most(index, np.zeros_like(index), dataset.limit)
     return index, y[index], tuple(images.classes[k] for k in kept)
 
 

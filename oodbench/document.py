@@ -23,6 +23,9 @@ class Document:
     file: Path
     value: dict[str, Any]
     lines: dict[Trail, int] = field(default_factory=dict)
+    origin: dict[Trail, tuple[Trail, str]] = field(
+        default_factory=dict
+    )  # values from elsewhere: what says so, its name
 
     def where(self, trail: Trail) -> str:
         """Return `file:line` of the value at a trail, or of the nearest value above it."""
@@ -31,9 +34,12 @@ class Document:
         return f"{self.file}:{self.lines.get(trail, 1)}"
 
     def fail(self, trail: Trail, message: str) -> NoReturn:
-        """Raise an error about the value at a trail."""
+        """Raise an error about the value at a trail; where it is from elsewhere, at what brought it in."""
         dotted = ".".join(part for part in trail if isinstance(part, str))
-        raise UserError(f"{self.where(trail)}: {dotted}{': ' if dotted else ''}{message}")
+        above = (trail[:end] for end in range(len(trail), 0, -1))
+        at, name = next((self.origin[each] for each in above if each in self.origin), (trail, ""))
+        said = ": ".join(part for part in (self.where(at), name, dotted, message) if part)
+        raise UserError(said)
 
 
 def read(file: Path) -> Document:

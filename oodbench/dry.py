@@ -6,7 +6,7 @@ Its numbers mean nothing: rows say so, tables say so, and rows and store are in 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -14,11 +14,11 @@ from oodbench import standin, weights
 from oodbench.api import Dataset, Plugin, Training
 from oodbench.columns import STAND_IN
 from oodbench.errors import UserError
-from oodbench.grid import DETECTOR_AXES, NONE, Plan, plan, resolved
+from oodbench.grid import DETECTOR_AXES, NONE, Plan, canonical, plan, resolved
 from oodbench.protocol import class_count, family
 from oodbench.registry import fingerprint_module
 from oodbench.spec import RESNETS, Encoder, Recipe
-from oodbench.study import DRY, Study, results_root
+from oodbench.study import DRY, Setup, Study, results_root
 
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
@@ -41,11 +41,15 @@ def dry(study: Study) -> Dry:
     items = _items(study)
     code = fingerprint_module(standin.__name__)
 
+    known: dict[str, Dataset] = {}
+
     def stand_in(each: Dataset) -> Dataset:
-        names = standin.class_names(each)
-        drawn = standin.Drawn(code, size, channels, 1, 1, names)
-        kept = class_count(standin.dataset(each, drawn)) or 1
-        return standin.dataset(each, drawn._replace(train=ceil(items / kept), test=ceil(TEST / kept)))
+        name = str(canonical(each))
+        if name not in known:
+            drawn = standin.Drawn(code, size, channels, 1, 1, standin.class_names(each))
+            kept = class_count(standin.dataset(each, drawn)) or 1
+            known[name] = standin.dataset(each, drawn._replace(train=ceil(items / kept), test=ceil(TEST / kept)))
+        return known[name]
 
     ids = [stand_in(each) for each in _first_of_each_family(study)]
     trainings = [_untrained(study, each) for each in study.trainings]
@@ -64,15 +68,7 @@ def dry(study: Study) -> Dry:
             learned=None,
         ),
         ids=ids,
-        ood={
-            id_.label: {
-                group: {name: stand_in(each) for name, each in members.items()}
-                for group, members in study.ood[id_.label].items()
-            }
-            for id_ in ids
-        },
-        outliers=[stand_in(each) for each in study.outliers],
-        validation=[stand_in(each) for each in study.validation],
+        setups={id_.label: _setup(study.setups[id_.label], stand_in) for id_ in ids},
         encoders=[_slim(study, each) for each in study.encoders],
         recipes=recipes,
         seeds=study.seeds if _is_named(study, "seed") else study.seeds[:1],
@@ -81,6 +77,17 @@ def dry(study: Study) -> Dry:
     )
     made = dataclasses.replace(made, cells=frozenset(_cells(plan(made), made)))
     return Dry(made, _replaced(study, made, items))
+
+
+def _setup(setup: Setup, stand_in: Callable[[Dataset], Dataset]) -> Setup:
+    held_out = setup.reference.held_out
+    return dataclasses.replace(
+        setup,
+        ood={group: {name: stand_in(each) for name, each in sets.items()} for group, sets in setup.ood.items()},
+        reference=dataclasses.replace(setup.reference, held_out=held_out and stand_in(held_out)),
+        validation=[stand_in(each) for each in setup.validation],
+        outliers=[stand_in(each) for each in setup.outliers],
+    )
 
 
 # ---- parts -----------------------------------------------------------------------------------------------

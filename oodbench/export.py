@@ -130,12 +130,12 @@ def _command(study: Study, run: Run, label: str, folder: Path, names: dict[tuple
         return str(folder / f"{stem}.safetensors")
 
     words = ["oodbench", "score", "--train", file("train"), "--id", f"{run.id.label}={file('id')}"]
-    if run.reference.kind == "val":
+    if run.reference.kind != "train":
         words += ["--val", file("val")]
     for group, members in run.ood.items():
         for name in members:
             words += [f"--{group}", f"{name}={file(names['ood', name])}"]
-    for each in study.validation:
+    for each in run.validation:
         words += ["--validation", f"{each.label}={file(names['validation', each.label])}"]
     words += ["--name", f"{study.name}-features", "--training", label, "--seed", str(run.seed)]
     return shlex.join(words)

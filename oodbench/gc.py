@@ -40,7 +40,8 @@ def _needed(study: Study) -> set[tuple[str, str]]:
     for work in runner.plan.work:
         sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
         sets += [(each, "test") for each in work.run.sets.values()]
-        sets += [(each, "train") for each in (work.run.outliers, *study.validation) if each]
+        sets += [(each, "train") for each in (work.run.outliers, *work.run.validation) if each]
+        sets += [(work.run.reference.held_out, "test")] if work.run.reference.held_out else []
         for dataset, split in sets:
             found.add(("data", _data_key(lab, dataset, split, study)))
         for run in (each for last in _resolved(work.run) for each in (*lab.kept(last), last)):

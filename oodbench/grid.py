@@ -25,6 +25,7 @@ LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penult
 TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, in its order
 CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
+LATER = ("limit", "count", "sha256", "title")  # parameters that data sets got after there were keys, None by default
 P = TypeVar("P", bound=Plugin)
 
 
@@ -45,10 +46,13 @@ class Run:
     reference: Reference
     precision: Precision
     epoch: int | None = None  # its weights after so many epochs, 0 = before the first step; None = when it is done
+    validation: tuple[Dataset, ...] = ()  # OOD sets whose `train` split thresholds and choices may see
+    suite: str = ""  # which suite of the package the data is from, and what of it the study changed
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
-        """The parameters that decide the weights, as plain values."""
+        """The parameters that decide the weights, and the reference, as plain values."""
+        held_out = canonical(self.reference.held_out)
         return {
             "id": canonical(self.id),
             "training": canonical(self.training),
@@ -57,7 +61,7 @@ class Run:
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
             "image": dataclasses.asdict(self.image),
-            "reference": dataclasses.asdict(self.reference),
+            "reference": self.reference.training | ({"kind": "set", "set": held_out} if held_out else {}),
             "precision": self.precision,
             **({} if self.epoch is None else {"epoch": self.epoch}),
         }
@@ -69,6 +73,7 @@ class Run:
             "id": self.id.label,
             "family": family(self.id),
             "protocol": protocol(self.id),
+            "suite": self.suite,
             "training": self.training.label,
             "outliers": self.outliers.label if self.outliers else NONE,
             "encoder": self.encoder.label,
@@ -184,8 +189,14 @@ class Plan:
 
 
 def canonical(plugin: Plugin | None) -> dict[str, Any] | None:
-    """Return a plugin's name and all its parameters, defaults filled in."""
-    return None if plugin is None else {"name": plugin.name, **plugin.params}
+    """Return a plugin's name and all its parameters, defaults filled in.
+
+    A parameter of LATER that is not given is left out: keys made before there was one stay what they were.
+    """
+    if plugin is None:
+        return None
+    given = {name: value for name, value in plugin.params.items() if value is not None or name not in LATER}
+    return {"name": plugin.name, **given}
 
 
 def digest(value: Any) -> str:
@@ -252,11 +263,11 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
         if reason := _unfit_weights(training, encoder):
             left_out[reason] += 1
             continue
-        for outliers in study.outliers if training.outliers else [None]:
+        for outliers in study.setups[id_.label].outliers if training.outliers else [None]:
             for label, recipe in _recipes(study, training).items():
                 yield Run(
                     id=id_,
-                    ood=study.ood[id_.label],
+                    ood=study.setups[id_.label].ood,
                     training=_bound(study, training, encoder, id_),
                     outliers=outliers,
                     encoder=encoder,
@@ -265,8 +276,10 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                     recipe_shown=study.recipes_shown[training.name].get(label, label),
                     seed=seed,
                     image=study.settings.image,
-                    reference=study.reference,
+                    reference=study.setups[id_.label].reference,
                     precision=study.settings.precision,
+                    validation=tuple(study.setups[id_.label].validation),
+                    suite=study.setups[id_.label].suite,
                 )
 
 
@@ -380,6 +393,8 @@ def _senseless(run: Run, detector: Detector) -> str:
 
 def _on(run: Run, detector: Detector) -> Detector:
     """Return a detector as it is on a run: a baseline reads the run's own classifier, or the linear probe."""
+    if detector.saw:
+        detector = dataclasses.replace(detector, saw=tuple(each.label for each in run.validation))
     if not detector.posthoc:
         return detector
     return dataclasses.replace(detector, head=CLASSIFIER if LAYER_HEAD["logits"] in run.training.heads else PROBE)

@@ -181,7 +181,7 @@ class Lab:
             "encoder_source": fingerprint_module(module) if module else None,
             "recipe": asdict(run.recipe),
             "image": asdict(run.image),
-            "reference": asdict(run.reference),
+            "reference": run.reference.training,
             "precision": self.precision(run),
             "seed": run.seed,
             **({} if run.epoch is None else {"epoch": run.epoch}),
@@ -352,11 +352,15 @@ class Lab:
         return _Ready(training, stages.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
 
     def split(self, run: Run) -> tuple[Indices, Indices]:
-        """Return the positions in ID train that train and fit, and those held out as the reference of thresholds."""
+        """Return the positions in ID train that train and fit, and those held out of it for thresholds."""
         y = self.prepared(run.id, "train").y
-        if run.reference.kind == "train":
+        if run.reference.kind != "val":
             return np.arange(len(y)), np.arange(0)
         return data.held_out_split(y, run.reference.share, seed_of(run.seed, "reference"))
+
+    def reference_set(self, dataset: Dataset) -> data.Prepared:
+        """Return the images of a reference that is a set of its own."""
+        return self.prepared(dataset, "test")
 
     def _outliers(self, dataset: Dataset, device: torch.device) -> feed.Images:
         prepared = self.prepared(dataset, "train")
@@ -390,10 +394,10 @@ class Lab:
         found = [Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", 1)]
         for seen in ways:
             found.append(Piece(run.id, "test", "all", *seen))
-            if run.reference.kind == "val":
-                found.append(Piece(run.id, "train", "val", *seen))
+            if run.reference.kind != "train":
+                found.append(Piece(*_reference(run), *seen))
             found += [Piece(each, "test", "all", *seen) for each in run.sets.values()]
-            found += [Piece(each, "train", "all", *seen) for each in self.study.validation]
+            found += [Piece(each, "train", "all", *seen) for each in run.validation]
         return list(dict.fromkeys(found))
 
     def images(self, run: Run, piece: Piece) -> Indices:
@@ -439,8 +443,9 @@ class Lab:
             return {way: found[Piece(dataset, split, part, *way)] for way in ways}
 
         reference = None
-        if run.reference.kind == "val":
-            reference = scoring.Known(seen(run.id, "train", "val"), torch.from_numpy(train.y[held_out]))
+        if run.reference.kind != "train":
+            y = train.y[held_out] if run.reference.held_out is None else self.reference_set(run.reference.held_out).y
+            reference = scoring.Known(seen(*_reference(run)), torch.from_numpy(np.array(y)))
         return scoring.Bank(
             fit=found[Piece(run.id, "train", "fit", 1)],
             y=torch.from_numpy(train.y[fit]),
@@ -448,7 +453,7 @@ class Lab:
             test=scoring.Known(seen(run.id, "test"), torch.from_numpy(np.array(test.y))),
             reference=reference,
             ood={name: seen(each, "test") for name, each in run.sets.items()},
-            validation={each.label: seen(each, "train") for each in self.study.validation},
+            validation={each.label: seen(each, "train") for each in run.validation},
             correct=self.correct(run),
             head=self.head(run) if baselines else None,
         )
@@ -533,6 +538,12 @@ class Lab:
                 self.watch.stage(kind, title)
                 artifact = self.store.write(kind, key, fields, fill)
             return artifact
+
+
+def _reference(run: Run) -> tuple[Dataset, Split, Literal["val", "all"]]:
+    """Return where the held-out reference of a run is: a part of ID train, or a set of its own."""
+    held_out = run.reference.held_out
+    return (run.id, "train", "val") if held_out is None else (held_out, "test", "all")
 
 
 def linear_head(weight: Tensor, bias: Tensor) -> ClassifierHead:

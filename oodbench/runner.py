@@ -166,10 +166,10 @@ class Runner:
             "train": self.lab.train_key(work.run),
             "test": self.lab.prepared(work.run.id, "test").content,
         }
-        if self.study.validation:
-            base["validation"] = {
-                each.label: self.lab.prepared(each, "train").content for each in self.study.validation
-            }
+        if work.run.validation:
+            base["validation"] = {each.label: self.lab.prepared(each, "train").content for each in work.run.validation}
+        if work.run.reference.held_out:
+            base["reference"] = self.lab.reference_set(work.run.reference.held_out).content
         if self.study.settings.compat:
             base["compat"] = True
         probe = {"probe": NUMBER["probe"]}
@@ -273,6 +273,7 @@ class Runner:
         for work in self.plan.work:
             self.lab.prepared(work.run.id, "test")
             self._check_sizes(work)
+            self._check_reference(work.run)
         self._check_overlap()
 
     def check_study(self) -> None:
@@ -337,6 +338,16 @@ class Runner:
                     f"dimensions and {items} training items",
                 )
 
+    def _check_reference(self, run: Run) -> None:
+        """Refuse a reference set of other classes than the ID set's: its labels would mean other things."""
+        if run.reference.held_out:
+            mine = self.lab.prepared(run.id, "train").classes
+            its = self.lab.reference_set(run.reference.held_out).classes
+            if its != mine:
+                its_text, mine_text = (", ".join(each[:5]) + ", ..." * (len(each) > 5) for each in (its, mine))
+                what = f"the {len(its)} classes of {run.reference.held_out.label} ({its_text}) are not the {len(mine)}"
+                self.fail(("reference",), f"{what} of {run.id.label} ({mine_text})")
+
     def _check_modules(self, work: Work) -> None:
         plugins: set[Plugin] = {work.run.training}
         for cell in work.cells:
@@ -365,17 +376,23 @@ class Runner:
             self.fail(trail, str(error))
 
     def _check_overlap(self) -> None:
-        """Refuse, or warn of, images that are in two of ID train, outliers and an OOD test set."""
+        """Refuse, or warn of, images in two of ID train, outliers, validation OOD, ID reference and an OOD test set."""
         pairs: dict[tuple[str, str], tuple[data.Prepared, data.Prepared]] = {}
         for run in (work.run for work in self.plan.work):
             seen = {f"ID train ({run.id.label})": self.lab.prepared(run.id, "train")}
             if run.outliers:
                 seen[f"outliers ({run.outliers.label})"] = self.lab.prepared(run.outliers, "train")
-            for each in self.study.validation:
+            for each in run.validation:
                 seen[f"validation OOD ({each.label})"] = self.lab.prepared(each, "train")
             tests = {f"OOD test ({each.label})": self.lab.prepared(each, "test") for each in run.sets.values()}
-            for one, other in [*itertools.combinations(seen, 2), *itertools.product(seen, tests)]:
-                pairs[one, other] = (seen[one], (seen | tests)[other])
+            reference: dict[str, data.Prepared] = {}
+            if held_out := run.reference.held_out:
+                reference[f"ID reference ({held_out.label})"] = self.lab.reference_set(held_out)
+            seen |= reference
+            id_test = {f"ID test ({run.id.label})": self.lab.prepared(run.id, "test")}
+            both = [*itertools.product(seen, tests), *itertools.product(reference, id_test)]
+            for one, other in [*itertools.combinations(seen, 2), *both]:
+                pairs[one, other] = (seen[one], (seen | tests | id_test)[other])
         found = [message for names, sets in pairs.items() if (message := _shared(names, *sets))]
         if found and not self.study.settings.allow_overlap:
             self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")

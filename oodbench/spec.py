@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Interval
 
-from oodbench.api import Fraction, Layer, Natural, NonNegative, Positive, Size
+from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positive, Size
 
 Precision = Literal["float32", "bf16", "auto"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -194,9 +194,17 @@ class Space:
 class Reference:
     """The ID scores that a threshold is set on."""
 
-    kind: Literal["val", "train"] = "val"
+    kind: Literal["val", "train", "set"] = "val"
     share: Annotated[float, Interval(gt=0, lt=1)] = 0.1  # of ID train, by class; only for `val`
+    held_out: Dataset | None = None  # whose split `test` is the reference; only for `set`
 
     @property
     def label(self) -> str:
+        if self.held_out is not None:
+            return f"set({self.held_out.label})"
         return f"val({self.share:g})" if self.kind == "val" else "train"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What it takes from ID train, which is all that weights depend on: a set elsewhere leaves it whole."""
+        return {"kind": "train" if self.kind == "set" else self.kind, "share": self.share}

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
-from oodbench import cookbook
+from oodbench import cookbook, suite
 from oodbench.api import Clustering, Dataset, Distance, Plugin, Posthoc, Threshold, Training
 from oodbench.claims import ClaimSpec, problems
 from oodbench.columns import FLOATS, INTEGERS, LABELS
@@ -115,7 +115,7 @@ class Detectors:
     """The axes of detectors: what scores features, whatever made them."""
 
     registry: Registry
-    reference: Reference
+    reference: Reference  # where ID sets differ in theirs, one of them: they are of one kind
     spaces: list[Space]
     clusterings: list[Clustering]
     distances: list[Distance]
@@ -125,15 +125,24 @@ class Detectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What an ID set is tested on."""
+
+    ood: dict[str, dict[str, Dataset]]  # group -> name -> set
+    reference: Reference
+    validation: list[Dataset]  # OOD sets, of which the `train` split chooses; no test sees them
+    outliers: list[Dataset]
+    suite: str  # where it is from, and what of that the study changed; empty where it is the study's own
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     document: Document
     name: str
     detectors: Detectors
     settings: Settings
     ids: list[Dataset]
-    ood: dict[str, dict[str, dict[str, Dataset]]]  # ID label -> group -> name -> set
-    outliers: list[Dataset]
-    validation: list[Dataset]  # OOD sets, of which the `train` split chooses; no test sees them
+    setups: dict[str, Setup]  # by ID label
     encoders: list[Encoder]
     recipes: dict[str, dict[str, Recipe]]  # training name -> variant's label -> recipe
     recipes_shown: dict[str, dict[str, str]]  # training name -> variant's label -> what rows say of it
@@ -157,14 +166,27 @@ class Study:
         return self.detectors.registry
 
     @property
-    def reference(self) -> Reference:
-        return self.detectors.reference
+    def ood(self) -> dict[str, dict[str, dict[str, Dataset]]]:
+        """The OOD test sets: ID label -> group -> name -> set."""
+        return {label: each.ood for label, each in self.setups.items()}
+
+    @property
+    def outliers(self) -> list[Dataset]:
+        return list(dict.fromkeys(each for setup in self.setups.values() for each in setup.outliers))
+
+    @property
+    def suites(self) -> list[str]:
+        """Where the data is from, where that is a suite."""
+        return list(dict.fromkeys(each.suite for each in self.setups.values() if each.suite))
 
     @property
     def datasets(self) -> list[Dataset]:
         """All data sets, in whatever role."""
-        ood = [each for groups in self.ood.values() for members in groups.values() for each in members.values()]
-        return [*self.ids, *ood, *self.outliers, *self.validation]
+        found = [*self.ids, *self.outliers]
+        for setup in self.setups.values():
+            found += [each for members in setup.ood.values() for each in members.values()]
+            found += [*setup.validation, *([setup.reference.held_out] if setup.reference.held_out else [])]
+        return found
 
     @property
     def plugins(self) -> dict[str, list[Plugin]]:
@@ -247,7 +269,7 @@ def claims_of(file: Path) -> dict[str, ClaimSpec]:
 KEYS = {
     *(f.name for f in dataclasses.fields(Settings)),
     *AXES,
-    *("ood", "reference", "skip", "tables", "validation", "select", "keep", "curve", "claims"),
+    *("suite", "ood", "reference", "skip", "tables", "validation", "select", "keep", "curve", "claims"),
 }
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
 GRID_KEYS = {"plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select"}
@@ -261,12 +283,12 @@ class _Reader:
     validation_hint = "the key 'validation'"
 
     def __init__(self, document: Document) -> None:
-        self.document = document
-        self.fail = document.fail
-        self.top = document.value
-        for key in self.top:
+        for key in document.value:
             if key not in self.keys:
-                self.fail((key,), f"there is no such key{suggestion(key, self.keys)}")
+                document.fail((key,), f"there is no such key{suggestion(key, self.keys)}")
+        self.document = suite.resolve(document)
+        self.fail = self.document.fail
+        self.top = self.document.value
         for key in self.required:
             if key not in self.top:
                 self.fail((), f"the key '{key}' is missing; wanted are {', '.join(self.required)}")
@@ -277,18 +299,16 @@ class _Reader:
         settings = self.one(Settings, {k: v for k, v in self.top.items() if k in _SETTINGS}, ())
         self.registry = self.open_registry()
         trainings = self.plugins(Training, "training", ("training",))
-        ids = self.plugins(Dataset, "dataset", ("id",))
-        validation = self.optional(Dataset, "dataset", "validation")
+        ids, setups = self.setups()
+        validation = [each for setup in setups.values() for each in setup.validation]
         recipes = self.recipes([training.name for training in trainings])
         study = Study(
             document=self.document,
             name=_name(self.document),
-            detectors=self.detectors(tuple(each.label for each in validation)),
+            detectors=self.detectors(tuple(dict.fromkeys(each.label for each in validation))),
             settings=settings,
             ids=ids,
-            ood=self.ood(ids),
-            outliers=self.optional(Dataset, "dataset", "outliers"),
-            validation=validation,
+            setups=setups,
             encoders=self.encoders(),
             recipes={name: {label: each.recipe for label, each in found.items()} for name, found in recipes.items()},
             recipes_shown={
@@ -313,7 +333,7 @@ class _Reader:
         """Return the axes of detectors; `saw` are the labels of the validation OOD sets."""
         found = Detectors(
             registry=self.registry,
-            reference=self.reference(),
+            reference=self.reference(self.part("reference", 0)),
             spaces=self.sweeps(Space, ("space",)) if "space" in self.top else [Space()],
             clusterings=self.optional(Clustering, "clustering", "clustering"),
             distances=self.optional(Distance, "distance", "distance"),
@@ -346,6 +366,34 @@ class _Reader:
             return Registry([self.document.file.parent / path for path in paths])
         except UserError as error:
             self.fail(("plugins",), str(error).removeprefix("plugins: "))
+
+    # ---- suites
+
+    def part(self, key: str, i: int) -> Trail:
+        """Return where the value of a key for the ID sets of a suite is: that of the suite, or the study's for all."""
+        return (key, i) if (key, i) in self.document.origin else (key,)
+
+    def setups(self) -> tuple[list[Dataset], dict[str, Setup]]:
+        """Return the ID sets and, by label, what each is tested on: as the study says, or each of its suites."""
+        ids: list[Dataset] = []
+        found: dict[str, Setup] = {}
+        names = suite.labels(self.document) or [""]
+        for i, name in enumerate(names):
+            mine = self.plugins(Dataset, "dataset", self.part("id", i))
+            for each in mine:
+                if each.label in found:
+                    self.fail(
+                        ("suite", i), f"{each.label} is an ID set of {found[each.label].suite}, too; run them apart"
+                    )
+            ood = self.ood(mine, self.part("ood", i))
+            reference = self.reference(self.part("reference", i))
+            validation, outliers = (self.optional(Dataset, "dataset", key, i) for key in ("validation", "outliers"))
+            for each in mine:
+                found[each.label] = Setup(
+                    ood=ood[each.label], reference=reference, validation=validation, outliers=outliers, suite=name
+                )
+            ids += mine
+        return ids, found
 
     # ---- values
 
@@ -449,9 +497,9 @@ class _Reader:
             found += new
         return self.filled(found, trail)
 
-    def optional(self, contract: type[P], room: str, key: str) -> list[P]:
-        """Return the plugins under a key that a study may go without."""
-        return self.plugins(contract, room, (key,)) if key in self.top else []
+    def optional(self, contract: type[P], room: str, key: str, i: int = 0) -> list[P]:
+        """Return the plugins under a key that a study may go without; of several suites, those of one."""
+        return self.plugins(contract, room, self.part(key, i)) if key in self.top else []
 
     def check_classes(self, dataset: Dataset, trail: Trail) -> None:
         try:
@@ -470,11 +518,22 @@ class _Reader:
             return [0]
         return self.filled(self.values(Seed, self.top["seed"], ("seed",)), ("seed",))
 
-    def reference(self) -> Reference:
-        value = self.top.get("reference", "val")
+    def reference(self, trail: Trail = ("reference",)) -> Reference:
+        value = self.get(trail) if "reference" in self.top else "val"
         if isinstance(value, dict) and list(value) == ["val"]:
-            return self.one(Reference, {"share": value["val"]}, ("reference",))
-        return self.one(Reference, {"kind": value}, ("reference",))
+            return self.one(Reference, {"share": value["val"]}, trail)
+        if isinstance(value, dict) and list(value) == ["set"]:
+            return self.held_out_set(value["set"], (*trail, "set"))
+        if value not in ("val", "train"):
+            self.fail(trail, f"is {value!r}, wanted 'val', {{val: share}}, 'train' or {{set: data set}}")
+        return self.one(Reference, {"kind": value}, trail)
+
+    def held_out_set(self, value: Any, trail: Trail) -> Reference:
+        """Return the reference that is a data set of its own."""
+        found: list[Dataset] = self.plugins(Dataset, "dataset", trail)
+        if len(found) != 1:
+            self.fail(trail, f"is one data set, not {', '.join(each.label for each in found) or value!r}")
+        return Reference(kind="set", held_out=found[0])
 
     def encoders(self) -> list[Encoder]:
         found: list[Encoder] = []
@@ -560,24 +619,27 @@ class _Reader:
 
     # ---- ood, skip, tables
 
-    def ood(self, ids: list[Dataset]) -> dict[str, dict[str, dict[str, Dataset]]]:
-        groups = self.mapping(("ood",))
+    def ood(self, ids: list[Dataset], trail: Trail = ("ood",)) -> dict[str, dict[str, dict[str, Dataset]]]:
+        groups = self.mapping(trail)
         for group in groups:
             if group not in GROUPS:
-                self.fail(("ood", group), f"there is no such group{suggestion(group, GROUPS)}")
+                self.fail((*trail, group), f"there is no such group{suggestion(group, GROUPS)}")
         if not groups:
-            self.fail(("ood",), "the axis is empty")
-        return {each.label: self.ood_groups(each, ids, groups) for each in ids}
+            self.fail(trail, "the axis is empty")
+        return {each.label: self.ood_groups(each, ids, trail) for each in ids}
 
-    def ood_groups(self, id_: Dataset, ids: list[Dataset], groups: dict[str, Any]) -> dict[str, dict[str, Dataset]]:
+    def ood_groups(self, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str, dict[str, Dataset]]:
         found: dict[str, dict[str, Dataset]] = {}
-        for group, value in groups.items():
-            members = dict(self.ood_sets(id_, ids, value, ("ood", group)))
+        for group, value in self.mapping(trail).items():
+            members: dict[str, Dataset] = {}
+            for name, each in self.ood_sets(id_, ids, value, (*trail, group)):
+                if members.setdefault(name, each) != each:
+                    self.fail((*trail, group), f"two sets are both shown as '{name}': {members[name]} and {each}")
             if not members:
-                self.fail(("ood", group), "the group is empty")
+                self.fail((*trail, group), "the group is empty")
             for other, known in found.items():
                 for name in known.keys() & members.keys():
-                    self.fail(("ood", group), f"{name} is in {other}, too; a set is in one group")
+                    self.fail((*trail, group), f"{name} is in {other}, too; a set is in one group")
             found[group] = members
         return found
 
@@ -801,6 +863,9 @@ class _GridReader(_Reader):
     keys = GRID_KEYS
     required = ("threshold",)
     validation_hint = "the option --validation"
+
+    def held_out_set(self, value: Any, trail: Trail) -> Reference:
+        self.fail(trail, "features come without images; give those of the held-out set with --val")
 
 
 _SETTINGS = {f.name for f in dataclasses.fields(Settings)}

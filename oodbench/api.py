@@ -406,7 +406,7 @@ class Download(NamedTuple):
     @property
     def name(self) -> str:
         """The file's name."""
-        return self.filename or self.urls[0].rpartition("/")[2]
+        return self.filename or "".join(self.urls[:1]).rpartition("/")[2]
 
 
 class Source(NamedTuple):

@@ -23,7 +23,7 @@ ROOMS = {
 }
 # What a module of the harness may import of ours.
 HARNESS = {
-    "api": set(),
+    "api": {"fetching"},
     "errors": set(),
     "vectors": set(),
     "intervals": set(),
@@ -76,6 +76,7 @@ HARNESS = {
     "files": set(),
     "images": set(),
     "raw": set(),
+    "fetching": {"raw"},
     "finished": {"document", "files"},
     "features": set(),
     "score": {

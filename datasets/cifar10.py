@@ -12,27 +12,37 @@ from typing import Literal
 import numpy as np
 
 from oodbench import raw
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-py"
 FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
-ARCHIVE = raw.Download(
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-    "c58f30108f718f92721af3b95e74349a",
-    rf"{FOLDER}/(data_batch_[1-5]|test_batch)",
+SOURCE = Source(
+    title="CIFAR-10",
+    page="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="none stated",
+    downloads=(
+        Download(
+            ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+            "md5:c58f30108f718f92721af3b95e74349a",
+            rf"{FOLDER}/(data_batch_[1-5]|test_batch)",
+            size=170_498_071,
+        ),
+    ),
 )
 
 
 class CIFAR10(Dataset):
     """CIFAR-10: 10 classes of photographs, 32 x 32, RGB."""
 
+    source = SOURCE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return NAMES
 
-    def fetch(self, root: Path) -> None:
-        raw.fetch("CIFAR-10", root, lambda: [*_paths("train", root), *_paths("test", root)], [ARCHIVE])
+    def needed(self, root: Path) -> list[Path]:
+        return [*_paths("train", root), *_paths("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
         return raw.present(_paths(split, root))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from oodbench import raw
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
 
 FINE = (
     *("apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle"),
@@ -32,10 +32,18 @@ COARSE = (
     *("vehicles_1", "vehicles_2"),
 )
 FOLDER = "cifar-100-python"
-ARCHIVE = raw.Download(
-    ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
-    "eb9058c3a382ffc7106e4002c42a8d85",
-    rf"{FOLDER}/(train|test)",
+SOURCE = Source(
+    title="CIFAR-100",
+    page="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="none stated",
+    downloads=(
+        Download(
+            ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
+            "md5:eb9058c3a382ffc7106e4002c42a8d85",
+            rf"{FOLDER}/(train|test)",
+            size=169_001_437,
+        ),
+    ),
 )
 
 
@@ -44,12 +52,14 @@ class CIFAR100(Dataset):
 
     coarse: bool = False  # the super-classes, each of five classes
 
+    source = SOURCE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return COARSE if self.coarse else FINE
 
-    def fetch(self, root: Path) -> None:
-        raw.fetch("CIFAR-100", root, lambda: [root / FOLDER / split for split in ("train", "test")], [ARCHIVE])
+    def needed(self, root: Path) -> list[Path]:
+        return [root / FOLDER / split for split in ("train", "test")]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
         return raw.present([root / FOLDER / split])

@@ -10,7 +10,6 @@ Size and time of every image and folder decide whether the set is prepared again
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
-from oodbench.images import ENDINGS, Share, Split, drawn, located, of_files
+from oodbench.images import ENDINGS, Share, Split, drawn, located, of_files, subfolders, walk
 
 
 class Folder(Dataset):
@@ -34,7 +33,7 @@ class Folder(Dataset):
     def files(self, split: Split, root: Path) -> Sequence[Path]:
         top, other = self._top(split, root), self._top("train" if split == "test" else "test", root)
         beside = [other] if other != top and other.is_dir() else []  # its classes have to be the same
-        return [*beside, *(path for folder, files in _walk(top) for path in (folder, *files))]
+        return [*beside, *(path for folder, files in walk(top) for path in (folder, *files))]
 
     def load(self, split: Split, root: Path) -> Images:
         top = self._top(split, root)
@@ -59,41 +58,24 @@ class Folder(Dataset):
         top = self._top(split, root)
         if not self.classes:
             return {located(root, self.path).name: top}
-        folders = _subfolders(top)
+        folders = subfolders(top)
         lost = next((path for path in sorted(top.iterdir()) if path.suffix.lower() in ENDINGS), None)
         if lost:
             raise ValueError(f"{lost} is in no folder of a class; `classes: false` reads all of {top} as one")
         if not folders:
             raise ValueError(f"{top} has no folder of a class")
         for each in (self._top("train", root), self._top("test", root)):
-            if each.is_dir() and (differing := sorted(folders.keys() ^ _subfolders(each).keys())):
+            if each.is_dir() and (differing := sorted(folders.keys() ^ subfolders(each).keys())):
                 raise ValueError(f"{top} and {each} differ in their classes: {', '.join(differing)}")
         return folders
 
 
-def _subfolders(top: Path) -> dict[str, Path]:
-    return {path.name: path for path in sorted(top.iterdir()) if path.is_dir() and not path.name.startswith(".")}
-
-
 def _images(folder: Path) -> list[Path]:
     """Return the images at any depth below a folder, sorted."""
-    found = sorted(path for _, files in _walk(folder) for path in files)
+    found = sorted(path for _, files in walk(folder) for path in files)
     if not found:
         raise ValueError(f"{folder} holds no images")
     for path in found:
         if path.suffix.lower() not in ENDINGS:
             raise ValueError(f"{path} is no image; an image ends in {', '.join(ENDINGS)}")
-    return found
-
-
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def _walk(top: Path) -> list[tuple[Path, list[Path]]]:
-    """Return each folder at any depth with its files, sorted, links followed, hidden ones left out."""
-    found = []
-    for here, folders, files in os.walk(top, onerror=_fail, followlinks=True) if top.is_dir() else ():
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.append((Path(here), [Path(here, name) for name in sorted(files) if not name.startswith(".")]))
     return found

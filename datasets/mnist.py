@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from oodbench import raw
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = tuple("0123456789")
 FOLDER = Path("MNIST", "raw")
@@ -18,26 +18,34 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-MD5 = {
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
-}
-DOWNLOADS = {name: raw.Download(tuple(f"{site}/{name}.gz" for site in SITES), md5) for name, md5 in MD5.items()}
+PUBLISHED = (
+    ("train-images-idx3-ubyte.gz", "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873", 9_912_422),
+    ("train-labels-idx1-ubyte.gz", "md5:d53e105ee54ea40749a09fcbcd1e9432", 28_881),
+    ("t10k-images-idx3-ubyte.gz", "md5:9fb629c4189551a2d022fa330f9573f3", 1_648_877),
+    ("t10k-labels-idx1-ubyte.gz", "md5:ec29112dd5afa0611ce80d1b7f02629c", 4_542),
+)
+SOURCE = Source(
+    title="MNIST",
+    page="http://yann.lecun.com/exdb/mnist/",
+    licence="none stated",
+    downloads=tuple(
+        Download(tuple(f"{site}/{name}" for site in SITES), md5, size=size) for name, md5, size in PUBLISHED
+    ),
+    folder=FOLDER.as_posix(),
+)
 
 
 class MNIST(Dataset):
     """MNIST: 10 handwritten digits, 28 x 28, grey."""
 
+    source = SOURCE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return NAMES
 
-    def fetch(self, root: Path) -> None:
-        needed = [*_paths("train", root), *_paths("test", root)]
-        absent = [DOWNLOADS[path.stem] for path in raw.missing(needed)]
-        raw.fetch("MNIST", root / FOLDER, lambda: needed, absent)
+    def needed(self, root: Path) -> list[Path]:
+        return [*_paths("train", root), *_paths("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
         return raw.present(_paths(split, root))

@@ -12,28 +12,37 @@ from typing import Literal
 import numpy as np
 
 from oodbench import raw
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 FOLDER = "stl10_binary"
 SIDE = 96
-ARCHIVE = raw.Download(
-    ("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
-    "91f7769df0f17e558f3565bffb0c7dfb",
-    rf"{FOLDER}/(train|test)_[Xy]\.bin",
+SOURCE = Source(
+    title="STL-10",
+    page="https://cs.stanford.edu/~acoates/stl10/",
+    licence="none stated",
+    downloads=(
+        Download(
+            ("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
+            "md5:91f7769df0f17e558f3565bffb0c7dfb",
+            rf"{FOLDER}/(train|test)_[Xy]\.bin",
+            size=2_640_397_119,
+        ),
+    ),
 )
 
 
 class STL10(Dataset):
     """STL-10: 10 classes of photographs, 96 x 96, RGB."""
 
+    source = SOURCE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return NAMES
 
-    def fetch(self, root: Path) -> None:
-        needed = [*_paths("train", root), *_paths("test", root)]
-        raw.fetch("STL-10", root, lambda: needed, [ARCHIVE])
+    def needed(self, root: Path) -> list[Path]:
+        return [*_paths("train", root), *_paths("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
         return raw.present(_paths(split, root))

@@ -15,32 +15,39 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from oodbench import raw
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = tuple("0123456789")
 SITE = "http://ufldl.stanford.edu/housenumbers"
-FILES = {
-    "train": raw.Download((f"{SITE}/train_32x32.mat",), "e26dedcc434d2e4c54c9b2d4a06d8373"),
-    "test": raw.Download((f"{SITE}/test_32x32.mat",), "eb5a983be6a315427106f1b164d9cef3"),
-}
+SOURCE = Source(
+    title="SVHN",
+    page=f"{SITE}/",
+    licence="non-commercial use only, as Hugging Face's card of the set says",
+    downloads=(
+        Download((f"{SITE}/train_32x32.mat",), "md5:e26dedcc434d2e4c54c9b2d4a06d8373", size=182_040_794),
+        Download((f"{SITE}/test_32x32.mat",), "md5:eb5a983be6a315427106f1b164d9cef3", size=64_275_384),
+    ),
+    folder="svhn",
+)
 
 
 class SVHN(Dataset):
     """SVHN: 10 digits of house numbers, 32 x 32, RGB."""
 
+    source = SOURCE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return NAMES
 
-    def fetch(self, root: Path) -> None:
-        absent = [each for each in FILES.values() if not _path(each, root).is_file()]
-        raw.fetch("SVHN", root / "svhn", lambda: [_path(each, root) for each in FILES.values()], absent)
+    def needed(self, root: Path) -> list[Path]:
+        return [_path("train", root), _path("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw.present([_path(FILES[split], root)])
+        return raw.present([_path(split, root)])
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
-        path = _path(FILES[split], root)
+        path = _path(split, root)
         content = io.BytesIO(path.read_bytes())
         with raw.reading(path):
             try:
@@ -54,5 +61,6 @@ class SVHN(Dataset):
         return Images(x.transpose(3, 0, 1, 2), y % len(NAMES), NAMES)
 
 
-def _path(file: raw.Download, root: Path) -> Path:
-    return root / file.name if (root / file.name).is_file() else root / "svhn" / file.name
+def _path(split: Literal["train", "test"], root: Path) -> Path:
+    name = f"{split}_32x32.mat"
+    return root / name if (root / name).is_file() else root / "svhn" / name

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from oodbench import images, raw
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = (
     *("banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed", "cracked", "crosshatched"),
@@ -26,10 +26,19 @@ NAMES = (
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 FOLDER = Path("dtd", "dtd")
-ARCHIVE = raw.Download(
-    ("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
-    "fff73e5086ae6bdbea199a49dfb8a4c1",
-    r"dtd/(images/[a-z-]+/[^/]+\.jpg|labels/(train|val|test)1\.txt)",
+SOURCE = Source(
+    title="Textures (DTD)",
+    page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+    licence="made available to the computer vision community for research purposes",
+    downloads=(
+        Download(
+            ("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
+            "md5:fff73e5086ae6bdbea199a49dfb8a4c1",
+            r"dtd/(images/[a-z-]+/[^/]+\.jpg|labels/(train|val|test)1\.txt)",
+            size=625_239_812,
+        ),
+    ),
+    folder="dtd",
 )
 
 
@@ -38,12 +47,15 @@ class Textures(Dataset):
 
     test: tuple[Part, ...] = ("test",)  # parts of partition 1; the others are the train split. OOD papers use all three
 
+    source = SOURCE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return NAMES
 
-    def fetch(self, root: Path) -> None:
-        raw.fetch("Textures (DTD)", root / "dtd", lambda: _needed(root), [ARCHIVE])
+    def needed(self, root: Path) -> list[Path]:
+        lists = [_list(part, root) for part in PARTS]
+        return lists if raw.missing(lists) else [*lists, *(path for each in lists for path, _ in _listed(each))]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
         lists = raw.present(self._lists(split, root))
@@ -56,12 +68,6 @@ class Textures(Dataset):
 
     def _lists(self, split: str, root: Path) -> list[Path]:
         return [_list(part, root) for part in PARTS if (part in self.test) == (split == "test")]
-
-
-def _needed(root: Path) -> list[Path]:
-    """Return the three lists, and what they list where all three are there."""
-    lists = [_list(part, root) for part in PARTS]
-    return lists if raw.missing(lists) else [*lists, *(path for each in lists for path, _ in _listed(each))]
 
 
 def _list(part: Part, root: Path) -> Path:

@@ -394,6 +394,32 @@ class Images(NamedTuple):
     classes: tuple[str, ...]  # the name of each class
 
 
+class Download(NamedTuple):
+    """A file as it is published."""
+
+    urls: tuple[str, ...]  # mirrors, tried in their order; none: no program can get it, it is placed by hand
+    hash: str | None  # as it is published: "md5:..." or "sha256:..."; None: none is
+    members: str | None = None  # of an archive (tar, zip): what is taken out of it, a regular expression of whole names
+    size: int | None = None  # bytes, where known
+    filename: str = ""  # default: the last part of the first address
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.filename or "".join(self.urls[:1]).rpartition("/")[2]
+
+
+class Source(NamedTuple):
+    """Where a data set is from."""
+
+    title: str
+    page: str  # where its authors describe it
+    licence: str  # in the publisher's words; "none stated" where they state none
+    downloads: tuple[Download, ...]
+    folder: str = ""  # in the folder of all data: where downloads and what they hold are placed
+    by_hand: str = ""  # what a user has to do where no program can get it (registration, quota, a click)
+
+
 class Dataset(Plugin, ABC):
     """Reads files into images. It knows splits and class labels, not its role, transforms or methods.
 
@@ -412,9 +438,30 @@ class Dataset(Plugin, ABC):
         """The names of all classes, where they are known before anything is loaded."""
         return None
 
+    @property
+    def splits(self) -> tuple[Literal["train", "test"], ...]:
+        """The splits that it has; one of test images alone cannot be an ID set, outliers or validation OOD."""
+        return ("train", "test")
+
+    @property
+    def source(self) -> Source | None:
+        """Where its files are from; None: a program makes it, or they are the user's own."""
+        return None
+
+    def needed(self, root: Path) -> Sequence[Path]:
+        """Return every file that `load` reads, of all splits, whether it is there or not.
+
+        Lists of files first, alone: asked again once they are there, it returns what they list, too. A file that may
+        lie in one of several places: the one that is there, else where it would be put.
+        """
+        return ()
+
     def fetch(self, root: Path) -> None:
         """Make the files be there, or raise FileNotFoundError saying which file to place where."""
-        return None
+        if self.source is not None:
+            from oodbench.fetching import fetch
+
+            fetch(self.source, self.needed, root)
 
     def files(self, split: Literal["train", "test"], root: Path) -> Sequence[Path]:
         """Return the files that `load` reads; a change of one of them prepares the set again."""

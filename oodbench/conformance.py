@@ -6,6 +6,7 @@ A check is tried on the plugin's defaults and on each option of each parameter t
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from oodbench.registry import ROOMS, Registry, Source, load, source_of
 from oodbench.vectors import centroids
 
 P = TypeVar("P", bound=Plugin)
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 CLASSES, PER_CLASS, PIXELS, DIM, VIEWS = 3, 12, 10, 8, 3
 
 
@@ -641,9 +643,43 @@ POSTHOC: dict[str, Callable[..., None]] = {
 # ---- dataset -------------------------------------------------------------------------------------------------------
 
 
+def _dataset_says_where_it_is_from(dataset: Dataset, root: Path) -> None:
+    source = dataset.source
+    if source is None:
+        _expect(not dataset.needed(root), "a set that needs files says where they are from")
+        return
+    for text in ("title", "page", "licence"):
+        _expect(getattr(source, text), f"its source has a {text}")
+    _expect(_inside(source.folder), f"its folder '{source.folder}' is in the folder of all data")
+    names = [each.name for each in source.downloads]
+    _expect(names and len(set(names)) == len(names), f"its downloads have a name each, not {names}")
+    for each in source.downloads:
+        _expect(each.name and _inside(each.name), f"'{each.name}' names a file")
+        known = each.hash is None or re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", each.hash)
+        _expect(known, f"the hash of {each.name} is md5:... or sha256:..., not {each.hash}")
+        _expect(each.urls or source.by_hand, f"by_hand says how to get {each.name}, as no program can")
+        re.compile(each.members or "")
+    _expect(dataset.needed(root), "a set with a source names the files that it needs")
+
+
+def _inside(name: str) -> bool:
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _dataset_names_its_files(dataset: Dataset, root: Path) -> None:
+    dataset.fetch(root)
+    needed = list(dataset.needed(root))
+    lost = [str(path) for path in needed if not path.is_file()]
+    _expect(not lost, f"what it needs is there once it is fetched, but not {', '.join(lost[:3])}")
+    if dataset.source is not None:
+        read = {path for split in SPLITS for path in dataset.files(split, root)}
+        more = sorted(str(path) for path in read - set(needed))
+        _expect(not more, f"what it reads is among what it needs, but not {', '.join(more[:3])}")
+
+
 def _dataset_is_well_formed(dataset: Dataset, root: Path) -> None:
     dataset.fetch(root)
-    for split in ("train", "test"):
+    for split in dataset.splits:
         images = dataset.load(split, root)
         _expect(len(images.x) == len(images.y) > 0, f"{split}: as many labels as images")
         first = np.asarray(images.x[0])
@@ -656,12 +692,14 @@ def _dataset_is_well_formed(dataset: Dataset, root: Path) -> None:
 
 def _dataset_repeats(dataset: Dataset, root: Path) -> None:
     dataset.fetch(root)
-    first, second = (dataset.load("test", root) for _ in range(2))
+    first, second = (dataset.load(dataset.splits[-1], root) for _ in range(2))
     same = np.array_equal(first.y, second.y) and np.array_equal(np.asarray(first.x[0]), np.asarray(second.x[0]))
     _expect(same, "loading it twice gives the same images")
 
 
 def _dataset_is_split(dataset: Dataset, root: Path) -> None:
+    if len(dataset.splits) < 2:
+        return
     dataset.fetch(root)
     seen = []
     for split in ("train", "test"):
@@ -673,6 +711,8 @@ def _dataset_is_split(dataset: Dataset, root: Path) -> None:
 
 
 DATASET: dict[str, Callable[..., None]] = {
+    "it says where it is from": _dataset_says_where_it_is_from,
+    "it names the files that it needs": _dataset_names_its_files,
     "its images and labels are well formed": _dataset_is_well_formed,
     "loading it twice gives the same": _dataset_repeats,
     "train and test are disjoint": _dataset_is_split,

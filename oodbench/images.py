@@ -1,4 +1,4 @@
-"""What readers of a user's own images share: decoding when indexed, the order of classes, a drawn split, listed files.
+"""What readers of images share: decoding when indexed, the order of classes, a drawn split, files listed or in folders.
 
 Pixels: grey images (1, 8 or 16 bits, with alpha or without) stay grey, (H, W); all others, palettes among them, become
 RGB, (H, W, 3). Alpha is dropped, colours under it stay as they are stored. Of 16 bits the upper 8 are kept. EXIF
@@ -18,6 +18,8 @@ import numpy as np
 from annotated_types import Interval
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from oodbench.api import Dataset, Images
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLIT = "{split}"  # in a path: stands for the name of a split
@@ -122,6 +124,13 @@ def drawn(y: NDArray[np.int64], test_share: float, seed: int, split: Split) -> N
     return positions
 
 
+def check_has(dataset: Dataset, split: Split) -> None:
+    """Refuse a split that a set is published without."""
+    if split not in dataset.splits:
+        only = dataset.splits[0]
+        raise ValueError(f"{dataset.name} is published as one split, used as {only}: it has no {split} images")
+
+
 # ---- files ------------------------------------------------------------------------------------------
 
 
@@ -166,3 +175,68 @@ def of_rows(rows: Sequence[Row]) -> Encoded:
         if not row.path.is_file():
             raise FileNotFoundError(f"{row.where}: there is no image {row.path}")
     return of_files([row.path for row in rows])
+
+
+# ---- folders ----------------------------------------------------------------------------------------
+
+
+def walk(top: Path) -> list[tuple[Path, list[Path]]]:
+    """Return each folder at any depth with its files, sorted, links followed, hidden ones left out."""
+    found = []
+    for here, folders, files in os.walk(top, onerror=_fail, followlinks=True) if top.is_dir() else ():
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.append((Path(here), [Path(here, name) for name in sorted(files) if not name.startswith(".")]))
+    return found
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def subfolders(top: Path) -> dict[str, Path]:
+    """Return the folders in a folder by name, sorted, hidden ones left out."""
+    return {path.name: path for path in sorted(top.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+
+
+def below(top: Path) -> list[Path]:
+    """Return the images at any depth below a folder, sorted; all other files are left out."""
+    return sorted(path for _, files in walk(top) for path in files if path.suffix.lower() in ENDINGS)
+
+
+def of_classes(top: Path, names: Sequence[str] | None = None) -> Images:
+    """Return the images below the folder of each class in a folder; `names` None: all folders in it are classes.
+
+    Raises ValueError where a class has no images.
+    """
+    classes = tuple(subfolders(top)) if names is None else tuple(names)
+    if not classes:
+        raise ValueError(f"{top} has no folder of a class")
+    found = [below(top / name) for name in classes]
+    for name, paths in zip(classes, found, strict=True):
+        if not paths:
+            raise ValueError(f"{top / name} is not there, or holds no images")
+    y: NDArray[np.int64] = np.repeat(np.arange(len(found)), [len(paths) for paths in found])
+    return Images(of_files([path for paths in found for path in paths]), y, classes)
+
+
+def check_whole(folder: Path, found: int, count: int) -> None:
+    """Refuse a folder that holds other than as many images as the set is published with."""
+    if found != count:
+        raise ValueError(
+            f"{folder} holds {found:,} images and the set {count:,}: it is no whole copy, or holds other images, too"
+        )
+
+
+def of_one_class(paths: Sequence[Path], name: str) -> Images:
+    """Return images without labels as one class."""
+    return Images(of_files(paths), np.zeros(len(paths), dtype=np.int64), (name,))
+
+
+def needed_below(folder: Path) -> Sequence[Path]:
+    """Return the images below a folder, or where there are none the folder itself, which is no file."""
+    return below(folder) or [folder]
+
+
+def first_folder(root: Path, names: Sequence[str]) -> Path:
+    """Return the first folder that is there, else where the first would be."""
+    return next((root / name for name in names if (root / name).is_dir()), root / names[0])

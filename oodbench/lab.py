@@ -143,6 +143,9 @@ class Lab:
     def prepared(self, dataset: Dataset, split: Split) -> data.Prepared:
         """Return a split of a set in the study's format. Raises UserError where its files are missing or damaged."""
         known = (str(canonical(dataset)), split)
+        if split not in dataset.splits:
+            uses = {"train": "ID set, outliers or validation OOD", "test": "ID set or OOD test set"}[split]
+            raise UserError(f"data set {dataset.label}: it has no {split} images, and cannot be {uses}")
         if known not in self._prepared:
             try:
                 with self.store.lock("fetch", dataset.name):

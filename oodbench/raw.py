@@ -1,4 +1,4 @@
-"""The files of data sets: fetched once and whole, and read without running anything that is in them."""
+"""The files of data sets, read without running anything that is in them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ import io
 import math
 import pickle
 import pickletools
-import re
-import shutil
 import struct
-import tarfile
-import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +25,6 @@ DAMAGE = (
     *(RecursionError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError),
     *(pickle.UnpicklingError, struct.error, zlib.error),
 )
-# What torchvision's download raises: a hash that is not the published one, no network, a server that hangs up.
-UNREACHED = (RuntimeError, OSError, HTTPException)
-
-
-class Download(NamedTuple):
-    """A file that is published with its MD5."""
-
-    urls: tuple[str, ...]  # mirrors, tried in their order
-    md5: str
-    members: str | None = None  # of a tar archive: what is taken out of it, a regular expression of whole names
-
-    @property
-    def name(self) -> str:
-        return self.urls[0].rpartition("/")[2]
 
 
 @contextmanager
@@ -55,84 +36,12 @@ def reading(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
 
 
-# ---- fetching -------------------------------------------------------------------------------------
-
-
-def fetch(title: str, folder: Path, needed: Callable[[], list[Path]], downloads: Sequence[Download]) -> None:
-    """Make the needed files be there: from archives that lie in the folder, else downloaded through torchvision.
-
-    `needed` is asked again when the files are there, since lists of files are files, too. Raises
-    FileNotFoundError where a file is not there and cannot be downloaded, ValueError where an archive is damaged.
-    """
-    if not missing(needed()):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
-        done = Path(part) / "done"
-        for each in downloads:
-            try:
-                _get(each, folder, Path(part), done)
-            except UNREACHED as error:
-                raise FileNotFoundError(
-                    f"{title}: {missing(needed())[0]} is not here, and {each.name} cannot be downloaded ({error}); "
-                    f"place in {folder}: {', '.join(download.urls[0] for download in downloads)}"
-                ) from error
-        for path in sorted(each for each in done.rglob("*") if each.is_file()):
-            target = folder / path.relative_to(done)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    if left := missing(needed()):
-        raise FileNotFoundError(f"{title}: {left[0]} is not here and not in {downloads[0].name}")
-
-
 def missing(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if not path.is_file()]
 
 
 def present(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path.is_file()]
-
-
-def _get(download: Download, folder: Path, part: Path, done: Path) -> None:
-    """Put what a download holds into `done`: whole, and of the MD5 that it is published with."""
-    from torchvision.datasets.utils import check_md5
-
-    path = folder / download.name
-    if path.is_file():
-        if not check_md5(path, download.md5):
-            raise ValueError(
-                f"{path} is damaged or cut short: its MD5 is not {download.md5}; delete it or place it anew"
-            )
-    else:
-        path = part / download.name
-        _download(download, part)
-    if download.members is None:
-        done.mkdir(exist_ok=True)
-        path.replace(done / download.name)
-    else:
-        _extract(path, download.members, done)
-
-
-def _download(download: Download, folder: Path) -> None:
-    from torchvision.datasets.utils import download_url
-
-    for url in download.urls[:-1]:
-        with suppress(*UNREACHED):
-            download_url(url, folder, download.name, download.md5)
-            return
-    download_url(download.urls[-1], folder, download.name, download.md5)
-
-
-def _extract(archive: Path, members: str, folder: Path) -> None:
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            stream = tar.extractfile(member) if member.isfile() and re.fullmatch(members, name) else None
-            if stream is not None:
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with stream, target.open("wb") as out:
-                    shutil.copyfileobj(stream, out)
 
 
 # ---- reading --------------------------------------------------------------------------------------

@@ -108,18 +108,27 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench.api import Dataset, Images
+from oodbench.api import Dataset, Download, Images, Source
+
+SOURCE = Source(
+    title="{cls}",
+    page="https://example.org",  # where its authors describe it
+    licence="none stated",  # in their own words
+    downloads=(Download(("https://example.org/{name}.npz",), hash=None),),  # mirrors, "md5:..." or "sha256:..."
+    folder="{name}",  # in the folder of all data
+)
 
 
 class {cls}(Dataset):
     """{cls}: what it is, in one line."""
 
-    def fetch(self, root: Path) -> None:
-        # download its files into root / "{name}", or raise FileNotFoundError saying what to place there
-        return None
+    source = SOURCE  # without one nothing is downloaded: it is made by a program, or of the user's own files
+
+    def needed(self, root: Path) -> list[Path]:
+        return [root / "{name}" / "{name}.npz"]  # every file that load reads, whether it is there or not
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return []  # the files that load reads: a change of one of them prepares the set again
+        return [path for path in self.needed(root) if path.is_file()]  # a change of one prepares the set again
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         # Images(uint8 (N, H, W) or (N, H, W, C), np.int64 labels (N,), names of the classes)

@@ -23,7 +23,7 @@ ROOMS = {
 }
 # What a module of the harness may import of ours.
 HARNESS = {
-    "api": set(),
+    "api": {"fetching"},
     "errors": set(),
     "vectors": set(),
     "intervals": set(),
@@ -77,6 +77,7 @@ HARNESS = {
     "files": set(),
     "images": set(),
     "raw": set(),
+    "fetching": {"raw"},
     "finished": {"document", "files"},
     "features": set(),
     "score": {

@@ -184,12 +184,19 @@ def test_a_stub_is_a_plugin_that_says_what_to_fill_in(tmp_path: Path, room: str)
     done = call("new", room, "my_own", "--folder", tmp_path)
     assert done.exit_code == 0, done.output
     path = tmp_path / "my_own.py"
+    place(tmp_path)
     checked = call("check", path)
     assert checked.exit_code == 1
     assert "passed  every parameter has a default" in checked.stdout
     assert "NotImplementedError" in checked.stdout
     assert "cannot be imported" not in checked.stdout
     assert call("new", room, "my_own", "--folder", tmp_path).exit_code == 2
+
+
+def place(tmp_path: Path) -> None:
+    """Put the file there that the stub of a data set would download."""
+    (tmp_path / "data" / "my_own").mkdir(parents=True)
+    (tmp_path / "data" / "my_own" / "my_own.npz").write_bytes(b"")
 
 
 FILLED = {
@@ -224,6 +231,7 @@ FILLED = {
 def test_a_filled_stub_passes_conformance(tmp_path: Path, room: str) -> None:
     call("new", room, "my_own", "--folder", tmp_path)
     path = tmp_path / "my_own.py"
+    place(tmp_path)
     old, new = FILLED[room]
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))

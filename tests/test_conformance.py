@@ -13,7 +13,7 @@ from oodbench.errors import UserError
 from oodbench.registry import ROOMS, Registry, Source, source_of
 
 # Sets that would have to be downloaded: tests/test_field_sets.py runs the suite on tiny files in their formats.
-FETCHED = {"cifar10", "cifar100", "mnist", "stl10", "svhn", "textures"}
+FETCHED = {"cifar10", "cifar100", "mnist", "stl10", "svhn", "textures"}  # fashion_mnist may be the machine's own
 ALL = [each for room in ROOMS for each in Registry().sources(room).values() if each.name not in FETCHED]
 
 
@@ -30,6 +30,11 @@ def test_conformance(source: Source, tmp_path: Path) -> None:
 def source_has_files(source: Source, root: Path) -> bool:
     module: Any = __import__(source.module, fromlist=["x"])
     return bool(module._found(root))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_OFFLINE", "1")
 
 
 def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
@@ -80,6 +85,10 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("posthoc/fdbd", "    linear = True\n", "", "head is not linear"),
         ("posthoc/temperature", "    val = True\n", "", "no ID reference"),
         ("dataset/noise", 'split == "test"', "0", "disjoint"),
+        ("dataset/mnist", 'licence="none stated"', 'licence=""', "its source has a licence"),
+        ("dataset/mnist", "SITES)", "())", "its downloads have a name each"),
+        ("dataset/mnist", '"md5:f68', '"f68', "is md5:... or sha256:..., not f68"),
+        ("dataset/mnist", "    source = SOURCE\n", "", "a set that needs files says where they are from"),
         ("dataset/digits", ".astype(np.int64)", ".astype(np.int32)", "labels are int64"),
     ],
 )

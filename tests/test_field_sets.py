@@ -8,10 +8,10 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import struct
 import tarfile
 import threading
-import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import requests
 import torchvision.datasets as peers
 from PIL import Image
 from scipy.io import savemat
@@ -276,15 +277,14 @@ SETS = pytest.mark.parametrize("name", WRITERS)
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches the network: what is downloaded comes from a server of the test's own."""
-    real = urllib.request.urlopen
+    real = requests.get
 
-    def opened(request: Any, *args: Any, **kwargs: Any) -> Any:
-        address = request if isinstance(request, str) else request.full_url
-        if not address.startswith("http://127.0.0.1:"):
-            raise OSError("no network")
-        return real(request, *args, **kwargs)
+    def get(url: str, **kwargs: Any) -> requests.Response:
+        if not url.startswith("http://127.0.0.1:"):
+            raise requests.ConnectionError("no network")
+        return real(url, **kwargs)
 
-    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    monkeypatch.setattr(requests, "get", get)
 
 
 @pytest.fixture
@@ -528,26 +528,24 @@ def test_what_is_missing_and_cannot_be_downloaded(tmp_path: Path, name: str) -> 
         assert not [path for path in root.rglob("*") if path.name.startswith(".part-")]
 
 
-DOWNLOADS = {
-    **{name: [module(name).ARCHIVE] for name in ("cifar10", "cifar100", "stl10", "textures")},
-    "svhn": list(module("svhn").FILES.values()),
-    "mnist": list(module("mnist").DOWNLOADS.values()),
-}
+DOWNLOADS = {name: plugin(name).source.downloads for name in WRITERS}
 
 
 def test_addresses_and_hashes_are_torchvisions() -> None:
     for name, cls in (("cifar10", peers.CIFAR10), ("cifar100", peers.CIFAR100), ("stl10", peers.STL10)):
         (archive,) = DOWNLOADS[name]
-        assert (archive.urls, archive.name, archive.md5) == ((cls.url,), cls.filename, cls.tgz_md5)
+        assert (archive.urls, archive.name, archive.hash) == ((cls.url,), cls.filename, f"md5:{cls.tgz_md5}")
         files = [cls.base_folder + "/" + file for file, _ in cls.train_list[:2] + cls.test_list]
-        assert all(raw.re.fullmatch(archive.members, file) for file in files)
-    assert (DOWNLOADS["textures"][0].urls, DOWNLOADS["textures"][0].md5) == ((peers.DTD._URL,), peers.DTD._MD5)
-    for split, each in module("svhn").FILES.items():
-        assert [each.urls[0], each.name, each.md5] == peers.SVHN.split_list[split]
-    assert {(each.name, each.md5) for each in DOWNLOADS["mnist"]} == set(peers.MNIST.resources)
-    assert {url.rpartition("/")[0] + "/" for each in DOWNLOADS["mnist"] for url in each.urls} == set(
-        peers.MNIST.mirrors
-    )
+        assert all(re.fullmatch(archive.members, file) for file in files)
+    (archive,) = DOWNLOADS["textures"]
+    assert (archive.urls, archive.hash) == ((peers.DTD._URL,), f"md5:{peers.DTD._MD5}")
+    for split, each in zip(("train", "test"), DOWNLOADS["svhn"], strict=True):
+        url, name, md5 = peers.SVHN.split_list[split]
+        assert (each.urls[0], each.name, each.hash) == (url, name, f"md5:{md5}")
+    for name, cls in (("mnist", peers.MNIST), ("fashion_mnist", peers.FashionMNIST)):
+        downloads = plugin(name).source.downloads
+        assert {(each.name, each.hash) for each in downloads} == {(file, f"md5:{md5}") for file, md5 in cls.resources}
+        assert {url.rpartition("/")[0] + "/" for each in downloads for url in each.urls} == set(cls.mirrors)
 
 
 def publish(name: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -570,20 +568,15 @@ def publish(name: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> list[Path
         else:
             path.write_bytes((site.folder / "files" / each.name).read_bytes())
         published.append(path)
-    made = [
+    made = tuple(
         each._replace(
             urls=(f"{site.url}/away/{each.name}", f"{site.url}/{each.name}"),
-            md5=hashlib.md5(path.read_bytes()).hexdigest(),
+            hash=f"md5:{hashlib.md5(path.read_bytes()).hexdigest()}",
         )
         for each, path in zip(DOWNLOADS[name], published, strict=True)
-    ]
-    target = module(name)
-    if name == "svhn":
-        monkeypatch.setattr(target, "FILES", dict(zip(("train", "test"), made, strict=True)))
-    elif name == "mnist":
-        monkeypatch.setattr(target, "DOWNLOADS", dict(zip(target.DOWNLOADS, made, strict=True)))
-    else:
-        monkeypatch.setattr(target, "ARCHIVE", made[0])
+    )
+    cls = REGISTRY.load("dataset", name)
+    monkeypatch.setattr(cls, "source", plugin(name).source._replace(downloads=made))
     return published
 
 

@@ -1,0 +1,142 @@
+"""DIOR, Li et al. 2020, arXiv 1909.00133: 23,463 aerial photographs, 800 x 800, RGB, objects of 20 classes in boxes.
+
+An image is what is in a box, cut out. Boxes with a side below `least` pixels are left out: at 120 objects are cut out
+as for one-class papers, and a class that is small from above (vehicles) may have few or no images: leave it out by
+`without`. DATA/DIOR has ImageSets/Main/{train,val,test}.txt, "Annotations/Horizontal Bounding Boxes" with an XML file
+for each photograph, JPEGImages-trainval and JPEGImages-test; it is placed by hand. The lists train and val are the
+train split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oodbench import images, raw
+from oodbench.api import Dataset, Images, Size, Source
+
+NAMES = (
+    *("airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "dam"),
+    *("Expressway-Service-area", "Expressway-toll-station", "golffield", "groundtrackfield", "harbor", "overpass"),
+    *("ship", "stadium", "storagetank", "tenniscourt", "trainstation", "vehicle", "windmill"),
+)
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FOLDER = "DIOR"
+LISTS = {"train": ("train", "val"), "test": ("test",)}
+PHOTOGRAPHS = {"train": "JPEGImages-trainval", "test": "JPEGImages-test"}
+BOXES = Path("Annotations", "Horizontal Bounding Boxes")
+BY_HAND = (
+    "take DIOR from its authors (see the paper), and unpack there the folders ImageSets/Main, "
+    "Annotations/Horizontal Bounding Boxes, JPEGImages-trainval and JPEGImages-test"
+)
+
+
+class DIOR(Dataset):
+    """DIOR: 20 classes of objects in aerial photographs, RGB, of many sizes."""
+
+    least: Size = 120  # pixels: boxes with a shorter side are left out
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return NAMES
+
+    @property
+    def source(self) -> Source:
+        return Source("DIOR", "https://arxiv.org/abs/1909.00133", "see the page", (), FOLDER, BY_HAND)
+
+    def needed(self, root: Path) -> Sequence[Path]:
+        lists = [path for split in LISTS for path in _lists(split, root)]
+        if raw.missing(lists):
+            return lists
+        return [*lists, *(path for split in LISTS for pair in _pairs(split, root) for path in pair)]
+
+    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+        lists = _lists(split, root)
+        return raw.present(
+            lists if raw.missing(lists) else [*lists, *(p for pair in _pairs(split, root) for p in pair)]
+        )
+
+    def load(self, split: images.Split, root: Path) -> Images:
+        pairs = _pairs(split, root)
+        cuts = [cut for photograph, boxes in pairs for cut in _cuts(photograph, boxes) if cut.side >= self.least]
+        if not cuts:
+            raise ValueError(f"{root / FOLDER}, {split}: no box has sides of {self.least} pixels")
+        return Images(Crops(cuts), np.array([cut.label for cut in cuts], dtype=np.int64), NAMES)
+
+
+class Cut(NamedTuple):
+    """A box in a photograph: from the first to before the last, in pixels."""
+
+    photograph: Path
+    label: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def side(self) -> int:
+        return min(self.right - self.left, self.bottom - self.top)
+
+
+class Crops(Sequence[NDArray[np.uint8]]):
+    """What is in boxes, cut out of their photographs when indexed; the last photograph stays in memory."""
+
+    def __init__(self, cuts: Sequence[Cut]) -> None:
+        self._cuts = cuts
+        self._held: tuple[Path, NDArray[np.uint8]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._cuts)
+
+    @overload
+    def __getitem__(self, at: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[NDArray[np.uint8]]: ...
+    def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Sequence[NDArray[np.uint8]]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(len(self))[at]]
+        cut = self._cuts[at]
+        if self._held is None or self._held[0] != cut.photograph:
+            self._held = cut.photograph, images.decode(cut.photograph.read_bytes(), str(cut.photograph))
+        height, width = self._held[1].shape[:2]
+        if cut.right > width or cut.bottom > height:
+            raise ValueError(f"{cut.photograph} is {width} x {height}, a box of it ends at {cut.right}, {cut.bottom}")
+        return self._held[1][cut.top : cut.bottom, cut.left : cut.right].copy()
+
+
+def _lists(split: str, root: Path) -> list[Path]:
+    return [root / FOLDER / "ImageSets" / "Main" / f"{part}.txt" for part in LISTS[split]]
+
+
+def _pairs(split: str, root: Path) -> list[tuple[Path, Path]]:
+    """Return the photograph and the boxes that each line of the split's lists names."""
+    found = []
+    for listed in _lists(split, root):
+        for number, line in enumerate(images.text_of(listed).splitlines(), 1):
+            if not re.fullmatch(r"\d{5}\s*", line):
+                raise ValueError(f"{listed}:{number}: {line!r} is no number of a photograph")
+            top, name = root / FOLDER, line.strip()
+            found.append((top / PHOTOGRAPHS[split] / f"{name}.jpg", top / BOXES / f"{name}.xml"))
+    return found
+
+
+def _cuts(photograph: Path, boxes: Path) -> list[Cut]:
+    """Return the boxes of a photograph, in the order of the file."""
+    found = []
+    with raw.reading(boxes):
+        for each in ElementTree.fromstring(boxes.read_bytes()).iter("object"):
+            name = (each.findtext("name") or "").strip()
+            if name not in NAMES:
+                raise ValueError(f"there is no class {name!r}")
+            left, top, right, bottom = (int(each.findtext(f"bndbox/{key}") or "") for key in CORNERS)
+            if not (0 <= left < right and 0 <= top < bottom):
+                raise ValueError(f"a box from {left}, {top} to {right}, {bottom}")
+            found.append(Cut(photograph, NAMES.index(name), left, top, right, bottom))
+    return found

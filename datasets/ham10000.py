@@ -1,0 +1,104 @@
+"""HAM10000, Tschandl et al. 2018, arXiv 1803.10417: 10,015 photographs of skin lesions, RGB, 7 diagnoses.
+
+DATA/HAM10000/HAM10000_metadata.csv, and the images in the same folder or in its folders HAM10000_images_part_1 and
+HAM10000_images_part_2, or the two archives there; else they are downloaded (2.8 GB). The set has no splits: of each
+class the share `test_share` of its lesions is drawn as test, so that all images of a lesion are in one split.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from oodbench import images
+from oodbench.api import Dataset, Download, Images, Source
+
+NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+COUNT = 10_015
+FOLDER = "HAM10000"
+PARTS = ("HAM10000_images_part_1", "HAM10000_images_part_2", ".")  # where an image may lie
+SITE = "https://dataverse.harvard.edu/api/access/datafile"
+MEMBERS = r"(HAM10000_images_part_[12]/)?ISIC_\d{7}\.jpg"
+DOWNLOADS = (
+    Download(
+        (f"{SITE}/4338392?format=original",),
+        "md5:8f85fb1aa29d80a2797247e434deb79d",
+        filename="HAM10000_metadata.csv",
+    ),
+    Download(
+        (f"{SITE}/3172585",), "md5:4639bfa73ab251610530a97c898e6e46", MEMBERS, filename="HAM10000_images_part_1.zip"
+    ),
+    Download(
+        (f"{SITE}/3172584",), "md5:da43d6cc50f6613013be07e8986b384b", MEMBERS, filename="HAM10000_images_part_2.zip"
+    ),
+)
+
+
+class HAM10000(Dataset):
+    """HAM10000: 7 diagnoses of skin lesions, RGB, 600 x 450."""
+
+    test_share: images.Share = 0.2  # of the lesions of each class
+    draw: int = 0  # seed of test_share
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return NAMES
+
+    @property
+    def source(self) -> Source:
+        return Source(
+            title="HAM10000",
+            page="https://doi.org/10.7910/DVN/DBW86T",
+            licence="CC BY-NC 4.0",
+            downloads=DOWNLOADS,
+            folder=FOLDER,
+        )
+
+    def needed(self, root: Path) -> Sequence[Path]:
+        listed = root / FOLDER / "HAM10000_metadata.csv"
+        return [listed, *(item.path for item in _items(listed))] if listed.is_file() else [listed]
+
+    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+        return [path for path in self.needed(root) if path.is_file()]
+
+    def load(self, split: images.Split, root: Path) -> Images:
+        listed = root / FOLDER / "HAM10000_metadata.csv"
+        items = _items(listed)
+        images.check_whole(listed, len(items), COUNT)
+        diagnosis = {item.lesion: item.diagnosis for item in items}
+        lesions = sorted(diagnosis)
+        y = images.numbered((diagnosis[lesion] for lesion in lesions), NAMES)
+        chosen = {lesions[i] for i in images.drawn(y, self.test_share, self.draw, split)}
+        own = [item for item in items if item.lesion in chosen]
+        return Images(
+            images.of_files([item.path for item in own]),
+            images.numbered((item.diagnosis for item in own), NAMES),
+            NAMES,
+        )
+
+
+class Item(NamedTuple):
+    path: Path
+    lesion: str
+    diagnosis: str
+
+
+def _items(listed: Path) -> list[Item]:
+    """Return the images that the table lists, in its order."""
+    found: dict[str, Item] = {}
+    rows = csv.DictReader(images.text_of(listed).splitlines())
+    if lacking := [name for name in ("lesion_id", "image_id", "dx") if name not in (rows.fieldnames or ())]:
+        raise ValueError(f"{listed} has no column {lacking[0]}")
+    here = {path.name: path for part in PARTS for path in (listed.parent / part).glob("ISIC_*.jpg")}
+    for row in rows:
+        where, name = f"{listed}:{rows.line_num}", row["image_id"] or ""
+        if not re.fullmatch(r"ISIC_\d{7}", name) or row["dx"] not in NAMES or not row["lesion_id"]:
+            raise ValueError(f"{where}: image {name!r}, diagnosis {row['dx']!r}: no image of a class")
+        if name in found:
+            raise ValueError(f"{where}: {name} is listed twice")
+        path = here.get(f"{name}.jpg", listed.parent / f"{name}.jpg")
+        found[name] = Item(path, row["lesion_id"], row["dx"])
+    return list(found.values())

@@ -1,0 +1,66 @@
+"""ImageNet-1k (ILSVRC 2012), Russakovsky et al. 2015, arXiv 1409.0575: 1,281,167 + 50,000 photographs, 1,000 classes.
+
+DATA/imagenet/train/WNID and DATA/imagenet/val/WNID, as torchvision makes them of the archives, or the same in
+DATA/images_largescale/imagenet_1k, as OpenOOD has them. The validation images are the test split: labels of the test
+images were never published. It is placed by hand. A class is named by its WordNet id, or by torchvision's word for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from oodbench import images
+from oodbench.api import Dataset, Images, Source
+
+COUNTS = {"train": 1_281_167, "test": 50_000}
+FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
+PARTS = {"train": "train", "test": "val"}
+BY_HAND = (
+    "register at https://image-net.org, take ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
+    "ILSVRC2012_devkit_t12.tar.gz into that folder, and let torchvision.datasets.ImageNet unpack them there, once for "
+    "split='train' and once for split='val'"
+)
+
+
+class ImageNet1K(Dataset):
+    """ImageNet-1k: 1,000 classes of photographs, RGB, of many sizes."""
+
+    names: Literal["wnid", "words"] = "wnid"  # n01440764, or tench
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        if self.names == "wnid":
+            return _wnids()
+        from torchvision.models import ResNet50_Weights
+
+        return tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])  # in the order of the ids
+
+    @property
+    def source(self) -> Source:
+        terms = "ImageNet's terms of access: non-commercial research and education"
+        return Source("ImageNet-1k", "https://image-net.org", terms, (), FOLDERS[0], BY_HAND)
+
+    def needed(self, root: Path) -> Sequence[Path]:
+        return [path for part in PARTS for path in images.needed_below(_top(part, root))]
+
+    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+        return images.below(_top(split, root))
+
+    def load(self, split: images.Split, root: Path) -> Images:
+        top = _top(split, root)
+        found = images.of_classes(top, _wnids())
+        images.check_whole(top, len(found.x), COUNTS[split])
+        return found._replace(classes=self.class_names)
+
+
+def _top(split: str, root: Path) -> Path:
+    return images.first_folder(root, FOLDERS) / PARTS[split]
+
+
+def _wnids() -> tuple[str, ...]:
+    """Return the WordNet ids of the classes, sorted."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())  # type: ignore[no-untyped-call]

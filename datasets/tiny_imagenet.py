@@ -1,0 +1,118 @@
+"""Tiny ImageNet, Stanford CS231n 2015: 100,000 + 10,000 photographs, 64 x 64, RGB or grey, 200 classes.
+
+`original`: DATA/tiny-imagenet-200, or tiny-imagenet-200.zip in DATA; else it is downloaded. The train split are its
+train images, the test split its validation images (its test images have no labels and are not used); a class is named
+by its WordNet id. OOD papers use 10,000 of its images, 32 x 32, as test images alone, of one class: `crop` and `resize`
+are those of ODIN, Liang et al. 2018, arXiv 1706.02690, `fix` that of CSI, Tack et al. 2020, arXiv 2007.08176, which is
+resized without the artefacts of `resize`. They are at any depth below DATA/Imagenet, DATA/Imagenet_resize or
+DATA/Imagenet_fix, or the archive is in that folder; else it is downloaded (`fix` is placed by hand).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from oodbench import images
+from oodbench.api import Dataset, Download, Images, Source
+
+ONE = "tiny_imagenet"  # the class of images without labels
+TRAIN_COUNT = 100_000  # of the original
+COUNT = 10_000  # of all other forms
+ORIGINAL = "tiny-imagenet-200"
+FOLDERS = {"crop": "Imagenet", "resize": "Imagenet_resize", "fix": "Imagenet_fix"}
+ANY = r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)"  # the archives' folders are not documented
+DOWNLOADS = {
+    "original": Download(
+        ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+        "md5:90528d7ca1a48142e341f4ef8d21d0de",
+        rf"{ORIGINAL}/(train/n\d{{8}}/images/[^/]+\.JPEG|val/images/[^/]+\.JPEG|val/val_annotations\.txt)",
+    ),
+    "crop": Download(
+        ("https://www.dropbox.com/s/avgm2u562itwpkl/Imagenet.tar.gz?dl=1",),
+        "md5:7c0827e4246c3718a5ee076e999e52e5",
+        ANY,
+        filename="Imagenet.tar.gz",
+    ),
+    "resize": Download(
+        ("https://www.dropbox.com/s/kp3my3412u5k9rl/Imagenet_resize.tar.gz?dl=1",),
+        "md5:0f9ff11d45babf2eff5fe12281d1ac31",
+        ANY,
+        filename="Imagenet_resize.tar.gz",
+    ),
+}
+PAGES = {"original": "http://cs231n.stanford.edu", "fix": "https://github.com/alinlab/CSI"}
+BY_HAND = "take it from https://drive.google.com/file/d/13DTPdXOpW2t6FQ0XdUDYRPDjBb43HgKr and unpack it there"
+
+
+class TinyImageNet(Dataset):
+    """Tiny ImageNet: 200 classes of photographs, 64 x 64, or 10,000 of them as OOD papers crop and resize them."""
+
+    form: Literal["original", "crop", "resize", "fix"] = "original"
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return None if self.form == "original" else (ONE,)
+
+    @property
+    def splits(self) -> tuple[images.Split, ...]:
+        return ("train", "test") if self.form == "original" else ("test",)
+
+    @property
+    def source(self) -> Source:
+        return Source(
+            title=f"Tiny ImageNet ({self.form})",
+            page=PAGES.get(self.form, "https://github.com/facebookresearch/odin"),
+            licence="see the page",
+            downloads=(DOWNLOADS[self.form],) if self.form in DOWNLOADS else (),
+            folder=FOLDERS.get(self.form, ""),
+            by_hand="" if self.form in DOWNLOADS else BY_HAND,
+        )
+
+    def needed(self, root: Path) -> Sequence[Path]:
+        if self.form != "original":
+            return images.needed_below(root / FOLDERS[self.form])
+        listed = _list(root)
+        return [listed, *_labels(listed), *images.needed_below(root / ORIGINAL / "train")]
+
+    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+        if self.form != "original":
+            return images.below(root / FOLDERS[self.form])
+        own = images.below(root / ORIGINAL / ("train" if split == "train" else "val"))
+        return [_list(root), *own] if own and _list(root).is_file() else own
+
+    def load(self, split: images.Split, root: Path) -> Images:
+        images.check_has(self, split)
+        if self.form != "original":
+            folder = root / FOLDERS[self.form]
+            paths = images.below(folder)
+            images.check_whole(folder, len(paths), COUNT)
+            return images.of_one_class(paths, ONE)
+        top = root / ORIGINAL / "train"
+        train = images.of_classes(top)
+        images.check_whole(top, len(train.x), TRAIN_COUNT)
+        return train if split == "train" else _validation(_list(root), train.classes)
+
+
+def _list(root: Path) -> Path:
+    return root / ORIGINAL / "val" / "val_annotations.txt"
+
+
+def _labels(listed: Path) -> dict[Path, str]:
+    """Return the label of each validation image, which a line `FILE LABEL X Y X Y` gives; nothing without a list."""
+    found: dict[Path, str] = {}
+    for number, line in enumerate(images.text_of(listed).splitlines() if listed.is_file() else (), 1):
+        match = re.fullmatch(r"([\w-]+\.JPEG)\s+(n\d{8})(\s+\d+){4}\s*", line)
+        if match is None:
+            raise ValueError(f"{listed}:{number}: {line!r} is no image of a class")
+        found[listed.parent / "images" / match[1]] = match[2]
+    return found
+
+
+def _validation(listed: Path, classes: tuple[str, ...]) -> Images:
+    labels = _labels(listed)
+    if unknown := sorted(set(labels.values()) - set(classes)):
+        raise ValueError(f"{listed}: there is no class {unknown[0]} in the folder of train images")
+    return Images(images.of_files(list(labels)), images.numbered(labels.values(), classes), classes)

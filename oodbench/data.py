@@ -35,11 +35,13 @@ class Prepared(NamedTuple):
 
 def here(dataset: Dataset, root: Path) -> bool:
     """Return whether a set's files seem to be there, without making them be."""
-    if type(dataset).files is Dataset.files:
-        return True  # generated, or it comes with a dependency
     try:
-        return all(dataset.files(split, root) for split in ("train", "test"))
-    except (OSError, ValueError):
+        if needed := dataset.needed(root):
+            return all(path.exists() for path in needed)
+        if type(dataset).files is Dataset.files:
+            return True  # generated, or it comes with a dependency
+        return all(dataset.files(split, root) for split in dataset.splits)
+    except (OSError, ValueError):  # a list that is missing or damaged
         return False
 
 

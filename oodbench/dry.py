@@ -52,8 +52,8 @@ def dry(study: Study) -> Dry:
         return known[name]
 
     ids = [stand_in(each) for each in _first_of_each_family(study)]
-    trainings = [_untrained(study, each) for each in study.trainings]
-    recipes = {name: _recipes(study, name, found, items) for name, found in study.recipes.items()}
+    trainings = [_training(study, each) for each in study.trainings]
+    recipes = {name: _recipes(trainings, name, found, items) for name, found in study.recipes.items()}
     last = min((each.epochs for found in recipes.values() for each in found.values()), default=0)
     kept = tuple(each for each in study.keep if each <= last)
     folder = (results_root() / f"{study.name}{DRY}").resolve()
@@ -126,22 +126,36 @@ def _is_named(study: Study, axis: str) -> bool:
     return any(axis in each for each in filters)
 
 
-def _untrained(study: Study, training: Training) -> Training:
-    if training.weights is None:
-        return training
-    try:
-        image, id_ = study.settings.image, study.ids[0]
-        where = (study.encoders[0], image.channels, class_count(id_), study.file.parent)
-        heads = weights.bound(training, *where).heads
-    except UserError:  # its file is not here
-        heads = training.heads
-    return standin.untrained(training, heads)
+def _training(study: Study, training: Training) -> Training:
+    """Return a training that needs few epochs, and no weights from elsewhere."""
+    if training.weights is not None:
+        try:
+            image, id_ = study.settings.image, study.ids[0]
+            where = (study.encoders[0], image.channels, class_count(id_), study.file.parent)
+            heads = weights.bound(training, *where).heads
+        except UserError:  # its file is not here
+            heads = training.heads
+        return standin.untrained(training, heads)
+    if any(match.params for skip in study.skips for match in skip.entries.get("training", [])):
+        return training  # the study speaks of parameters of trainings
+    return _hurried(training)
 
 
-def _recipes(study: Study, name: str, found: dict[str, Recipe], items: int) -> dict[str, Recipe]:
+def _hurried(training: Training) -> Training:
+    """Return a training with 1 for each number that makes it need more epochs, as that of a warm-up does."""
+    numbers = [name for name, value in training.params.items() if type(value) is int and value > 1]
+    found = training
+    for name in 2 * numbers:  # one may matter only when another is 1
+        fewer = standin.training(training, **found.params | {name: 1})
+        if fewer.least_epochs < found.least_epochs:
+            found = fewer
+    return found
+
+
+def _recipes(trainings: list[Training], name: str, found: dict[str, Recipe], items: int) -> dict[str, Recipe]:
     """Return the recipes of a training, cut to its fewest epochs; of those that are then alike the first."""
-    members = [each for each in study.trainings if each.name == name]
-    loaded = all(each.weights is not None for each in members)
+    members = [each for each in trainings if each.name == name]
+    loaded = all(type(each).weights is None for each in members)
     epochs = 0 if loaded else max(1, *(each.least_epochs for each in members))
     once: dict[Recipe, str] = {}
     for label, recipe in found.items():
@@ -239,7 +253,9 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
             found[before.label] = f"{after.name} of width {after.params['width']}"
     for before_, after_ in zip(study.trainings, made.trainings, strict=True):
         if after_ is not before_:
-            found[f"the weights of {before_.label}"] = "random ones"
+            changed = {name: value for name, value in after_.params.items() if value != before_.params[name]}
+            texts = [f"{name}={value}" for name, value in changed.items() if value is not None]
+            found[before_.label] = f"the same with {_listed(texts)}" if texts else "its network with random weights"
     for name, recipes in study.recipes.items():
         epochs = {each.epochs for each in recipes.values()} - {each.epochs for each in made.recipes[name].values()}
         if epochs:
@@ -249,11 +265,12 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
         ("seeds", study.seeds, made.seeds),
         ("ID sets", study.ids, made.ids),
         ("epochs to keep", study.keep, made.keep),
-        ("cells", plan(dataclasses.replace(made, cells=None)).cells, plan(made).cells),
         ("recipes", *([r for found in each.recipes.values() for r in found] for each in (study, made))),
     ):
         if len(after__) < len(before__):
             found[f"{len(before__)} {what}"] = f"the first {len(after__)}" if after__ else "none"
+    cells, taken = (len(plan(dataclasses.replace(made, cells=each)).cells) for each in (None, made.cells))
+    found[f"{cells} cells"] = f"{taken}, for every entry of an axis and every number of a table or a claim"
     return found
 
 

@@ -40,7 +40,8 @@ def dataset(of: Dataset, drawn: Drawn) -> Dataset:
 
         requires: ClassVar[dict[str, str]] = {}
         class_names = drawn.classes
-        fetch = Dataset.fetch
+        source = None
+        needed = Dataset.needed
         files = Dataset.files
 
         def load(self, split: Literal["train", "test"], root: Path) -> Images:
@@ -74,20 +75,25 @@ def class_names(of: Dataset) -> tuple[str, ...]:
     return known[: last + 1 + CLASSES]
 
 
-def untrained(of: Training, heads: dict[str, str]) -> Training:
-    """Return a training that loads no weights: its network stays as it is drawn."""
+def training(of: Training, **changes: Any) -> Training:
+    """Return a training with other parameters that is shown as it was."""
     real: Any = type(of)
 
     class StandIn(real):  # type: ignore[misc]
-        weights = None
-
         @property
         def label(self) -> str:
             return of.label
 
     StandIn.name = of.name
-    StandIn.heads = heads
-    found: Training = StandIn(**of.params | ({"weights": None} if "weights" in of.params else {}))
+    found: Training = StandIn(**of.params | changes)
+    return found
+
+
+def untrained(of: Training, heads: dict[str, str]) -> Training:
+    """Return a training that loads no weights: its network stays as it is drawn."""
+    found = training(of, **{name: None for name in ("weights",) if name in of.params})
+    type(found).weights = None  # type: ignore[assignment, method-assign]
+    type(found).heads = heads  # type: ignore[assignment, method-assign]
     return found
 
 

@@ -525,14 +525,14 @@ class _Reader:
         if isinstance(value, dict) and list(value) == ["set"]:
             return self.held_out_set(value["set"], (*trail, "set"))
         if value not in ("val", "train"):
-            self.fail(trail, f"is {value!r}, wanted 'val', {{val: share}}, 'train' or {{set: data set}}")
+            self.fail(trail, f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}")
         return self.one(Reference, {"kind": value}, trail)
 
     def held_out_set(self, value: Any, trail: Trail) -> Reference:
         """Return the reference that is a data set of its own."""
         found: list[Dataset] = self.plugins(Dataset, "dataset", trail)
         if len(found) != 1:
-            self.fail(trail, f"is one data set, not {', '.join(each.label for each in found) or value!r}")
+            self.fail(trail, f"is one data set, not {', '.join(each.label for each in found)}")
         return Reference(kind="set", held_out=found[0])
 
     def encoders(self) -> list[Encoder]:

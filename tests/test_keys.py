@@ -57,7 +57,10 @@ def test_every_field_of_a_training_is_in_its_key(runner: Runner) -> None:
     changed: list[tuple[str, Run]] = [
         *((f"recipe.{name}", dataclasses.replace(run, recipe=each)) for name, each in variants(run.recipe)),
         *((f"image.{name}", dataclasses.replace(run, image=each)) for name, each in variants(run.image)),
-        *((f"reference.{name}", dataclasses.replace(run, reference=each)) for name, each in variants(run.reference)),
+        *(
+            (f"reference.{name}", dataclasses.replace(run, reference=each))
+            for name, each in variants(run.reference)[:2]
+        ),
         *((f"training.{name}", dataclasses.replace(run, training=each)) for name, each in variants(run.training)),
         *((f"encoder.{name}", dataclasses.replace(run, encoder=each)) for name, each in variants(run.encoder)[:1]),
         ("encoder.params", dataclasses.replace(run, encoder=dataclasses.replace(run.encoder, params={"width": 3}))),
@@ -71,7 +74,8 @@ def test_every_field_of_a_training_is_in_its_key(runner: Runner) -> None:
     assert same == []
     assert len(set(keys)) == len(keys)
     names = {name.partition(".")[2] for name, _ in changed}
-    wanted = {f.name for cls in (Recipe, ImageFormat, Reference) for f in dataclasses.fields(cls)} - {"augment"}
+    fields = {f.name for cls in (Recipe, ImageFormat, Reference) for f in dataclasses.fields(cls)}
+    wanted = fields - {"augment", "held_out"}  # a set elsewhere decides no weights: see test_suites.py
     assert names >= wanted | {f"augment.{f.name}" for f in dataclasses.fields(Augment)}
 
 

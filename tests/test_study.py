@@ -41,7 +41,7 @@ def test_a_minimal_study(tmp_path: Path) -> None:
     assert (found.name, found.seeds, [d.label for d in found.ids]) == ("s", [0], ["digits"])
     assert [space.label for space in found.detectors.spaces] == ["penultimate"]
     assert found.settings.precision == "float32"
-    assert found.reference.label == "val(0.1)"
+    assert found.detectors.reference.label == "val(0.1)"
 
 
 def test_a_list_is_a_sweep_and_a_mapping_sets_parameters(tmp_path: Path) -> None:

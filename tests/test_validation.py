@@ -259,7 +259,7 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
 def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
     lab = Lab(study.load(ran.path), Options(device="cpu"), Silent())
     work = plan(lab.study).work[0]
-    splits = {piece.split for piece in lab.pieces(work.run, [PLAIN]) if piece.dataset in lab.study.validation}
+    splits = {piece.split for piece in lab.pieces(work.run, [PLAIN]) if piece.dataset in work.run.validation}
     assert splits == {"train"}
     assert {len(each[PLAIN]["penultimate"][0]) for each in ran.bank("simclr").validation.values()} == {40, 30}
 

@@ -233,8 +233,8 @@ def of_one_class(paths: Sequence[Path], name: str) -> Images:
 
 
 def needed_below(folder: Path) -> Sequence[Path]:
-    """Return the images below a folder, or where there are none the folder itself, which is no file."""
-    return below(folder) or [folder]
+    """Return the images below a folder; where there are none, a pattern that stands for them, which is no file."""
+    return below(folder) or [folder / "*.jpg"]
 
 
 def first_folder(root: Path, names: Sequence[str]) -> Path:

@@ -29,9 +29,15 @@ Split = Literal["train", "test"]
 
 
 class Encoded(Sequence[NDArray[np.uint8]]):
-    """Images that are decoded when indexed: `read(i)` are the bytes of image i, `name(i)` says where they are from."""
+    """Images that are decoded when indexed: `read(i)` are the bytes of image i, `name(i)` says where they are from.
 
-    def __init__(self, count: int, read: Callable[[int], bytes], name: Callable[[int], str]) -> None:
+    threads: several threads at once may read.
+    """
+
+    def __init__(
+        self, count: int, read: Callable[[int], bytes], name: Callable[[int], str], threads: bool = False
+    ) -> None:
+        self.threads = threads
         self._count = count
         self._read = read
         self._name = name
@@ -52,7 +58,7 @@ class Encoded(Sequence[NDArray[np.uint8]]):
 
 def of_files(paths: Sequence[Path]) -> Encoded:
     """Return the images of files."""
-    return Encoded(len(paths), lambda i: paths[i].read_bytes(), lambda i: str(paths[i]))
+    return Encoded(len(paths), lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), threads=True)
 
 
 def decode(raw: bytes, name: str) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench import images, raw
-from oodbench.api import Dataset, Images, Size, Source
+from oodbench.api import Dataset, Download, Images, Size, Source
 
 NAMES = (
     *("airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "dam"),
@@ -31,6 +31,9 @@ FOLDER = "DIOR"
 LISTS = {"train": ("train", "val"), "test": ("test",)}
 PHOTOGRAPHS = {"train": "JPEGImages-trainval", "test": "JPEGImages-test"}
 BOXES = Path("Annotations", "Horizontal Bounding Boxes")
+FOLDERS = Download(
+    (), None, ".+/.+", filename="folders ImageSets, Annotations, JPEGImages-trainval and JPEGImages-test"
+)
 BY_HAND = (
     "take DIOR from its authors (see the paper), and unpack there the folders ImageSets/Main, "
     "Annotations/Horizontal Bounding Boxes, JPEGImages-trainval and JPEGImages-test"
@@ -48,7 +51,7 @@ class DIOR(Dataset):
 
     @property
     def source(self) -> Source:
-        return Source("DIOR", "https://arxiv.org/abs/1909.00133", "see the page", (), FOLDER, BY_HAND)
+        return Source("DIOR", "https://arxiv.org/abs/1909.00133", "see the page", (FOLDERS,), FOLDER, BY_HAND)
 
     def needed(self, root: Path) -> Sequence[Path]:
         lists = [path for split in LISTS for path in _lists(split, root)]

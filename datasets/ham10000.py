@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from oodbench import images
+from oodbench import images, raw
 from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -48,6 +48,10 @@ class HAM10000(Dataset):
         return NAMES
 
     @property
+    def splits(self) -> tuple[images.Split, ...]:
+        return ("test",) if self.test_share == 1 else ("train", "test")
+
+    @property
     def source(self) -> Source:
         return Source(
             title="HAM10000",
@@ -62,22 +66,24 @@ class HAM10000(Dataset):
         return [listed, *(item.path for item in _items(listed))] if listed.is_file() else [listed]
 
     def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return [path for path in self.needed(root) if path.is_file()]
+        listed = root / FOLDER / "HAM10000_metadata.csv"
+        return raw.present([listed, *(item.path for item in self._drawn(split, listed))]) if listed.is_file() else []
 
     def load(self, split: images.Split, root: Path) -> Images:
-        listed = root / FOLDER / "HAM10000_metadata.csv"
+        images.check_has(self, split)
+        own = self._drawn(split, root / FOLDER / "HAM10000_metadata.csv")
+        y = images.numbered((item.diagnosis for item in own), NAMES)
+        return Images(images.of_files([item.path for item in own]), y, NAMES)
+
+    def _drawn(self, split: images.Split, listed: Path) -> list[Item]:
+        """Return the images of a split, in the order of the table."""
         items = _items(listed)
         images.check_whole(listed, len(items), COUNT)
         diagnosis = {item.lesion: item.diagnosis for item in items}
         lesions = sorted(diagnosis)
         y = images.numbered((diagnosis[lesion] for lesion in lesions), NAMES)
         chosen = {lesions[i] for i in images.drawn(y, self.test_share, self.draw, split)}
-        own = [item for item in items if item.lesion in chosen]
-        return Images(
-            images.of_files([item.path for item in own]),
-            images.numbered((item.diagnosis for item in own), NAMES),
-            NAMES,
-        )
+        return [item for item in items if item.lesion in chosen]
 
 
 class Item(NamedTuple):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from oodbench import images
-from oodbench.api import Dataset, Images, Source
+from oodbench.api import Dataset, Download, Images, Source
 
 COUNTS = {"train": 1_281_167, "test": 50_000}
 FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
 PARTS = {"train": "train", "test": "val"}
+BOTH = Download((), None, r"(train|val)/.+", filename="folders train and val")
 BY_HAND = (
     "register at https://image-net.org, take ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
     "ILSVRC2012_devkit_t12.tar.gz into that folder, and let torchvision.datasets.ImageNet unpack them there, once for "
@@ -40,7 +41,7 @@ class ImageNet1K(Dataset):
     @property
     def source(self) -> Source:
         terms = "ImageNet's terms of access: non-commercial research and education"
-        return Source("ImageNet-1k", "https://image-net.org", terms, (), FOLDERS[0], BY_HAND)
+        return Source("ImageNet-1k", "https://image-net.org", terms, (BOTH,), FOLDERS[0], BY_HAND)
 
     def needed(self, root: Path) -> Sequence[Path]:
         return [path for part in PARTS for path in images.needed_below(_top(part, root))]

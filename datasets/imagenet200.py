@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import images
-from oodbench.api import Dataset, Images, Source
+from oodbench.api import Dataset, Download, Images, Source
 
 IDS = """
     01443537 01484850 01494475 01498041 01514859 01518878 01531178 01534433
@@ -45,6 +45,7 @@ NAMES = tuple(f"n{each}" for each in IDS.split())
 TEST_COUNT = 10_000
 FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
 PARTS = {"train": "train", "test": "val"}
+BOTH = Download((), None, r"(train|val)/.+", filename="folders train and val")
 BY_HAND = (
     "register at https://image-net.org, take ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
     "ILSVRC2012_devkit_t12.tar.gz into that folder, and let torchvision.datasets.ImageNet unpack them there, once for "
@@ -62,7 +63,7 @@ class ImageNet200(Dataset):
     @property
     def source(self) -> Source:
         terms = "ImageNet's terms of access: non-commercial research and education"
-        return Source("ImageNet-200", "https://github.com/Jingkang50/OpenOOD", terms, (), FOLDERS[0], BY_HAND)
+        return Source("ImageNet-200", "https://github.com/Jingkang50/OpenOOD", terms, (BOTH,), FOLDERS[0], BY_HAND)
 
     def needed(self, root: Path) -> Sequence[Path]:
         return [path for part in PARTS for name in NAMES for path in images.needed_below(_top(part, root) / name)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import images
-from oodbench.api import Dataset, Images, Source
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = (
     *("acorn", "airliner", "ambulance", "american_alligator", "banjo", "barn", "bikini", "digital_clock"),
@@ -22,10 +22,10 @@ NAMES = (
 COUNTS = {"train": 39_000, "test": 3_000}
 FOLDERS = ("imagenet30", "ImageNet")
 PARTS = {"train": "one_class_train", "test": "one_class_test"}
+FOLDERS_OF_IT = Download((), None, r"one_class_(train|test)/.+", filename="folders one_class_train and one_class_test")
 BY_HAND = (
     "take the train images from https://drive.google.com/file/d/1B5c39Fc3haOPzlehzmpTLz6xLtGyKEy4 and the test images "
-    "from https://drive.google.com/file/d/13xzVuQMEhSnBRZr-YaaO08coLU2dxAUq, and unpack both there, as the folders "
-    "one_class_train and one_class_test"
+    "from https://drive.google.com/file/d/13xzVuQMEhSnBRZr-YaaO08coLU2dxAUq, and unpack both there"
 )
 
 
@@ -39,7 +39,9 @@ class ImageNet30(Dataset):
     @property
     def source(self) -> Source:
         terms = "ImageNet's terms of access: non-commercial research and education"
-        return Source("ImageNet-30", "https://github.com/hendrycks/ss-ood", terms, (), FOLDERS[0], BY_HAND)
+        return Source(
+            "ImageNet-30", "https://github.com/hendrycks/ss-ood", terms, (FOLDERS_OF_IT,), FOLDERS[0], BY_HAND
+        )
 
     def needed(self, root: Path) -> Sequence[Path]:
         return [path for part in PARTS for path in images.needed_below(_top(part, root))]

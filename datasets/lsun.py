@@ -32,8 +32,9 @@ DOWNLOADS = {
         MEMBERS,
         filename="LSUN_resize.tar.gz",
     ),
+    "fix": Download((), None, MEMBERS, filename="LSUN_fix.tar.gz"),
 }
-BY_HAND = "take it from https://drive.google.com/file/d/1N8jogMg4C7zaqy5lLKVfRnBF5L0L9_oD and unpack it there"
+BY_HAND = "take it from https://drive.google.com/file/d/1N8jogMg4C7zaqy5lLKVfRnBF5L0L9_oD, unpacked or not"
 
 
 class LSUN(Dataset):
@@ -55,9 +56,9 @@ class LSUN(Dataset):
             title=f"LSUN ({self.form})",
             page="https://github.com/alinlab/CSI" if self.form == "fix" else "https://github.com/facebookresearch/odin",
             licence="see the page",
-            downloads=(DOWNLOADS[self.form],) if self.form in DOWNLOADS else (),
+            downloads=(DOWNLOADS[self.form],),
             folder=FOLDERS[self.form],
-            by_hand="" if self.form in DOWNLOADS else BY_HAND,
+            by_hand=BY_HAND if self.form == "fix" else "",
         )
 
     def needed(self, root: Path) -> Sequence[Path]:

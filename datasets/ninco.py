@@ -17,7 +17,7 @@ FOLDERS = ("NINCO/NINCO_OOD_classes", "ninco", "images_largescale/ninco")
 ARCHIVE = Download(
     ("https://zenodo.org/record/8013288/files/NINCO_all.tar.gz",),
     "md5:b9ffae324363cd900a81ce3c367cd834",
-    r"NINCO/NINCO_OOD_classes/[^/]+/[^/.][^/]*",
+    r"NINCO/NINCO_OOD_classes/([^/]+/)*[^/.][^/]*",
 )
 
 

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import images
-from oodbench.api import Dataset, Images, Source
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = ("openimage_o",)
 COUNT = 17_632
 FOLDERS = ("openimage_o", "images_largescale/openimage_o")
+ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="openimage_o.zip")
 BY_HAND = (
     "take openimage_o.zip from https://drive.google.com/file/d/1VUFXnB_z70uHfdgJG2E_pjYOcEgqM7tE, or let OpenOOD's "
-    "scripts/download/download.py do so, and unpack it there"
+    "scripts/download/download.py do so, unpacked or not"
 )
 
 
@@ -39,7 +40,7 @@ class OpenImageO(Dataset):
             "OpenImage-O",
             "https://github.com/haoqiwang/vim",
             "annotations CC-BY-4.0, images CC-BY-2.0",
-            (),
+            (ARCHIVE,),
             FOLDERS[0],
             BY_HAND,
         )

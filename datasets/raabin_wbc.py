@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import images
-from oodbench.api import Dataset, Images, Source
+from oodbench.api import Dataset, Download, Images, Source
 
 NAMES = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 COUNTS = {"train": 10_175, "test": 4_339}
 FOLDERS = ("raabin_wbc", "RaabinWBC")
 PARTS = {"train": "Train", "test": "TestA"}
+BOTH = Download((), None, r"(Train|TestA)/.+", filename="folders Train and TestA")
 BY_HAND = (
     "take the cropped, double-labelled cells Train and TestA from https://raabindata.com/free-data, unpack both there"
 )
@@ -31,7 +32,7 @@ class RaabinWBC(Dataset):
 
     @property
     def source(self) -> Source:
-        return Source("Raabin-WBC", "https://raabindata.com/free-data", "see the page", (), FOLDERS[0], BY_HAND)
+        return Source("Raabin-WBC", "https://raabindata.com/free-data", "see the page", (BOTH,), FOLDERS[0], BY_HAND)
 
     def needed(self, root: Path) -> Sequence[Path]:
         return [path for part in PARTS for path in images.needed_below(_top(part, root))]

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import images
-from oodbench.api import Dataset, Images, Source
+from oodbench.api import Dataset, Download, Images, Source
 
 COUNT = 49_000
 FOLDERS = ("ssb_hard", "images_largescale/ssb_hard")
+ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="ssb_hard.zip")
 BY_HAND = (
     "take ssb_hard.zip from https://drive.google.com/file/d/1PzkA-WGG8Z18h0ooL_pDdz9cO-DCIouE, or let OpenOOD's "
-    "scripts/download/download.py do so, and unpack it there"
+    "scripts/download/download.py do so, unpacked or not"
 )
 
 
@@ -29,7 +30,9 @@ class SSBHard(Dataset):
 
     @property
     def source(self) -> Source:
-        return Source("SSB-hard", "https://github.com/Jingkang50/OpenOOD", "see the page", (), FOLDERS[0], BY_HAND)
+        return Source(
+            "SSB-hard", "https://github.com/Jingkang50/OpenOOD", "see the page", (ARCHIVE,), FOLDERS[0], BY_HAND
+        )
 
     def needed(self, root: Path) -> Sequence[Path]:
         return images.needed_below(images.first_folder(root, FOLDERS))

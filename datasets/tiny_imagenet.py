@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from oodbench import images
+from oodbench import images, raw
 from oodbench.api import Dataset, Download, Images, Source
 
 ONE = "tiny_imagenet"  # the class of images without labels
@@ -28,7 +28,7 @@ DOWNLOADS = {
     "original": Download(
         ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
         "md5:90528d7ca1a48142e341f4ef8d21d0de",
-        rf"{ORIGINAL}/(train/n\d{{8}}/images/[^/]+\.JPEG|val/images/[^/]+\.JPEG|val/val_annotations\.txt)",
+        rf"{ORIGINAL}/((train/(n\d{{8}}/images/)?|val/images/)[^/.]+\.(JPEG|jpg)|val/val_annotations\.txt)",
     ),
     "crop": Download(
         ("https://www.dropbox.com/s/avgm2u562itwpkl/Imagenet.tar.gz?dl=1",),
@@ -42,9 +42,10 @@ DOWNLOADS = {
         ANY,
         filename="Imagenet_resize.tar.gz",
     ),
+    "fix": Download((), None, ANY, filename="Imagenet_fix.tar.gz"),
 }
 PAGES = {"original": "http://cs231n.stanford.edu", "fix": "https://github.com/alinlab/CSI"}
-BY_HAND = "take it from https://drive.google.com/file/d/13DTPdXOpW2t6FQ0XdUDYRPDjBb43HgKr and unpack it there"
+BY_HAND = "take it from https://drive.google.com/file/d/13DTPdXOpW2t6FQ0XdUDYRPDjBb43HgKr, unpacked or not"
 
 
 class TinyImageNet(Dataset):
@@ -66,9 +67,9 @@ class TinyImageNet(Dataset):
             title=f"Tiny ImageNet ({self.form})",
             page=PAGES.get(self.form, "https://github.com/facebookresearch/odin"),
             licence="see the page",
-            downloads=(DOWNLOADS[self.form],) if self.form in DOWNLOADS else (),
+            downloads=(DOWNLOADS[self.form],),
             folder=FOLDERS.get(self.form, ""),
-            by_hand="" if self.form in DOWNLOADS else BY_HAND,
+            by_hand=BY_HAND if self.form == "fix" else "",
         )
 
     def needed(self, root: Path) -> Sequence[Path]:
@@ -80,8 +81,9 @@ class TinyImageNet(Dataset):
     def files(self, split: images.Split, root: Path) -> Sequence[Path]:
         if self.form != "original":
             return images.below(root / FOLDERS[self.form])
-        own = images.below(root / ORIGINAL / ("train" if split == "train" else "val"))
-        return [_list(root), *own] if own and _list(root).is_file() else own
+        if split == "train":
+            return images.below(root / ORIGINAL / "train")
+        return raw.present([_list(root), *_labels(_list(root))])
 
     def load(self, split: images.Split, root: Path) -> Images:
         images.check_has(self, split)

@@ -13,6 +13,7 @@ STAGES = {
     **{"data": "prepare", "train": "train", "bank": "embed", "probe": "probe", "score": "score", "wait": "wait for"},
     **{"quality": "measure the clusters of", "export": "export"},
 }
+MB = 1e6  # bytes
 
 
 class Board:
@@ -36,6 +37,7 @@ class Board:
         self._now = self._progress.add_task("", total=None, note="", visible=False)
         self._cells = self._failed = self._runs = self._run = 0
         self._training = ("", 0.0, 0.0)  # title, start, last loss
+        self._file = ""  # that is downloaded
 
     def __enter__(self) -> Board:
         self._progress.start()
@@ -72,6 +74,15 @@ class Board:
     def failed(self, title: str, message: str) -> None:
         self._training = ("", 0.0, 0.0)
         self._print("[bold red]failed:[/] ", f"{title}: {message}")
+
+    def downloading(self, file: str, done: int, total: int | None) -> None:
+        """Show the megabytes of a download."""
+        if file != self._file:
+            self._file = file
+            self._progress.reset(self._now, description=f"download  {file}", visible=True)
+        self._progress.update(self._now, total=total and round(total / MB), completed=round(done / MB), note="MB")
+        if done == total:
+            self.console.print(f"downloaded {file}: {done / MB:.1f} MB", highlight=False)
 
     def others(self, text: str) -> None:
         """Show what another process of the same run said."""

@@ -21,6 +21,7 @@ from oodbench.errors import UserError, suggestion
 if TYPE_CHECKING:
     from oodbench.grid import Work
     from oodbench.lab import Options
+    from oodbench.preparation import Need, Supply
     from oodbench.runner import Runner
     from oodbench.tables import Table
 
@@ -120,6 +121,41 @@ def run(
     _show_unlearned(outcome.rows, runner.study.settings.learned)
     if outcome.failed:
         _show_failures(outcome.rows)
+        raise typer.Exit(1)
+
+
+@command
+def prepare(
+    study: StudyFile,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Download nothing; OODBENCH_OFFLINE=1 says so to every command.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is there and what is not, do nothing.")] = False,
+) -> None:
+    """Say which data a study needs and where it is from; download what is missing, and prepare it."""
+    from oodbench import preparation
+    from oodbench.board import Board
+    from oodbench.fetching import OFFLINE
+    from oodbench.lab import Lab
+
+    if offline:
+        os.environ[OFFLINE] = "1"  # for whatever fetches
+    loaded = _load(study)
+    needs = preparation.needs(loaded)
+    found = [preparation.supply(need.dataset, loaded.data) for need in needs]
+    _show_supplies(needs, found)
+    if dry_run:
+        if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):
+            raise typer.Exit(1)
+        return
+    with Board(err) as board:
+        problems = list(preparation.prepare(Lab(loaded, _options("cpu"), board), needs))
+    for problem in problems:
+        err.print("[bold red]missing:[/] ", end="")
+        err.print(problem, markup=False, soft_wrap=True)
+    out.print(f"\n{len(needs) - len(problems)} of {len(needs)} sets prepared in {loaded.store}", soft_wrap=True)
+    out.print(f"their manifest: {loaded.results / preparation.FILE}", soft_wrap=True)
+    if problems:
         raise typer.Exit(1)
 
 
@@ -682,6 +718,21 @@ def _show_suites(suites: list[str]) -> None:
         out.print(f"suite {label}: {found.says}", markup=False, soft_wrap=True)
         for each in found.own:
             out.print(f"    own: {each}", markup=False, soft_wrap=True)
+
+
+def _show_supplies(needs: list[Need], found: list[Supply]) -> None:
+    table = RichTable("set", "role", "files", "licence", "from", box=None, header_style="bold", pad_edge=False)
+    for need, each in zip(needs, found, strict=True):
+        table.add_row(*(Text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:])))
+    out.print(table)
+
+
+def _files(supply: Supply) -> str:
+    if not supply.downloads:
+        return supply.state
+    names = ", ".join(each.name for each in supply.downloads)
+    size = "size unknown" if supply.size is None else _size(supply.size)
+    return f"{supply.state}: {names} ({size})"
 
 
 def _show_runs(runner: Runner, known: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from oodbench.api import Dataset, Images
 from oodbench.augment import luma
 from oodbench.errors import UserError
+from oodbench.images import Encoded
 from oodbench.protocol import kept_classes
 from oodbench.spec import ImageFormat
 
@@ -23,10 +26,58 @@ SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study
 CHUNK = 1024  # images decoded and resized at a time
 
 
+class LazyImages:
+    """The images of a split in a study's format, decoded whenever they are read, for a disk that does not hold them.
+
+    Indexed like an array (N, H, W, C) of uint8. Raises ValueError where an image is not what was prepared.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self, images: Images, index: NDArray[np.int64], image: ImageFormat, digest: NDArray[np.uint64] | None = None
+    ) -> None:
+        self._x = images.x
+        self._index = index  # (N,) positions in the set
+        self._image = image
+        self._digest = digest  # (N, 2), to be held against
+        self.shape = (len(index), image.size, image.size, image.channels)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, at: int | slice | NDArray[Any]) -> NDArray[np.uint8]:
+        if isinstance(at, int | np.integer):
+            found: NDArray[np.uint8] = self[np.array([at])][0]
+            return found
+        rows = np.arange(len(self))[at]
+        if not len(rows):
+            return np.zeros((0, *self.shape[1:]), dtype=np.uint8)
+        x = _formatted(self._x, self._index[rows], self._image)
+        if self._digest is not None:
+            other = (digests(x) != self._digest[rows]).any(1)
+            if other.any():
+                raise ValueError(
+                    f"image {rows[other][0]} is decoded to other pixels than when the set was prepared: its file, or "
+                    "the library that decodes it, is another one"
+                )
+        return x
+
+    def chunks(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield the images one piece after the other, each with the position of its first."""
+        for start in range(0, len(self), CHUNK):
+            yield start, self[start : start + CHUNK]
+
+
 class Prepared(NamedTuple):
     """One split of a set in a study's format."""
 
-    x: NDArray[np.uint8]  # (N, H, W, C), memory-mapped
+    x: NDArray[np.uint8] | LazyImages  # (N, H, W, C), memory-mapped or decoded whenever they are read
     y: NDArray[np.int64]  # (N,) 0 ... number of classes - 1
     digest: NDArray[np.uint64]  # (N, 2) hash of each image
     classes: tuple[str, ...]
@@ -46,9 +97,17 @@ def here(dataset: Dataset, root: Path) -> bool:
 
 
 def prepare(
-    dataset: Dataset, split: Literal["train", "test"], image: ImageFormat, root: Path, folder: Path
+    dataset: Dataset,
+    split: Literal["train", "test"],
+    image: ImageFormat,
+    root: Path,
+    folder: Path,
+    room: float = math.inf,
 ) -> dict[str, Any]:
-    """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them."""
+    """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them.
+
+    Where x.npy would take more than `room` bytes it is left out, and `lazy` is among the facts.
+    """
     images = dataset.load(split, root)
     if len(images.x) != len(images.y):
         raise ValueError(f"split {split}: {len(images.x)} images, {len(images.y)} labels")
@@ -58,21 +117,27 @@ def prepare(
     index, y, classes = select(dataset, images)
     if not len(index):
         raise UserError(f"{dataset.label}: the split {split} has no images of these classes")
-    shape = (len(index), image.size, image.size, image.channels)
-    x = np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, len(index), CHUNK):
-        rows = index[start : start + CHUNK]
-        x[start : start + CHUNK] = _formatted(images.x, rows, image)
-    x.flush()
+    x = LazyImages(images, index, image)
+    lazy = x.nbytes > room
+    out = None if lazy else np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=x.shape)
+    hasher, found = hashlib.sha256(repr((x.shape, y.shape)).encode()), []
+    for start, chunk in x.chunks():
+        if out is not None:
+            out[start : start + len(chunk)] = chunk
+        hasher.update(chunk.data)
+        found.append(digests(chunk))
+    hasher.update(np.ascontiguousarray(y).data)
+    if out is not None:
+        out.flush()
     np.save(folder / "y.npy", y)
-    np.save(folder / "digest.npy", digests(x))
+    np.save(folder / "digest.npy", np.concatenate(found))
     return {
         "name": dataset.label,
         "split": split,
-        "content": _content(x, y),
+        "content": hasher.hexdigest()[:16],  # of x and y
         "classes": list(classes),
         "counts": np.bincount(y, minlength=len(classes)).tolist(),
-    }
+    } | ({"lazy": x.nbytes} if lazy else {})
 
 
 def opened(folder: Path, meta: dict[str, Any]) -> Prepared:
@@ -82,11 +147,21 @@ def opened(folder: Path, meta: dict[str, Any]) -> Prepared:
     return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"])
 
 
-def _content(x: NDArray[np.uint8], y: NDArray[np.int64]) -> str:
-    hasher = hashlib.sha256(repr((x.shape, y.shape)).encode())
-    hasher.update(np.ascontiguousarray(x).data)
-    hasher.update(np.ascontiguousarray(y).data)
-    return hasher.hexdigest()[:16]
+def reopened(
+    dataset: Dataset,
+    split: Literal["train", "test"],
+    image: ImageFormat,
+    root: Path,
+    folder: Path,
+    meta: dict[str, Any],
+) -> Prepared:
+    """Return what `prepare` wrote without x.npy: its images are decoded from the set's own files."""
+    images = dataset.load(split, root)
+    index, y, classes = select(dataset, images)
+    digest = np.load(folder / "digest.npy")
+    if not np.array_equal(y, np.load(folder / "y.npy")):
+        raise ValueError(f"split {split}: it is not what was prepared; delete {folder}")
+    return Prepared(LazyImages(images, index, image, digest), y, digest, classes, meta["content"])
 
 
 # ---- class protocols ------------------------------------------------------------------------------
@@ -120,7 +195,14 @@ def _formatted(
 ) -> NDArray[np.uint8]:
     if isinstance(x, np.ndarray):
         return to_format(x[rows], image)
-    return np.concatenate([to_format(np.asarray(x[int(i)])[None], image) for i in rows])
+
+    def one(i: int) -> NDArray[np.uint8]:
+        return to_format(np.asarray(x[i])[None], image)
+
+    if isinstance(x, Encoded) and x.threads:  # decoders let other threads run meanwhile
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return np.concatenate(list(pool.map(one, rows.tolist())))
+    return np.concatenate([one(i) for i in rows.tolist()])
 
 
 def to_format(images: NDArray[np.uint8], image: ImageFormat) -> NDArray[np.uint8]:

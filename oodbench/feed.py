@@ -13,6 +13,7 @@ from torch import Tensor
 
 from oodbench import augment
 from oodbench.api import Training
+from oodbench.data import LazyImages
 from oodbench.errors import UserError
 from oodbench.seeds import generator
 from oodbench.spec import Recipe
@@ -23,7 +24,7 @@ from oodbench.world import ALONE, Part, World
 class HostImages:
     """Images that do not fit on the device. Used like a uint8 tensor (N, C, H, W), it copies what is asked for."""
 
-    x: NDArray[np.uint8]  # (M, H, W, C), in memory or a memory-mapped file
+    x: NDArray[np.uint8] | LazyImages  # (M, H, W, C), in memory, a memory-mapped file, or decoded when indexed
     at: NDArray[np.int64]  # (N,) which of them
     device: torch.device
 

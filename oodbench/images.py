@@ -29,9 +29,15 @@ Split = Literal["train", "test"]
 
 
 class Encoded(Sequence[NDArray[np.uint8]]):
-    """Images that are decoded when indexed: `read(i)` are the bytes of image i, `name(i)` says where they are from."""
+    """Images that are decoded when indexed: `read(i)` are the bytes of image i, `name(i)` says where they are from.
 
-    def __init__(self, count: int, read: Callable[[int], bytes], name: Callable[[int], str]) -> None:
+    threads: several threads at once may read.
+    """
+
+    def __init__(
+        self, count: int, read: Callable[[int], bytes], name: Callable[[int], str], threads: bool = False
+    ) -> None:
+        self.threads = threads
         self._count = count
         self._read = read
         self._name = name
@@ -52,7 +58,7 @@ class Encoded(Sequence[NDArray[np.uint8]]):
 
 def of_files(paths: Sequence[Path]) -> Encoded:
     """Return the images of files."""
-    return Encoded(len(paths), lambda i: paths[i].read_bytes(), lambda i: str(paths[i]))
+    return Encoded(len(paths), lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), threads=True)
 
 
 def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
@@ -233,8 +239,8 @@ def of_one_class(paths: Sequence[Path], name: str) -> Images:
 
 
 def needed_below(folder: Path) -> Sequence[Path]:
-    """Return the images below a folder, or where there are none the folder itself, which is no file."""
-    return below(folder) or [folder]
+    """Return the images below a folder; where there are none, a pattern that stands for them, which is no file."""
+    return below(folder) or [folder / "*.jpg"]
 
 
 def first_folder(root: Path, names: Sequence[str]) -> Path:

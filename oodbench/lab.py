@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oodbench import data, distributed, feed, scoring, stages, weights
+from oodbench import data, distributed, feed, fetching, scoring, stages, weights
 from oodbench import probe as probing
 from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
@@ -38,6 +38,7 @@ NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 REDO = ("train", "bank", "score", "failed")
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 ROOM = 0.5  # share of a CUDA device's free memory that the images of a set may take
+DISK = 0.9  # share of the store's free disk that the images of a set may take
 PROBE = "linear.safetensors"
 WEIGHTS = "weights.safetensors"
 Split = Literal["train", "test"]
@@ -62,6 +63,7 @@ class Watch(Protocol):
     def epoch(self, epoch: int, epochs: int, loss: float) -> None: ...
     def scored(self, cells: int, failed: int) -> None: ...
     def failed(self, title: str, message: str) -> None: ...
+    def downloading(self, file: str, done: int, total: int | None) -> None: ...  # bytes
     def warn(self, message: str) -> None: ...
 
 
@@ -99,6 +101,9 @@ class Silent:
         return None
 
     def failed(self, title: str, message: str) -> None:
+        return None
+
+    def downloading(self, file: str, done: int, total: int | None) -> None:
         return None
 
     def warn(self, message: str) -> None:
@@ -148,7 +153,7 @@ class Lab:
             raise UserError(f"data set {dataset.label}: it has no {split} images, and cannot be {uses}")
         if known not in self._prepared:
             try:
-                with self.store.lock("fetch", dataset.name):
+                with self.store.lock("fetch", dataset.name), fetching.shown(self.watch.downloading):
                     dataset.fetch(self.study.data)
                 self._prepared[known] = self._prepare(dataset, split)
             except UserError:
@@ -161,13 +166,18 @@ class Lab:
 
     def _prepare(self, dataset: Dataset, split: Split) -> data.Prepared:
         image, root = self.study.settings.image, self.study.data
-        artifact = self._remembered(
-            "data",
-            self.data_fields(dataset, split),
-            lambda folder: data.prepare(dataset, split, image, root, folder),
-            f"{dataset.label}, {split}",
-        )
-        return data.opened(artifact.path, artifact.meta)
+
+        def fill(folder: Path) -> dict[str, Any]:
+            return data.prepare(dataset, split, image, root, folder, DISK * self.store.free())
+
+        title = f"{dataset.label}, {split}"
+        artifact = self._remembered("data", self.data_fields(dataset, split), fill, title)
+        if "lazy" not in artifact.meta:
+            return data.opened(artifact.path, artifact.meta)
+        what = f"its {artifact.meta['lazy'] / 1e9:.2g} GB were more than {DISK:.0%} of the free disk of the store"
+        how = f"it is decoded whenever it is read; with more room, delete {artifact.path} and it is prepared again"
+        self.watch.warn(f"{title}: {what}, so {how}")
+        return data.reopened(dataset, split, image, root, artifact.path, artifact.meta)
 
     # ---- train
 
@@ -343,6 +353,8 @@ class Lab:
         They are on the device; on the CPU where several devices wait for them.
         """
         id_ = self.prepared(run.id, "train")
+        if run.recipe.devices > 1 and isinstance(id_.x, data.LazyImages):
+            raise UserError(f"{run.id.label} does not fit on the disk, as a training on several devices needs")
         fit, _ = self.split(run)
         device = self.device if run.recipe.devices == 1 else torch.device("cpu")
         seen = feed.TrainingData(
@@ -371,6 +383,8 @@ class Lab:
 
     def _images(self, dataset: Dataset, prepared: data.Prepared, at: Indices, device: torch.device) -> feed.Images:
         """Return images of a set on a device, channels last in memory, or where they do not fit, on the host."""
+        if isinstance(prepared.x, data.LazyImages):  # too large for the disk
+            return feed.HostImages(prepared.x, at, device)
         size = prepared.x[:1].nbytes * len(at)
         if size <= room(device):
             return torch.from_numpy(np.array(prepared.x[at])).to(device).permute(0, 3, 1, 2)

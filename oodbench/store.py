@@ -45,6 +45,11 @@ class Store:
     def path(self, kind: str, key: str) -> Path:
         return self.root / kind / key
 
+    def free(self) -> int:
+        """Return the bytes that are free on its disk."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.root).free
+
     def has(self, kind: str, key: str) -> bool:
         """Return whether an artifact seems to be there; reading it is what verifies it."""
         return (self.path(kind, key) / MANIFEST).is_file()

@@ -1,0 +1,398 @@
+"""Downloads from a server of the test's own: broken off, resumed, changed, damaged, from the next mirror, offline."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from oodbench import fetching
+from oodbench.api import Dataset, Download, Images, Source
+from oodbench.raw import missing
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+
+
+class Server:
+    """Serves bytes by path. It may break off, know no ranges, not look at If-Range, or tell nothing of a version."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.break_after: list[int] = []  # bytes of each answer to come after which the connection breaks off
+        self.ranges = True
+        self.if_range = True
+        self.etag = True
+        self.sent = 0  # bytes of files
+        self.asked: list[tuple[str, str | None]] = []  # path, Range
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def answer(self, to: BaseHTTPRequestHandler) -> None:
+        said = to.headers.get("Range")
+        self.asked.append((to.path, said))
+        if to.path not in self.files:
+            to.send_error(404)
+            return
+        content = self.files[to.path]
+        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        start = 0
+        if said and self.ranges and (not self.if_range or to.headers.get("If-Range") == etag):
+            start = int(said.removeprefix("bytes=").removesuffix("-"))
+        to.send_response(416 if start >= len(content) > 0 else 206 if start else 200)
+        if start >= len(content):
+            to.send_header("Content-Range", f"bytes */{len(content)}")
+        elif start:
+            to.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if self.etag:
+            to.send_header("ETag", etag)
+        to.send_header("Content-Encoding", "gzip")  # as servers say of .gz files: it must not be unpacked
+        to.send_header("Content-Length", str(max(0, len(content) - start)))
+        to.end_headers()
+        rest = content[start:]
+        rest = rest[: self.break_after.pop(0)] if self.break_after else rest
+        to.wfile.write(rest)
+        self.sent += len(rest)
+        to.close_connection = True
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    thread = threading.Thread(target=found.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield found
+    found.http.shutdown()
+    thread.join()
+    found.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "CHUNK", 1 << 16)
+    monkeypatch.delenv("OODBENCH_OFFLINE", raising=False)
+
+
+def source(*downloads: Download, **more: Any) -> Source:
+    return Source("The set", "https://example.org/set", "none stated", downloads, folder="own", **more)
+
+
+def fetch(found: Source, root: Path, *names: str) -> None:
+    fetching.fetch(found, lambda root: [root / "own" / name for name in names], root)
+
+
+def killed_after(name: str, count: int) -> fetching.Progress:
+    """Return what ends a process once so many bytes are there."""
+
+    def progress(file: str, done: int, total: int | None) -> None:
+        assert (file, total) == (name, len(CONTENT))
+        if done >= count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def half_downloaded(server: Server, root: Path, at: int = 2_000_000) -> Source:
+    server.files["/a.bin"] = CONTENT
+    found = source(Download((f"{server.url}/a.bin",), MD5))
+    with fetching.shown(killed_after("a.bin", at)), pytest.raises(KeyboardInterrupt):
+        fetch(found, root, "a.bin")
+    server.asked.clear()
+    server.sent = 0
+    return found
+
+
+def test_a_download_is_there_whole_and_alone(server: Server, tmp_path: Path) -> None:
+    server.files["/x/a.bin"] = CONTENT
+    heard: list[tuple[str, int, int | None]] = []
+    with fetching.shown(lambda *said: heard.append(said)):
+        fetch(source(Download((f"{server.url}/x/a.bin",), MD5)), tmp_path, "a.bin")
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+    assert files(tmp_path) == ["own/a.bin"]
+    assert heard[-1] == ("a.bin", len(CONTENT), len(CONTENT))
+    assert [done for _, done, _ in heard] == sorted({done for _, done, _ in heard})
+
+
+def test_what_is_there_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a").write_bytes(b"mine")
+    server.files["/b.gz"] = CONTENT
+    downloads = [Download((f"{server.url}/{name}.gz",), None) for name in "ab"]
+    fetch(source(*downloads), tmp_path, "a", "b.gz")
+    assert server.asked == [("/b.gz", None)]
+    fetch(source(*downloads), tmp_path, "a", "b.gz")
+    assert len(server.asked) == 1
+
+
+def test_a_killed_download_goes_on(server: Server, tmp_path: Path) -> None:
+    found = half_downloaded(server, tmp_path)
+    ((part, there),) = ((path, path.stat().st_size) for path in tmp_path.rglob("*.part"))
+    assert 2_000_000 <= there < len(CONTENT)
+    assert CONTENT.startswith(part.read_bytes())
+    assert not (tmp_path / "own" / "a.bin").exists()
+    (part.parent / "tmpabc").write_bytes(b"left by a process that was killed")
+    fetch(found, tmp_path, "a.bin")
+    assert server.asked == [("/a.bin", f"bytes={there}-")]
+    assert server.sent == len(CONTENT) - there
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+    assert files(tmp_path) == ["own/a.bin"]
+
+
+def test_a_connection_that_breaks_off_is_taken_up_again(server: Server, tmp_path: Path) -> None:
+    server.files["/a.bin"] = CONTENT
+    server.break_after = [1_000_000, 1_000_000]
+    fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+    assert len(server.asked) == 3
+    assert server.sent == len(CONTENT)  # no byte twice
+
+
+def test_a_server_that_always_breaks_off_is_left_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    server.files["/a.bin"] = CONTENT
+    server.break_after = [1_000_000, 0]
+    found = source(Download((f"{server.url}/a.bin",), MD5))
+    with pytest.raises(FileNotFoundError, match=r"a\.bin cannot be downloaded \(it broke off"):
+        fetch(found, tmp_path, "a.bin")
+    server.sent = 0
+    fetch(found, tmp_path, "a.bin")
+    assert server.sent == len(CONTENT) - 1_000_000
+
+
+@pytest.mark.parametrize("if_range", [True, False])
+def test_a_file_that_changed_meanwhile_starts_anew(server: Server, tmp_path: Path, if_range: bool) -> None:
+    """Also where the server sends the rest of the new file without a look at If-Range, and no hash would tell."""
+    half_downloaded(server, tmp_path)
+    server.if_range = if_range
+    server.files["/a.bin"] = changed = CONTENT[::-1]
+    fetch(source(Download((f"{server.url}/a.bin",), None)), tmp_path, "a.bin")
+    assert (tmp_path / "own" / "a.bin").read_bytes() == changed
+
+
+@pytest.mark.parametrize("how", [{"ranges": False}, {"etag": False}])
+def test_without_ranges_or_a_version_it_starts_anew(server: Server, tmp_path: Path, how: dict[str, bool]) -> None:
+    for name, value in how.items():
+        setattr(server, name, value)
+    found = half_downloaded(server, tmp_path)
+    fetch(found, tmp_path, "a.bin")
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+    assert server.sent == len(CONTENT)
+
+
+def test_a_file_that_is_whole_but_for_its_end(server: Server, tmp_path: Path) -> None:
+    """Killed after the last byte: nothing is sent again."""
+    found = half_downloaded(server, tmp_path, at=len(CONTENT))
+    fetch(found, tmp_path, "a.bin")
+    assert server.sent == 0
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_file_that_is_another_one_is_deleted_and_the_next_mirror_taken(server: Server, tmp_path: Path) -> None:
+    server.files |= {"/bad/a.bin": b"<html>quota exceeded</html>", "/good/a.bin": CONTENT}
+    urls = tuple(f"{server.url}/{each}/a.bin" for each in ("gone", "bad", "good"))
+    fetch(source(Download(urls, MD5)), tmp_path, "a.bin")
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+    assert [path for path, _ in server.asked] == ["/gone/a.bin", "/bad/a.bin", "/good/a.bin"]
+    assert files(tmp_path) == ["own/a.bin"]
+
+
+def test_where_no_mirror_has_it_each_says_why(server: Server, tmp_path: Path) -> None:
+    server.files["/bad/a.bin"] = CONTENT[:-1]
+    urls = tuple(f"{server.url}/{each}/a.bin" for each in ("gone", "bad"))
+    with pytest.raises(FileNotFoundError) as caught:
+        fetch(source(Download(urls, MD5), by_hand="ask its authors"), tmp_path, "a.bin")
+    said = str(caught.value)
+    for words in ("The set: ", "a.bin is not here", "404", "does not match", f"place in {tmp_path / 'own'}", "ask its"):
+        assert words in said
+    assert "\n" not in said
+    assert files(tmp_path) == []
+
+
+def test_what_no_program_can_get_is_named_after_all_the_rest(server: Server, tmp_path: Path) -> None:
+    server.files["/a.bin"] = CONTENT
+    hand = Download((), None, filename="b.tar")
+    found = source(hand, Download((f"{server.url}/a.bin",), MD5), by_hand="register first")
+    with pytest.raises(FileNotFoundError) as caught:
+        fetch(found, tmp_path, "b.tar", "a.bin")
+    wanted = f"{tmp_path}/own/b.tar is not here, and no program can get b.tar; place in {tmp_path}/own: b.tar (from"
+    assert wanted in str(caught.value)
+    assert str(caught.value).endswith("; register first")
+    assert files(tmp_path) == ["own/a.bin"]
+
+
+@pytest.mark.parametrize("value", ["1", "yes"])
+def test_offline_nothing_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OODBENCH_OFFLINE", value)
+    server.files["/a.bin"] = CONTENT
+    with pytest.raises(FileNotFoundError, match=r"a\.bin cannot be downloaded \(OODBENCH_OFFLINE is set\); place in"):
+        fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
+    assert server.asked == []
+    monkeypatch.setenv("OODBENCH_OFFLINE", "0")
+    fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
+    assert files(tmp_path) == ["own/a.bin"]
+
+
+# ---- archives -----------------------------------------------------------------------------------------------
+
+
+def tar_of(**members: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def zip_of(**members: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as found:
+        for name, content in members.items():
+            found.writestr(name, content)
+    return out.getvalue()
+
+
+ARCHIVES = pytest.mark.parametrize(("pack", "name"), [(tar_of, "a.tar.gz"), (zip_of, "a.zip")])
+
+
+@ARCHIVES
+def test_members_are_taken_out(server: Server, tmp_path: Path, pack: Any, name: str) -> None:
+    server.files[f"/{name}"] = pack(**{"x/1.png": b"one", "x/2.png": b"two", "x/readme": b"", "../out": b""})
+    found = source(Download((f"{server.url}/{name}",), None, r"x/\d\.png"))
+    fetch(found, tmp_path, "x/1.png", "x/2.png")
+    assert files(tmp_path) == ["own/x/1.png", "own/x/2.png"]
+    assert (tmp_path / "own/x/2.png").read_bytes() == b"two"
+
+
+@ARCHIVES
+@pytest.mark.parametrize("escape", ["../escaped", "/tmp/escaped", "x/../../../escaped"])
+def test_no_member_leaves_the_folder(server: Server, tmp_path: Path, pack: Any, name: str, escape: str) -> None:
+    server.files[f"/{name}"] = pack(**{"x/1.png": b"one", escape: b"evil"})
+    with pytest.raises(ValueError, match="out of the folder"):
+        fetch(source(Download((f"{server.url}/{name}",), None, ".*")), tmp_path, "x/1.png")
+    assert files(tmp_path) == []
+    assert not (tmp_path.parent / "escaped").exists()
+    assert not Path("/tmp/escaped").exists()
+
+
+def test_links_are_not_taken_out(server: Server, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, kind in (("1.png", tarfile.SYMTYPE), ("2.png", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as found:
+        link = zipfile.ZipInfo("1.png")
+        link.external_attr = 0o120777 << 16
+        found.writestr(link, "/etc/passwd")
+    for content in (out.getvalue(), zipped.getvalue()):
+        server.files["/a"] = content
+        with pytest.raises(FileNotFoundError, match=r"1\.png is not here and not in a$"):
+            fetch(source(Download((f"{server.url}/a",), None, r"\d\.png")), tmp_path, "1.png")
+        assert files(tmp_path) == []
+
+
+@ARCHIVES
+def test_half_an_archive_gives_nothing(server: Server, tmp_path: Path, pack: Any, name: str) -> None:
+    """Without a published hash; downloaded it is not kept, placed it is named."""
+    whole = pack(**{"x/1.png": b"one", "x/2.png": np.random.default_rng(0).bytes(100_000)})
+    server.files[f"/{name}"] = whole[:-50_000]
+    found = source(Download((f"{server.url}/{name}",), None, r"x/\d\.png"))
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        fetch(found, tmp_path, "x/1.png", "x/2.png")
+    assert files(tmp_path) == []
+    (tmp_path / "own" / name).write_bytes(whole[:-50_000])
+    with pytest.raises(ValueError, match=f"own/{name} is damaged"):
+        fetch(found, tmp_path, "x/1.png", "x/2.png")
+    assert files(tmp_path) == [f"own/{name}"]
+    (tmp_path / "own" / name).write_bytes(whole)
+    fetch(found, tmp_path, "x/1.png", "x/2.png")
+    assert files(tmp_path) == [f"own/{name}", "own/x/1.png", "own/x/2.png"]  # the user's own archive stays
+
+
+def test_only_the_archives_that_are_needed_are_fetched_and_lists_are_followed(server: Server, tmp_path: Path) -> None:
+    """A list from one archive names what is in the second; the third has nothing that is missing."""
+    server.files |= {"/a": tar_of(list=b"1.png"), "/b": zip_of(**{"1.png": b"one"})}
+    downloads = [
+        Download((f"{server.url}/{name}",), None, members)
+        for name, members in (("a", "list"), ("b", r"\d\.png"), ("c", "more/.*"))
+    ]
+
+    def needed(root: Path) -> list[Path]:
+        listing = root / "own" / "list"
+        return [listing, *([root / "own" / listing.read_text()] if listing.is_file() else [])]
+
+    fetching.fetch(source(*downloads), needed, tmp_path)
+    assert files(tmp_path) == ["own/1.png", "own/list"]
+    assert [path for path, _ in server.asked] == ["/a", "/b"]
+
+
+# ---- a set ------------------------------------------------------------------------------------------------------
+
+
+class Two(Dataset):
+    """A set of two files."""
+
+    source = source(Download((), None, filename="a"), Download((), None, filename="b"), by_hand="ask")
+
+    def needed(self, root: Path) -> list[Path]:
+        return [root / "own" / name for name in "ab"]
+
+    def load(self, split: str, root: Path) -> Images:
+        raise NotImplementedError
+
+
+class Made(Dataset):
+    """A set that a program makes."""
+
+    def load(self, split: str, root: Path) -> Images:
+        raise NotImplementedError
+
+
+def test_here_looks_at_the_disk_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "get", None)
+    assert fetching.here(Made(), tmp_path)
+    assert not fetching.here(Two(), tmp_path)
+    (tmp_path / "own").mkdir()
+    for name in "ab":
+        assert not fetching.here(Two(), tmp_path)
+        (tmp_path / "own" / name).write_bytes(b"")
+    assert fetching.here(Two(), tmp_path)
+    Two().fetch(tmp_path)
+    assert not missing(Two().needed(tmp_path))
+
+
+def test_a_damaged_record_of_a_download_starts_it_anew(server: Server, tmp_path: Path) -> None:
+    found = half_downloaded(server, tmp_path)
+    (record,) = tmp_path.rglob("*.json")
+    assert json.loads(record.read_text())[0] == "ETag"
+    record.write_text("[")
+    fetch(found, tmp_path, "a.bin")
+    assert server.sent == len(CONTENT)
+    assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT

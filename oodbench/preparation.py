@@ -71,7 +71,7 @@ def needs(study: Study) -> list[Need]:
         for group, members in study.ood[id_.label].items():
             for each in members.values():
                 add(each, group, "test")
-    for each in study.outliers:
+    for each in study.outliers if any(training.outliers for training in study.trainings) else ():
         add(each, "outliers", "train")
     for each in study.validation:
         add(each, "validation", "train")

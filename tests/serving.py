@@ -10,6 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *args: Any) -> None:
+        """Say nothing where a client hangs up."""
+
+
 class Server:
     """Serves bytes by path. It may break off, know no ranges, not look at If-Range, or tell nothing of a version."""
 
@@ -30,7 +35,7 @@ class Server:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def answer(self, to: BaseHTTPRequestHandler) -> None:
@@ -56,8 +61,8 @@ class Server:
         to.end_headers()
         rest = content[start:]
         rest = rest[: self.break_after.pop(0)] if self.break_after else rest
-        to.wfile.write(rest)
         self.sent += len(rest)
+        to.wfile.write(rest)
         to.close_connection = True
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -277,6 +279,23 @@ def test_half_an_archive_gives_nothing(server: Server, tmp_path: Path, pack: Any
     (tmp_path / "own" / name).write_bytes(whole)
     fetch(found, tmp_path, "x/1.png", "x/2.png")
     assert files(tmp_path) == [f"own/{name}", "own/x/1.png", "own/x/2.png"]  # the user's own archive stays
+
+
+def test_a_full_disk_is_no_damage(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was downloaded is kept: with more room nothing is asked for again."""
+    server.files["/a"] = tar_of(**{"1.png": b"one"})
+    found = source(Download((f"{server.url}/a",), None, r"\d\.png"))
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(OSError, match="No space left"):
+            fetch(found, tmp_path, "1.png")
+    fetch(found, tmp_path, "1.png")
+    assert files(tmp_path) == ["own/1.png"]
+    assert len(server.asked) == 1
 
 
 def test_only_the_archives_that_are_needed_are_fetched_and_lists_are_followed(server: Server, tmp_path: Path) -> None:

@@ -187,6 +187,21 @@ def test_a_dry_run_says_it_and_does_nothing(
     assert sorted(tmp_path.rglob("*")) == sorted([*before, file])
 
 
+def test_a_list_that_is_damaged_and_a_module_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = tmp_path / "data" / "dtd" / "dtd" / "labels"
+    lists.mkdir(parents=True)
+    for part in ("train", "val", "test"):
+        (lists / f"{part}1.txt").write_text("../secret.jpg\n")
+    monkeypatch.setattr(preparation, "find_spec", lambda module: None)
+    file = write(tmp_path / "s.yaml", ood={"near": "textures", "far": "parquet"})
+    shown = {line.split()[0]: line for line in call(file, "--dry-run").stdout.splitlines()}
+    assert "damaged" in shown["textures"]
+    done = call(file)
+    assert done.exit_code == 1
+    assert "train1.txt is damaged: '../secret.jpg' is no image of a class" in done.stderr
+    assert "parquet needs pyarrow: pip install 'oodbench[parquet]'" in done.stderr
+
+
 def test_what_no_program_can_get_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = DIGITS().source._replace(downloads=(Download((), None, ".*", filename="mnist.tar"),), by_hand="ask")  # type: ignore[attr-defined]
     monkeypatch.setattr(DIGITS, "source", by_hand)

@@ -64,7 +64,7 @@ class LazyImages:
             if other.any():
                 raise ValueError(
                     f"image {rows[other][0]} is decoded to other pixels than when the set was prepared: its file, or "
-                    "the library that decodes it, is another one"
+                    "the library that decodes it, is another one; delete the prepared set, and it is prepared again"
                 )
         return x
 

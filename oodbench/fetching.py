@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from oodbench.api import Dataset, Download, Source
-from oodbench.raw import missing, reading
+from oodbench.raw import DAMAGE, missing
 
 if TYPE_CHECKING:
     from requests import Response
@@ -55,7 +55,10 @@ def offline() -> bool:
 
 
 def here(dataset: Dataset, root: Path) -> bool:
-    """Return whether all files of a data set are there; where it names none (it is generated, or the user's), True."""
+    """Return whether all files of a data set are there; where it names none (it is generated, or the user's), True.
+
+    Looks at the disk alone. Raises ValueError where a list of files is damaged.
+    """
     return not missing(dataset.needed(root))
 
 
@@ -309,8 +312,10 @@ def _fits(members: str, name: str) -> bool:
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
+    """Raise ValueError with the name of the archive for what its bytes lead to, but not for a full disk."""
     try:
-        with reading(archive):
-            yield
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError) as error:
+        yield
+    except (*DAMAGE, RuntimeError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # decoders set none
+            raise
         raise ValueError(f"{archive} is damaged: {error}") from error

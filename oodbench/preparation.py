@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -74,7 +75,7 @@ def needs(study: Study) -> list[Need]:
         for group, members in setup.ood.items():
             for each in members.values():
                 add(each, group, "test")
-        for each in setup.outliers:
+        for each in setup.outliers if any(training.outliers for training in study.trainings) else ():
             add(each, "outliers", "train")
         for each in setup.validation:
             add(each, "validation", "train")
@@ -83,23 +84,32 @@ def needs(study: Study) -> list[Need]:
 
 def supply(dataset: Dataset, root: Path) -> Supply:
     """Return whether the files of a set are there; looks at names on the disk, and into lists of files."""
+    try:
+        return _supply(dataset, root)
+    except (OSError, ValueError):  # of a list or a folder; preparing the set says what is wrong
+        return Supply(DAMAGED)
+
+
+def _supply(dataset: Dataset, root: Path) -> Supply:
     source = dataset.source
     if source is None:
-        own = type(dataset).files is not Dataset.files
+        own = _own(dataset)
         there = not own or any(dataset.files(split, root) for split in ("train", "test"))
         return Supply(HERE if there else MISSING, origin=OWN if own else GENERATED)
     hosts = dict.fromkeys(urlsplit(each.urls[0]).hostname or "" for each in source.downloads if each.urls)
     origin = ", ".join([*hosts, source.page])
     folder = root / source.folder
-    try:
-        lost = missing(dataset.needed(root))
-    except (OSError, ValueError):  # of a list; preparing the set says what is wrong
-        return Supply(DAMAGED, (), source.licence, origin)
+    lost = missing(dataset.needed(root))
     downloads = tuple(each for each in absent(source, lost, folder) if not (folder / each.name).is_file())
     if not all(each.urls for each in downloads):
         return Supply(BY_HAND, downloads, source.licence, origin)
     state = MISSING if offline() else TO_DOWNLOAD
     return Supply(state if downloads else HERE, downloads, source.licence, origin)
+
+
+def _own(dataset: Dataset) -> bool:
+    """Return whether a set without a source reads files, which are the user's then."""
+    return type(dataset).files is not Dataset.files
 
 
 def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
@@ -109,6 +119,7 @@ def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
     for need in wanted:
         facts = _facts(need, lab.study)
         try:
+            _check_installed(need.dataset)
             facts["splits"] = {split: _split_facts(need.dataset, split, lab, hashes) for split in need.splits}
         except UserError as error:
             facts["problem"] = str(error)
@@ -125,11 +136,17 @@ def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
     write_whole(lab.study.results / FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
+def _check_installed(dataset: Dataset) -> None:
+    for module, how in dataset.requires.items():
+        if find_spec(module) is None:
+            raise UserError(f"{dataset.label} needs {module}: {how}")
+
+
 def _facts(need: Need, study: Study) -> dict[str, Any]:
     dataset, source = need.dataset, need.dataset.source
     facts = {"set": dataset.label, "roles": need.roles, "parameters": canonical(dataset)}
     if source is None:
-        return facts | {"source": supply(dataset, study.data).origin}
+        return facts | {"source": OWN if _own(dataset) else GENERATED}
     downloads = [
         {"name": each.name, "urls": each.urls, "hash": each.hash, "size": each.size} for each in source.downloads
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import struct
 from pathlib import Path
@@ -13,12 +14,17 @@ import requests
 import torch
 import torchvision.transforms.v2.functional as TF
 from PIL import Image
+from tiny import write
 
-from oodbench import data
+from oodbench import data, images, study
 from oodbench.api import Dataset, Images
 from oodbench.errors import UserError
+from oodbench.feed import HostImages
+from oodbench.lab import Lab, Options, Silent
 from oodbench.registry import Registry
+from oodbench.runner import Runner
 from oodbench.spec import ImageFormat
+from oodbench.store import Store
 
 
 def plugin(name: str, **params: Any) -> Any:
@@ -158,6 +164,115 @@ def test_the_held_out_split_is_by_class_and_disjoint() -> None:
     assert np.bincount(y[val]).tolist() == [10, 5, 1]
     assert sorted([*fit, *val]) == list(range(153))
     assert not np.array_equal(val, data.held_out_split(y, 0.1, 6)[1])
+
+
+# ---- sets that the disk does not hold -----------------------------------------------------------------
+
+
+def lazily(dataset: Dataset, folder: Path, image: ImageFormat) -> data.Prepared:
+    """Return a set that is prepared for a disk with room for one byte less than it takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = len(Fixed().load("train", Path()).y) * image.size**2 * image.channels
+    meta = data.prepare(dataset, "train", image, folder, folder, room=size - 1)
+    assert meta.pop("lazy") == size
+    assert sorted(path.name for path in folder.iterdir()) == ["digest.npy", "y.npy"]
+    mapped = data.prepare(dataset, "train", image, folder, folder, room=size)
+    assert mapped == meta
+    return data.reopened(dataset, "train", image, folder, folder, meta)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("image", [SAME, ImageFormat(size=7, channels=3), ImageFormat(size=3, channels=1, levels=17)])
+def test_a_lazy_set_is_the_mapped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lazy: bool, image: ImageFormat
+) -> None:
+    """Same pixels by any index, same labels, digests and content, whatever pieces it is decoded in."""
+    whole = prepared(Fixed(lazy=lazy), tmp_path / "a", image)
+    monkeypatch.setattr(data, "CHUNK", 3)
+    found = lazily(Fixed(lazy=lazy), tmp_path / "b", image)
+    assert isinstance(found.x, data.LazyImages)
+    assert (found.x.shape, found.x.dtype, found.x.nbytes) == (whole.x.shape, whole.x.dtype, whole.x.nbytes)
+    for at in (
+        *(np.array([7, 0, 7, -1]), np.array([], dtype=np.int64), np.arange(10) % 3 == 1),
+        *(slice(None), slice(2, 9, 3), slice(5, 5), 4, -2, np.int64(3)),
+    ):
+        expected = whole.x[at]
+        assert np.array_equal(found.x[at], expected)
+        assert found.x[at].shape == expected.shape
+    assert np.array_equal(found.y, whole.y)
+    assert np.array_equal(found.digest, whole.digest)
+    assert (found.content, found.classes) == (whole.content, whole.classes)
+
+
+def test_a_lazy_set_of_files_is_decoded_by_threads(tmp_path: Path) -> None:
+    """Classes are kept and images resized; the order is that of the files."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(30)]
+    for path in paths:
+        Image.fromarray(rng.integers(256, size=(rng.integers(5, 20), 9, 3), dtype=np.uint8)).save(path)
+
+    class Files(Dataset):
+        """Files."""
+
+        def load(self, split: str, root: Path) -> Images:
+            return Images(images.of_files(paths), np.arange(30) % 3, ("a", "b", "c"))
+
+    image, dataset = ImageFormat(size=6, channels=3), Files(without="b")
+    (tmp_path / "out").mkdir()
+    meta = data.prepare(dataset, "train", image, tmp_path, tmp_path / "out", room=0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = data.reopened(dataset, "train", image, tmp_path, tmp_path / "out", meta)
+        kept = [path for i, path in enumerate(paths) if i % 3 != 1]
+        expected = [data.to_format(np.array(Image.open(path))[None], image)[0] for path in kept]
+        assert np.array_equal(found.x[:], np.stack(expected))
+    finally:
+        torch.set_num_threads(threads)
+    Image.fromarray(np.zeros((6, 6, 3), dtype=np.uint8)).save(kept[4])
+    assert np.array_equal(found.x[:4], np.stack(expected[:4]))
+    with pytest.raises(ValueError, match="image 4 is decoded to other pixels than when the set was prepared"):
+        found.x[2:6]
+    dataset = Files()  # of other labels than were prepared
+    with pytest.raises(ValueError, match="it is not what was prepared; delete"):
+        data.reopened(dataset, "train", image, tmp_path, tmp_path / "out", meta)
+
+
+def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heard(Silent):
+        """Keeps the warnings."""
+
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def warn(self, message: str) -> None:
+            self.said.append(message)
+
+    labs, keys = [], []
+    for free in (10**9, 120 * 64):  # the bytes of its train split, of which a set may take 90 %
+        monkeypatch.setattr(Store, "free", lambda self, free=free: free)
+        heard = Heard()
+        file = write(tmp_path / f"{free}.yaml", store=str(tmp_path / f"store{free}"), training="cross_entropy")
+        lab = Lab(study.load(file), Options(device="cpu"), heard)
+        labs.append(lab)
+        run = Runner(lab.study, Options(device="cpu")).plan.work[0].run
+        keys.append(lab.train_key(run))
+        assert len(heard.said) == (free < 10**9)
+    for words in (
+        "blobs(groups=3, count=120), train: ",
+        "more than 90% of the free disk",
+        "decoded whenever it is read",
+    ):
+        assert words in heard.said[0]
+    assert keys[0] == keys[1]
+    fit, _ = labs[0].split(run)
+    seen = [lab._images(run.id, lab.prepared(run.id, "train"), fit, lab.device) for lab in labs]
+    assert isinstance(seen[1], HostImages)
+    rows = torch.tensor([5, 0, 80])
+    assert torch.equal(seen[0][rows], seen[1][rows])
+    several = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, devices=2))
+    with pytest.raises(UserError, match="does not fit on the disk, as a training on several devices needs"):
+        labs[1]._ready(several)
 
 
 # ---- sets -------------------------------------------------------------------------------------------

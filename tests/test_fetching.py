@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import shutil
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+from serving import Server, running
 
 from oodbench import fetching
 from oodbench.api import Dataset, Download, Images, Source
@@ -25,66 +26,10 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
-class Server:
-    """Serves bytes by path. It may break off, know no ranges, not look at If-Range, or tell nothing of a version."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.break_after: list[int] = []  # bytes of each answer to come after which the connection breaks off
-        self.ranges = True
-        self.if_range = True
-        self.etag = True
-        self.sent = 0  # bytes of files
-        self.asked: list[tuple[str, str | None]] = []  # path, Range
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.answer(self)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    def answer(self, to: BaseHTTPRequestHandler) -> None:
-        said = to.headers.get("Range")
-        self.asked.append((to.path, said))
-        if to.path not in self.files:
-            to.send_error(404)
-            return
-        content = self.files[to.path]
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
-        start = 0
-        if said and self.ranges and (not self.if_range or to.headers.get("If-Range") == etag):
-            start = int(said.removeprefix("bytes=").removesuffix("-"))
-        to.send_response(416 if start >= len(content) > 0 else 206 if start else 200)
-        if start >= len(content):
-            to.send_header("Content-Range", f"bytes */{len(content)}")
-        elif start:
-            to.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if self.etag:
-            to.send_header("ETag", etag)
-        to.send_header("Content-Encoding", "gzip")  # as servers say of .gz files: it must not be unpacked
-        to.send_header("Content-Length", str(max(0, len(content) - start)))
-        to.end_headers()
-        rest = content[start:]
-        rest = rest[: self.break_after.pop(0)] if self.break_after else rest
-        to.wfile.write(rest)
-        self.sent += len(rest)
-        to.close_connection = True
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    found = Server()
-    thread = threading.Thread(target=found.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield found
-    found.http.shutdown()
-    thread.join()
-    found.http.server_close()
+    with running() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -334,6 +279,23 @@ def test_half_an_archive_gives_nothing(server: Server, tmp_path: Path, pack: Any
     (tmp_path / "own" / name).write_bytes(whole)
     fetch(found, tmp_path, "x/1.png", "x/2.png")
     assert files(tmp_path) == [f"own/{name}", "own/x/1.png", "own/x/2.png"]  # the user's own archive stays
+
+
+def test_a_full_disk_is_no_damage(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was downloaded is kept: with more room nothing is asked for again."""
+    server.files["/a"] = tar_of(**{"1.png": b"one"})
+    found = source(Download((f"{server.url}/a",), None, r"\d\.png"))
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(OSError, match="No space left"):
+            fetch(found, tmp_path, "1.png")
+    fetch(found, tmp_path, "1.png")
+    assert files(tmp_path) == ["own/1.png"]
+    assert len(server.asked) == 1
 
 
 def test_only_the_archives_that_are_needed_are_fetched_and_lists_are_followed(server: Server, tmp_path: Path) -> None:

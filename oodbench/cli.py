@@ -144,12 +144,22 @@ def plan(study: StudyFile, device: Device = "auto") -> None:
 
 
 @command
-def tables(study: StudyFile, top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20) -> None:
+def tables(
+    study: StudyFile,
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20,
+    against: Annotated[
+        str,
+        typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours."),
+    ] = "",
+) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
     rows = _current(study)
     if rows.empty:
         raise UserError(f"there are no rows in {_folder(study) / 'rows'}; run the study first")
     _tables(study, _folder(study), rows, top)
+    if against:
+        name = Path(against).resolve().stem
+        _held(study, _folder(study), f"against-{name}", rows, (against, Path()))
 
 
 @command
@@ -173,7 +183,7 @@ def verdict(study: StudyFile) -> None:
         shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
     out.print(shown)
     out.print(judging.caption(found), style="italic", soft_wrap=True)
-    out.print(f"\nas .md, .csv and .tex: {folder}", soft_wrap=True)
+    out.print(f"\nas .md, .csv, .tex and .html: {folder}", soft_wrap=True)
 
 
 NAMED = "NAME=FILE, as often as there are sets"
@@ -287,7 +297,7 @@ def quality(study: StudyFile, device: Device = "auto") -> None:
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
     _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
     out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
-    out.print(f"the table, as .md, .csv and .tex: {folder}", soft_wrap=True)
+    out.print(f"the table, as .md, .csv, .tex and .html: {folder}", soft_wrap=True)
 
 
 @command
@@ -313,7 +323,7 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB") -> 
     curves.write(table, folder)
     _print(table, "curve", len(table.mean))
     out.print(f"\n{found.scored} cells scored, {len(found.rows)} rows in all: {folder / 'curve.csv'}", soft_wrap=True)
-    out.print(f"the table, as .md and .tex: {folder}", soft_wrap=True)
+    out.print(f"the table, as .md, .tex and .html: {folder}", soft_wrap=True)
 
 
 @command
@@ -583,7 +593,34 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
         table = making.declared(rows, name, spec, floor)
         making.write(table, folder / "tables")
         _print(table, table.name, len(table.mean))
-    out.print(f"\nall tables, as .md, .csv and .tex: {folder}", soft_wrap=True)
+        if spec.against and study:
+            given, kept = (spec.against, study.parent), making.kept(rows, name, spec)
+            _held(study, folder / "tables", f"{name}-against", kept, given, spec.values)
+    out.print(f"\nall tables, as .md, .csv, .tex and .html: {folder}", soft_wrap=True)
+
+
+def _held(
+    study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+) -> None:
+    """Hold rows against published numbers (of some metrics, or of all), write what comes of it, and print it."""
+    from oodbench import against, targets
+    from oodbench.results import Results
+    from oodbench.study import registry_of, results_of
+
+    registry = registry_of(study)
+    wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
+    found = against.compare(rows, Results(results_of(study), _warn).run, wanted, registry)
+    against.write(found, folder, name)
+    colours = {against.REPRODUCED: "green", against.NEAR: "yellow", against.FAR: "red"}
+    text = against.table(found)
+    shown = RichTable(*text.columns, box=None, header_style="bold", pad_edge=False)
+    for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
+        shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
+    out.print(f"\n[bold]{name}[/]: {', '.join(f'{found.count(each)} {each}' for each in against.STATES)}")
+    if found.lines:
+        out.print(shown)
+    out.print(found.caption, style="italic", markup=False, soft_wrap=True)
+    out.print(f"as .md, .csv, .tex and .html: {folder / name}.*", soft_wrap=True)
 
 
 def _print(table: Table, title: str, top: int) -> None:

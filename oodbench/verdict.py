@@ -23,7 +23,7 @@ from oodbench.columns import INTERVALS, LABELS, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.errors import suggestion
 from oodbench.files import write_whole
 from oodbench.grid import NONE
-from oodbench.tables import METHOD, distinct, escaped
+from oodbench.tables import METHOD, distinct, escaped, page
 
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
 ERROR = 0.05  # one-sided
@@ -347,7 +347,7 @@ def _listed(found: list[Verdict]) -> Iterator[dict[str, Any]]:
 
 
 def write(found: list[Verdict], folder: Path) -> None:
-    """Write verdict.md and verdict.tex, and verdict.csv with a row for each claim and place."""
+    """Write verdict.md, .tex and .html, and verdict.csv with a row for each claim and place."""
     text = table(found)
     note = caption(found)
     markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
@@ -355,5 +355,6 @@ def write(found: list[Verdict], folder: Path) -> None:
         index=False, escape=False, column_format="p{5cm}lp{7cm}l", caption=escaped(note), label=f"tab:{FILE}"
     )
     listed = pd.DataFrame(list(_listed(found))).to_csv(index=False)
-    for ending, content in (("md", f"{markdown}\n\n{note}\n"), ("csv", listed), ("tex", latex)):
+    html = page(text, FILE, [note], labels=text.shape[1])
+    for ending, content in (("md", f"{markdown}\n\n{note}\n"), ("csv", listed), ("tex", latex), ("html", html)):
         write_whole(folder / f"{FILE}.{ending}", content.encode())

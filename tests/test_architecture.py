@@ -48,6 +48,8 @@ HARNESS = {
     "learned": set(),
     "results": {"columns", "files"},
     "tables": {"columns", "grid", "learned", "study"},
+    "targets": {"columns", "document", "registry", "spec", "study"},
+    "against": {"columns", "files", "grid", "protocol", "registry", "spec", "tables", "targets"},
     "selection": {"columns", "learned", "study", "tables"},
     "verdict": {"claims", "columns", "files", "grid", "tables"},
     "augment": {"spec"},
@@ -97,11 +99,12 @@ HARNESS = {
         *("board", "conformance", "cookbook", "correlation", "curve", "document", "estimate", "export", "finished"),
         *("gc", "grid", "lab", "learned", "registry", "results", "runner", "score", "scoring", "selection", "store"),
         *("stub", "study", "survey"),
-        *("tables", "verdict", "workers"),
+        *("against", "tables", "targets", "verdict", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }
 NO_TORCH = (
+    "against",
     "api",
     "claims",
     "columns",
@@ -124,6 +127,7 @@ NO_TORCH = (
     "store",
     "study",
     "tables",
+    "targets",
     "verdict",
 )
 

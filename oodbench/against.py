@@ -227,7 +227,8 @@ def _of_detector(text: str) -> dict[str, Entry]:
 
 def _of_parameters(given: dict[str, Any]) -> Entry:
     inner = given.get("params")  # of an encoder
-    return Entry(given["name"], inner if isinstance(inner, dict) else {k: v for k, v in given.items() if k != "name"})
+    name = given.get("title") or given["name"]  # a list of images goes by its title, as in labels
+    return Entry(name, inner if isinstance(inner, dict) else {k: v for k, v in given.items() if k != "name"})
 
 
 @cache

@@ -166,6 +166,7 @@ def tables(
 def verdict(study: StudyFile) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
     from oodbench import verdict as judging
+    from oodbench.results import Results
     from oodbench.study import claims_of
 
     claims, folder = claims_of(study), _folder(study)
@@ -174,7 +175,7 @@ def verdict(study: StudyFile) -> None:
     rows = _current(study)
     if rows.empty:
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
-    found = judging.verdicts(rows, claims)
+    found = judging.verdicts(rows, claims, Results(folder).clusters(), str(study))
     judging.write(found, folder)
     colours = {judging.HOLDS: "green", judging.FAILS: "red", judging.OPEN: "yellow"}
     shown = RichTable("claim", "verdict", "evidence", box=None, header_style="bold", pad_edge=False)

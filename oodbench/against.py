@@ -135,7 +135,7 @@ class _Rows:
         if why:
             yield Line(target, OTHER, why)
             return
-        yield from _lines(target, rows, [self._named(each) for each in target.ood])
+        yield from _lines(target, rows)
 
     def _mask(self, name: str, wanted: Any) -> Mask:
         key = name, repr(wanted)
@@ -288,13 +288,13 @@ def _too_little(target: Target, rows: pd.DataFrame, sets: list[list[str]]) -> st
     return ""
 
 
-def _lines(target: Target, rows: pd.DataFrame, sets: list[list[str]]) -> Iterator[Line]:
+def _lines(target: Target, rows: pd.DataFrame) -> Iterator[Line]:
     done = rows[rows["status"] == "ok"]
     by: tuple[str, ...] = TRAINED
     if target.metric in ACCURACIES:
         one = done.groupby([*TRAINED, "id", "seed"], sort=False)[target.metric].first()
     else:
-        by, one = _over_sets(target, done, sets)
+        by, one = _over_sets(target, done, None if len(target.ood) == 1 else rows["ood"].unique().tolist())
     by = by if target.splits else (*by, "id")
     over_splits = one.groupby([*by, "seed"], sort=False)
     numbers = (100 * over_splits.mean()).where(over_splits.count() == (target.splits or 1)).dropna()
@@ -306,15 +306,18 @@ def _lines(target: Target, rows: pd.DataFrame, sets: list[list[str]]) -> Iterato
         yield Line(target, state(mean, target), "", ours, mean, float(values.std(ddof=1)), len(values))
 
 
-def _over_sets(target: Target, done: pd.DataFrame, sets: list[list[str]]) -> tuple[tuple[str, ...], pd.Series[float]]:
-    """Return the labels of methods, and the mean over a target's sets, NaN where one is missing.
+def _over_sets(
+    target: Target, done: pd.DataFrame, wanted: list[str] | None
+) -> tuple[tuple[str, ...], pd.Series[float]]:
+    """Return the labels of methods, and the mean over the wanted sets, NaN where one has no number.
 
-    A target of one set, which several of ours are, is a line for each. Levels of a threshold rank alike: one is taken.
+    Nothing wanted: a target of one set, which several of ours may be, is a line for each. Levels of a threshold rank
+    alike: one is taken.
     """
     each = done.groupby([*METHOD, "id", "seed", "ood"], sort=False)[target.metric].first()
-    if len(sets) == 1:
+    if wanted is None:
         return (*METHOD, "ood"), each
-    return METHOD, each.unstack("ood").mean(axis=1, skipna=False)
+    return METHOD, each.unstack("ood").reindex(columns=wanted).mean(axis=1, skipna=False)
 
 
 def state(mean: float, target: Target) -> str:

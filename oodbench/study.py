@@ -32,6 +32,7 @@ from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Refe
 
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
 GROUPS = ("near", "far")  # of the OOD sets of a study
+PUBLISHED = "targets"  # under `against:`, the published numbers that come with the package
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 UNGROUPED = "ood"  # the group of features whose user does not say
 AXES = (
@@ -644,6 +645,8 @@ class _Reader:
         for column, wanted in spec.of.items():
             if wanted is None or wanted == []:
                 self.fail((*trail, "of", column), "is empty")
+        if spec.against not in ("", PUBLISHED) and not (self.document.file.parent / spec.against).exists():
+            self.fail((*trail, "against"), f"there is no file or folder {spec.against}; '{PUBLISHED}' is the package's")
         return spec
 
     def claims(self) -> dict[str, ClaimSpec]:

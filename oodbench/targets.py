@@ -28,9 +28,8 @@ from oodbench.columns import ACCURACIES, COMPAT, METRICS
 from oodbench.errors import UserError, suggestion
 from oodbench.registry import Registry
 from oodbench.spec import RESNETS, Recipe, Space
-from oodbench.study import GROUPS, HELD_OUT
+from oodbench.study import GROUPS, HELD_OUT, PUBLISHED
 
-WORD = "targets"  # for `--against`: the published numbers that come with the package
 ELSEWHERE = "elsewhere.yaml"  # beside the CSVs: names that this package has no plugin for, by room
 ALLOWED = tuple(name for name in (*METRICS, *ACCURACIES, *COMPAT) if name not in ("prevalence", "ties"))
 ROOMS = {  # column -> the room that its names are of
@@ -156,7 +155,7 @@ def published() -> Path:
 
 def find(given: str, beside: Path) -> Path:
     """Return the folder or file that is meant: `targets`, or a path relative to `beside`."""
-    return published() if given == WORD else beside / Path(given).expanduser()
+    return published() if given == PUBLISHED else beside / Path(given).expanduser()
 
 
 def load(path: Path, registry: Registry) -> list[Target]:

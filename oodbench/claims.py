@@ -5,6 +5,9 @@ Three kinds, told apart by their keys:
 - `left`, `right`: what the rows of `left` have over those of `right`;
 - the same with `at`, `than`: how much more they have over them `at` some rows `than` at others;
 - `among`: which group is the best among those of some labels, or, where `winner` is not given, that none is.
+
+They are about the numbers of rows, or, with `table: quality`, about those of clusters that `oodbench quality` measures;
+these are of ID test items unless the claim says which `split`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
-from oodbench.columns import FLOATS, HIGHER_IS_BETTER, INTEGERS, LABELS, LOWER_IS_BETTER
+from oodbench.columns import FLOATS, HIGHER_IS_BETTER, INTEGERS, LABELS, LOWER_IS_BETTER, QUALITY, QUALITY_LABELS
 from oodbench.errors import suggestion
 
 PAIRED = ("id", "seed")
@@ -32,6 +35,7 @@ class ClaimSpec:
 
     says: str
     source: str = ""
+    table: Literal["rows", "quality"] = "rows"
     value: str = "auroc"
     of: Labels = field(default_factory=dict)  # the rows that it is about
     left: Labels = field(default_factory=dict)
@@ -47,6 +51,20 @@ class ClaimSpec:
     where: Literal["all", "most", "mean"] = "all"  # of `over` it is true; mean: of the mean over them
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that what it is about has."""
+        return LABELS if self.table == "rows" else QUALITY_LABELS
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers that what it is about has."""
+        return (*FLOATS, *INTEGERS) if self.table == "rows" else QUALITY
+
+    @property
+    def there(self) -> str:
+        return "rows have" if self.table == "rows" else "clusters have"
+
+    @property
     def run(self) -> list[str]:
         """The labels by which sides are paired: those of a run that the sides do not differ in."""
         apart = {*self.left, *self.right, *self.at, *self.than, *self.among}
@@ -57,12 +75,13 @@ def problems(claim: ClaimSpec) -> Iterator[tuple[Trail, str]]:
     """Yield what is wrong with a claim, and at which key."""
     if not claim.says.strip():
         yield ("says",), "is empty"
-    if claim.value not in (*FLOATS, *INTEGERS):
-        yield ("value",), f"rows have no number '{claim.value}'{suggestion(claim.value, (*FLOATS, *INTEGERS))}"
+    if claim.value not in claim.numbers:
+        other = "" if claim.value not in QUALITY else "; with `table: quality` there is one"
+        yield ("value",), f"{claim.there} no number '{claim.value}'{other}{suggestion(claim.value, claim.numbers)}"
     for trail, labels in _filters(claim).items():
-        yield from _of_labels(trail, labels)
+        yield from _of_labels(claim, trail, labels)
     for key, columns in (("over", claim.over), ("among", claim.among)):
-        yield from _of_columns((key,), columns)
+        yield from _of_columns(claim, (key,), columns)
     if claim.relation == "near" and not claim.margin:
         yield ("relation",), "near what? give a margin above 0"
     if claim.where != "all" and not claim.over:
@@ -84,19 +103,19 @@ def _filters(claim: ClaimSpec) -> dict[Trail, Labels]:
     }
 
 
-def _of_labels(trail: Trail, labels: Labels) -> Iterator[tuple[Trail, str]]:
+def _of_labels(claim: ClaimSpec, trail: Trail, labels: Labels) -> Iterator[tuple[Trail, str]]:
     for column, wanted in labels.items():
-        if column not in LABELS:
-            yield (*trail, column), f"rows have no label '{column}'{suggestion(column, LABELS)}"
+        if column not in claim.labels:
+            yield (*trail, column), f"{claim.there} no label '{column}'{suggestion(column, claim.labels)}"
         several = wanted if isinstance(wanted, list) else [wanted]
         if not several or any(each is None or isinstance(each, list | dict) for each in several):
             yield (*trail, column), f"is {wanted!r}, wanted a label as rows show it, or a list of them"
 
 
-def _of_columns(trail: Trail, columns: tuple[str, ...]) -> Iterator[tuple[Trail, str]]:
+def _of_columns(claim: ClaimSpec, trail: Trail, columns: tuple[str, ...]) -> Iterator[tuple[Trail, str]]:
     for column in columns:
-        if column not in LABELS:
-            yield trail, f"rows have no label '{column}'{suggestion(column, LABELS)}"
+        if column not in claim.labels:
+            yield trail, f"{claim.there} no label '{column}'{suggestion(column, claim.labels)}"
     if len(set(columns)) < len(columns):
         yield trail, f"is {list(columns)}, wanted are labels, each once"
 

@@ -199,6 +199,10 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
 def tables(
     study: StudyFile,
     top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20,
+    against: Annotated[
+        str,
+        typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours."),
+    ] = "",
     dry_data: DryData = False,
 ) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
@@ -206,13 +210,19 @@ def tables(
     rows = _current(folder)
     if rows.empty:
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
+    if against and dry_data:
+        raise UserError("--against: the numbers of a dry run mean nothing")
     _tables(study, folder, rows, top)
+    if against:
+        name = Path(against).resolve().stem
+        _held(study, folder, f"against-{name}", rows, (against, Path()))
 
 
 @command
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
     from oodbench import verdict as judging
+    from oodbench.results import Results
     from oodbench.study import claims_of
 
     claims, folder = claims_of(study), _folder(study, dry_data)
@@ -221,7 +231,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     rows = _current(folder)
     if rows.empty:
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
-    found, note = judging.verdicts(rows, claims), _note(rows)
+    found, note = judging.verdicts(rows, claims, Results(folder).clusters(), str(study)), _note(rows)
     judging.write(found, folder, note)
     colours = {judging.HOLDS: "green", judging.FAILS: "red", judging.OPEN: "yellow"}
     shown = RichTable("claim", "verdict", "evidence", box=None, header_style="bold", pad_edge=False)
@@ -230,7 +240,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
         shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
     out.print(shown)
     out.print(note + judging.caption(found), style="italic", soft_wrap=True)
-    out.print(f"\nas .md, .csv and .tex: {folder}", soft_wrap=True)
+    out.print(f"\nas .md, .csv, .tex and .html: {folder}", soft_wrap=True)
 
 
 NAMED = "NAME=FILE, as often as there are sets"
@@ -344,7 +354,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
     _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
     out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
-    out.print(f"the table, as .md, .csv and .tex: {folder}", soft_wrap=True)
+    out.print(f"the table, as .md, .csv, .tex and .html: {folder}", soft_wrap=True)
 
 
 @command
@@ -372,7 +382,7 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry
     curves.write(table, folder)
     _print(table, "curve", len(table.mean))
     out.print(f"\n{found.scored} cells scored, {len(found.rows)} rows in all: {folder / 'curve.csv'}", soft_wrap=True)
-    out.print(f"the table, as .md and .tex: {folder}", soft_wrap=True)
+    out.print(f"the table, as .md, .tex and .html: {folder}", soft_wrap=True)
 
 
 @command
@@ -680,7 +690,36 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
         table = replace(table, caption=note + table.caption)
         making.write(table, folder / "tables")
         _print(table, table.name, len(table.mean))
-    out.print(f"\nall tables, as .md, .csv and .tex: {folder}", soft_wrap=True)
+        if spec.against and note:
+            out.print(f"not held against {spec.against}: {note.strip()}", soft_wrap=True)
+        elif spec.against and study:
+            given, kept = (spec.against, study.parent), making.kept(rows, name, spec)
+            _held(study, folder / "tables", f"{name}-against", kept, given, spec.values)
+    out.print(f"\nall tables, as .md, .csv, .tex and .html: {folder}", soft_wrap=True)
+
+
+def _held(
+    study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+) -> None:
+    """Hold rows against published numbers (of some metrics, or of all), write what comes of it, and print it."""
+    from oodbench import against, targets
+    from oodbench.results import Results
+    from oodbench.study import registry_of, results_of
+
+    registry = registry_of(study)
+    wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
+    found = against.compare(rows, Results(results_of(study), _warn).run, wanted, registry)
+    against.write(found, folder, name)
+    colours = {against.REPRODUCED: "green", against.NEAR: "yellow", against.FAR: "red"}
+    text = against.table(found)
+    shown = RichTable(*text.columns, box=None, header_style="bold", pad_edge=False)
+    for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
+        shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
+    out.print(f"\n[bold]{name}[/]: {', '.join(f'{found.count(each)} {each}' for each in against.STATES)}")
+    if found.lines:
+        out.print(shown)
+    out.print(found.caption, style="italic", markup=False, soft_wrap=True)
+    out.print(f"as .md, .csv, .tex and .html: {folder / name}.*", soft_wrap=True)
 
 
 def _print(table: Table, title: str, top: int) -> None:

@@ -78,9 +78,19 @@ MEASURED = (*METRICS, *RECALLS, *INTERVALS, *CHOSEN_BY, *COMPAT, *ACCURACIES)
 FLOATS = ("level", "cut", *MEASURED, "loss", "train_seconds", "score_seconds")
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
 
+QUALITY = (  # of clusters, in the file that `oodbench quality` writes
+    *("class_separation", "local_purity", "global_separation", "cluster_purity", "silhouette", "nmi", "ari"),
+    *("davies_bouldin", "calinski_harabasz"),
+)
+QUALITY_LABELS = (  # what one of its numbers is of
+    *("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "seed", "reference"),
+    *("space", "clustering", "split"),
+)
+
 SHARES = MEASURED  # tables show them in per cent
-LOWER_IS_BETTER = (*(name for name in METRICS if name.startswith("fpr")), "detection_error", "autc")
+LOWER_IS_BETTER = (*(name for name in METRICS if name.startswith("fpr")), "detection_error", "autc", "davies_bouldin")
 HIGHER_IS_BETTER = (
     *("auroc", "aupr_in", "aupr_in_ap", "aupr_out", "aupr_out_ap", "oscr", "balanced_accuracy", "f1"),
     *ACCURACIES,
+    *(name for name in QUALITY if name != "davies_bouldin"),
 )

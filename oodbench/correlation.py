@@ -198,8 +198,9 @@ def _repeated_ranks(a: Floats, times: Floats) -> Floats:
 
 
 def write(table: Correlations, folder: Path) -> list[Path]:
-    """Write the table as .md and .tex, and every coefficient unrounded as .csv; return the files."""
-    contents = {"md": tables.markdown(table), "csv": table.listed.to_csv(index=False), "tex": tables.latex(table)}
+    """Write the table as .md, .tex and .html, and every coefficient unrounded as .csv; return the files."""
+    contents = {"md": tables.markdown(table), "csv": table.listed.to_csv(index=False)}
+    contents |= {"tex": tables.latex(table), "html": tables.html(table)}
     paths = {ending: folder / f"{table.name}.{ending}" for ending in contents}
     for ending, content in contents.items():
         write_whole(paths[ending], content.encode())

@@ -200,6 +200,6 @@ def _caption(done: pd.DataFrame) -> str:
 
 
 def write(shown: tables.Table, folder: Path) -> None:
-    """Write the table as .md and .tex."""
-    for ending, content in (("md", tables.markdown(shown)), ("tex", tables.latex(shown))):
-        write_whole(folder / f"{NAME}.{ending}", content.encode())
+    """Write the table as .md, .tex and .html."""
+    for ending, render in (("md", tables.markdown), ("tex", tables.latex), ("html", tables.html)):
+        write_whole(folder / f"{NAME}.{ending}", render(shown).encode())

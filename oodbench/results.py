@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Any
 
 import pandas as pd
 
-from oodbench.columns import COLUMNS, FLOATS, INTEGERS, TEXT, TRACE
+from oodbench.columns import COLUMNS, FLOATS, INTEGERS, QUALITY, TEXT, TRACE
 from oodbench.files import write_whole
 
+CLUSTERS = "quality.csv"  # what `oodbench quality` measures
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
 
@@ -32,6 +34,7 @@ class Results:
         self.folder = results / "rows"
         self._runs = results / "runs"
         self._plan = results / "plan.json"
+        self._clusters = results / CLUSTERS
         self._warn = warn
         self._known: dict[str, pd.DataFrame] = {}  # parts by name; a part never changes
         self._damaged: set[str] = set()  # parts warned of
@@ -55,6 +58,15 @@ class Results:
         if not fresh.all():
             self._warn(f"{(~fresh).sum()} rows were made by other code or from other data; run the study to renew them")
         return rows.loc[fresh, list(COLUMNS)].reset_index(drop=True)
+
+    def clusters(self) -> pd.DataFrame | None:
+        """Return what `oodbench quality` measured of each training, space, clustering and split; None before it ran."""
+        if not self._clusters.is_file():
+            return None
+        kinds = {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")}
+        types: Any = defaultdict(lambda: "str", kinds)
+        empty = {name: [""] for name in kinds}
+        return pd.read_csv(self._clusters, dtype=types, keep_default_na=False, na_values=empty)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows as one part."""

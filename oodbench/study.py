@@ -33,6 +33,7 @@ from oodbench.spec import RESNETS, Encoder, ImageFormat, Precision, Recipe, Refe
 HELD_OUT = "held_out"  # under `ood:`, the classes that the ID set leaves out
 GROUPS = ("near", "far")  # of the OOD sets of a study
 DRY = ".dry"  # ends the name of a study on stand-in data, and so its folder's
+PUBLISHED = "targets"  # under `against:`, the published numbers that come with the package
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 UNGROUPED = "ood"  # the group of features whose user does not say
 AXES = (
@@ -56,6 +57,11 @@ class TableSpec:
     value: str | tuple[str, ...] = "auroc"
     of: dict[str, Any] = field(default_factory=dict)  # keep rows where each column has this label, or one of these
     caption: str = ""
+    against: str = ""  # published numbers that its rows are held against: a file or folder, relative to the study
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return (self.value,) if isinstance(self.value, str) else self.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +265,12 @@ def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | 
     document = read(file)
     reader = _Reader(document) if "training" in document.value else _GridReader(document)
     return reader.tables(), reader.select(), reader.learned()
+
+
+def registry_of(file: Path) -> Registry:
+    """Return the plugins that a study or a grid may name; none is imported."""
+    document = read(file)
+    return (_Reader if "training" in document.value else _GridReader)(document).open_registry()
 
 
 def claims_of(file: Path) -> dict[str, ClaimSpec]:
@@ -681,15 +693,14 @@ class _Reader:
 
     def table(self, raw: Any, trail: Trail) -> TableSpec:
         spec = self.one(TableSpec, raw, trail)
-        values = (spec.value,) if isinstance(spec.value, str) else spec.value
-        for key, given in (("rows", spec.rows), ("value", values)):
+        for key, given in (("rows", spec.rows), ("value", spec.values)):
             if not given:
                 self.fail((*trail, key), "is empty")
         for key, columns, known in (
             ("rows", spec.rows, LABELS),
             ("columns", spec.columns, LABELS),
             ("of", tuple(spec.of), LABELS),
-            ("value", values, (*FLOATS, *INTEGERS)),
+            ("value", spec.values, (*FLOATS, *INTEGERS)),
         ):
             for column in columns:
                 if column not in known:
@@ -701,6 +712,8 @@ class _Reader:
         for column, wanted in spec.of.items():
             if wanted is None or wanted == []:
                 self.fail((*trail, "of", column), "is empty")
+        if spec.against not in ("", PUBLISHED) and not (self.document.file.parent / spec.against).exists():
+            self.fail((*trail, "against"), f"there is no file or folder {spec.against}; '{PUBLISHED}' is the package's")
         return spec
 
     def claims(self) -> dict[str, ClaimSpec]:

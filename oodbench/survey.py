@@ -27,9 +27,10 @@ from oodbench.geometry import nearest_to
 from oodbench.grid import NONE, Run, Work, canonical, digest, plan
 from oodbench.lab import NUMBER, Lab, Piece
 from oodbench.registry import fingerprint_module
+from oodbench.results import CLUSTERS
 from oodbench.spec import Seen, Space
 
-FILE = "quality.csv"
+FILE = CLUSTERS
 RUN = ("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "reference", "seed")
 INTEGERS = ("seed", "epoch", "clusters", "n")
 NUMBERS = (*INTEGERS, "noise", *quality.MEASURES)

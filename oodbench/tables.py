@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +195,7 @@ def _alone(runs: pd.DataFrame, name: str) -> bool:
 
 def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None = None) -> Table:
     """Return a table that a study declares. Raises UserError where it names what rows do not have."""
-    values = (spec.value,) if isinstance(spec.value, str) else spec.value
-    for column, wanted in spec.of.items():
-        kept = [str(each) for each in (wanted if isinstance(wanted, list) else [wanted])]
-        labels = rows[column].astype(str)
-        for each in kept:
-            if each not in set(labels):
-                raise UserError(f"table {name}: no row has {column} '{each}'{suggestion(each, set(labels))}")
-        rows = rows[labels.isin(kept)]
+    values, rows = spec.values, kept(rows, name, spec)
     if not {"threshold", "level"} & {*spec.rows, *spec.columns} and not set(values) & set(RECALLS):
         rows = distinct(rows)
     runs, by = _runs(rows, floor), list(spec.rows)
@@ -217,6 +211,18 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None
             better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
     caption = spec.caption + _averaged(runs, {*by, *spec.columns})
     return _summary(name, caption, pd.DataFrame(columns), pd.DataFrame(lost), by, better, floor)
+
+
+def kept(rows: pd.DataFrame, name: str, spec: TableSpec) -> pd.DataFrame:
+    """Return the rows that a declared table is of. Raises UserError where it names what rows do not have."""
+    for column, wanted in spec.of.items():
+        several = [str(each) for each in (wanted if isinstance(wanted, list) else [wanted])]
+        labels = rows[column].astype(str)
+        for each in several:
+            if each not in set(labels):
+                raise UserError(f"table {name}: no row has {column} '{each}'{suggestion(each, set(labels))}")
+        rows = rows[labels.isin(several)]
+    return rows
 
 
 def commonest_threshold(rows: pd.DataFrame) -> tuple[str, float]:
@@ -349,6 +355,52 @@ def escaped(text: str) -> str:
     return text
 
 
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; margin: 2em; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 0.2em 0.6em; text-align: right; }}
+th {{ border-bottom: 1px solid; }}
+:is(th, td):nth-child(-n+{labels}) {{ text-align: left; }}
+</style>
+</head>
+<body>
+{table}
+{below}
+</body>
+</html>
+"""
+
+
+def html(table: Table) -> str:
+    """Return a table as a page of HTML, the best bold, the second best in italics."""
+    text, labels = table.text(lambda each, mark: each), len(table.mean.index.names)
+    return page(text, table.name, table.below, labels, table.marks())
+
+
+def page(text: pd.DataFrame, title: str, below: Sequence[str], labels: int, marks: pd.DataFrame | None = None) -> str:
+    """Return text as a page of HTML; its first columns are labels, and marks are of the columns after them."""
+    safe, tags = text.map(_html), {1: "<strong>{}</strong>", 2: "<em>{}</em>"}
+    for i, (_, column) in enumerate([] if marks is None else marks.items()):
+        cells = zip(safe.iloc[:, labels + i], column, strict=True)
+        safe.isetitem(labels + i, [tags.get(mark, "{}").format(each) for each, mark in cells])
+    safe.columns = pd.Index([_html(column) for column in text.columns])
+    return PAGE.format(
+        title=_html(title),
+        labels=labels,
+        table=safe.to_html(index=False, escape=False, border=0),
+        below="\n".join(f"<p>{_html(each)}</p>" for each in below),
+    )
+
+
+def _html(text: str) -> str:
+    return escape(text, quote=False)
+
+
 def csv(table: Table) -> str:
     """Return a table as CSV: mean, std and n of each column, in per cent, unrounded.
 
@@ -366,10 +418,10 @@ def csv(table: Table) -> str:
 
 
 def write(table: Table, folder: Path) -> list[Path]:
-    """Write a table as .md, .csv and .tex, and return the files."""
+    """Write a table as .md, .csv, .tex and .html, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for ending, render in (("md", markdown), ("csv", csv), ("tex", latex)):
+    for ending, render in (("md", markdown), ("csv", csv), ("tex", latex), ("html", html)):
         path = folder / f"{table.name}.{ending}"
         path.write_text(render(table), encoding="utf-8")
         found.append(path)

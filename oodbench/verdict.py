@@ -1,4 +1,5 @@
-"""Claims held against rows: which hold, which fail, which these rows do not decide. It knows rows alone.
+"""Claims held against rows: which hold, which fail, which these rows do not decide. It knows rows alone, and, for
+claims about clusters, what `oodbench quality` measured of them.
 
 A claim is about the mean of left minus right over runs (ID classes, encoder and seed), paired by run. It holds where
 the one-sided 95 % t interval of that mean lies within what the claim says, and fails where it lies outside; else it is
@@ -18,17 +19,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from oodbench.claims import SETS, ClaimSpec, Labels
-from oodbench.columns import INTERVALS, LABELS, LOWER_IS_BETTER, RECALLS, SHARES
+from oodbench.claims import PAIRED, SETS, ClaimSpec, Labels
+from oodbench.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SHARES
 from oodbench.errors import suggestion
 from oodbench.files import write_whole
 from oodbench.grid import NONE
-from oodbench.tables import METHOD, distinct, escaped
+from oodbench.tables import METHOD, distinct, escaped, page
 
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
 ERROR = 0.05  # one-sided
 LEAST = 3  # runs: the deviation of two says nothing
 AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
+TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")
 RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
 FILE = "verdict"
 Floats = NDArray[np.floating[Any]]
@@ -84,15 +86,21 @@ class _NotThereError(Exception):
     """No row has what a claim is about."""
 
 
-def verdicts(rows: pd.DataFrame, claims: dict[str, ClaimSpec]) -> list[Verdict]:
-    """Return what becomes of each claim."""
-    return [verdict(rows, name, claim) for name, claim in claims.items()]
+def verdicts(
+    rows: pd.DataFrame, claims: dict[str, ClaimSpec], clusters: pd.DataFrame | None = None, study: str = "STUDY"
+) -> list[Verdict]:
+    """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none."""
+    return [verdict(rows, name, claim, clusters, study) for name, claim in claims.items()]
 
 
-def verdict(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
-    """Return whether a claim holds on rows, and by which numbers."""
+def verdict(
+    rows: pd.DataFrame, name: str, claim: ClaimSpec, clusters: pd.DataFrame | None = None, study: str = "STUDY"
+) -> Verdict:
+    """Return whether a claim holds on rows, or on the measures of their clusters, and by which numbers."""
     try:
-        rows = _kept(rows[list(dict.fromkeys((*LABELS, "status", *RANKS, claim.value)))], claim.of)
+        if claim.table == "quality":
+            rows = _of_clusters(rows, claim, clusters, study)
+        rows = _kept(rows[list(dict.fromkeys((*LABELS, *claim.labels, "status", *RANKS, claim.value)))], claim.of)
         return _best(rows, name, claim) if claim.among else _comparison(rows, name, claim)
     except _NotThereError as missing:
         return Verdict(name, claim, MISSING, str(missing))
@@ -174,11 +182,33 @@ def _kept(rows: pd.DataFrame, of: Labels) -> pd.DataFrame:
     return rows
 
 
+def _of_clusters(rows: pd.DataFrame, claim: ClaimSpec, clusters: pd.DataFrame | None, study: str) -> pd.DataFrame:
+    """Return the measures of clusters of the trainings that rows are of, with the labels of rows that they lack.
+
+    They are of ID test items where the claim does not say of which split.
+    """
+    if clusters is not None:
+        clusters = clusters[clusters["train_key"].isin(rows["train_key"])]  # not of epochs on the way, nor out of date
+    if clusters is None or clusters.empty:
+        raise _NotThereError(f"the clusters of these rows are not measured: oodbench quality {study} does that")
+    said = {*claim.of, *claim.left, *claim.right, *claim.at, *claim.than, *claim.among, *claim.over}
+    if "split" not in said:
+        clusters = clusters[clusters["split"] == "test"]
+    lacking = dict.fromkeys((each for each in LABELS if each not in QUALITY_LABELS), NONE)
+    status = np.where(clusters["error"] == "", "ok", "error")
+    return clusters.assign(**lacking | dict.fromkeys((*RANKS, "level"), np.nan), status=status)
+
+
 def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
     """Return the rows of a side, with `place`, `number` and how many OOD `sets` make a mean whole.
 
-    Thresholds that rank alike are one, unless the value is of their cuts.
+    Thresholds that rank alike are one, unless the value is of their cuts. An accuracy is a training's: it is taken
+    once, of any row that has it.
     """
+    if claim.value in ACCURACIES:
+        found = _kept(rows, of)
+        found = found[found["status"] == "ok"].drop_duplicates([*TRAINED, *PAIRED, *claim.over, *claim.among])
+        return _numbered(found.assign(sets=1), claim)
     tested = _kept(rows, {column: wanted for column, wanted in of.items() if column in SETS})
     by = ["id", *(column for column in claim.over if column in SETS)]
     sets = tested.groupby(by)["ood"].nunique().rename("sets")
@@ -190,9 +220,14 @@ def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
         and len(found[cuts].drop_duplicates()) > 1
     ):
         found = distinct(found)
-    found = found.assign(level=found["level"].fillna(0))  # a threshold set on OOD has none
+    return _numbered(found.join(sets, on=by), claim)
+
+
+def _numbered(found: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
+    """Return rows with their `number`, in the unit of the claim, and their `place`."""
     number = found[claim.value].astype("float64").where(found["status"] == "ok")
-    return found.join(sets, on=by).assign(
+    return found.assign(
+        level=found["level"].fillna(0),  # a threshold set on OOD has none
         number=number * (100 if claim.value in SHARES else 1),
         place=found[list(claim.over)].astype(str).agg(" · ".join, axis=1) if claim.over else "",
     )
@@ -208,7 +243,7 @@ def _numbers(side: pd.DataFrame, claim: ClaimSpec, by: tuple[str, ...] = ()) -> 
     It is the mean over OOD sets, then the mean or the best over settings, then the mean over places if that is asked.
     """
     index = [*by, "place", *claim.run]
-    settings = [label for label in (*METHOD, "level") if label not in (*index, *claim.over)]
+    settings = [label for label in (*METHOD, "level", "split") if label in side and label not in (*index, *claim.over)]
     over_sets = side.groupby([*index, *settings], sort=False)
     whole = over_sets["number"].count() == over_sets["sets"].first()
     one = over_sets["number"].mean().where(whole)
@@ -347,7 +382,7 @@ def _listed(found: list[Verdict]) -> Iterator[dict[str, Any]]:
 
 
 def write(found: list[Verdict], folder: Path, about: str = "") -> None:
-    """Write verdict.md and verdict.tex, and verdict.csv with a row for each claim and place; `about` are the rows."""
+    """Write verdict.md, .tex and .html, and verdict.csv with a row for each claim and place; `about` are the rows."""
     text = table(found)
     note = about + caption(found)
     markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
@@ -355,5 +390,6 @@ def write(found: list[Verdict], folder: Path, about: str = "") -> None:
         index=False, escape=False, column_format="p{5cm}lp{7cm}l", caption=escaped(note), label=f"tab:{FILE}"
     )
     listed = pd.DataFrame(list(_listed(found))).to_csv(index=False)
-    for ending, content in (("md", f"{markdown}\n\n{note}\n"), ("csv", listed), ("tex", latex)):
+    html = page(text, FILE, [note], labels=text.shape[1])
+    for ending, content in (("md", f"{markdown}\n\n{note}\n"), ("csv", listed), ("tex", latex), ("html", html)):
         write_whole(folder / f"{FILE}.{ending}", content.encode())

@@ -49,6 +49,8 @@ HARNESS = {
     "learned": set(),
     "results": {"columns", "files"},
     "tables": {"columns", "grid", "learned", "study"},
+    "targets": {"columns", "document", "registry", "spec", "study"},
+    "against": {"columns", "files", "grid", "protocol", "registry", "spec", "tables", "targets"},
     "selection": {"columns", "learned", "study", "tables"},
     "verdict": {"claims", "columns", "files", "grid", "tables"},
     "augment": {"spec"},
@@ -103,11 +105,12 @@ HARNESS = {
         *("board", "conformance", "cookbook", "correlation", "curve", "document", "estimate", "export", "finished"),
         *("fetching", "gc", "grid", "lab", "learned", "preparation", "registry", "results", "runner", "score"),
         *("scoring", "selection", "store", "stub", "study", "suite", "survey"),
-        *("tables", "verdict", "workers"),
+        *("against", "tables", "targets", "verdict", "workers"),
     },
     "__init__": {"lab", "results", "runner", "study"},
 }
 NO_TORCH = (
+    "against",
     "api",
     "claims",
     "columns",
@@ -131,6 +134,7 @@ NO_TORCH = (
     "study",
     "suite",
     "tables",
+    "targets",
     "verdict",
 )
 

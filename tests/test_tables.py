@@ -221,7 +221,7 @@ def test_files(tmp_path: Any) -> None:
         made(*by_seed([0.80, 0.84]), {"distance": "mahalanobis(shared, pinv)", "auroc": 0.5})
     )
     files = {path.suffix: path.read_text() for path in tables.write(board, tmp_path)}
-    assert sorted(files) == [".csv", ".md", ".tex"]
+    assert sorted(files) == [".csv", ".html", ".md", ".tex"]
     numbers = pd.read_csv(io.StringIO(files[".csv"]))
     assert numbers["far AUROC mean"].tolist() == pytest.approx([82, 50])
     assert r"\textbf{82.0 $\pm$ 2.8}" in files[".tex"]

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from oodbench import cli, study, verdict
 from oodbench.claims import ClaimSpec
+from oodbench.columns import QUALITY, QUALITY_LABELS
 from oodbench.errors import UserError
 from oodbench.results import Results, frame
 from oodbench.verdict import FAILS, HOLDS, MISSING, OPEN, Verdict
@@ -396,6 +397,10 @@ def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
         (BEST + "    winner: {training: [a, b]}\n", 13, "is a list, wanted one label"),
         (BEST + "    relation: near\n    margin: 1\n", 13, "who is near the others is not ahead"),
         (BEST + "    margin: [1, 2]\n", 10, "takes one value each"),
+        (CLAIM + "    value: silhouette\n", 14, "rows have no number 'silhouette'; with `table: quality` there is one"),
+        (CLAIM + "    table: quality\n", 10, "clusters have no number 'auroc'"),
+        (CLAIM + "    table: quality\n    value: nmi\n    over: [ood]\n", 16, "clusters have no label 'ood'"),
+        (CLAIM + "    table: clusters\n", 14, "is 'clusters', should be 'rows' or 'quality'"),
     ],
 )
 def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -404,6 +409,98 @@ def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: int, m
     assert str(error.value).startswith(f"{tmp_path / 's.yaml'}:{line}: ")
     with pytest.raises(UserError):
         study.load(tmp_path / "s.yaml")
+
+
+# ---- accuracies and clusters
+
+
+def test_an_accuracy_is_of_a_training_whatever_became_of_its_detectors() -> None:
+    def accurate(training: dict[str, str], values: list[float]) -> list[dict[str, Any]]:
+        given = [training | {"seed": seed, "accuracy_linear": value} for seed, value in enumerate(values)]
+        again = [each | {"distance": "knn", "ood": "b"} for each in given]
+        return [*given, *again, given[0] | {"distance": "ssd", "status": "error", "accuracy_linear": None}]
+
+    rows = made(accurate(SUPCON, [0.91, 0.92, 0.93]), accurate(SIMCLR, [0.90, 0.90, 0.90]))
+    found = judged(rows, value="accuracy_linear", left=SUPCON, right=SIMCLR)
+    assert (found.state, found.lost) == (HOLDS, 0)
+    assert found.evidence[0].difference == pytest.approx(2)
+    assert found.evidence[0].runs == 3
+
+
+def clusters(*groups: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return what `oodbench quality` writes: of each change the test items, and the training items, which say less."""
+    base = {name: BASE[name] for name in ("id", "family", "protocol", "encoder", "outliers", "recipe", "reference")}
+    base |= {"precision": "float32", "space": "penultimate", "clustering": "labels", "train_key": "t", "error": ""}
+    changes = [change for group in groups for change in group]
+    return pd.DataFrame(
+        [base | dict.fromkeys(QUALITY) | change | {"split": "test"} for change in changes]
+        + [base | dict.fromkeys(QUALITY) | change | {"split": "train", "global_separation": 0.5} for change in changes]
+    )
+
+
+def separated(values: list[float], **change: Any) -> list[dict[str, Any]]:
+    return [change | {"seed": seed, "global_separation": value} for seed, value in enumerate(values)]
+
+
+SEPARATION = {"table": "quality", "value": "global_separation", "left": SUPCON, "right": SIMCLR}
+MEASURED = clusters(separated([0.40, 0.42, 0.44], **SUPCON), separated([0.10, 0.11, 0.12], **SIMCLR))
+
+
+def on_clusters(table: pd.DataFrame | None, **claim: Any) -> Verdict:
+    rows = made([{"train_key": "t"}])
+    return verdict.verdict(rows, "c", ClaimSpec(says="so", **SEPARATION | claim), table, "s.yaml")
+
+
+def test_a_claim_about_clusters_is_held_against_their_measures() -> None:
+    found = on_clusters(MEASURED)
+    assert (found.state, found.evidence[0].runs) == (HOLDS, 3)
+    assert found.text() == "+0.31 ± 0.01, 3 runs, 3 above"  # no points: a separation is from -1 to 1
+    assert on_clusters(MEASURED, left=SIMCLR, right=SUPCON).state == FAILS
+    assert on_clusters(MEASURED, of={"split": "train"}, relation="near", margin=0.01).evidence[0].difference == 0
+    by_split = on_clusters(MEASURED, over=("split",)).evidence
+    assert {each.place: round(each.difference, 2) for each in by_split} == {"test": 0.31, "train": 0}
+
+
+def test_the_best_separated_training() -> None:
+    ranked = {"left": {}, "right": {}, "among": ("training",), "winner": SUPCON}
+    assert on_clusters(MEASURED, **ranked).state == HOLDS
+    low = MEASURED.assign(davies_bouldin=1 - MEASURED["global_separation"])
+    assert on_clusters(low, value="davies_bouldin", **ranked).state == HOLDS  # less is better
+    assert on_clusters(low, value="davies_bouldin", **ranked | {"winner": SIMCLR}).state == FAILS
+
+
+def test_clusters_that_were_never_measured_name_the_command() -> None:
+    wanted = "the clusters of these rows are not measured: oodbench quality s.yaml does that"
+    for table in (None, MEASURED.assign(train_key="of an epoch on the way")):
+        found = on_clusters(table)
+        assert (found.state, found.why) == (MISSING, wanted)
+
+
+def test_clusters_that_could_not_be_measured_are_missing() -> None:
+    failed = MEASURED.assign(error=["no memory", *[""] * (len(MEASURED) - 1)])
+    found = on_clusters(failed)
+    assert (found.state, found.evidence[0].lost, found.evidence[0].runs) == (MISSING, 1, 2)
+
+
+def test_the_measures_are_those_that_the_command_makes() -> None:
+    from oodbench import survey
+    from oodbench.quality import MEASURES
+
+    assert QUALITY == MEASURES
+    assert set(QUALITY_LABELS) <= set(survey.COLUMNS)
+
+
+def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", claims={"apart": {"says": "so"} | SEPARATION})
+    folder = study.results_of(path)
+    Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
+    asked = CliRunner().invoke(cli.app, ["verdict", str(path)])
+    assert "not enough data" in asked.output
+    assert f"oodbench quality {path}" in (folder / "verdict.md").read_text()
+    MEASURED.to_csv(folder / "quality.csv", index=False)
+    assert CliRunner().invoke(cli.app, ["verdict", str(path)]).exit_code == 0
+    assert "| holds" in (folder / "verdict.md").read_text()
+    assert "<td>holds</td>" in (folder / "verdict.html").read_text()
 
 
 def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:

@@ -1,0 +1,347 @@
+"""Rows held against published numbers: hand-made rows, whose verdicts are known."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_tables import BASE, by_seed
+from tiny import write
+from typer.testing import CliRunner
+
+from oodbench import against, cli, study, tables, targets
+from oodbench.against import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
+from oodbench.errors import UserError
+from oodbench.registry import Registry
+from oodbench.results import Results, frame
+from oodbench.targets import Entry, Target
+
+REGISTRY = Registry()
+ENCODER = {"name": "resnet18", "params": {"width": 64, "stem": "cifar"}}
+PARAMETERS = {
+    "id": {"name": "digits", "keep": None, "only": None, "without": None, "per_class": None},
+    "training": {"name": "simclr", "temperature": 0.5, "head": "mlp-128"},
+    "outliers": None,
+    "encoder": ENCODER,
+    "recipe": {"epochs": 100, "lr": 0.5, "augment": {"crop": [0.2, 1.0]}},
+}
+
+
+def detector(k: int = 50, **space: Any) -> str:
+    steps = {"layer": "penultimate", "unit": False, "pca": None} | space
+    parts = {"space": steps, "clustering": None, "distance": {"name": "knn", "k": k}, "threshold": {"name": "pooled"}}
+    return json.dumps(parts)
+
+
+MINE = {"distance": "knn", "clustering": "–", "posthoc": "–", "detector": detector(), "train_key": "t"}
+
+
+def made(*changes: dict[str, Any]) -> pd.DataFrame:
+    return frame([BASE | MINE | {"cell": str(i)} | change for i, change in enumerate(changes)])
+
+
+def entry(name: str, **params: Any) -> Entry:
+    return Entry(name, params)
+
+
+def target(**change: Any) -> Target:
+    about = {"metric": "auroc", "value": 80.0, "source": "s", "id": entry("digits"), "training": entry("simclr")}
+    about |= {"distance": entry("knn"), "ood": (entry("noise"),)}
+    return Target(**about | change)
+
+
+def held(rows: pd.DataFrame, *given: Target, parameters: dict[str, Any] | None = None) -> Comparison:
+    kept = {"parameters": PARAMETERS | (parameters or {})}
+    return against.compare(rows, lambda key: kept if key == "t" else None, given, REGISTRY)
+
+
+def only(rows: pd.DataFrame, given: Target, **parameters: Any) -> Line:
+    (line,) = held(rows, given, parameters=parameters).lines
+    return line
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("auroc", "change", "state"),
+    [
+        (0.80, {}, REPRODUCED),
+        (0.805, {}, REPRODUCED),  # 0.5 points: the bound is within
+        (0.795, {}, REPRODUCED),
+        (0.80501, {}, NEAR),
+        (0.83, {}, NEAR),  # 3 points
+        (0.77, {}, NEAR),
+        (0.83001, {}, FAR),
+        (0.76999, {}, FAR),
+        (0.812, {"std": 0.4, "ddof": 0, "n": 10}, NEAR),  # three standard errors: 3 * 0.4 / 3 = 0.4, but at least 0.5
+        (0.812, {"std": 1.2, "ddof": 0, "n": 10}, REPRODUCED),  # 3 * 1.2 / 3 = 1.2: the bound
+        (0.81201, {"std": 1.2, "ddof": 0, "n": 10}, NEAR),
+        (0.812, {"std": 1.2, "ddof": 1, "n": 9}, REPRODUCED),
+        (0.815, {"std": 9.0, "ddof": 1, "n": 9}, REPRODUCED),  # at most 1.5
+        (0.81501, {"std": 9.0, "ddof": 1, "n": 9}, NEAR),
+        (0.8005, {"tolerance": 0.05}, REPRODUCED),
+        (0.8006, {"tolerance": 0.05}, NEAR),
+    ],
+)
+def test_bounds(auroc: float, change: dict[str, Any], state: str) -> None:
+    line = only(made({"auroc": auroc}), target(**change))
+    assert line.state == state
+    assert line.difference == pytest.approx(100 * auroc - 80)
+
+
+def test_ours_is_a_mean_over_runs_with_its_deviation() -> None:
+    line = only(made(*by_seed([0.80, 0.84, 0.88])), target())
+    assert (line.mean, line.std, line.n) == (pytest.approx(84), pytest.approx(4), 3)
+    failed = made(*by_seed([0.80, 0.84, 0.88]), {"seed": 3, "status": "error"})
+    assert only(failed, target()).n == 3
+
+
+def test_targets_of_other_cells_are_counted() -> None:
+    others = [target(id=entry("cifar10")), target(training=entry("supcon")), target(distance=entry("cosine"))]
+    others += [target(ood=(entry("svhn"),)), target(posthoc=entry("msp"), distance=None), target(ood=(), group="near")]
+    found = held(made({}), target(), *others)
+    assert (len(found.lines), found.elsewhere) == (1, 6)
+    assert found.caption.endswith("6 targets of other cells.")
+    assert held(made({}), others[0]).caption.endswith("1 target of other cells.")
+
+
+# ---- sets ------------------------------------------------------------------------------------------------
+
+TWO = ({"ood": "noise", "auroc": 0.6}, {"ood": "glyphs", "auroc": 0.9})
+
+
+def test_a_group_is_the_unweighted_mean_of_its_sets() -> None:
+    rows = made(*({**each, "n_ood": n} for each, n in zip(TWO, (10, 1000), strict=True)), {"ood": "b", "group": "near"})
+    assert only(rows, target(ood=(), group="far")).mean == pytest.approx(75)
+
+
+def test_named_sets_are_averaged_whatever_their_group() -> None:
+    rows = made(*TWO, {"ood": "b", "auroc": 0.1}, {"ood": "c", "group": "near", "auroc": 0.3})
+    assert only(rows, target(ood=(entry("noise"), entry("glyphs")), group="near")).mean == pytest.approx(75)
+    assert only(rows, target(ood=(entry("noise"), entry("c")))).mean == pytest.approx(45)
+
+
+def test_a_run_that_lacks_a_set_is_in_no_mean() -> None:
+    second = [each | {"seed": 1} for each in TWO]
+    rows = made(*TWO, second[0], second[1] | {"status": "error"})
+    given = target(ood=(entry("noise"), entry("glyphs")))
+    assert (only(rows, given).mean, only(rows, given).n) == (pytest.approx(75), 1)
+    none = only(made(TWO[0], TWO[1] | {"status": "error"}), given)
+    assert (none.state, none.why) == (OTHER, "numbers are missing: no run has auroc on all of its sets")
+
+
+def test_sets_that_are_missing_are_named() -> None:
+    line = only(made(*TWO), target(ood=(entry("noise"), entry("svhn"), entry("isun"))))
+    assert (line.state, line.why) == (OTHER, "ood is without svhn, isun")
+
+
+def test_one_set_in_two_forms_is_two_lines_and_no_part_of_a_mean() -> None:
+    rows = made({"ood": "textures", "auroc": 0.6}, {"ood": "textures(test=train+val+test)", "auroc": 0.8}, {})
+    found = held(rows, target(ood=(entry("textures"),)))
+    assert [line.mean for line in found.lines] == pytest.approx([60, 80])
+    assert list(against.table(found)["of"]) == ["textures", "textures(test=train+val+test)"]
+    line = only(rows, target(ood=(entry("textures"), entry("noise"))))
+    assert line.why == "ood has several textures: textures, textures(test=train+val+test)"
+
+
+def test_a_parameter_that_a_label_does_not_state_is_its_default() -> None:
+    rows = made({"ood": "textures", "auroc": 0.6}, {"ood": "textures(test=train+val+test)", "auroc": 0.8})
+    assert only(rows, target(ood=(entry("textures", test=["train", "val", "test"]),))).mean == pytest.approx(80)
+    assert only(rows, target(ood=(entry("textures", test=["test"]),))).mean == pytest.approx(60)
+    assert held(rows, target(ood=(entry("textures", test=["val"]),))).elsewhere == 1
+
+
+# ---- parameters ------------------------------------------------------------------------------------------
+
+
+def test_a_target_demands_the_parameters_that_it_names_and_no_others() -> None:
+    rows = made({"auroc": 0.6}, {"auroc": 0.8, "distance": "knn(k=5)", "detector": detector(k=5)})
+    found = held(rows, target())
+    assert [line.mean for line in found.lines] == pytest.approx([60, 80])
+    assert list(against.table(found)["of"]) == ["knn", "knn(k=5)"]
+    assert only(rows, target(distance=entry("knn", k=50))).mean == pytest.approx(
+        60
+    )  # 50 is the default: not in the label
+    assert held(rows, target(distance=entry("knn", k=1))).elsewhere == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"suite": "openood/cifar10"}, "suite is none, the target's openood/cifar10"),
+        ({"protocol": "one class"}, "protocol is all classes, the target's one class"),
+        ({"outliers": entry("svhn")}, "outliers is –, the target's svhn"),
+        ({"encoder": entry("resnet50")}, "encoder is resnet18, the target's resnet50"),
+        ({"encoder": entry("resnet18", width=8)}, "encoder is resnet18, the target's resnet18(width=8)"),
+        ({"epochs": 500}, "epochs is 100, the target's 500"),
+        ({"recipe": {"lr": 0.1}}, "recipe is lr=0.5, the target's lr=0.1"),
+        ({"space": {"unit": True}}, "space is penultimate, the target's unit=True"),
+        ({"clustering": entry("labels")}, "clustering is –, the target's labels"),
+        ({"threshold": entry("conformal")}, "threshold is pooled, the target's conformal"),
+        ({"splits": 10}, "splits are 1, the target's 10"),
+        ({"metric": "compat_fpr95_ssd"}, "metric is not there: no row has compat_fpr95_ssd"),
+        ({"metric": "fpr95_ood", "epochs": 5, "space": {"unit": True}}, "epochs is 100, the target's 5"),  # the first
+    ],
+)
+def test_what_differs_first_says_why_it_is_not_comparable(change: dict[str, Any], why: str) -> None:
+    line = only(made({}), target(**change))
+    assert (line.state, line.why, line.n) == (OTHER, why, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": "all classes"},
+        {"encoder": entry("resnet18", width=64, stem="cifar")},
+        {"epochs": 100},
+        {"recipe": {"lr": 0.5, "augment": {"crop": [0.2, 1]}}},
+        {"space": {"layer": "penultimate", "unit": False, "pca": None}},
+        {"training": entry("simclr", temperature=0.5)},
+        {"id": entry("digits", per_class=None)},
+        {"threshold": entry("pooled")},
+        {"metric": "fpr95_id", "value": 40.0},
+        {"metric": "fpr95_ood", "value": 30.0},
+    ],
+)
+def test_what_a_row_is_fits(change: dict[str, Any]) -> None:
+    assert only(made({}), target(**change)).state == REPRODUCED
+
+
+def test_each_polarity_is_its_own_number() -> None:
+    rows = made({"fpr95_ood": None})
+    assert only(rows, target(metric="fpr95_id", value=40.0)).state == REPRODUCED
+    assert only(rows, target(metric="fpr95_ood", value=40.0)).why == "metric is not there: no row has fpr95_ood"
+
+
+def test_the_suite_of_rows_that_have_one() -> None:
+    rows = made({"seed": 0}, {"seed": 1, "auroc": 0.5}).assign(suite=["openood/cifar10", "other"])
+    assert only(rows, target(suite="openood/cifar10")).mean == pytest.approx(80)
+    rows["suite"] = "other"
+    assert only(rows, target(suite="openood/cifar10")).why == "suite is other, the target's openood/cifar10"
+
+
+def test_a_list_of_images_goes_by_its_title() -> None:
+    listed = {"id": {"name": "image_list", "title": "digits", "path": "list.txt", "per_class": None}}
+    assert only(made({}), target(id=entry("digits", per_class=None)), **listed).state == REPRODUCED
+
+
+def test_rows_without_a_kept_training_are_told_by_their_labels() -> None:
+    rows = made({"train_key": "gone", "encoder": "resnet18(width=8)", "training": "simclr(temperature=0.2)"})
+    assert only(rows, target(training=entry("simclr", temperature=0.2))).state == REPRODUCED
+    assert only(rows, target(encoder=entry("resnet18", width=8))).state == REPRODUCED
+    assert only(rows, target(epochs=100)).why == "epochs is not known, the target's 100"
+
+
+# ---- runs ------------------------------------------------------------------------------------------------
+
+
+def test_class_splits_are_averaged_before_the_deviation() -> None:
+    splits = [
+        {"id": f"digits(only={k})", "seed": seed, "auroc": 0.5 + k / 10 + seed / 100} for k in (0, 2) for seed in (0, 1)
+    ]
+    line = only(made(*splits), target(splits=2))
+    assert (line.mean, line.n) == (pytest.approx(60.5), 2)
+    assert line.std == pytest.approx(0.5**0.5)
+    without = held(made(*splits), target())  # of one split each
+    assert [line.mean for line in without.lines] == pytest.approx([50.5, 70.5])
+    assert only(made(*splits[:-1]), target(splits=2)).n == 1
+
+
+def test_a_class_may_be_named_or_numbered() -> None:
+    mine = {"id": {"name": "cifar10", "only": 3, "per_class": None}}
+    rows = made({"id": "cifar10(only=3)", "family": "cifar10"})
+    assert only(rows, target(id=entry("cifar10", only="cat", per_class=None)), **mine).state == REPRODUCED
+    assert held(rows, target(id=entry("cifar10", only="dog")), parameters=mine).elsewhere == 1
+
+
+def test_levels_and_detectors_do_not_multiply_an_accuracy() -> None:
+    rows = made({"level": 0.9}, {"level": 0.95}, {"distance": "cosine"}, {"status": "error", "accuracy": None})
+    given = target(metric="accuracy", value=90.0, distance=None, ood=())
+    assert (only(rows, given).state, only(rows, given).n) == (REPRODUCED, 1)
+    assert only(rows[rows["distance"] == "knn"], target()).n == 1
+
+
+# ---- files -----------------------------------------------------------------------------------------------
+
+
+def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None:
+    rows = made({}, {"seed": 1, "auroc": 0.81})
+    source = "<b>A & B</b> 100 % | so_so"
+    found = held(rows, target(source=source, std=0.25, ddof=0, n=3), target(encoder=entry("resnet50")))
+    against.write(found, tmp_path, "against-t")
+    files = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(files) == [".csv", ".html", ".md", ".tex"]
+    assert "80.00 ± 0.25 (n=3) | 80.50 ± 0.71 (n=2) | +0.50        | reproduced" in files[".md"]
+    assert "100 % \\| so_so" in files[".md"]
+    assert "&lt;b&gt;A &amp; B&lt;/b&gt; 100 % | so_so" in files[".html"]
+    assert "<b>" not in files[".html"]
+    assert r"A \& B</b> 100 \% | so\_so" in files[".tex"]
+    listed = pd.read_csv(tmp_path / "against-t.csv")
+    assert list(listed["verdict"]) == [REPRODUCED, OTHER]
+    assert listed["band"][0] == pytest.approx(3 * 0.25 / 2**0.5)
+    assert (listed["source"][0], listed["our_distance"][0]) == (source, "knn")
+    assert listed["why"][1] == "encoder is resnet18, the target's resnet50"
+
+
+def test_files_of_nothing_comparable(tmp_path: Path) -> None:
+    against.write(held(made({}), target(training=entry("supcon"))), tmp_path, "a")
+    assert list(pd.read_csv(tmp_path / "a.csv").columns)[:2] == ["id", "training"]
+    assert "1 target of other cells" in (tmp_path / "a.md").read_text()
+
+
+def test_a_table_as_html_marks_the_best_and_escapes_labels() -> None:
+    rows = made({"training": "a<b>&c"}, {"training": "plain", "auroc": 0.7})
+    (board,) = tables.leaderboards(rows)
+    text = tables.html(board)
+    assert "<td>a&lt;b&gt;&amp;c</td>" in text
+    assert "<strong>80.0</strong>" in text
+    assert "<em>70.0</em>" in text
+    assert "nth-child(-n+2)" in text
+    assert "<p>Per cent, mean ± standard deviation" in text
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+CSV = "id,training,distance,ood,metric,value,source\ndigits,simclr,knn,noise,auroc,80.2,paper\n"
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Path:
+    """Return a study that has rows, and a file of targets beside it."""
+    (tmp_path / "t1.csv").write_text(CSV + "digits,simclr,,noise,fpr95_id,70,paper\n")
+    spec = {"rows": ["training"], "value": "auroc", "against": "t1.csv", "of": {"distance": "knn"}}
+    path = write(tmp_path / "s.yaml", tables={"mine": spec})
+    Results(study.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
+    return path
+
+
+def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
+    asked = CliRunner().invoke(cli.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
+    assert asked.exit_code == 0, asked.output
+    assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
+    folder = study.results_of(ran)
+    assert "| reproduced" in (folder / "against-t1.md").read_text()
+    assert (folder / "leaderboard.html").exists()
+    assert "| auroc " in (folder / "tables" / "mine-against.md").read_text()
+    assert "fpr95_id" not in (folder / "tables" / "mine-against.md").read_text()  # another value than the table's
+
+
+def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_others(ran: Path) -> None:
+    asked = CliRunner().invoke(cli.app, ["tables", str(ran), "--against", "targets"])
+    assert asked.exit_code == 0, asked.output
+    every = len(targets.load(targets.published(), REGISTRY))
+    assert f"{every} targets of other cells" in asked.output.replace("\n", " ")
+    (ran.parent / "t1.csv").write_text(CSV.replace("auroc", "fpr95"))
+    asked = CliRunner().invoke(cli.app, ["tables", str(ran)])  # the table's own
+    assert (asked.exit_code, "t1.csv:2: metric: rows have no number 'fpr95'" in asked.output) == (2, True)
+
+
+def test_a_table_against_a_file_that_is_not_there(tmp_path: Path) -> None:
+    spec = {"rows": ["training"], "against": "nowhere.csv"}
+    with pytest.raises(UserError, match=r"tables.t.against: there is no file or folder nowhere.csv"):
+        study.load(write(tmp_path / "s.yaml", tables={"t": spec}))

@@ -1,0 +1,283 @@
+"""Published numbers as data: what is in the files, and what a mistake in one is answered with."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oodbench import targets
+from oodbench.errors import UserError
+from oodbench.registry import Registry
+from oodbench.spec import RESNETS
+from oodbench.targets import ROOMS, Entry, Target
+
+# Data sets that may be listed as elsewhere: they are on their way into the package.
+COMING = {
+    *("lsun", "isun", "tiny_imagenet", "places365", "imagenet1k", "imagenet200", "imagenet30", "ssb_hard", "ninco"),
+    *("inaturalist", "openimage_o", "tiny_images"),
+}
+COUNTS = {
+    "cider": 12,
+    "csi": 65,
+    "knn_ood": 92,
+    "oecl": 8,
+    "openood_fpr95": 42,
+    "openood_v15": 191,
+    "pcl": 30,
+    "representation": 16,
+    "ssd": 15,
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture(scope="module")
+def published(registry: Registry) -> list[Target]:
+    return targets.load(targets.published(), registry)
+
+
+def stem(target: Target) -> str:
+    return Path(target.place.rpartition(":")[0]).stem
+
+
+def found(published: list[Target], file: str, metric: str, **about: Any) -> list[Target]:
+    """Return the targets of a file that have a metric and, by name, the parts that are given; "" for none."""
+
+    def said(target: Target, column: str) -> Any:
+        part = getattr(target, column)
+        if column == "ood":
+            return "+".join(each.name for each in part)
+        return part.name if isinstance(part, Entry) else "" if part is None else part
+
+    return [
+        each
+        for each in published
+        if stem(each) == file and each.metric == metric and all(said(each, key) == is_ for key, is_ in about.items())
+    ]
+
+
+# ---- the files -------------------------------------------------------------------------------------------
+
+
+def test_how_many_numbers_each_file_has(published: list[Target]) -> None:
+    assert Counter(map(stem, published)) == COUNTS
+
+
+CE, R18 = {"training": "cross_entropy"}, {"encoder": "resnet18"}
+C10, C100 = {"id": "cifar10"}, {"id": "cifar100"}
+NEAR, FAR = {"group": "near"}, {"group": "far"}
+FIVE = "svhn+lsun+isun+textures+places365"
+
+
+@pytest.mark.parametrize(
+    ("value", "std", "file", "metric", "about"),
+    [
+        (88.03, 0.25, "openood_v15", "auroc", C10 | NEAR | CE | {"posthoc": "msp"}),
+        (77.76, 0.44, "openood_v15", "auroc", C100 | FAR | CE | {"posthoc": "msp"}),
+        (92.96, 0.14, "openood_v15", "auroc", C10 | FAR | CE | {"distance": "knn"}),
+        (58.69, 0.09, "openood_v15", "auroc", C100 | NEAR | CE | {"distance": "mahalanobis"}),
+        (93.48, 0.24, "openood_v15", "auroc", C10 | FAR | {"posthoc": "vim"}),
+        (90.71, 0.16, "openood_v15", "auroc", C10 | NEAR | {"training": "cider"}),
+        (81.41, 1.49, "openood_v15", "auroc", C100 | FAR | {"training": "outlier_exposure"}),
+        (96.55, None, "openood_v15", "auroc", C10 | FAR | {"training": "palm"}),
+        (86.98, 0.37, "openood_v15", "auroc", C100 | FAR | {"posthoc": "nac"}),
+        (95.06, 0.30, "openood_v15", "accuracy_classifier", C10 | CE | {"posthoc": ""}),
+        (61.60, None, "openood_v15", "accuracy_classifier", C100 | {"training": "csi"}),
+        (93.16, None, "openood_v15", "auroc", {"id": "imagenet200", "distance": "knn"} | CE | FAR),
+        (95.74, None, "openood_v15", "auroc", {"id": "imagenet1k", "posthoc": "ash"} | FAR),
+        (48.17, 3.92, "openood_fpr95", "fpr95_ood", C10 | NEAR | {"posthoc": "msp"}),
+        (24.28, 0.40, "openood_fpr95", "fpr95_ood", C10 | FAR | {"distance": "knn"}),
+        (59.20, None, "openood_fpr95", "fpr95_ood", C100 | FAR | {"posthoc": "ash"}),
+        (24.53, None, "knn_ood", "fpr95_id", CE | {"distance": "knn", "ood": "svhn"}),
+        (97.93, None, "knn_ood", "auroc", {"training": "supcon", "distance": "knn", "ood": FIVE}),
+        (38.83, None, "knn_ood", "fpr95_id", {"training": "supcon", "distance": "knn", "ood": "cifar100"}),
+        (69.56, None, "knn_ood", "auroc", {"distance": "mahalanobis", "ood": "places365"}),
+        (90.63, None, "ssd", "auroc", {"training": "simclr", "ood": "cifar100"}),
+        (2.07, None, "ssd", "fpr95_id", {"training": "simclr", "ood": "svhn"}),
+        (95.57, None, "ssd", "aupr_out_ap", {"training": "simclr", "ood": "textures"}),
+        (38.50, None, "ssd", "fpr95_id", {"training": "supcon"}),
+        (99.8, None, "csi", "auroc", {"training": "csi", "distance": "csi", "ood": "svhn"}),
+        (89.6, None, "csi", "auroc", {"protocol": "one class", "splits": 20}),
+        (96.9, None, "csi", "auroc", {"id": "imagenet30", "ood": "textures"}),
+        (97.8, None, "oecl", "auroc", {"protocol": "one class", "training": "oecl", "outliers": "tiny_images"}),
+        (83.9, None, "oecl", "auroc", {"protocol": "9 classes", "training": "simclr"}),
+        (14.52, None, "cider", "fpr95_id", {"ood": FIVE}),
+        (87.55, None, "cider", "auroc", C100 | {"training": "supcon"}),
+        (70.7, None, "representation", "accuracy_linear", C100 | {"training": "simclr", "encoder": "resnet50"}),
+        (87.9, None, "representation", "accuracy_knn", {"epochs": 800}),
+    ],
+)
+def test_a_number_is_what_its_source_says(
+    published: list[Target], value: float, std: float | None, file: str, metric: str, about: dict[str, Any]
+) -> None:
+    (target,) = found(published, file, metric, **about)
+    assert (target.value, target.std) == (value, std)
+
+
+def test_classes_and_clusters_have_their_own_numbers(published: list[Target]) -> None:
+    one_class = found(published, "csi", "auroc", protocol="one class", splits="", id="cifar10")
+    assert {each.id.params["only"]: each.value for each in one_class if each.id}["horse"] == 98.7
+    pcl = {
+        (each.distance.text, each.clustering.text, each.threshold.name): each.value
+        for each in found(published, "pcl", "auroc")
+        if each.distance and each.clustering and each.threshold and "another" not in each.source
+    }
+    assert pcl["mahalanobis(covariance=per_cluster)", "kmeans(k=20)", "cluster_zero_max"] == 0
+    assert pcl["cosine", "labels", "cluster_min_max"] == 65.59
+    assert pcl["mahalanobis(covariance=per_cluster)", "labels", "pooled"] == 76.97
+
+
+def test_no_number_that_was_not_seen(published: list[Target]) -> None:
+    """Numbers that are quoted from memory in the field, and were not found in any source."""
+    assert not {69.6, 46.89, 87.67, 32.11, 20.72, 44.84, 25.05} & {each.value for each in published}
+
+
+def test_each_target_names_parameters_that_there_are(published: list[Target], registry: Registry) -> None:
+    rooms = {**ROOMS, "ood": "dataset"}
+    parts = [(rooms[column], getattr(each, column)) for each in published for column in rooms]
+    entries = [(room, each) for room, part in parts if part for each in ([part] if isinstance(part, Entry) else part)]
+    checked = set()
+    for room, each in entries:
+        if each.params and room != "encoder" and each.name in registry.sources(room):
+            plugin: Any = registry.load(room, each.name)
+            assert set(each.params) <= {field.name for field in dataclasses.fields(plugin)}, each.text
+            checked.add(each.name)
+    assert checked >= {"cifar10", "knn", "mahalanobis", "kmeans", "csi", "simclr", "supcon", "oecl"}
+    assert {each.name for room, each in entries if room == "encoder"} <= {*RESNETS, "wrn_40_2"}
+
+
+def test_what_is_said_to_be_elsewhere_is_not_here(registry: Registry) -> None:
+    listed = targets._elsewhere(targets.published() / targets.ELSEWHERE)
+    for room, names in listed.items():
+        if room != "encoder":
+            assert not set(names) & set(registry.sources(room)) - COMING
+        assert all(names.values())
+
+
+# ---- the band --------------------------------------------------------------------------------------------
+
+
+def target(**change: Any) -> Target:
+    return Target(**{"metric": "auroc", "value": 90.0, "source": "s"} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "band"),
+    [
+        ({}, 0.5),  # nothing is known of its spread
+        ({"std": 0.4, "ddof": 0, "n": 3}, 3 * 0.4 / math.sqrt(2)),
+        ({"std": 0.4, "ddof": 1, "n": 3}, 3 * 0.4 / math.sqrt(3)),
+        ({"std": 0.1, "ddof": 1, "n": 4}, 0.5),  # at least
+        ({"std": 4.83, "ddof": 0, "n": 3}, 1.5),  # at most
+        ({"std": 4.83, "ddof": 0, "n": 3, "tolerance": 0.05}, 0.05),
+        ({"tolerance": 2.0}, 2.0),
+    ],
+)
+def test_the_band(change: dict[str, Any], band: float) -> None:
+    assert target(**change).band == pytest.approx(band)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_the_standard_error_is_that_of_the_mean_whatever_the_ddof(ddof: int) -> None:
+    values = np.array([88.1, 88.4, 87.2, 89.0])
+    given = target(std=float(values.std(ddof=ddof)), ddof=ddof, n=4)
+    assert given.standard_error == pytest.approx(values.std(ddof=1) / 2)
+
+
+# ---- mistakes ---------------------------------------------------------------------------------------------
+
+HEADER = "id,ood,distance,posthoc,space,group,metric,value,std,ddof,n,source"
+LINE = "cifar10,svhn,knn,,,,auroc,90,,,,s"
+
+
+def written(tmp_path: Path, *lines: str, header: str = HEADER) -> Path:
+    file = tmp_path / "t.csv"
+    file.write_text("\n".join([header, *lines]) + "\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cifar10,svhn,knn,,,,fpr95,90,,,,s", "metric: rows have no number 'fpr95'; did you mean 'fpr95_"),
+        ("cifar10,svhn,knn,,,,auroc,101,,,,s", "value: is '101', should be less than or equal to 100"),
+        ("cifar10,svhn,knn,,,,auroc,nan,,,,s", "value: is 'nan'"),
+        ("cifar10,svhn,knn,,,,auroc,,,,,s", "value: is empty"),
+        ("cifar10,svhn,knn,,,,auroc,90,,,,", "source: is empty"),
+        ("cifar10,svhn,knn,,,,auroc,90,0.1,,3,s", "std: needs `ddof`"),
+        ("cifar10,svhn,knn,,,,auroc,90,0.1,0,1,s", "std: needs `ddof`"),
+        ("cifar10,svhn,knn,,,,auroc,90,0.1,2,3,s", "ddof: is '2'"),
+        (
+            "cifar10,svhn,kn,,,,auroc,90,,,,s",
+            "distance: there is no distance 'kn', here or in elsewhere.yaml; did you ",
+        ),
+        ("cifar10,svhn + cifar,knn,,,,auroc,90,,,,s", "ood: there is no dataset 'cifar'"),
+        ("cifar10,svhn,knn,msp,,,auroc,90,,,,s", "posthoc: a cell has a distance or a baseline, not both"),
+        ("cifar10,,knn,,,,auroc,90,,,,s", "ood: is empty, and so is group"),
+        ("cifar10,,knn,,,close,auroc,90,,,,s", "group: there is no such group 'close'"),
+        ("cifar10,svhn,knn,,,,auroc,90,,,s", "has another number of columns than the 12 of the first line"),
+        ("cifar10,svhn,knn,,,,auroc,90,,,,s,more", "has another number of columns"),
+        ("cifar10,svhn,{knn: {k: 5},,,,auroc,90,,,,s", "distance: is {knn: {k: 5}, which is not YAML"),
+        ("cifar10,svhn,[knn],,,,auroc,90,,,,s", "distance: is [knn], wanted a name or {name: {parameter: value}}"),
+        (
+            "cifar10,svhn,knn,,{unti: true},,auroc,90,,,,s",
+            "space: there is no such parameter 'unti'; did you mean 'unit'",
+        ),
+        ("cifar10,svhn,knn,,unit,,auroc,90,,,,s", "space: is unit, wanted a mapping of parameters"),
+        (LINE.replace("90", "91"), "the same cell, metric and source are in "),
+    ],
+)
+def test_a_mistake_has_its_file_and_line(tmp_path: Path, registry: Registry, line: str, message: str) -> None:
+    file = written(tmp_path, LINE, line)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        targets.load(file, registry)
+    assert str(error.value).startswith(f"{file}:3: ")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (HEADER.replace("distance", "distanse"), "there is no column 'distanse'; did you mean 'distance'?"),
+        (HEADER.replace("source", "note"), "the column 'source' is missing"),
+        (HEADER.replace("posthoc", "id"), "a column stands twice"),
+    ],
+)
+def test_a_mistake_in_the_first_line(tmp_path: Path, registry: Registry, header: str, message: str) -> None:
+    file = written(tmp_path, LINE, header=header)
+    with pytest.raises(UserError, match=re.escape(f"{file}:1: {message}")):
+        targets.load(file, registry)
+
+
+def test_a_folder_without_targets(tmp_path: Path, registry: Registry) -> None:
+    for path in (tmp_path, tmp_path / "nowhere.csv"):
+        with pytest.raises(UserError, match="there is no CSV file of targets"):
+            targets.load(path, registry)
+
+
+def test_a_user_may_say_what_is_elsewhere(tmp_path: Path, registry: Registry) -> None:
+    file = written(tmp_path, LINE.replace("svhn", "moon"))
+    (tmp_path / targets.ELSEWHERE).write_text("dataset: {moon: pictures of the moon}\n")
+    (only,) = targets.load(file, registry)
+    assert only.ood == (Entry("moon", {}),)
+    (tmp_path / targets.ELSEWHERE).write_text("data: {moon: pictures of the moon}\n")
+    with pytest.raises(UserError, match=r"elsewhere.yaml:1: data: there is no such room"):
+        targets.load(file, registry)
+
+
+def test_parts_are_read_as_a_study_writes_them(tmp_path: Path, registry: Registry) -> None:
+    sets = "{textures: {test: [train, val, test]}} + svhn+{cifar100: {coarse: true}}"
+    line = f'cifar10,"{sets}",{{knn: {{k: 50}}}},,"{{layer: penultimate, unit: true}}",,auroc,90,,,,s'
+    (only,) = targets.load(written(tmp_path, line), registry)
+    assert [each.text for each in only.ood] == ["textures(test=train+val+test)", "svhn", "cifar100(coarse=True)"]
+    assert only.distance == Entry("knn", {"k": 50})
+    assert only.space == {"layer": "penultimate", "unit": True}

@@ -51,6 +51,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "py.typed",
         "cli.py",
         "recipes/fast.yaml",
+        "suites/openood.yaml",
     ):
         assert f"oodbench/{name}" in names
     assert not [name for name in names if "test" in name]

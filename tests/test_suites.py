@@ -219,10 +219,11 @@ def test_a_study_may_change_what_rows_then_tell(tmp_path: Path) -> None:
 
 def test_tables_and_claims_are_read_without_plugins(tiny_suites: None, tmp_path: Path) -> None:
     tables = {"t": {"rows": ["distance"], "columns": ["suite"]}}
-    changes = dict.fromkeys(TINY) | OTHER | {"suite": "tiny/bad", "tables": tables}
+    claims = {"c": {"says": "so", "of": {"suite": "tiny/bad"}, "left": {"training": "a"}, "right": {"training": "b"}}}
+    changes = dict.fromkeys(TINY) | OTHER | {"suite": "tiny/bad", "tables": tables, "claims": claims}
     file = write(tmp_path / "s.yaml", **changes)
     assert study.tables_of(file)[0]["t"].columns == ("suite",)
-    assert study.claims_of(file) == {}
+    assert study.claims_of(file)["c"].of == {"suite": "tiny/bad"}
     assert study.results_of(file).name == "s"
 
 

@@ -53,6 +53,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "recipes/fast.yaml",
         "published/ssd.csv",
         "published/elsewhere.yaml",
+        "suites/openood.yaml",
     ):
         assert f"oodbench/{name}" in names
     assert not [name for name in names if "test" in name]

@@ -4,7 +4,7 @@
 train images, the test split its validation images (its test images have no labels and are not used); a class is named
 by its WordNet id. OOD papers use 10,000 of its images, 32 x 32, as test images alone, of one class: `crop` and `resize`
 are those of ODIN, Liang et al. 2018, arXiv 1706.02690, `fix` that of CSI, Tack et al. 2020, arXiv 2007.08176, which is
-resized without the artefacts of `resize`. They are at any depth below DATA/Imagenet, DATA/Imagenet_resize or
+resized without the artefacts of `resize`. They are at any depth below DATA/Imagenet_crop, DATA/Imagenet_resize or
 DATA/Imagenet_fix, or the archive is in that folder; else it is downloaded (`fix` is placed by hand).
 """
 
@@ -22,7 +22,7 @@ ONE = "tiny_imagenet"  # the class of images without labels
 TRAIN_COUNT = 100_000  # of the original
 COUNT = 10_000  # of all other forms
 ORIGINAL = "tiny-imagenet-200"
-FOLDERS = {"crop": "Imagenet", "resize": "Imagenet_resize", "fix": "Imagenet_fix"}
+FOLDERS = {"crop": "Imagenet_crop", "resize": "Imagenet_resize", "fix": "Imagenet_fix"}
 ANY = r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)"  # the archives' folders are not documented
 DOWNLOADS = {
     "original": Download(

@@ -85,7 +85,11 @@ def conform(source: Source, root: Path = Path("data")) -> list[Result]:
     if missing:
         return [Result("every parameter has a default", f"without one: {', '.join(missing)}")]
     found = [Result("every parameter has a default"), Result("it says what it is", _documented(cls))]
-    for plugin in variants(cls):
+    try:
+        plugins = list(variants(cls))
+    except ValueError as error:
+        return [*found, Result("it can be made with its defaults and each of its options", str(error))]
+    for plugin in plugins:
         lacking = [f"{module}: {how}" for module, how in plugin.requires.items() if find_spec(module) is None]
         for name, check in checks(plugin, root):
             title = f"{plugin.label}: {name}"

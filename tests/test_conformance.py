@@ -12,8 +12,13 @@ from oodbench.conformance import conform, find
 from oodbench.errors import UserError
 from oodbench.registry import ROOMS, Registry, Source, source_of
 
-# Sets that would have to be downloaded: tests/test_field_sets.py runs the suite on tiny files in their formats.
-FETCHED = {"cifar10", "cifar100", "mnist", "stl10", "svhn", "textures"}  # fashion_mnist may be the machine's own
+# Sets that would have to be downloaded: tests/test_field_sets.py and tests/test_more_sets.py run the suite on tiny
+# files in their formats.
+FETCHED = {  # fashion_mnist may be the machine's own
+    *("cifar10", "cifar100", "dior", "ham10000", "huggingface", "imagenet1k", "imagenet200", "imagenet30"),
+    *("images300k", "inaturalist", "isun", "lsun", "mnist", "ninco", "openimage_o", "places365", "raabin_wbc"),
+    *("ssb_hard", "stl10", "svhn", "textures", "tiny_imagenet", "tiny_images"),
+}
 ALL = [each for room in ROOMS for each in Registry().sources(room).values() if each.name not in FETCHED]
 
 

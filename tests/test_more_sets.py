@@ -193,7 +193,7 @@ CASES = {
     "isun": Case("isun", {}, scenes("iSUN", "jpeg"), (0, 4), ("isun",), {"COUNT": 4}),
     "tiny_imagenet": Case("tiny_imagenet", {}, write_tiny_imagenet, (9, 5), WNIDS, {"TRAIN_COUNT": 9}),
     "tiny_imagenet crop": Case(
-        "tiny_imagenet", {"form": "crop"}, scenes("Imagenet"), (0, 4), ("tiny_imagenet",), {"COUNT": 4}
+        "tiny_imagenet", {"form": "crop"}, scenes("Imagenet_crop"), (0, 4), ("tiny_imagenet",), {"COUNT": 4}
     ),
     "tiny_imagenet resize": Case(
         "tiny_imagenet", {"form": "resize"}, scenes("Imagenet_resize"), (0, 4), ("tiny_imagenet",), {"COUNT": 4}
@@ -441,7 +441,7 @@ def test_classes_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(name: str, root: Path, **params: Any) -> str:
     """Return the message by which a set refuses its files."""
     dataset = plugin(name, **params)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"\S") as caught:
         dataset.load(dataset.splits[-1], root)
     return str(caught.value)
 
@@ -627,6 +627,12 @@ def test_what_a_set_cannot_be(tmp_path: Path, changed: dict[str, Any], message: 
         Runner(study.load(path), Options(), Silent()).check()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_withdrawn_set_is_no_traceback_for_check() -> None:
+    problems = [each.problem for each in conform(REGISTRY.source("dataset", "tiny_images")) if each.problem]
+    assert len(problems) == 1
+    assert "take images300k" in problems[0]
 
 
 # ---- Hugging Face -------------------------------------------------------------------------------------------------

@@ -694,32 +694,33 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
             out.print(f"not held against {spec.against}: {note.strip()}", soft_wrap=True)
         elif spec.against and study:
             given, kept = (spec.against, study.parent), making.kept(rows, name, spec)
-            _held(study, folder / "tables", f"{name}-against", kept, given, spec.values)
+            _held(study, folder, f"tables/{name}-against", kept, given, spec.values)
     out.print(f"\nall tables, as .md, .csv, .tex and .html: {folder}", soft_wrap=True)
 
 
 def _held(
     study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
-    """Hold rows against published numbers (of some metrics, or of all), write what comes of it, and print it."""
+    """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench import against, targets
     from oodbench.results import Results
-    from oodbench.study import registry_of, results_of
+    from oodbench.study import registry_of
 
     registry = registry_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
-    found = against.compare(rows, Results(results_of(study), _warn).run, wanted, registry)
-    against.write(found, folder, name)
+    found = against.compare(rows, Results(folder, _warn).run, wanted, registry)
+    file = folder / name
+    against.write(found, file.parent, file.name)
     colours = {against.REPRODUCED: "green", against.NEAR: "yellow", against.FAR: "red"}
     text = against.table(found)
     shown = RichTable(*text.columns, box=None, header_style="bold", pad_edge=False)
     for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
         shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
-    out.print(f"\n[bold]{name}[/]: {', '.join(f'{found.count(each)} {each}' for each in against.STATES)}")
+    out.print(f"\n[bold]{file.name}[/]: {', '.join(f'{found.count(each)} {each}' for each in against.STATES)}")
     if found.lines:
         out.print(shown)
     out.print(found.caption, style="italic", markup=False, soft_wrap=True)
-    out.print(f"as .md, .csv, .tex and .html: {folder / name}.*", soft_wrap=True)
+    out.print(f"as .md, .csv, .tex and .html: {file}.*", soft_wrap=True)
 
 
 def _print(table: Table, title: str, top: int) -> None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 STAGES = {
     **{"data": "prepare", "train": "train", "bank": "embed", "probe": "probe", "score": "score", "wait": "wait for"},
+    **{"hash": "hash", "near": "look for duplicates:"},
     **{"quality": "measure the clusters of", "export": "export"},
 }
 MB = 1e6  # bytes

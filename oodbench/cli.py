@@ -386,6 +386,26 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry
 
 
 @command
+def audit(study: StudyFile) -> None:
+    """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
+    from oodbench import audit as auditing
+    from oodbench.board import Board
+    from oodbench.grid import plan as planned
+    from oodbench.lab import Lab
+
+    with Board(err) as board:
+        lab = Lab(_load(study), _options("cpu"), board)
+        found = auditing.audit(lab, [work.run for work in planned(lab.study).work])
+        table, rows = auditing.write(lab, found, lab.study.results)
+    _print(table, auditing.NAME, len(table.mean))
+    kinds = rows["kind"].value_counts()
+    counts = " and ".join(f"{kinds.get(kind, 0)} {kind}" for kind in auditing.KINDS)
+    said = f"{counts} duplicates" if len(rows) else "no image is in two sets, equal or nearly so"
+    files = ".csv, .md, .tex and .png" if len(rows) else ".csv, .md and .tex"
+    out.print(f"\n{said}: audit{files[:4]} ({files}) in {lab.study.results}", soft_wrap=True)
+
+
+@command
 def show(
     study: StudyFile,
     which: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+from oodbench import audit
 from oodbench.api import Dataset
 from oodbench.checkpoint import KIND
 from oodbench.errors import UserError
@@ -37,6 +38,8 @@ def _needed(study: Study) -> set[tuple[str, str]]:
     runner = Runner(study, Options(device="cpu"), Silent())
     lab = runner.lab
     found: set[tuple[str, str]] = set()
+    for one, other in audit.pairs(lab, (work.run for work in runner.plan.work)):
+        found.add(("near", digest(lab.near_fields(one.dataset, one.split, other.dataset, other.split))))
     for work in runner.plan.work:
         sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
         sets += [(each, "test") for each in work.run.sets.values()]
@@ -44,6 +47,7 @@ def _needed(study: Study) -> set[tuple[str, str]]:
         sets += [(work.run.reference.held_out, "test")] if work.run.reference.held_out else []
         for dataset, split in sets:
             found.add(("data", _data_key(lab, dataset, split, study)))
+            found.add(("hash", digest(lab.hash_fields(dataset, split))))
         for run in (each for last in _resolved(work.run) for each in (*lab.kept(last), last)):
             found.add(("train", lab.train_key(run)))
             found.add(("probe", digest(lab.probe_fields(run))))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from oodbench import data, distributed, feed, fetching, scoring, stages, weights
+from oodbench import data, distributed, duplicates, feed, fetching, scoring, stages, weights
 from oodbench import probe as probing
 from oodbench.api import ClassifierHead, Dataset, Training
 from oodbench.checkpoint import Checkpoints
@@ -178,6 +178,40 @@ class Lab:
         how = f"it is decoded whenever it is read; with more room, delete {artifact.path} and it is prepared again"
         self.watch.warn(f"{title}: {what}, so {how}")
         return data.reopened(dataset, split, image, root, artifact.path, artifact.meta)
+
+    # ---- duplicates
+
+    def hash_fields(self, dataset: Dataset, split: Split) -> dict[str, Any]:
+        return {"number": duplicates.NUMBER, "set": self.prepared(dataset, split).content}
+
+    def _hashes(self, dataset: Dataset, split: Split) -> NDArray[np.uint8]:
+        """Return the perceptual hashes of a set's images (N, 8)."""
+
+        def fill(folder: Path) -> dict[str, Any]:
+            np.save(folder / "hashes.npy", duplicates.hashes(self.prepared(dataset, split).x))
+            return {"set": dataset.label, "split": split}
+
+        title = f"{dataset.label}, {split}"
+        artifact = self._remembered("hash", self.hash_fields(dataset, split), fill, title)
+        found: NDArray[np.uint8] = np.load(artifact.path / "hashes.npy")
+        return found
+
+    def near_fields(self, one: Dataset, split: Split, other: Dataset, other_split: Split) -> dict[str, Any]:
+        return {"one": self.hash_fields(one, split), "other": self.hash_fields(other, other_split)}
+
+    def near(self, one: Dataset, split: Split, other: Dataset, other_split: Split) -> duplicates.Pairs:
+        """Return the images of a split of another set that have a near duplicate in a split of one."""
+
+        def fill(folder: Path) -> dict[str, Any]:
+            x, y = self.prepared(one, split).x, self.prepared(other, other_split).x
+            found = duplicates.near(x, y, self._hashes(one, split), self._hashes(other, other_split))
+            np.savez(folder / "near.npz", **found._asdict())
+            return {"one": f"{one.label}, {split}", "other": f"{other.label}, {other_split}"}
+
+        title = f"{other.label}, {other_split} in {one.label}, {split}"
+        artifact = self._remembered("near", self.near_fields(one, split, other, other_split), fill, title)
+        with np.load(artifact.path / "near.npz") as found:
+            return duplicates.Pairs(*(found[name] for name in duplicates.Pairs._fields))
 
     # ---- train
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import augment, data, distributed, encoder, feed, finished, scoring, stages
+from oodbench import audit, augment, data, distributed, encoder, feed, finished, scoring, stages
 from oodbench.api import Dataset, Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
@@ -53,6 +52,7 @@ class Runner:
         self.lab = Lab(study, self.options, self.watch)
         self.results = Results(study.results, self.watch.warn)
         self._redone: set[tuple[str, str]] = set()  # rows that this runner has made
+        self._near: dict[tuple[str, str], list[str]] = {}  # what rows say of near duplicates, see audit.notes
         self._dims: dict[str, int] = {}  # encoder -> penultimate features
 
     @cached_property
@@ -62,6 +62,7 @@ class Runner:
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
         self.check()
+        self._audit()
         self.results.write_plan(self.plan_facts())
         known = self.known()
         pending = [todo for work in self.plan.work if (todo := self.pending(work, known)).cells]
@@ -211,7 +212,7 @@ class Runner:
             seconds, before = time.perf_counter() - before, time.perf_counter()
             cell, key = cells[verdict.detector]
             identity = {"cell": cell, "key": key, "group": groups[verdict.ood], "ood_data": contents[verdict.ood]}
-            yield as_row(facts, verdict, identity, seconds)
+            yield as_row(facts | {"warnings": self._notes(run, verdict.ood)}, verdict, identity, seconds)
 
     def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[scoring.Verdict]]:
         """Return the columns that all rows of a run share, and the verdicts; a failed training is rows, too."""
@@ -376,28 +377,32 @@ class Runner:
             self.fail(trail, str(error))
 
     def _check_overlap(self) -> None:
-        """Refuse, or warn of, images in two of ID train, outliers, validation OOD, ID reference and an OOD test set."""
-        pairs: dict[tuple[str, str], tuple[data.Prepared, data.Prepared]] = {}
-        for run in (work.run for work in self.plan.work):
-            seen = {f"ID train ({run.id.label})": self.lab.prepared(run.id, "train")}
-            if run.outliers:
-                seen[f"outliers ({run.outliers.label})"] = self.lab.prepared(run.outliers, "train")
-            for each in run.validation:
-                seen[f"validation OOD ({each.label})"] = self.lab.prepared(each, "train")
-            tests = {f"OOD test ({each.label})": self.lab.prepared(each, "test") for each in run.sets.values()}
-            reference: dict[str, data.Prepared] = {}
-            if held_out := run.reference.held_out:
-                reference[f"ID reference ({held_out.label})"] = self.lab.reference_set(held_out)
-            seen |= reference
-            id_test = {f"ID test ({run.id.label})": self.lab.prepared(run.id, "test")}
-            both = [*itertools.product(seen, tests), *itertools.product(reference, id_test)]
-            for one, other in [*itertools.combinations(seen, 2), *both]:
-                pairs[one, other] = (seen[one], (seen | tests | id_test)[other])
-        found = [message for names, sets in pairs.items() if (message := _shared(names, *sets))]
+        """Refuse, or warn of, equal images in two sets that must share none."""
+        wanted = [each for each in audit.pairs(self.lab, self._runs()) if audit.refused(*each)]
+        found = [message for each in wanted if (message := self._overlap(*each))]
         if found and not self.study.settings.allow_overlap:
             self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
         for message in found:
             self.watch.warn(message)
+
+    def _overlap(self, one: audit.Side, other: audit.Side) -> str:
+        a, b = (self.lab.prepared(each.dataset, each.split) for each in (one, other))
+        return _shared((one.name, other.name), a, b)
+
+    def _runs(self) -> list[Run]:
+        return [work.run for work in self.plan.work]
+
+    def _audit(self) -> None:
+        """Record what sets share, and warn of what is not refused."""
+        found = audit.audit(self.lab, self._runs())
+        if message := audit.warning(found, self.study.file):
+            self.watch.warn(message)
+        self._near = audit.notes(found)
+
+    def _notes(self, run: Run, ood: str) -> list[str]:
+        """Return what the rows of a run on an OOD set say of near duplicates in what the run sees."""
+        seen, _ = audit.sides(self.lab, run)
+        return [note for each in seen for note in self._near.get((each.name, ood), [])]
 
 
 def sources(registry: Registry, detector: Detector) -> dict[str, str]:

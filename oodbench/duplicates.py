@@ -1,0 +1,180 @@
+"""Images that two sets share, exactly or nearly: perceptual hashes, their search, and a second look at the pixels.
+
+Candidates are pairs whose phash (64 bits; imagehash's, after hackerfactor.com's "Looks Like It") differs in at most
+BITS bits. A pair is a near duplicate where, moreover, one image is the other under a change of brightness and
+contrast, but for REST grey levels (root mean square), and the two correlate by at least CORRELATION, which images of
+hardly any contrast do not by chance. Both are of the images as the study sees them, at its size.
+
+Share of planted copies that are found (600 images each; %), and what is found where no copy was planted:
+
+    copy                    Fashion-MNIST  digits, 28 px  digits, 8 px  photographs, 32 px  textures, 32 px
+    JPEG, quality 75                 99.7          100.0          98.7                98.0            100.0
+    JPEG, quality 50                 89.3          100.0           4.3                75.0             95.3
+    brightness +10 %                100.0           99.8          99.8               100.0            100.0
+    noise, 5 grey levels             99.3          100.0         100.0               100.0             95.7
+    to 3/4 size and back              0.3          100.0           0.0                88.2             97.2
+    to 1/2 size and back              0.0           98.7           0.0                32.2             79.3
+    shifted by one pixel              0.0            0.0           0.0                10.0             12.2
+
+    Fashion-MNIST, train and test: 37 of 10,000 test images (49 pairs) are reported; those looked at are alike to the
+    eye. With the hash alone they would be 7,162 (711,490 pairs), with a correlation of 0.98 for REST 316.
+
+So what is found is a re-encoded, brighter or slightly noisy copy. A shifted, cropped or flipped one is another
+image here, and so is one that was enlarged from half its size where the study's images are small and sharp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+NUMBER = 1  # to be raised by hand where hashes or the rule change: what is remembered is then made again
+BITS = 8  # of 64 that hashes of near duplicates differ in, at most
+REST = 12.0  # grey levels between near duplicates, at most
+CORRELATION = 0.9  # of their pixels, at least
+QUERIES = 1024  # hashes that are searched for at a time
+NUMBERS = 2**22  # pixels of a block of pairs
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+class Images(Protocol):
+    """Images (N, H, W, C) of bytes: an array, or what decodes them when indexed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: Any) -> Bytes: ...
+
+
+class Pairs(NamedTuple):
+    """The images of a set that have a duplicate in another, each with the closest one (the first, if several are)."""
+
+    one: Indices  # (P,) positions in the other set
+    other: Indices  # (P,) positions in the set, ascending
+    bits: Indices  # (P,) in which their hashes differ
+    rest: NDArray[np.float64]  # (P,) grey levels
+    correlation: NDArray[np.float64]  # (P,)
+
+    def at(self, rows: NDArray[Any]) -> Pairs:
+        """Return some of the pairs, by positions or by a mask."""
+        return Pairs(*(each[rows] for each in self))
+
+
+# ---- exact ------------------------------------------------------------------------------------------------
+
+
+def exact(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+    """Return positions in one and in other of equal images, from digests (N, 2): each of other once, the first of one.
+
+    Positions in other ascend.
+    """
+    first: dict[tuple[int, int], int] = {}
+    for i, digest in enumerate(map(tuple, one.tolist())):
+        first.setdefault(digest, i)
+    found = [(first[digest], j) for j, digest in enumerate(map(tuple, other.tolist())) if digest in first]
+    pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+# ---- near -------------------------------------------------------------------------------------------------
+
+
+def hashes(x: Images) -> Bytes:
+    """Return the phash of images (N, H, W, C) as bytes (N, 8): 130 to 170 us an image of 32 x 32, 530 of 224 x 224."""
+    import imagehash
+
+    found = [imagehash.phash(_picture(image)).hash.ravel() for image in map(x.__getitem__, range(len(x)))]
+    return np.packbits(np.array(found, dtype=bool).reshape(len(x), 64), axis=1)
+
+
+def _picture(image: Bytes) -> Image.Image:
+    if image.shape[2] == 3:
+        return Image.fromarray(np.ascontiguousarray(image))
+    return Image.fromarray(image.mean(2).round().astype(np.uint8))
+
+
+def near(x: Images, y: Images, x_hashes: Bytes, y_hashes: Bytes) -> Pairs:
+    """Return the images of y (M, H, W, C) that have a near duplicate in x (N, H, W, C), given the hashes of both.
+
+    Equal images are near, too.
+    """
+    parts = [_like(x, y, *each) for each in candidates(x_hashes, y_hashes)]
+    found = Pairs(*(np.concatenate(each) for each in zip(*parts, strict=True))) if parts else _none()
+    order = np.lexsort((found.one, found.rest, found.other))
+    _, first = np.unique(found.other[order], return_index=True)
+    return found.at(order[first])
+
+
+def _none() -> Pairs:
+    whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
+    return Pairs(whole, whole, whole, real, real)
+
+
+def candidates(x: Bytes, y: Bytes, library: str = "") -> Iterator[tuple[Indices, Indices, Indices]]:
+    """Yield positions in x (N, 8) and in y (M, 8) of hashes that differ in at most BITS bits, and in how many.
+
+    faiss searches where it is there, ten times as fast as torch: 0.4 s and 4 s for 60,000 x 10,000 on a CPU core.
+    """
+    search = _by_faiss if (library or _library()) == "faiss" else _by_torch
+    return search(x, y)
+
+
+def _library() -> str:
+    return "faiss" if find_spec("faiss") else "torch"
+
+
+def _by_faiss(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
+    import faiss
+
+    index = faiss.IndexBinaryFlat(64)
+    index.add(np.ascontiguousarray(x))
+    for start in range(0, len(y), QUERIES):
+        ends, bits, at = index.range_search(np.ascontiguousarray(y[start : start + QUERIES]), BITS + 1)  # below it
+        rows = np.repeat(np.arange(start, start + len(ends) - 1), ends[1:] - ends[:-1])
+        yield at.astype(np.int64), rows, bits.astype(np.int64)
+
+
+def _by_torch(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
+    """Take products of bits that are 1 and -1: 64 less twice the bits that differ, exact in float32."""
+    signs, queries = _signs(x), _signs(y)
+    for start in range(0, len(y), QUERIES):
+        product = queries[start : start + QUERIES] @ signs.T  # (QUERIES, N)
+        row, at = (product >= 64 - 2 * BITS).nonzero().T
+        bits = (64 - product[row, at]) / 2
+        yield at.numpy(), row.numpy() + start, bits.long().numpy()
+
+
+def _signs(x: Bytes) -> torch.Tensor:
+    return torch.from_numpy(np.unpackbits(x, axis=1).astype(np.float32) * 2 - 1)
+
+
+def _like(x: Images, y: Images, one: Indices, other: Indices, bits: Indices) -> Pairs:
+    """Return the candidates that are near duplicates."""
+    step = max(1, NUMBERS // int(np.prod(x.shape[1:])))
+    parts = [compared(x[one[s : s + step]], y[other[s : s + step]]) for s in range(0, len(one), step)]
+    if not parts:
+        return _none()
+    rest, correlation = (np.concatenate(each) for each in zip(*parts, strict=True))
+    kept = (rest <= REST) & (correlation >= CORRELATION)
+    return Pairs(one, other, bits, rest, correlation).at(kept)
+
+
+def compared(a: Bytes, b: Bytes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how unlike images a and b (P, H, W, C) are, pair by pair, in grey levels, and their correlation (P,).
+
+    The first is the root mean square of what is left of the image of more contrast when gain and offset of the other
+    are those of least squares. The correlation with an image of one colour is 0.
+    """
+    f, g = (torch.from_numpy(np.ascontiguousarray(each)).flatten(1).float() for each in (a, b))
+    f, g = (each - each.mean(1, keepdim=True) for each in (f, g))
+    ff, gg, fg = ((p * q).mean(1).double() for p, q in ((f, f), (g, g), (f, g)))
+    correlation = fg / (ff * gg).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    rest = (torch.maximum(ff, gg) * (1 - correlation.square()).clamp_min(0)).sqrt()
+    return rest.numpy(), correlation.numpy()

@@ -15,7 +15,7 @@ from oodbench.api import Dataset, Plugin, Training
 from oodbench.columns import STAND_IN
 from oodbench.errors import UserError
 from oodbench.grid import DETECTOR_AXES, NONE, Plan, canonical, plan, resolved
-from oodbench.protocol import class_count, family
+from oodbench.protocol import class_count, family, protocol
 from oodbench.registry import fingerprint_module
 from oodbench.spec import RESNETS, Encoder, Recipe
 from oodbench.study import DRY, Setup, Study, results_root
@@ -112,10 +112,10 @@ def _numbers(plugin: Plugin) -> Iterator[int]:
 
 
 def _first_of_each_family(study: Study) -> list[Dataset]:
-    """Return the ID sets without those that differ from another in their classes alone."""
+    """Return the ID sets without those that differ from another in which classes they have alone, not in how many."""
     if _is_named(study, "id"):
         return study.ids
-    return list({family(each): each for each in reversed(study.ids)}.values())[::-1]
+    return list({(family(each), protocol(each)): each for each in reversed(study.ids)}.values())[::-1]
 
 
 def _is_named(study: Study, axis: str) -> bool:

@@ -1,10 +1,9 @@
 """DIOR, Li et al. 2020, arXiv 1909.00133: 23,463 aerial photographs, 800 x 800, RGB, objects of 20 classes in boxes.
 
-An image is what is in a box, cut out. Boxes with a side below `least` pixels are left out: at 120 objects are cut out
-as for one-class papers, and a class that is small from above (vehicles) may have few or no images: leave it out by
-`without`. DATA/DIOR has ImageSets/Main/{train,val,test}.txt, "Annotations/Horizontal Bounding Boxes" with an XML file
-for each photograph, JPEGImages-trainval and JPEGImages-test; it is placed by hand. The lists train and val are the
-train split.
+An image is what is in a box, cut out. Boxes with a side below `least` pixels are left out; a class that is small from
+above (vehicles) may then have few or no images: leave it out by `without`. DATA/DIOR has the lists
+ImageSets/Main/{train,val,test}.txt, "Annotations/Horizontal Bounding Boxes" with an XML file for each photograph,
+JPEGImages-trainval and JPEGImages-test; it is placed by hand. The lists train and val are the train split.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HAM10000, Tschandl et al. 2018, arXiv 1803.10417: 10,015 photographs of skin lesions, RGB, 7 diagnoses.
 
 DATA/HAM10000/HAM10000_metadata.csv, and the images in the same folder or in its folders HAM10000_images_part_1 and
-HAM10000_images_part_2, or the two archives there; else they are downloaded (2.8 GB). The set has no splits: of each
+HAM10000_images_part_2, or the two archives there; else they are downloaded. The set has no splits: of each
 class the share `test_share` of its lesions is drawn as test, so that all images of a lesion are in one split.
 """
 
@@ -38,7 +38,7 @@ DOWNLOADS = (
 
 
 class HAM10000(Dataset):
-    """HAM10000: 7 diagnoses of skin lesions, RGB, 600 x 450."""
+    """HAM10000: 7 diagnoses of skin lesions, RGB."""
 
     test_share: images.Share = 0.2  # of the lesions of each class
     draw: int = 0  # seed of test_share

@@ -1,7 +1,7 @@
 """Places365, Zhou et al. 2017: photographs of 365 kinds of places, 256 x 256, RGB; OOD papers use its small images.
 
 `val`: the 36,500 validation images, 100 of each class: val_256, places365_val.txt and categories_places365.txt in
-DATA/places365, as torchvision has them. `test`: the 328,500 test images, which have no labels and are one class:
+DATA/places365, as torchvision has them. `test`: the test images, which have no labels and are one class:
 test_256 and places365_test.txt. Archives may lie in DATA/places365 (val_256.tar or test_256.tar, and
 filelist_places365-standard.tar); else they are downloaded. The KNN, CIDER and energy papers take 10,000 of the test
 images: `subset` names a list of them, a file name a line (its first word), absolute or in DATA. Only test images of a

@@ -1,8 +1,8 @@
 """Raabin-WBC, Mousavi Kouzehkanan et al. 2022, doi 10.1038/s41598-021-04426-x: white blood cells, RGB, 5 classes.
 
 10,175 + 4,339 crops of one cell each, of 575 x 575 pixels: DATA/raabin_wbc/Train/CLASS and DATA/raabin_wbc/TestA/CLASS,
-or the same in DATA/RaabinWBC; it is placed by hand. TestB, which was taken by another microscope and camera and has two
-classes, is not used.
+or the same in DATA/RaabinWBC; it is placed by hand. TestB is not
+used.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Pairs(NamedTuple):
 
     def at(self, rows: NDArray[Any]) -> Pairs:
         """Return some of the pairs, by positions or by a mask."""
-        return Pairs(*(each[rows] for each in self))  # type: ignore[arg-type]
+        return Pairs(*(each[rows] for each in self))
 
 
 # ---- exact ------------------------------------------------------------------------------------------------
@@ -128,7 +128,8 @@ def _by_faiss(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
     index.add(np.ascontiguousarray(x))
     for start in range(0, len(y), QUERIES):
         ends, bits, at = index.range_search(np.ascontiguousarray(y[start : start + QUERIES]), BITS + 1)  # below it
-        rows = np.repeat(np.arange(start, start + len(ends) - 1), np.diff(np.asarray(ends, dtype=np.int64)))
+        counts = (ends[1:] - ends[:-1]).astype(np.int64)
+        rows = np.repeat(np.arange(start, start + len(counts)), counts)
         yield at.astype(np.int64), rows, bits.astype(np.int64)
 
 

@@ -267,7 +267,7 @@ def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
 def test_adding_validation_trains_nothing_and_keeps_the_numbers(ran: Ran) -> None:
     assert (ran.before.trained, ran.after.trained) == (2, 0)
     made = {what for what, _ in ran.listener.stages}
-    assert made == {"data", "bank", "score"}
+    assert made == {"data", "hash", "near", "bank", "score"}
     embedded = [title for what, title in ran.listener.stages if what == "bank"]
     assert len(embedded) == 4  # two sets under two encoders
     assert all(", train · " in title for title in embedded)

@@ -1,0 +1,277 @@
+"""Duplicates between sets: planted ones are found where they are, equal ones refused, near ones said and recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from tiny import write
+from typer.testing import CliRunner
+
+from oodbench import audit, cli, data, duplicates, study
+from oodbench.errors import UserError
+from oodbench.gc import garbage
+from oodbench.lab import Options, Silent
+from oodbench.runner import Runner
+
+Bytes = NDArray[np.uint8]
+
+
+def textures(count: int, seed: int, size: int = 24, channels: int = 1) -> Bytes:
+    """Return sums of four random waves for each channel (N, size, size, channels)."""
+    rng = np.random.default_rng(seed)
+    at = np.mgrid[:size, :size].astype(float)
+    k = rng.uniform(-0.8, 0.8, (count, channels, 4, 2))
+    waves = np.sin(np.einsum("ncwk,kyx->ncwyx", k, at) + rng.uniform(0, 6.3, (count, channels, 4, 1, 1)))
+    return (128 + 30 * waves.sum(2)).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def jpeg(image: Bytes) -> Bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(stream, "JPEG", quality=75)
+    return np.asarray(Image.open(stream))[..., None]
+
+
+def brighter(image: Bytes) -> Bytes:
+    return (image * 1.1).clip(0, 255).round().astype(np.uint8)
+
+
+# ---- hashes and search --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hashes_are_the_bits_of_imagehash(channels: int) -> None:
+    x = textures(20, 0, channels=channels)
+    mode = [Image.fromarray(each if channels == 3 else each[..., 0]) for each in x]
+    wanted = [int(str(imagehash.phash(each)), 16) for each in mode]
+    assert [int.from_bytes(each.tobytes(), "big") for each in duplicates.hashes(x)] == wanted
+
+
+def by_loop(x: Bytes, y: Bytes) -> set[tuple[int, int, int]]:
+    """Return the pairs of hashes within the bound, by an integer's count of bits."""
+    a, b = ([int.from_bytes(each.tobytes(), "big") for each in hashes] for hashes in (x, y))
+    found = {(i, j, (p ^ q).bit_count()) for i, p in enumerate(a) for j, q in enumerate(b)}
+    return {each for each in found if each[2] <= duplicates.BITS}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_both_searches_find_what_a_loop_finds(drawn: st.DataObject) -> None:
+    pytest.importorskip("faiss")
+    base = drawn.draw(st.integers(0, 2**64 - 1))
+    flips = st.lists(st.integers(0, 63), max_size=12).map(lambda bits: base ^ sum(1 << bit for bit in set(bits)))
+    x, y = (
+        np.array(drawn.draw(st.lists(flips, min_size=1, max_size=8)), dtype=">u8").view(np.uint8).reshape(-1, 8)
+        for _ in range(2)
+    )
+    for library in ("torch", "faiss"):
+        parts = [zip(*(each.tolist() for each in part), strict=True) for part in duplicates.candidates(x, y, library)]
+        assert {pair for part in parts for pair in part} == by_loop(x, y), library
+
+
+def test_searches_go_on_after_a_block_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = duplicates.hashes(textures(30, 1))
+    monkeypatch.setattr(duplicates, "QUERIES", 7)
+    for library in ("torch", "faiss"):
+        found = [pair for part in duplicates.candidates(x, x, library) for pair in zip(*part, strict=True)]
+        assert {(int(i), int(j), int(bits)) for i, j, bits in found} == by_loop(x, x)
+
+
+# ---- the second look ---------------------------------------------------------------------------------------------
+
+
+def test_the_rest_is_that_of_least_squares_and_the_correlation_numpys() -> None:
+    a, b = textures(6, 2), textures(6, 3)
+    b[0] = brighter(a[0])
+    rest, correlation = duplicates.compared(a, b)
+    for i, (f, g) in enumerate(zip(a, b, strict=True)):
+        high, low = sorted((f.ravel().astype(float), g.ravel().astype(float)), key=np.std, reverse=True)
+        fit = np.polyval(np.polyfit(low, high, 1), low)
+        assert rest[i] == pytest.approx(np.sqrt(np.mean((high - fit) ** 2)), abs=0.01)
+        assert correlation[i] == pytest.approx(np.corrcoef(high, low)[0, 1], abs=1e-5)
+
+
+def test_images_of_one_colour_are_like_no_other_that_is_not_equal() -> None:
+    x = np.stack([np.full((24, 24, 1), level, dtype=np.uint8) for level in (0, 90)])
+    assert not len(duplicates.near(x, x[::-1], duplicates.hashes(x), duplicates.hashes(x[::-1])).one)
+
+
+@pytest.mark.parametrize("copy", [jpeg, brighter])
+def test_planted_copies_are_found_where_they_are_and_nothing_else(copy: Any) -> None:
+    x, y = textures(200, 4), textures(200, 5)
+    planted = {7: 11, 50: 3, 199: 150, 60: 11}  # in y -> in x
+    for j, i in planted.items():
+        y[j] = copy(x[i])
+    found = duplicates.near(x, y, duplicates.hashes(x), duplicates.hashes(y))
+    assert dict(zip(found.other.tolist(), found.one.tolist(), strict=True)) == planted
+    assert (np.diff(found.other) > 0).all()
+
+
+def test_of_several_near_duplicates_the_closest_is_named() -> None:
+    x = textures(5, 6)
+    x[4] = jpeg(x[2])
+    found = duplicates.near(x, x[2:3], duplicates.hashes(x), duplicates.hashes(x[2:3]))
+    assert (found.one.tolist(), found.rest.tolist()) == ([2], [0.0])
+
+
+def test_a_flipped_image_is_another_image() -> None:
+    x = textures(50, 7)
+    y = np.ascontiguousarray(x[:, :, ::-1])
+    assert not len(duplicates.near(x, y, duplicates.hashes(x), duplicates.hashes(y)).one)
+
+
+def test_equal_images_are_found_once_each_the_first_of_several() -> None:
+    x = textures(9, 8)
+    x[6] = x[2]
+    y = np.concatenate([textures(3, 9), x[[6, 0]]])
+    one, other = duplicates.exact(data.digests(x), data.digests(y))
+    assert (one.tolist(), other.tolist()) == ([2, 0], [3, 4])
+
+
+# ---- studies -------------------------------------------------------------------------------------------------------
+
+SET = '''"""Textures."""
+from typing import Literal
+
+import numpy as np
+
+from oodbench.api import Dataset, Images
+
+
+class Planted(Dataset):
+    """Planted: waves of a seed; a share of the test split is of the train split, as it is or brighter."""
+
+    class_names = ("a", "b")
+    seed: int = 0
+    copies: Literal["none", "near", "exact"] = "none"
+
+    def load(self, split, root):
+        def waves(seed):
+            rng = np.random.default_rng(seed)
+            at = np.mgrid[:24, :24].astype(float)
+            k, phase = rng.uniform(-0.8, 0.8, (40, 4, 2)), rng.uniform(0, 6.3, (40, 4, 1, 1))
+            return (128 + 30 * np.sin(np.einsum("nwk,kyx->nwyx", k, at) + phase).sum(1)).clip(0, 255).astype(np.uint8)
+
+        y = np.arange(40) % 2
+        x = waves([self.seed, split == "test"])
+        if self.copies != "none" and split == "test":
+            gain = 1.1 if self.copies == "near" else 1.0
+            x[[9, 21]] = (waves([0, False])[[4, 31]] * gain).clip(0, 255).round().astype(np.uint8)
+        return Images(x, y, self.class_names)
+'''
+
+
+def planted(folder: Path, copies: str, **changes: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "planted.py").write_text(SET)
+    return write(
+        folder / "s.yaml",
+        **{
+            "plugins": ["planted.py"],
+            "image": {"size": 24, "channels": 1},
+            "id": "planted",
+            "ood": {"near": {"planted": {"seed": 1, "copies": copies}}},
+            "outliers": None,
+            "training": "cross_entropy",
+            "clustering": "one",
+            "distance": "euclidean",
+            "threshold": "pooled",
+        }
+        | changes,
+    )
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.warnings: list[str] = []
+
+    def stage(self, what: str, title: str) -> None:
+        self.stages.append(what)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def test_a_run_warns_of_near_duplicates_and_records_them(tmp_path: Path) -> None:
+    path = planted(tmp_path, "near")
+    listener = Listener()
+    outcome = Runner(study.load(path), Options(device="cpu"), listener).run()
+    ood = "planted(seed=1, copies=near)"
+    said = f"duplicates: 2 near of 40 images of OOD test ({ood}) in ID train (planted)"
+    assert listener.warnings == [f"{said}; oodbench audit {path} lists and shows them"]
+    assert len(outcome.rows) == 1
+    assert outcome.rows["warnings"][0].startswith("near duplicates: 2 of 40 in ID train (planted)")
+    facts = json.loads((tmp_path / "results" / "s" / "audit.json").read_text())
+    counts = {(each["one"], each["other"]): (each["exact"], each["near"], each["images"]) for each in facts["pairs"]}
+    assert counts == {
+        ("ID train (planted)", "ID test (planted)"): (0, 0, 40),
+        ("ID train (planted)", f"OOD test ({ood})"): (0, 2, 40),
+        ("ID test (planted)", f"OOD test ({ood})"): (0, 0, 40),
+    }
+    again = Listener()
+    Runner(study.load(path), Options(device="cpu"), again).run()
+    assert (again.stages, again.warnings) == ([], listener.warnings)  # remembered
+    assert garbage([study.load(path)], listener.warn)[1] == []
+
+
+def test_equal_images_are_refused_before_any_hash(tmp_path: Path) -> None:
+    path = planted(tmp_path, "exact")
+    listener = Listener()
+    with pytest.raises(UserError, match=r"2 images of OOD test .* are also in ID train .*positions 9, 21\)"):
+        Runner(study.load(path), Options(device="cpu"), listener).run()
+    assert "hash" not in listener.stages
+
+
+def test_outliers_and_id_test_must_share_no_image_an_id_set_may(tmp_path: Path) -> None:
+    changes = {"id": {"planted": {"copies": "exact"}}, "ood": {"near": {"planted": {"seed": 1}}}}
+    path = planted(tmp_path, "", **changes)
+    runner = Runner(study.load(path), Options(device="cpu"), Listener())
+    runner.check()  # two of ID test are in ID train: natural, said and not refused
+    runner._audit()
+    assert "2 exact of 40 images of ID test" in runner.watch.warnings[0]  # type: ignore[attr-defined]
+    path = planted(tmp_path, "", training={"oecl": {"warmup": 0}}, outliers="planted", **changes)
+    with pytest.raises(UserError, match=r"images of ID test .* are also in outliers \(planted\)"):
+        Runner(study.load(path), Options(device="cpu"), Silent()).check()
+
+
+def test_the_command_lists_indices_before_and_after_the_class_protocol(tmp_path: Path) -> None:
+    path = planted(tmp_path, "near", ood={"near": {"planted": {"seed": 1, "copies": "near", "only": "b"}}})
+    done = CliRunner().invoke(cli.app, ["audit", str(path)])
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "results" / "s"
+    rows = pd.read_csv(folder / "audit.csv")
+    assert tuple(rows.columns) == audit.COLUMNS
+    found = rows.set_index("other_original").sort_index()
+    assert found.index.tolist() == [9, 21]
+    assert found["other_index"].tolist() == [4, 10]  # of the odd ones alone
+    assert found["one_index"].tolist() == found["one_original"].tolist() == [4, 31]
+    assert found["one_class"].tolist() == ["a", "b"]
+    assert found["other_class"].tolist() == ["b", "b"]
+    assert (rows["kind"] == "near").all()
+    assert (rows["bits"] <= duplicates.BITS).all()
+    with Image.open(folder / "audit.png") as sheet:
+        assert sheet.width > sheet.height > 64
+    assert "2" in (folder / "audit.md").read_text().splitlines()[3]
+    assert "tab:audit" in (folder / "audit.tex").read_text()
+
+
+def test_sets_that_share_nothing_leave_an_empty_list(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "s"
+    folder.mkdir(parents=True)
+    (folder / "audit.png").write_bytes(b"of an earlier audit")
+    done = CliRunner().invoke(cli.app, ["audit", str(planted(tmp_path, "none"))])
+    assert done.exit_code == 0, done.output
+    assert "no image is in two sets, equal or nearly so" in done.output
+    assert (folder / "audit.csv").read_text() == ",".join(audit.COLUMNS) + "\n"
+    assert not (folder / "audit.png").exists()

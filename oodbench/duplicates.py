@@ -137,7 +137,8 @@ def _by_faiss(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
     index.add(np.ascontiguousarray(x))
     for start in range(0, len(y), QUERIES):
         ends, bits, at = index.range_search(np.ascontiguousarray(y[start : start + QUERIES]), BITS + 1)  # below it
-        rows = np.repeat(np.arange(start, start + len(ends) - 1), ends[1:] - ends[:-1])
+        counts = (ends[1:] - ends[:-1]).astype(np.int64)
+        rows = np.repeat(np.arange(start, start + len(counts)), counts)
         yield at.astype(np.int64), rows, bits.astype(np.int64)
 
 

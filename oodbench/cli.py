@@ -401,8 +401,8 @@ def audit(study: StudyFile) -> None:
     kinds = rows["kind"].value_counts()
     counts = " and ".join(f"{kinds.get(kind, 0)} {kind}" for kind in auditing.KINDS)
     said = f"{counts} duplicates" if len(rows) else "no image is in two sets, equal or nearly so"
-    files = ".csv, .md, .tex and .png" if len(rows) else ".csv, .md and .tex"
-    out.print(f"\n{said}: audit{files[:4]} ({files}) in {lab.study.results}", soft_wrap=True)
+    endings = ".md, .tex and .png" if len(rows) else ".md and .tex"
+    out.print(f"\n{said}: {lab.study.results / auditing.NAME}.csv, {endings}", soft_wrap=True)
 
 
 @command

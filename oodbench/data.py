@@ -234,11 +234,12 @@ def _to_channels(x: Tensor, channels: int) -> Tensor:
 
 def _resized(x: Tensor, image: ImageFormat) -> Tensor:
     height, width = x.shape[2:]
-    if (height, width) == (image.size, image.size):
+    side = image.short or image.size
+    if (height, width) == (side, side) == (image.size, image.size):
         return x
     if image.fit == "crop":
-        short = min(height, width)  # the longer side is rounded down, as torchvision does
-        height, width = image.size * height // short, image.size * width // short
+        shorter = min(height, width)  # the longer side is rounded down, as torchvision does
+        height, width = side * height // shorter, side * width // shorter
     else:
         height = width = image.size
     if image.resize == "nearest":

@@ -63,7 +63,7 @@ def dry(study: Study) -> Dry:
         warns=(STAND_IN,),
         settings=dataclasses.replace(
             study.settings,
-            image=dataclasses.replace(study.settings.image, size=size),
+            image=dataclasses.replace(study.settings.image, size=size, short=None),
             store=str(folder / "store"),
             learned=None,
         ),

@@ -60,7 +60,7 @@ class Run:
             "encoder": dataclasses.asdict(self.encoder),
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
-            "image": dataclasses.asdict(self.image),
+            "image": self.image.canonical,
             "reference": self.reference.training | ({"kind": "set", "set": held_out} if held_out else {}),
             "precision": self.precision,
             **({} if self.epoch is None else {"epoch": self.epoch}),

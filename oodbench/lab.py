@@ -141,7 +141,7 @@ class Lab:
             "dataset": canonical(dataset),
             "source": self.study.registry.fingerprint("dataset", dataset.name),
             "split": split,
-            "image": asdict(self.study.settings.image),
+            "image": self.study.settings.image.canonical,
             "files": [[file.st_size, file.st_mtime_ns] for file in files],
         }
 
@@ -227,7 +227,7 @@ class Lab:
             "encoder": asdict(run.encoder),
             "encoder_source": fingerprint_module(module) if module else None,
             "recipe": asdict(run.recipe),
-            "image": asdict(run.image),
+            "image": run.image.canonical,
             "reference": run.reference.training,
             "precision": self.precision(run),
             "seed": run.seed,

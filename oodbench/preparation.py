@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +128,7 @@ def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
     hashes.write()
     manifest = {
         "study": lab.study.name,
-        "image": asdict(lab.study.settings.image),
+        "image": lab.study.settings.image.canonical,
         "version": version(),
         "made_at": now(),
         "sets": sets,

@@ -25,8 +25,19 @@ class ImageFormat:
     channels: Size = 3
     levels: Annotated[int, Interval(ge=2, le=256)] = 256  # grey levels per channel; digits have 17
     fit: Literal["crop", "squash"] = "crop"  # resize the shorter side and crop the centre, or resize both sides
+    short: Size | None = None  # pixels of the shorter side, of which the centre is cropped; default: `size`
     resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     antialias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.short is not None and (self.fit != "crop" or self.short < self.size):
+            raise ValueError(f"short: is {self.short}, wanted at least the size ({self.size}), with `fit: crop`")
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What keys hold; without `short` where it is not given, as it came after there were keys."""
+        fields = dataclasses.asdict(self)
+        return fields if self.short else {name: value for name, value in fields.items() if name != "short"}
 
 
 @dataclass(frozen=True, kw_only=True)

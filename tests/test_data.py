@@ -99,14 +99,15 @@ def test_content_follows_images_and_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("height", "width"), [(40, 64), (64, 40), (20, 20), (7, 9)])
-def test_resize_and_centre_crop_as_torchvision_does(resize: str, height: int, width: int) -> None:
-    """The shorter side is resized to the size, then the centre is cropped (OpenOOD's test transform)."""
+@pytest.mark.parametrize("short", [None, 19])
+@pytest.mark.parametrize(("height", "width"), [(40, 64), (64, 40), (20, 20), (16, 16), (7, 9)])
+def test_resize_and_centre_crop_as_torchvision_does(resize: str, short: int | None, height: int, width: int) -> None:
+    """The shorter side is resized, to the size or more, then the centre is cropped (OpenOOD's test transform)."""
     rng = np.random.default_rng(0)
     x = rng.integers(256, size=(2, height, width, 3), dtype=np.uint8)
-    found = data.to_format(x, ImageFormat(size=16, channels=3, resize=resize))
+    found = data.to_format(x, ImageFormat(size=16, channels=3, resize=resize, short=short))
     t = torch.from_numpy(x).permute(0, 3, 1, 2).float()
-    t = TF.resize(t, [16], interpolation=TF.InterpolationMode(resize), antialias=True)
+    t = TF.resize(t, [short or 16], interpolation=TF.InterpolationMode(resize), antialias=True)
     expected = TF.center_crop(t, [16, 16]).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(found, expected)
 

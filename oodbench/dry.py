@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from oodbench import standin, weights
-from oodbench.api import Dataset, Plugin, Training
+from oodbench.api import Count, Dataset, Plugin, Training
 from oodbench.columns import STAND_IN
 from oodbench.errors import UserError
-from oodbench.grid import DETECTOR_AXES, NONE, Plan, canonical, plan, resolved
+from oodbench.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, canonical, plan, resolved
 from oodbench.protocol import class_count, family, protocol
 from oodbench.registry import fingerprint_module
 from oodbench.spec import RESNETS, Encoder, Recipe
@@ -22,11 +22,14 @@ from oodbench.study import DRY, Setup, Study, results_root
 
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
-STEPS = 40  # of a training, or one for each of its epochs
+FEW = 6  # steps of a training, or one for each of its epochs
+STEPS = 80  # of one with a classifier, some of whose readers refuse one that never predicts a class
 BATCH = 10  # images a step, at least
 RATE = 0.02  # of learning, at most: so few steps at a paper's rate leave classes that are never predicted
 TRAIN = 400  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
 MOST = 1200  # and at most, whatever the study asks
+CROWD = 20  # images for each cluster that is asked for, or some have one alone
+CLASSIFIERS = {LAYER_HEAD["logits"], SHIFTED_HEADS[1]}
 TEST = 40  # test images of a set
 
 
@@ -105,10 +108,11 @@ def _items(study: Study) -> int:
 
 def _numbers(plugin: Plugin) -> Iterator[int]:
     """Yield the numbers of items that a study's own settings of a plugin may mean."""
-    fields = {f.name: f.default for f in dataclasses.fields(resolved(plugin, standin.CLASSES))}  # type: ignore[arg-type]
+    default = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
+    hints = get_type_hints(type(plugin), include_extras=True)
     for name, value in resolved(plugin, standin.CLASSES).params.items():
-        if type(value) is int and value != fields[name]:
-            yield value
+        if type(value) is int and value != default[name]:
+            yield CROWD * value if hints[name] == Count else value
 
 
 def _first_of_each_family(study: Study) -> list[Dataset]:
@@ -157,20 +161,24 @@ def _recipes(trainings: list[Training], name: str, found: dict[str, Recipe], ite
     members = [each for each in trainings if each.name == name]
     loaded = all(type(each).weights is None for each in members)
     epochs = 0 if loaded else max(1, *(each.least_epochs for each in members))
+    steps = STEPS if any(not CLASSIFIERS.isdisjoint(each.heads) for each in members) else FEW
     once: dict[Recipe, str] = {}
     for label, recipe in found.items():
-        once.setdefault(Recipe(epochs=0, augment=recipe.augment) if loaded else _short(recipe, epochs, items), label)
+        short = Recipe(epochs=0, augment=recipe.augment) if loaded else _short(recipe, epochs, ceil(items / steps))
+        once.setdefault(short, label)
     return {label: recipe for recipe, label in once.items()}
 
 
-def _short(recipe: Recipe, epochs: int, items: int) -> Recipe:
+def _short(recipe: Recipe, epochs: int, least: int) -> Recipe:
+    """Return a recipe of so many epochs at most, whose batches are no smaller than makes so few steps of one epoch."""
     epochs = min(epochs, recipe.epochs)
-    batch = min(recipe.batch, max(BATCH, ceil(items * max(1, epochs) / STEPS)))
+    batch = min(recipe.batch, max(BATCH, least * max(1, epochs)))
     return dataclasses.replace(
         recipe,
         epochs=epochs,
         warmup=min(recipe.warmup, max(0, epochs - 1)),
         batch=batch,
+        optimizer="sgd" if recipe.optimizer == "lars" else recipe.optimizer,  # which is slower to learn
         lr=min(recipe.lr, RATE),
         outlier_batch=recipe.outlier_batch and min(recipe.outlier_batch, batch),
         devices=1,

@@ -17,6 +17,7 @@ from oodbench.seeds import seed_of
 from oodbench.spec import Encoder
 
 CLASSES = 10  # of a set, and those that its class protocol names
+COLOUR = 0.6  # of a class's pattern; the rest are quarters, which tell the turns of an image apart
 PATTERN = 0.8  # of a grey value is its class's, the rest is noise
 
 
@@ -48,9 +49,11 @@ def dataset(of: Dataset, drawn: Drawn) -> Dataset:
             how = self.stand_in
             shape = (how.size, how.size, how.channels)
             rng = np.random.default_rng(seed_of(0, of.label))
+            levels = np.linspace(0, 255, len(how.classes))
+            colour = np.stack([rng.permutation(levels) for _ in range(how.channels)], -1)  # a crop leaves it
             quarters = rng.integers(256, size=(len(how.classes), 2, 2, how.channels))
             half = np.arange(how.size) * 2 // how.size
-            pattern = quarters[:, half[:, None], half]  # coarse, so that crops leave it
+            pattern = COLOUR * colour[:, None, None] + (1 - COLOUR) * quarters[:, half[:, None], half]
             y = np.repeat(np.arange(len(how.classes)), how.train if split == "train" else how.test)
             noise = np.random.default_rng(seed_of(1, of.label, split)).integers(256, size=(len(y), *shape))
             x = PATTERN * pattern[y] + (1 - PATTERN) * noise

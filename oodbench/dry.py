@@ -14,19 +14,21 @@ from oodbench import standin, weights
 from oodbench.api import Count, Dataset, Plugin, Training
 from oodbench.columns import STAND_IN
 from oodbench.errors import UserError
-from oodbench.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, canonical, plan, resolved
+from oodbench.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work, canonical, plan, resolved
 from oodbench.protocol import class_count, family, protocol
 from oodbench.registry import fingerprint_module
-from oodbench.spec import RESNETS, Encoder, Recipe
-from oodbench.study import DRY, Setup, Study, results_root
+from oodbench.spec import RESNETS, Augment, Encoder, Recipe
+from oodbench.study import DRY, Detectors, Setup, Study, results_root
 
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
 FEW = 6  # steps of a training, or one for each of its epochs
-STEPS = 80  # of one with a classifier, some of whose readers refuse one that never predicts a class
+SOME = 24  # of one with a classifier
+STEPS = 60  # the same where baselines read it, some of which refuse one that never predicts a class
 BATCH = 10  # images a step, at least
-RATE = 0.02  # of learning, at most: so few steps at a paper's rate leave classes that are never predicted
-TRAIN = 400  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
+WEAK = 0.1  # jitter, and what a crop leaves out
+RATE = 0.01  # of learning, at most: so few steps at a paper's rate leave classes that are never predicted
+TRAIN = 600  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
 MOST = 1200  # and at most, whatever the study asks
 CROWD = 20  # images for each cluster that is asked for, or some have one alone
 CLASSIFIERS = {LAYER_HEAD["logits"], SHIFTED_HEADS[1]}
@@ -56,7 +58,7 @@ def dry(study: Study) -> Dry:
 
     ids = [stand_in(each) for each in _first_of_each_family(study)]
     trainings = [_training(study, each) for each in study.trainings]
-    recipes = {name: _recipes(trainings, name, found, items) for name, found in study.recipes.items()}
+    recipes = {name: _recipes(study.detectors, trainings, name, found, items) for name, found in study.recipes.items()}
     last = min((each.epochs for found in recipes.values() for each in found.values()), default=0)
     kept = tuple(each for each in study.keep if each <= last)
     folder = (results_root() / f"{study.name}{DRY}").resolve()
@@ -156,12 +158,15 @@ def _hurried(training: Training) -> Training:
     return found
 
 
-def _recipes(trainings: list[Training], name: str, found: dict[str, Recipe], items: int) -> dict[str, Recipe]:
+def _recipes(
+    axes: Detectors, trainings: list[Training], name: str, found: dict[str, Recipe], items: int
+) -> dict[str, Recipe]:
     """Return the recipes of a training, cut to its fewest epochs; of those that are then alike the first."""
     members = [each for each in trainings if each.name == name]
     loaded = all(type(each).weights is None for each in members)
     epochs = 0 if loaded else max(1, *(each.least_epochs for each in members))
-    steps = STEPS if any(not CLASSIFIERS.isdisjoint(each.heads) for each in members) else FEW
+    classifies = any(not CLASSIFIERS.isdisjoint(each.heads) for each in members)
+    steps = (STEPS if axes.posthocs else SOME) if classifies else FEW
     once: dict[Recipe, str] = {}
     for label, recipe in found.items():
         short = Recipe(epochs=0, augment=recipe.augment) if loaded else _short(recipe, epochs, ceil(items / steps))
@@ -178,6 +183,7 @@ def _short(recipe: Recipe, epochs: int, least: int) -> Recipe:
         epochs=epochs,
         warmup=min(recipe.warmup, max(0, epochs - 1)),
         batch=batch,
+        augment=_weak(recipe.augment),
         optimizer="sgd" if recipe.optimizer == "lars" else recipe.optimizer,  # which is slower to learn
         lr=min(recipe.lr, RATE),
         outlier_batch=recipe.outlier_batch and min(recipe.outlier_batch, batch),
@@ -187,13 +193,19 @@ def _short(recipe: Recipe, epochs: int, least: int) -> Recipe:
     )
 
 
+def _weak(augment: Augment) -> Augment:
+    """Return the same augmentations, but weak: a class is learned sooner."""
+    crop = augment.crop and (1 - WEAK, 1.0)
+    return dataclasses.replace(augment, crop=crop, jitter=augment.jitter and (WEAK, WEAK, WEAK, WEAK))
+
+
 def _slim(study: Study, encoder: Encoder) -> Encoder:
-    """Return a narrow encoder of the same build; a ResNet in the place of one that comes with its own sizes."""
+    """Return a narrow encoder with a stem for small images; a ResNet in the place of one that has its own sizes."""
     if ":" in encoder.name or any(match.params for skip in study.skips for match in skip.entries.get("encoder", [])):
         return encoder  # a user's own; or one of whose parameters the study speaks
     if encoder.name in RESNETS:
         width = min(WIDTH, encoder.params["width"])
-        return standin.Slim(name=encoder.name, params=encoder.params | {"width": width}, shown=encoder.label)
+        return standin.Slim(name=encoder.name, params={"width": width, "stem": "cifar"}, shown=encoder.label)
     return standin.Slim(name=RESNETS[0], params={"width": WIDTH, "stem": "cifar"}, shown=encoder.label)
 
 
@@ -201,9 +213,9 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
 
 
 def _cells(whole: Plan, study: Study) -> Iterator[str]:
-    """Yield of each training a cell for every entry of an axis, and one for every number of a table or a claim."""
+    """Yield of some trainings a cell for every entry of an axis, and one for every number of a table or a claim."""
     asked = [*_filters(study)]
-    for work in whole.work:
+    for work in _some(whole.work):
         seen: set[Any] = set()
         for cell in work.cells:
             labels = cell.detector.labels
@@ -215,6 +227,18 @@ def _cells(whole: Plan, study: Study) -> Iterator[str]:
             if not seen.issuperset(keys):
                 seen.update(keys)
                 yield cell.id
+
+
+def _some(work: list[Work]) -> Iterator[Work]:
+    """Yield every training on every ID set once, and once what else there is: encoders, outliers, recipes."""
+    seen: set[Any] = set()
+    for each in work:
+        labels = each.run.labels
+        pairs = [("id", "training"), ("training", "recipe"), ("encoder",), ("outliers",)]
+        keys = {(*names, *(labels[name] for name in names)) for names in pairs}
+        if not keys <= seen:
+            seen |= keys
+            yield each
 
 
 def _filters(study: Study) -> Iterator[tuple[dict[str, list[str]], list[str]]]:
@@ -258,7 +282,7 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
         found[f"images of {image.size} x {image.size}"] = f"{other.size} x {other.size}"
     for before, after in zip(study.encoders, made.encoders, strict=True):
         if after != before:
-            found[before.label] = f"{after.name} of width {after.params['width']}"
+            found[before.label] = f"{after.name} of width {after.params['width']} with a stem for small images"
     for before_, after_ in zip(study.trainings, made.trainings, strict=True):
         if after_ is not before_:
             changed = {name: value for name, value in after_.params.items() if value != before_.params[name]}
@@ -277,8 +301,10 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
     ):
         if len(after__) < len(before__):
             found[f"{len(before__)} {what}"] = f"the first {len(after__)}" if after__ else "none"
-    cells, taken = (len(plan(dataclasses.replace(made, cells=each)).cells) for each in (None, made.cells))
-    found[f"{cells} cells"] = f"{taken}, for every entry of an axis and every number of a table or a claim"
+    whole, taken = (plan(dataclasses.replace(made, cells=each)) for each in (None, made.cells))
+    found[f"{len(whole.work)} trainings, {len(whole.cells)} cells"] = (
+        f"{len(taken.work)} and {len(taken.cells)}, for every entry of an axis and every number of a table or a claim"
+    )
     return found
 
 

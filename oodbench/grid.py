@@ -251,8 +251,8 @@ def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
     if cells is None:
         return whole
     work = [Work(each.run, [cell for cell in each.cells if cell.id in cells]) for each in whole.work]
-    taken = Plan(work, whole.left_out)
-    return Plan(work, whole.left_out + Counter({"of a dry run": len(whole.cells) - len(taken.cells)}))
+    left_out = len(whole.cells) - sum(len(each.cells) for each in work)
+    return Plan([each for each in work if each.cells], whole.left_out + Counter({"not in a dry run": left_out}))
 
 
 def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:

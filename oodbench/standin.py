@@ -17,7 +17,6 @@ from oodbench.seeds import seed_of
 from oodbench.spec import Encoder
 
 CLASSES = 10  # of a set, and those that its class protocol names
-COLOUR = 0.6  # of a class's pattern; the rest are quarters, which tell the turns of an image apart
 PATTERN = 0.8  # of a grey value is its class's, the rest is noise
 
 
@@ -51,9 +50,8 @@ def dataset(of: Dataset, drawn: Drawn) -> Dataset:
             rng = np.random.default_rng(seed_of(0, of.label))
             levels = np.linspace(0, 255, len(how.classes))
             colour = np.stack([rng.permutation(levels) for _ in range(how.channels)], -1)  # a crop leaves it
-            quarters = rng.integers(256, size=(len(how.classes), 2, 2, how.channels))
-            half = np.arange(how.size) * 2 // how.size
-            pattern = COLOUR * colour[:, None, None] + (1 - COLOUR) * quarters[:, half[:, None], half]
+            light = np.linspace(255, 0, how.size)[:, None, None]  # from above: it tells the turns of an image
+            pattern = 0.6 * colour[:, None, None] + 0.4 * light
             y = np.repeat(np.arange(len(how.classes)), how.train if split == "train" else how.test)
             noise = np.random.default_rng(seed_of(1, of.label, split)).integers(256, size=(len(y), *shape))
             x = PATTERN * pattern[y] + (1 - PATTERN) * noise

@@ -580,7 +580,8 @@ def _note(rows: Any) -> str:
     """Return what a caption says first where rows are of stand-in data."""
     from oodbench.columns import STAND_IN
 
-    return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
+    made_up = "warnings" in rows and rows["warnings"].str.contains(STAND_IN, regex=False).any()
+    return f"{STAND_IN}. ".capitalize() if made_up else ""
 
 
 def _says_finished(study: Path, device: str, rows_only: bool) -> bool:

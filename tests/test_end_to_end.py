@@ -83,7 +83,7 @@ def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeyp
 
 def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
     rows = go(write(tmp_path / "s.yaml")).rows
-    may_be_empty = {"recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
+    may_be_empty = {"suite", "recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
     may_be_empty |= {*COMPAT, *CHOSEN_BY, *INTERVALS}
     for column in rows.columns.difference(list(may_be_empty)):
         assert rows[column].notna().all(), column

@@ -536,14 +536,13 @@ def finished(process: subprocess.Popen[bytes]) -> str:
 SLOW = {"recipe": {"epochs": 6, "batch": 16, "lr": 0.05, "warmup": 0, "augment": {"flip": 0}}, "seed": [0, 1, 2]}
 
 
-@pytest.mark.parametrize("after", [1, 2])
-def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, after: int) -> None:
+def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **SLOW, training="simclr")
     results = tmp_path / "killed"
     process = start(path, results)
     weights = results / "store" / "train"
     deadline = time.monotonic() + 120
-    while len(list(weights.glob("[!.]*/manifest.json"))) < after:
+    while not list(weights.glob("[!.]*/manifest.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)

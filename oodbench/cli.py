@@ -244,6 +244,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
 
 
 NAMED = "NAME=FILE, as often as there are sets"
+LABEL = 16  # columns of the screen that a label keeps in a table that is too wide
 
 
 @command
@@ -580,7 +581,8 @@ def _note(rows: Any) -> str:
     """Return what a caption says first where rows are of stand-in data."""
     from oodbench.columns import STAND_IN
 
-    return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
+    made_up = "warnings" in rows and rows["warnings"].str.contains(STAND_IN, regex=False).any()
+    return f"{STAND_IN}. ".capitalize() if made_up else ""
 
 
 def _says_finished(study: Path, device: str, rows_only: bool) -> bool:
@@ -750,7 +752,7 @@ def _print(table: Table, title: str, top: int) -> None:
     details = list(table.details)
     while details and _width(_grid(text[:top], labels)) > out.width:
         text = text.drop(columns=details.pop(0))
-    shown = _grid(text[:top], labels)
+    shown = _grid(text[:top], labels, folded=_width(_grid(text[:top], labels)) > out.width)
     out.print(f"\n[bold]{title}[/]")
     out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
     out.print("\n".join(table.below), style="italic", soft_wrap=True)
@@ -761,13 +763,23 @@ def _width(table: RichTable) -> int:
     return table.__rich_measure__(out, out.options.update(width=10_000)).maximum
 
 
-def _grid(text: Any, labels: int) -> RichTable:
+def _grid(text: Any, labels: int, folded: bool = False) -> RichTable:
+    """Return a table whose labels may be folded, and whose headings are where it is too wide; cells never are."""
     shown = RichTable(box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(text.columns):
-        shown.add_column(column, justify="left" if i < labels else "right", overflow="fold", no_wrap=i >= labels)
+        title = column.replace(" ", "\n") if folded and i >= labels else column
+        least = max(map(_cells, [title, *text.iloc[:, i]]), default=0)
+        least = least if i >= labels else min(least, LABEL)
+        side: Any = "left" if i < labels else "right"
+        shown.add_column(title, justify=side, overflow="fold", no_wrap=i >= labels, min_width=least)
     for row in text.itertuples(index=False):
         shown.add_row(*(str(each) for each in row))
     return shown
+
+
+def _cells(markup: object) -> int:
+    """Return the width of the longest line."""
+    return max(Text(line).cell_len for line in Text.from_markup(str(markup)).plain.split("\n"))
 
 
 def _show_suites(suites: list[str]) -> None:

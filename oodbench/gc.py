@@ -38,8 +38,6 @@ def _needed(study: Study) -> set[tuple[str, str]]:
     runner = Runner(study, Options(device="cpu"), Silent())
     lab = runner.lab
     found: set[tuple[str, str]] = set()
-    for one, other in audit.pairs(lab, (work.run for work in runner.plan.work)):
-        found.add(("near", digest(lab.near_fields(one.dataset, one.split, other.dataset, other.split))))
     for work in runner.plan.work:
         sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
         sets += [(each, "test") for each in work.run.sets.values()]
@@ -52,6 +50,8 @@ def _needed(study: Study) -> set[tuple[str, str]]:
             found.add(("train", lab.train_key(run)))
             found.add(("probe", digest(lab.probe_fields(run))))
             found |= {("bank", digest(lab.bank_fields(run, piece))) for piece in lab.pieces(run, work.ways)}
+    for one, other in audit.pairs(lab, (work.run for work in runner.plan.work)):
+        found.add(("near", digest(lab.near_fields(one.dataset, one.split, other.dataset, other.split))))
     return found
 
 

@@ -212,8 +212,8 @@ class Runner:
             seconds, before = time.perf_counter() - before, time.perf_counter()
             cell, key = cells[verdict.detector]
             identity = {"cell": cell, "key": key, "group": groups[verdict.ood], "ood_data": contents[verdict.ood]}
-            notes = [*facts["warnings"], *self._notes(run, verdict.ood)]
-            yield as_row(facts | {"warnings": notes}, verdict, identity, seconds)
+            warnings = [*facts["warnings"], *self._notes(run, verdict.ood)]
+            yield as_row(facts | {"warnings": warnings}, verdict, identity, seconds)
 
     def _verdicts(self, work: Work) -> tuple[dict[str, Any], Iterator[scoring.Verdict]]:
         """Return the columns that all rows of a run share, and the verdicts; a failed training is rows, too."""

@@ -83,7 +83,7 @@ def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeyp
 
 def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
     rows = go(write(tmp_path / "s.yaml")).rows
-    may_be_empty = {"recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
+    may_be_empty = {"suite", "recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
     may_be_empty |= {*COMPAT, *CHOSEN_BY, *INTERVALS}
     for column in rows.columns.difference(list(may_be_empty)):
         assert rows[column].notna().all(), column
@@ -536,14 +536,13 @@ def finished(process: subprocess.Popen[bytes]) -> str:
 SLOW = {"recipe": {"epochs": 6, "batch": 16, "lr": 0.05, "warmup": 0, "augment": {"flip": 0}}, "seed": [0, 1, 2]}
 
 
-@pytest.mark.parametrize("after", [1, 2])
-def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, after: int) -> None:
+def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **SLOW, training="simclr")
     results = tmp_path / "killed"
     process = start(path, results)
     weights = results / "store" / "train"
     deadline = time.monotonic() + 120
-    while len(list(weights.glob("[!.]*/manifest.json"))) < after:
+    while not list(weights.glob("[!.]*/manifest.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -413,6 +413,5 @@ def of_repository() -> list[Path]:
 @pytest.mark.parametrize("path", of_repository(), ids=lambda path: path.name)
 def test_the_studies_of_the_repository_are_right(path: Path) -> None:
     found: Any = study.load(path)
-    names = {training.name for training in found.trainings}
-    assert "cross_entropy" in names
-    assert {d.name for d in found.detectors.distances} >= {"cosine"}
+    assert found.trainings
+    assert found.detectors.distances

@@ -23,12 +23,13 @@ from oodbench.study import DRY, Detectors, Setup, Study, results_root
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
 FEW = 6  # steps of a training, or one for each of its epochs
-SOME = 24  # of one with a classifier
+SOME = 36  # of one with a classifier
 STEPS = 60  # the same where baselines read it, some of which refuse one that never predicts a class
 BATCH = 10  # images a step, at least
 WEAK = 0.1  # jitter, and what a crop leaves out
 RATE = 0.01  # of learning, at most: so few steps at a paper's rate leave classes that are never predicted
-TRAIN = 600  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
+TRAIN = 300  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
+READ = 600  # the same where baselines read a classifier
 MOST = 1200  # and at most, whatever the study asks
 CROWD = 20  # images for each cluster that is asked for, or some have one alone
 CLASSIFIERS = {LAYER_HEAD["logits"], SHIFTED_HEADS[1]}
@@ -73,7 +74,7 @@ def dry(study: Study) -> Dry:
             learned=None,
         ),
         ids=ids,
-        setups={id_.label: _setup(study.setups[id_.label], stand_in) for id_ in ids},
+        setups={id_.label: _setup(study, study.setups[id_.label], stand_in) for id_ in ids},
         encoders=[_slim(study, each) for each in study.encoders],
         recipes=recipes,
         seeds=study.seeds if _is_named(study, "seed") else study.seeds[:1],
@@ -84,11 +85,15 @@ def dry(study: Study) -> Dry:
     return Dry(made, _replaced(study, made, items))
 
 
-def _setup(setup: Setup, stand_in: Callable[[Dataset], Dataset]) -> Setup:
-    held_out = setup.reference.held_out
+def _setup(study: Study, setup: Setup, stand_in: Callable[[Dataset], Dataset]) -> Setup:
+    """Return a setup of stand-ins, with the first OOD set of each group where the study names none of them."""
+    held_out, most = setup.reference.held_out, None if _is_named(study, "ood") else 1
     return dataclasses.replace(
         setup,
-        ood={group: {name: stand_in(each) for name, each in sets.items()} for group, sets in setup.ood.items()},
+        ood={
+            group: {name: stand_in(each) for name, each in list(sets.items())[:most]}
+            for group, sets in setup.ood.items()
+        },
         reference=dataclasses.replace(setup.reference, held_out=held_out and stand_in(held_out)),
         validation=[stand_in(each) for each in setup.validation],
         outliers=[stand_in(each) for each in setup.outliers],
@@ -101,11 +106,11 @@ def _setup(setup: Setup, stand_in: Callable[[Dataset], Dataset]) -> Setup:
 def _items(study: Study) -> int:
     """Return how many training images there have to be: more than the largest number that a detector asks for."""
     axes = study.detectors
-    plugins: list[Plugin] = [*axes.clusterings, *axes.distances, *axes.posthocs, *study.trainings]
-    asked = [number for each in plugins for number in _numbers(each)]
+    plugins: list[Plugin] = [*axes.clusterings, *axes.distances, *axes.posthocs]
+    asked = [READ if axes.posthocs else TRAIN, *(number for each in plugins for number in _numbers(each))]
     asked += [space.pca for space in axes.spaces if space.pca]
     share = axes.reference.share if axes.reference.kind == "val" else 0.0
-    return ceil(min(MOST, max([TRAIN, *(each + 10 for each in asked)])) / (1 - share))
+    return ceil(min(MOST, max(each + 10 for each in asked)) / (1 - share))
 
 
 def _numbers(plugin: Plugin) -> Iterator[int]:
@@ -127,7 +132,8 @@ def _first_of_each_family(study: Study) -> list[Dataset]:
 def _is_named(study: Study, axis: str) -> bool:
     """Return whether a table, a claim, the curve or a skip names entries of an axis."""
     filters: list[dict[str, Any]] = [spec.of for spec in study.tables.values()]
-    filters += [each.of for each in study.claims.values()]
+    for claim in study.claims.values():
+        filters += [claim.of, claim.left, claim.right, claim.at, claim.than]
     filters += [study.curve.of, *(skip.entries for skip in study.skips)]
     return any(axis in each for each in filters)
 
@@ -273,7 +279,7 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
     """Return what was replaced by what, as it is said to the user."""
     image, other = study.settings.image, made.settings.image
     found = {
-        _listed(each.label for each in {each.label: each for each in made.datasets}.values()): (
+        ", ".join(dict.fromkeys(each.label for each in made.datasets)): (
             f"generated images, {items} to train on and {TEST} to test, of {standin.CLASSES} classes "
             "and those that a class protocol names"
         )
@@ -283,30 +289,45 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
     for before, after in zip(study.encoders, made.encoders, strict=True):
         if after != before:
             found[before.label] = f"{after.name} of width {after.params['width']} with a stem for small images"
-    for before_, after_ in zip(study.trainings, made.trainings, strict=True):
-        if after_ is not before_:
-            changed = {name: value for name, value in after_.params.items() if value != before_.params[name]}
+    for method, hurried in zip(study.trainings, made.trainings, strict=True):
+        if hurried is not method:
+            changed = {name: value for name, value in hurried.params.items() if value != method.params[name]}
             texts = [f"{name}={value}" for name, value in changed.items() if value is not None]
-            found[before_.label] = f"the same with {_listed(texts)}" if texts else "its network with random weights"
+            found[method.label] = f"the same with {', '.join(texts)}" if texts else "its network with random weights"
+    return found | _shortened(study, made) | _fewer(study, made)
+
+
+def _shortened(study: Study, made: Study) -> dict[str, str]:
+    """Return what became of recipes."""
+    found = {}
     for name, recipes in study.recipes.items():
-        epochs = {each.epochs for each in recipes.values()} - {each.epochs for each in made.recipes[name].values()}
-        if epochs:
-            now = {each.epochs for each in made.recipes[name].values()}
-            found[f"{_listed(map(str, sorted(epochs)))} epochs of {name}"] = _listed(map(str, sorted(now)))
-    for what, before__, after__ in (
-        ("seeds", study.seeds, made.seeds),
-        ("ID sets", study.ids, made.ids),
-        ("epochs to keep", study.keep, made.keep),
-        ("recipes", *([r for found in each.recipes.values() for r in found] for each in (study, made))),
-    ):
-        if len(after__) < len(before__):
-            found[f"{len(before__)} {what}"] = f"the first {len(after__)}" if after__ else "none"
+        then, now = ({each.epochs for each in found.values()} for found in (recipes, made.recipes[name]))
+        if then - now:
+            found[f"{', '.join(map(str, sorted(then)))} epochs of {name}"] = ", ".join(map(str, sorted(now)))
+    found["recipes"] = (
+        f"a rate of {RATE} at most, SGD for LARS, crops and jitter by {WEAK:.0%}, batches for few steps, one device"
+    )
+    return found
+
+
+def _fewer(study: Study, made: Study) -> dict[str, str]:
+    """Return of what there is less."""
+    recipes = ([each for found in one.recipes.values() for each in found] for one in (study, made))
+    sets = ([sets for id_ in made.ids for sets in one.setups[id_.label].ood.values()] for one in (study, made))
+    counts: dict[str, Iterable[list[Any]]] = {
+        "seeds": (study.seeds, made.seeds),
+        "ID sets": (study.ids, made.ids),
+        "OOD sets": ([name for each in groups for name in each] for groups in sets),
+        "epochs to keep": ([*study.keep], [*made.keep]),
+        "recipes": recipes,
+    }
+    found = {}
+    for what, (before, after) in counts.items():
+        if len(after) < len(before):
+            of_each = " of each group" if what == "OOD sets" else ""
+            found[f"{len(before)} {what}"] = f"the first {len(after)}{of_each}" if after else "none"
     whole, taken = (plan(dataclasses.replace(made, cells=each)) for each in (None, made.cells))
     found[f"{len(whole.work)} trainings, {len(whole.cells)} cells"] = (
         f"{len(taken.work)} and {len(taken.cells)}, for every entry of an axis and every number of a table or a claim"
     )
     return found
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)

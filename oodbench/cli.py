@@ -379,7 +379,7 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         _warn(f"a cell has no numbers at some epoch: {message}")
     table = curves.table(found.rows)
-    table = replace(table, caption=_note(found.rows) + table.caption)
+    table = replace(table, caption=_note(runner.results.current()) + table.caption)  # its own rows hold no warnings
     curves.write(table, folder)
     _print(table, "curve", len(table.mean))
     out.print(f"\n{found.scored} cells scored, {len(found.rows)} rows in all: {folder / 'curve.csv'}", soft_wrap=True)
@@ -581,8 +581,7 @@ def _note(rows: Any) -> str:
     """Return what a caption says first where rows are of stand-in data."""
     from oodbench.columns import STAND_IN
 
-    made_up = "warnings" in rows and rows["warnings"].str.contains(STAND_IN, regex=False).any()
-    return f"{STAND_IN}. ".capitalize() if made_up else ""
+    return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
 
 
 def _says_finished(study: Path, device: str, rows_only: bool) -> bool:

@@ -240,7 +240,7 @@ def _some(work: list[Work]) -> Iterator[Work]:
     seen: set[Any] = set()
     for each in work:
         labels = each.run.labels
-        pairs = [("id", "training"), ("training", "recipe"), ("encoder",), ("outliers",)]
+        pairs = [("id", "training"), ("training", "recipe"), ("encoder",), ("precision",), ("outliers",)]
         keys = {(*names, *(labels[name] for name in names)) for names in pairs}
         if not keys <= seen:
             seen |= keys

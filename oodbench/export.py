@@ -118,7 +118,7 @@ def _names(bank: Bank) -> dict[tuple[str, str], str]:
 
 def _label(run: Run, runs: list[Run]) -> str:
     """Return what tables call a training: its label, and what tells it from others of the same label."""
-    differing = [name for name in ("encoder", "outliers") if len({each.labels[name] for each in runs}) > 1]
+    differing = [name for name in ("encoder", "outliers", "precision") if len({each.labels[name] for each in runs}) > 1]
     parts = [run.training.label, *(run.labels[name] for name in differing), run.recipe_label]
     return " · ".join(part for part in parts if part not in ("", NONE))
 

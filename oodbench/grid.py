@@ -256,7 +256,8 @@ def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
 
 
 def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
-    for id_, training, encoder, seed in itertools.product(study.ids, study.trainings, study.encoders, study.seeds):
+    axes = (study.ids, study.trainings, study.encoders, study.precisions, study.seeds)
+    for id_, training, encoder, precision, seed in itertools.product(*axes):
         if training.labels and class_count(id_) == 1:
             left_out[f"{training.label} needs labels, {id_.label} has one class"] += 1
             continue
@@ -277,7 +278,7 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                     seed=seed,
                     image=study.settings.image,
                     reference=study.setups[id_.label].reference,
-                    precision=study.settings.precision,
+                    precision=precision,
                     validation=tuple(study.setups[id_.label].validation),
                     suite=study.setups[id_.label].suite,
                 )

@@ -37,7 +37,7 @@ PUBLISHED = "targets"  # under `against:`, the published numbers that come with 
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 UNGROUPED = "ood"  # the group of features whose user does not say
 AXES = (
-    *("id", "training", "outliers", "encoder", "recipe", "seed"),
+    *("id", "training", "outliers", "encoder", "recipe", "precision", "seed"),
     *("space", "clustering", "distance", "posthoc", "threshold"),
 )
 SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
@@ -88,7 +88,6 @@ class Settings:
     data: str | None = None  # folder of downloaded data; default: $OODBENCH_DATA, else ./data
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat
-    precision: Precision = "float32"
     compat: bool = False  # True: also the numbers that other codebases' rules give on the same scores
     learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see learned.py
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
@@ -98,14 +97,16 @@ class Settings:
 class Match:
     """An entry of `skip:`: the name of a part of a cell, and the values that its parameters may have."""
 
-    name: str  # "" for what has none: a seed, a space
+    name: str  # "" for what has none: a seed, a precision, a space
     params: dict[str, list[Any]]
     text: str
 
     def fits(self, part: Any) -> bool:
         if part is None or (self.name and part.name != self.name):
             return False
-        values = part.params if hasattr(part, "params") else {"seed": part} if isinstance(part, int) else vars(part)
+        if isinstance(part, int | str):
+            return all(part in allowed for allowed in self.params.values())
+        values = part.params if hasattr(part, "params") else vars(part)
         return all(values.get(key) in allowed for key, allowed in self.params.items())
 
 
@@ -152,6 +153,7 @@ class Study:
     encoders: list[Encoder]
     recipes: dict[str, dict[str, Recipe]]  # training name -> variant's label -> recipe
     recipes_shown: dict[str, dict[str, str]]  # training name -> variant's label -> what rows say of it
+    precisions: list[Precision]
     seeds: list[int]
     trainings: list[Training]
     select: Select | None
@@ -326,6 +328,7 @@ class _Reader:
             recipes_shown={
                 name: {label: each.shown for label, each in found.items()} for name, found in recipes.items()
             },
+            precisions=self.precisions(),
             seeds=self.seeds(),
             trainings=trainings,
             select=self.select(),
@@ -524,6 +527,16 @@ class _Reader:
             return self.registry.load(room, name)
         except UserError as error:
             self.fail(trail, str(error))
+
+    def precisions(self) -> list[Precision]:
+        if "precision" not in self.top:
+            return ["float32"]
+        found: list[Precision] = self.filled(
+            self.values(Precision, self.top["precision"], ("precision",)), ("precision",)
+        )
+        if "auto" in found and len(found) > 1:
+            self.fail(("precision",), "has 'auto' in a list: on every device it is one of the others")
+        return found
 
     def seeds(self) -> list[int]:
         if "seed" not in self.top:
@@ -798,8 +811,9 @@ class _Reader:
 
     def matches(self, axis: str, value: Any, trail: Trail) -> Iterator[Match]:
         """Yield what an axis of a skip may be: any of a list."""
-        if axis == "seed":
-            yield Match("", {"seed": self.values(Seed, value, trail)}, str(value))
+        if axis in ("seed", "precision"):
+            hint = Seed if axis == "seed" else Precision
+            yield Match("", {axis: self.values(hint, value, trail)}, str(value))
         elif axis == "space":
             for item in value if isinstance(value, list) else [value]:
                 yield Match("", self.allowed(Space, item, trail), str(item))

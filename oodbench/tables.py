@@ -18,7 +18,10 @@ from oodbench.grid import NONE
 from oodbench.learned import MARK, NAME, explained, unlearned
 from oodbench.study import GROUPS, UNGROUPED, TableSpec
 
-RANKED = ("training", "encoder", "outliers", "recipe", "reference", "space", "clustering", "distance", "posthoc")
+RANKED = (
+    *("training", "encoder", "outliers", "recipe", "precision", "reference"),
+    *("space", "clustering", "distance", "posthoc"),
+)
 METHOD = (*RANKED, "threshold")
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard

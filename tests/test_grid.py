@@ -96,6 +96,12 @@ def test_skip(tmp_path: Path, skip: dict[str, Any], left: Any) -> None:
     assert [cell.id for cell in found] == [cell.id for cell in everything if left(cell)]
 
 
+def test_precisions_are_an_axis(tmp_path: Path) -> None:
+    found = planned(tmp_path, precision=["float32", "bf16"], seed=[0, 1], skip=[{"precision": "bf16", "seed": 1}])
+    runs = {(cell.run.precision, cell.run.seed) for cell in cells(found)}
+    assert runs == {("float32", 0), ("float32", 1), ("bf16", 0)}
+
+
 @pytest.mark.parametrize("skip", [{"distance": {"knn": {"k": 4}}}, {"seed": 9}, {"space": {"pca": 3}}])
 def test_a_skip_that_fits_nothing_is_refused(tmp_path: Path, skip: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"s.yaml:\d+: skip: no cell fits"):

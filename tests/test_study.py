@@ -40,7 +40,7 @@ def test_a_minimal_study(tmp_path: Path) -> None:
     found = load(tmp_path, HEAD)
     assert (found.name, found.seeds, [d.label for d in found.ids]) == ("s", [0], ["digits"])
     assert [space.label for space in found.detectors.spaces] == ["penultimate"]
-    assert found.settings.precision == "float32"
+    assert found.precisions == ["float32"]
     assert found.detectors.reference.label == "val(0.1)"
 
 
@@ -285,6 +285,9 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("reference", "valid", 9, "is 'valid', should be 'val' or 'train'"),
         ("reference", "{val: 1.5}", 9, "should be less than 1"),
         ("precision", "fp16", 9, "precision: is 'fp16'"),
+        ("precision", "[bf16, fp16]", 9, "precision: is 'fp16'"),
+        ("precision", "[float32, auto]", 9, "precision: has 'auto' in a list"),
+        ("skip", "[{precision: fp16}]", 9, "is 'fp16'"),
         ("skip", "{training: simclr}", 9, "wanted a list"),
         ("skip", "[{trainin: simclr}]", 9, "did you mean 'training'?"),
         ("skip", "[{training: supcon}]", 9, "the study has no training 'supcon'"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -748,13 +749,15 @@ def _print(table: Table, title: str, top: int) -> None:
     """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
     text = table.text(lambda each, mark: {1: f"[bold green]{each}[/]", 2: f"[underline]{each}[/]"}.get(mark, each))
     labels = len(table.mean.index.names)
+    for i in range(labels):
+        text.isetitem(i, text.iloc[:, i].map(escape))  # youden [saw noise]
     details = list(table.details)
     while details and _width(_grid(text[:top], labels)) > out.width:
         text = text.drop(columns=details.pop(0))
     shown = _grid(text[:top], labels, folded=_width(_grid(text[:top], labels)) > out.width)
     out.print(f"\n[bold]{title}[/]")
     out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
-    out.print("\n".join(table.below), style="italic", soft_wrap=True)
+    out.print("\n".join(table.below), style="italic", markup=False, soft_wrap=True)
 
 
 def _width(table: RichTable) -> int:
@@ -766,7 +769,7 @@ def _grid(text: Any, labels: int, folded: bool = False) -> RichTable:
     """Return a table whose labels may be folded, and whose headings are where it is too wide; cells never are."""
     shown = RichTable(box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(text.columns):
-        title = column.replace(" ", "\n") if folded and i >= labels else column
+        title = escape(column.replace(" ", "\n") if folded and i >= labels else column)
         least = max(map(_cells, [title, *text.iloc[:, i]]), default=0)
         least = least if i >= labels else min(least, LABEL)
         side: Any = "left" if i < labels else "right"

@@ -71,10 +71,10 @@ def ssd(id_: Floats, ood: Floats) -> float:
 
 
 def cider(id_: Floats, ood: Floats) -> float:
-    """At equal distance to 0.95 the higher recall is taken; at equal recall the least FPR."""
+    """At equal distance to 0.95 the higher recall is taken; at equal recall the greatest FPR, but the least of full."""
     c = curve(id_, ood).turned  # ID is what is to be found
-    points = np.searchsorted(c.ood, np.unique(c.ood))[::-1]  # first of each recall, from full recall down
-    nearest = points[np.argmin(np.abs(c.tpr[points] - LEVEL))]
+    full = np.searchsorted(c.ood, c.ood[-1])  # points beyond the first of full recall are dropped
+    nearest = full - np.argmin(np.abs(c.tpr[full::-1] - LEVEL))  # from there down
     return float(c.fpr[nearest])
 
 

@@ -16,6 +16,7 @@ from tiny import write
 from typer.testing import CliRunner, Result
 
 from oodbench import cli
+from oodbench.tables import Table
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,16 @@ def test_run_prints_a_leaderboard_and_writes_every_table(study: Path, tmp_path: 
             assert (folder / f"{name}.{ending}").stat().st_size > 100
     again = call("run", study)
     assert "nothing to do: 20 rows are there" in again.stdout
+
+
+def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixture[str]) -> None:
+    """Square brackets are no markup of the terminal, in labels, headings and captions alike."""
+    index = pd.MultiIndex.from_tuples([("ce", "youden [saw noise]"), ("ce", "pooled")], names=["training", "threshold"])
+    numbers = pd.DataFrame({("svhn [odd]", "AUROC"): [90.0, 80.0]}, index=index)
+    table = Table("t", "Those of f1 [saw noise].", numbers, numbers * float("nan"), numbers, {numbers.columns[0]: 1})
+    cli._print(table, "t", 2)
+    said = capsys.readouterr().out
+    assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
 
 def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> None:

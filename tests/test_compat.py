@@ -98,12 +98,20 @@ def ssd_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:
 
 
 def cider_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:
-    """From full recall down, the first whose recall is nearest to 0.95; of equal recalls that of the least FPR."""
-    points = {}  # recall -> least FPR
-    for cut in sorted(set(id_) | set(ood)):
-        recall = sum(i <= cut for i in id_) / len(id_)
-        points.setdefault(recall, sum(o <= cut for o in ood) / len(ood))
-    return points[min(sorted(points, reverse=True), key=lambda recall: abs(recall - 0.95))]
+    """From the first cut of full recall down, the first whose recall is nearest to 0.95."""
+    points = []  # recall, FPR
+    for cut in sorted({*id_, *ood}):
+        points.append((sum(i <= cut for i in id_) / len(id_), sum(o <= cut for o in ood) / len(ood)))
+        if points[-1][0] == 1:
+            break
+    return min(reversed(points), key=lambda point: abs(point[0] - 0.95))[1]
+
+
+def test_cider_takes_the_greatest_fpr_of_the_nearest_recall() -> None:
+    """20 ID items, and OOD between the 19th (recall 0.95) and the 20th: its cut is the last before the 20th."""
+    id_, ood = np.arange(1.0, 21.0), np.array([19.2, 19.4, 19.6, 30.0])
+    assert compat.cider(id_, ood) == 0.75
+    assert compat.openood_v1(id_, ood) == 0.0
 
 
 def knn_ood_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:

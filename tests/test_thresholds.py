@@ -230,6 +230,13 @@ def test_gamma_tends_to_the_normal_distribution_as_skewness_falls_to_zero() -> N
 
 
 @pytest.mark.parametrize("name", ["gaussian", "gamma"])
+@pytest.mark.parametrize("unit", [2.0**-600, 2.0**600])
+def test_scores_whose_squares_are_no_numbers_are_cut_as_others_are(name: str, unit: float) -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=200)
+    assert plugin(name).fit(scores(values * unit)).cut == plugin(name).fit(scores(values)).cut * unit
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gamma"])
 @pytest.mark.parametrize("values", [[0.1] * 7, [4.0]])
 def test_a_reference_without_spread_is_the_cut_itself(name: str, values: list[float]) -> None:
     with pytest.warns(UserWarning, match=f"all reference scores are .*: that is the cut of {name}"):

@@ -13,6 +13,7 @@ that the normal distribution was taken, which the family tends to as g falls to 
 
 from __future__ import annotations
 
+import math
 import warnings
 
 from scipy.stats import pearson3
@@ -30,8 +31,10 @@ class Gamma(Threshold):
         if least == largest:
             warnings.warn(f"all reference scores are {largest:g}: that is the cut of {self.label}", stacklevel=2)
             return Rule(lambda s: s.score, largest)
-        mean, sd = ref.score.mean(), ref.score.std()
-        skewness = float(((ref.score - mean) / sd).pow(3).mean())
+        unit = 2.0 ** math.frexp(largest - least)[1]  # exact; the squares of 1e-170, as MSP has them, would be 0
+        score = ref.score / unit
+        mean, sd = score.mean(), score.std()
+        skewness = float(((score - mean) / sd).pow(3).mean())
         if skewness <= 0:
             warnings.warn(
                 f"the reference scores have skewness {skewness:.2g}, a Gamma distribution has more than 0: "
@@ -39,4 +42,4 @@ class Gamma(Threshold):
                 stacklevel=2,
             )
         cut = pearson3.ppf(self.level, max(skewness, 0.0), loc=float(mean), scale=float(sd))
-        return Rule(lambda s: s.score, float(cut))
+        return Rule(lambda s: s.score, float(cut) * unit)

@@ -9,6 +9,7 @@ with them the cut.
 
 from __future__ import annotations
 
+import math
 import warnings
 from statistics import NormalDist
 
@@ -25,5 +26,7 @@ class Gaussian(Threshold):
         if least == largest:
             warnings.warn(f"all reference scores are {largest:g}: that is the cut of {self.label}", stacklevel=2)
             return Rule(lambda s: s.score, largest)
-        cut = float(ref.score.mean()) + NormalDist().inv_cdf(self.level) * float(ref.score.std())
-        return Rule(lambda s: s.score, cut)
+        unit = 2.0 ** math.frexp(largest - least)[1]  # exact; the squares of 1e-170, as MSP has them, would be 0
+        score = ref.score / unit
+        cut = float(score.mean()) + NormalDist().inv_cdf(self.level) * float(score.std())
+        return Rule(lambda s: s.score, cut * unit)

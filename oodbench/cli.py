@@ -750,7 +750,7 @@ def _print(table: Table, title: str, top: int) -> None:
     text = table.text(lambda each, mark: {1: f"[bold green]{each}[/]", 2: f"[underline]{each}[/]"}.get(mark, each))
     labels = len(table.mean.index.names)
     for i in range(labels):
-        text.isetitem(i, text.iloc[:, i].map(escape))  # youden [saw noise]
+        text.isetitem(i, text.iloc[:, i].map(escape).to_list())  # youden [saw noise]
     details = list(table.details)
     while details and _width(_grid(text[:top], labels)) > out.width:
         text = text.drop(columns=details.pop(0))

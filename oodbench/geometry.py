@@ -117,6 +117,18 @@ def mean(x: Tensor) -> Tensor:
     return total / len(x)
 
 
+def means(x: Tensor, assign: Tensor) -> Tensor:
+    """Return the mean (K, D), float64, of the rows of x (N, D) that have each number 0 to K - 1.
+
+    A covariance is about these. About centroids that are rounded to float32, or soft, a cluster of no more items than
+    dimensions would vary a little where its items do not, and a pseudo-inverse makes much of it.
+    """
+    sums = torch.zeros(int(assign.max()) + 1, x.shape[1], dtype=torch.float64, device=x.device)
+    for rows, own in zip(x.split(chunk(x)), assign.split(chunk(x)), strict=True):
+        sums.index_add_(0, own, rows.double())
+    return sums / torch.bincount(assign).clamp_min(1)[:, None]
+
+
 class Moments(NamedTuple):
     """Mean (D,) and covariance (D, D) of rows, float64, divided by their number."""
 

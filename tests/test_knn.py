@@ -48,6 +48,17 @@ def test_blocks_and_groups_change_nothing(
         np.testing.assert_allclose(found.score, expected[:, k - 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("apart", [30.0, 1000.0])
+def test_neighbours_in_clusters_that_are_far_apart_are_the_nearest(apart: float) -> None:
+    """Squares about the common mean hold too few digits to tell the items of a cluster from each other."""
+    rng = torch.Generator().manual_seed(0)
+    places = apart * torch.eye(4, 32)[torch.arange(800) % 4]
+    f, x = places + torch.randn(800, 32, generator=rng), places[:40] + torch.randn(40, 32, generator=rng)
+    exact = torch.cdist(x.double(), f.double()).sort(1).values
+    for k, found in zip((1, 5, 20), fit(f, 1, 5, 20)(x), strict=True):
+        np.testing.assert_allclose(found.score, exact[:, k - 1], rtol=1e-4)
+
+
 @pytest.mark.parametrize("library", ["torch", "faiss"])
 def test_settings_together_score_as_each_alone(library: str) -> None:
     if library == "faiss":

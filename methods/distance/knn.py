@@ -1,8 +1,9 @@
 """Distance to the k-th nearest training feature (Sun et al. 2022, arXiv 2204.06507), exact.
 
 The paper takes unit-norm penultimate features (a unit space) and k = 50 for CIFAR-10. Neighbours are
-found by a matrix product on centred features, or by faiss's flat index, both float32; the k-th distance is
-then computed from the difference of the two vectors in float64, so that it has full precision. Settings that
+found by a matrix product on centred features, or by faiss's flat index, both float32; where that has too few
+digits, because clusters are far apart, the product is made again in float64. The k-th distance is then computed from
+the difference of the two vectors in float64, so that it has full precision. Settings that
 differ in k share one search. Training features may be a mapped file: they are read block by block, never copied.
 
 `sample` keeps so many training features, drawn once with a fixed seed, for banks too large to search.
@@ -24,6 +25,7 @@ from oodbench.vectors import chunk
 QUERIES = 1024  # items at a time
 BANK = 2**23  # numbers of a block of training features: 32 MB
 GROUP = 16  # distances of which only the least is looked at first
+DIGITS = 2**-10  # of the squared lengths about the mean; smaller squared distances are not told apart in float32
 Search = Callable[[Tensor, int], Tensor]  # x (M, D), k -> positions (M, k) of the nearest, nearest first
 
 
@@ -103,10 +105,20 @@ def _scores(x: Tensor, f: Tensor, neighbour: Tensor) -> Scores:
 def _exact(f: Tensor) -> Search:
     middle = f.mean(0)  # any point near the features does, so float32 is enough
 
-    def search(x: Tensor, k: int) -> Tensor:
-        return torch.cat([_nearest(rows - middle, f, middle, k) for rows in x.split(chunk(x))])
+    def found(x: Tensor, k: int) -> Tensor:
+        near = _nearest(x - middle, f, middle, k)
+        close = _too_close(x, f[near[:, -1]], middle)
+        if close.any():
+            near[close] = _nearest(x[close] - middle.double(), f, middle.double(), k)
+        return near
 
-    return search
+    return lambda x, k: torch.cat([found(rows, k) for rows in x.split(chunk(x))])
+
+
+def _too_close(x: Tensor, p: Tensor, middle: Tensor) -> Tensor:
+    """Return for which pairs of x and p (M, D) squares about a point leave too few digits of their distance (M,)."""
+    lengths = (x - middle).square().sum(1) + (p - middle).square().sum(1)
+    return (x - p).square().sum(1) < DIGITS * lengths
 
 
 def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:

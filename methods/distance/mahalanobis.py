@@ -1,6 +1,6 @@
 """Mahalanobis distance to the nearest centroid (Lee et al. 2018, arXiv 1807.03888), squared.
 
-`covariance: shared` is one covariance of all items about their own centroids, divided by their number;
+`covariance: shared` is one covariance of all items about the means of their own clusters, divided by their number;
 `diagonal` keeps of it the variance of each dimension alone; `per_cluster` gives each cluster its own, as the
 studied code does (Sinhamahapatra et al. 2022). Where items are fewer than dimensions a covariance is singular,
 and what is done about it decides the score, so the policy is part of the method's name:
@@ -27,6 +27,8 @@ from torch import Tensor
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
 from oodbench.geometry import (
     lower,
+    mean,
+    means,
     members,
     nearest_to,
     residuals,
@@ -56,14 +58,15 @@ class Mahalanobis(Distance):
 
     def _shared(self, f: Tensor, c: Clusters) -> Scorer:
         rows, assign = members(f, c.assign)
-        whiten = self._whitening(rows, c.centroid.double(), assign)  # (D, R)
+        whiten = self._whitening(rows, means(rows, assign), assign)  # (D, R)
         w = whiten.square().sum(1).sqrt() if self.covariance == "diagonal" else lower(whiten)
         nearest = nearest_to(c.centroid, w.float())
         return lambda x: Scores(*nearest(x))
 
     def _per_cluster(self, f: Tensor, c: Clusters) -> Scorer:
         centers = c.centroid.double()
-        whitenings = [self._whitening(f[c.assign == k], center).float() for k, center in enumerate(centers)]
+        clusters = (f[c.assign == k] for k in range(len(centers)))
+        whitenings = [self._whitening(rows, mean(rows)).float() for rows in clusters]
 
         def score(x: Tensor) -> Scores:
             best = whitened_squares(x, centers, whitenings).min(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import lower, members, moments, nearest_to, scatter, whitening
+from oodbench.geometry import lower, means, members, moments, nearest_to, scatter, whitening
 
 
 class RelativeMahalanobis(Distance):
@@ -20,10 +20,9 @@ class RelativeMahalanobis(Distance):
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         rows, assign = members(f, c.assign)
         mean, everything = moments(rows)
-        centers = c.centroid.double()
-        near = whitening(scatter(rows, centers, assign) / len(rows), len(rows), self.label)
+        near = whitening(scatter(rows, means(rows, assign), assign) / len(rows), len(rows), self.label)
         far = whitening(everything, len(rows), self.label)
-        nearest, everywhere = nearest_to(centers, lower(near)), nearest_to(mean[None], lower(far))
+        nearest, everywhere = nearest_to(c.centroid.double(), lower(near)), nearest_to(mean[None], lower(far))
 
         def score(x: Tensor) -> Scores:
             squares, cluster = nearest(x)

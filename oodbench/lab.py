@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oodbench import data, distributed, duplicates, feed, fetching, scoring, stages, weights
 from oodbench import probe as probing
-from oodbench.api import ClassifierHead, Dataset, Training
+from oodbench.api import ClassifierHead, Dataset, Shifts, Training
 from oodbench.checkpoint import Checkpoints
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
@@ -232,6 +232,7 @@ class Lab:
             "precision": self.precision(run),
             "seed": run.seed,
             **({} if run.epoch is None else {"epoch": run.epoch}),
+            **({} if run.training.shifts == Shifts() else {"turned": "last"}),  # once before the flip
         }
 
     def _training_fields(self, run: Run, classes: int) -> dict[str, Any]:

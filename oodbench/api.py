@@ -107,7 +107,7 @@ class Batch:
 
 
 class Shifts(NamedTuple):
-    """Quarter turns (0 to 3, counter-clockwise) that a training makes of each image before augmentation."""
+    """Quarter turns (0 to 3, counter-clockwise) that a training makes of each image, each augmented on its own."""
 
     id: tuple[int, ...] = (0,)  # each makes another ID item of the image: B = images x len(id)
     outlier: tuple[int, ...] = ()  # each makes an outlier of the image: B' = images x len(outlier)

@@ -149,8 +149,15 @@ def _views(
     rng: torch.Generator,
     part: Part,
 ) -> Tensor:
-    """Return views (V, turns * B, C, H, W) of a part of the images of a batch, at `index` in x."""
-    images = augment.quarter_turns(_rows(x, index[part.own(len(index))]), turns)
+    """Return views (V, turns * B, C, H, W) of a part of the images of a batch, at `index` in x.
+
+    They are turned when all else is done, the flip above all: a flip of a turned image is another turn of the flipped.
+    """
+    images = _rows(x, index[part.own(len(index))])
     blocks = count * len(turns)
     rows = augment.Rows(part.rows(blocks, len(index)), blocks * len(index)) if part.of > 1 else None
-    return augment.views(images, recipe.augment, count, rng, rows)
+    found = augment.views(images, recipe.augment, blocks, rng, rows)
+    if not any(turns):
+        return found.unflatten(0, (count, -1)).flatten(1, 2)
+    turned = [augment.quarter_turns(each, (turn,)) for each, turn in zip(found, turns * count, strict=True)]
+    return torch.stack(turned).unflatten(0, (count, -1)).flatten(1, 2)

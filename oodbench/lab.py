@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oodbench import data, distributed, duplicates, feed, fetching, scoring, stages, weights
 from oodbench import probe as probing
-from oodbench.api import ClassifierHead, Dataset, Training
+from oodbench.api import ClassifierHead, Dataset, Shifts, Training
 from oodbench.checkpoint import Checkpoints
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
@@ -232,6 +232,7 @@ class Lab:
             "precision": self.precision(run),
             "seed": run.seed,
             **({} if run.epoch is None else {"epoch": run.epoch}),
+            **({} if run.training.shifts == Shifts() else {"turned": "last"}),  # once before the flip
         }
 
     def _training_fields(self, run: Run, classes: int) -> dict[str, Any]:
@@ -265,7 +266,8 @@ class Lab:
         """Return the precision of a run with `auto` resolved: bf16 on a CUDA device that has it, else float32."""
         if run.precision != "auto":
             return run.precision
-        return "bf16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        has = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has else "float32"
 
     def has_weights(self, run: Run) -> bool:
         """Return whether a training seems to be in the store."""
@@ -387,8 +389,9 @@ class Lab:
         They are on the device; on the CPU where several devices wait for them.
         """
         id_ = self.prepared(run.id, "train")
-        if run.recipe.devices > 1 and isinstance(id_.x, data.LazyImages):
-            raise UserError(f"{run.id.label} does not fit on the disk, as a training on several devices needs")
+        if run.recipe.devices > 1:
+            for each in (run.id, run.outliers):
+                self._check_shared(each)
         fit, _ = self.split(run)
         device = self.device if run.recipe.devices == 1 else torch.device("cpu")
         seen = feed.TrainingData(
@@ -399,6 +402,15 @@ class Lab:
         )
         training = resolved(run.training, seen.classes)
         return _Ready(training, stages.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
+
+    def _check_shared(self, dataset: Dataset | None) -> None:
+        """Raise UserError where several devices cannot each hold a set's training images."""
+        if dataset is None:
+            return
+        x = self.prepared(dataset, "train").x
+        where = "the disk" if isinstance(x, data.LazyImages) else "each device" if x.nbytes > room(self.device) else ""
+        if where:
+            raise UserError(f"{dataset.label} does not fit on {where}, as a training on several devices needs")
 
     def split(self, run: Run) -> tuple[Indices, Indices]:
         """Return the positions in ID train that train and fit, and those held out of it for thresholds."""

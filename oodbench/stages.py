@@ -304,9 +304,8 @@ def embed(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int, turn
     for view in range(len(found), seen.views):
         parts = []
         for i, rows in enumerate(x.split(EMBED_BATCH)):
-            turned = augment.quarter_turns(rows, (turn,))
-            views = augment.views(turned, how, 1, generator(seed, "view", view, i))
-            parts.append(_layers(Features(*model(views[0]))))
+            views = augment.views(rows, how, 1, generator(seed, "view", view, i))
+            parts.append(_layers(Features(*model(augment.quarter_turns(views[0], (turn,))))))  # after a flip
         found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     return {name: torch.stack([each[name] for each in found]) for name in found[0]}
 

@@ -217,3 +217,13 @@ def test_a_set_smaller_than_a_batch_that_devices_cannot_share_is_refused_before_
     small = runner(tmp_path / "s.yaml", Silent(), batch=128, devices=64)  # 90 images
     with pytest.raises(UserError, match=r"s\.yaml:\d+: recipe.devices: the 90 training images are one batch"):
         small.check()
+
+
+def test_a_set_that_does_not_fit_on_each_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of one device may stay on the host; several devices are each handed all of them."""
+    several = runner(tmp_path / "s.yaml", Silent(), batch=8, devices=2)
+    lab, run = several.lab, several.plan.work[0].run
+    lab._ready(run)
+    monkeypatch.setattr("oodbench.lab.room", lambda device: 10)
+    with pytest.raises(UserError, match="does not fit on each device, as a training on several devices needs"):
+        lab._ready(run)

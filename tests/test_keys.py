@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import write
 
 from oodbench import registry, study
@@ -50,6 +52,22 @@ def variants(part: Any) -> list[tuple[str, Any]]:
         else:
             found.append((field.name, dataclasses.replace(part, **{field.name: another(value)})))
     return found
+
+
+@pytest.mark.parametrize(("generation", "precision"), [(7, "float32"), (8, "bf16")])
+def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
+    generation: int, precision: str, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cards before Ampere (8) only emulate bf16, and are slower with it: torch counts them in by default."""
+    run = dataclasses.replace(runner.plan.work[0].run, precision="auto")
+    assert runner.lab.precision(run) == "float32"  # the CPU
+    monkeypatch.setattr(runner.lab, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    card = types.SimpleNamespace(major=generation)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert runner.lab.precision(run) == precision
 
 
 def test_every_field_of_a_training_is_in_its_key(runner: Runner) -> None:

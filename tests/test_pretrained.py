@@ -370,6 +370,14 @@ def test_keys_that_do_not_fit_are_named_before_any_work(tmp_path: Path, changes:
     assert "training: weights w.pth: " in str(caught.value)
 
 
+def test_averaged_weights_beside_the_state_dict_are_left(tmp_path: Path) -> None:
+    state = lived(Released("shortcut", CLASSES)).state_dict()
+    ema = {name: torch.zeros_like(t) for name, t in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": ema}, tmp_path / "w.pth")
+    lab, run = made(tmp_path, params={"weights": "w.pth"})
+    assert torch.equal(lab.model(run).state_dict()["network.encoder.0.weight"], state["conv1.weight"])
+
+
 def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     lab, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
     with pytest.raises(UserError, match=r"layout openood, do not fit resnet34\(width=4\): \d\d missing \(.*, \.\.\.\)"):

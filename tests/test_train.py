@@ -272,6 +272,17 @@ def test_shifts_multiply_items_and_make_outliers() -> None:
     assert torch.equal(b.y, data.y[b.index])  # type: ignore[arg-type]
 
 
+def test_images_are_turned_after_the_flip() -> None:
+    """A flip of a turned image is the other quarter turn of the flipped one: no classifier could tell 90 from 270."""
+    recipe = dataclasses.replace(QUICK, augment=dataclasses.replace(PLAIN, flip=1))
+    data, probe = toy(16), _Probe(views=2, shifts=Shifts(id=(0, 1), outlier=(2, 3)))
+    views = next(feed.batches(probe.training(), recipe, data, 0, 0))
+    mirrored = data.x[views.index[:8]].flip(-1).numpy() / np.float32(255)
+    for found, turns in ((views.id, (0, 1)), (views.outlier, (2, 3))):
+        wanted = torch.from_numpy(np.concatenate([np.rot90(mirrored, turn, (2, 3)) for turn in turns]))
+        torch.testing.assert_close(found, wanted.expand(2, -1, -1, -1, -1))
+
+
 def test_id_and_outliers_pass_the_network_together() -> None:
     """Batch norm sees both: the ID features of a batch depend on the outliers beside it."""
     probe = _Probe(outliers=True)

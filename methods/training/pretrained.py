@@ -114,7 +114,8 @@ class Pretrained(Training):
 
     def _parts(self, given: dict[str, Tensor]) -> _Parts:
         wrapper = next((each for each in WRAPPERS if any(name.startswith(f"{each}.") for name in given)), "")
-        inside = {name.removeprefix(f"{wrapper}."): name for name in given if name.startswith(wrapper)}
+        start = f"{wrapper}." if wrapper else ""
+        inside = {name.removeprefix(start): name for name in given if name.startswith(start)}
         named = {re.sub(r"(^|\.)module\.", r"\1", name): (given[old], old) for name, old in inside.items()}
         layout = _recognised({name: t for name, (t, _) in named.items()}, wrapper)
         layout = layout if self.layout == "auto" else self.layout

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from tiny import write
 from typer.testing import CliRunner, Result
 
-from oodbench import cli, dry, grid, runner, study, verdict
+from oodbench import against, cli, dry, grid, runner, study, targets, verdict
 from oodbench.columns import STAND_IN
 from oodbench.lab import Options
+from oodbench.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -66,6 +70,37 @@ def test_a_study_runs_on_stand_in_data(file: Path) -> None:
     of_rows = {name: claim for name, claim in found.claims.items() if claim.table == "rows"}
     for each in verdict.verdicts(rows, of_rows) if len(whole.encoders) == 1 else ():
         assert each.why in ("", "wanted are 3 runs of both sides"), (each.name, each.why)
+
+
+def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return rows as a study of one seed would leave them, all numbers 0.5, and what it would keep of trainings."""
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}
+    for work in grid.plan(found).work:
+        key = grid.digest(work.run.canonical)
+        kept[key] = {"parameters": work.run.canonical}
+        about = work.run.labels | {"train_key": key, "status": "ok"} | dict.fromkeys(targets.ALLOWED, 0.5)
+        for cell in work.cells:
+            of = about | cell.detector.labels | {"detector": json.dumps(cell.detector.canonical)}
+            rows += [of | {"ood": name, "group": group} for group, sets in work.run.ood.items() for name in sets]
+    return pd.DataFrame(rows), kept
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"),
+    [
+        ("imagenet_pretrained", {"pretrained"}),
+        ("oecl", {"oecl"}),
+        ("openood_cifar100", {"cross_entropy", "logitnorm", "outlier_exposure", "cider"}),
+    ],
+)
+def test_the_numbers_that_a_study_is_held_against(name: str, trainings: set[str]) -> None:
+    """Of which trainings; a study that says `targets` and misses all of them would print an empty table."""
+    found = study.load(ROOT / "studies" / f"{name}.yaml")
+    rows, kept = rows_to_be(dataclasses.replace(found, seeds=found.seeds[:1]))
+    registry = Registry()
+    held = against.compare(rows, kept.get, targets.load(targets.published(), registry), registry)
+    assert {line.target.training.name for line in held.lines if line.n and line.target.training} == trainings
 
 
 def test_real_and_dry_runs_are_apart() -> None:

@@ -149,7 +149,7 @@ def test_each_target_names_parameters_that_there_are(published: list[Target], re
             assert set(each.params) <= {field.name for field in dataclasses.fields(plugin)}, each.text
             checked.add(each.name)
     assert checked >= {"cifar10", "knn", "mahalanobis", "kmeans", "csi", "simclr", "supcon", "oecl"}
-    assert {each.name for room, each in entries if room == "encoder"} <= {*RESNETS, "wrn_40_2"}
+    assert {each.name for room, each in entries if room == "encoder"} <= {*RESNETS, "wrn_40_2", "timm/resnet50.tv_in1k"}
 
 
 def test_what_is_said_to_be_elsewhere_is_not_here(registry: Registry) -> None:

@@ -157,7 +157,8 @@ def _views(
     blocks = count * len(turns)
     rows = augment.Rows(part.rows(blocks, len(index)), blocks * len(index)) if part.of > 1 else None
     found = augment.views(images, recipe.augment, blocks, rng, rows)
-    if not any(turns):
-        return found.unflatten(0, (count, -1)).flatten(1, 2)
-    turned = [augment.quarter_turns(each, (turn,)) for each, turn in zip(found, turns * count, strict=True)]
-    return torch.stack(turned).unflatten(0, (count, -1)).flatten(1, 2)
+    if any(turns):
+        pairs = zip(found, turns * count, strict=True)
+        found = torch.stack([augment.quarter_turns(each, (turn,)) for each, turn in pairs])
+    together: Tensor = found.unflatten(0, (count, -1)).flatten(1, 2)
+    return together

@@ -164,15 +164,15 @@ CODE = {
     "data": "0c8f164a21be",
     "augment": "a9e488fa56c8",
     "encoder": "5ff2a4e3be06",
-    "feed": "0183f593a784",
+    "feed": "ddec497b08f5",
     "optim": "2415730a61c1",
-    "stages": "eaa26b33402e",
+    "stages": "748be401be22",
     "probe": "1a913151912f",
     "scoring": "d1bf6e965fcb",
     "space": "287a715e262a",
     "metrics": "e31acd167c4d",
     "vectors": "448aed4833cb",
-    "geometry": "c1913a133cba",
+    "geometry": "be2903256196",
 }
 
 

@@ -40,6 +40,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 DryData = Annotated[
     bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
 ]
+LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
 Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
 
 
@@ -641,10 +642,14 @@ def _options(
 
 
 def _bytes(size: str) -> int:
+    wanted = f"--memory {size}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB"
     try:
-        return TypeAdapter(ByteSize).validate_python(size)
+        found = TypeAdapter(ByteSize).validate_python(size)
     except ValidationError:
-        raise UserError(f"--memory {size}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB") from None
+        raise UserError(wanted) from None
+    if found < LEAST_MEMORY:
+        raise UserError(f"{wanted}, {_size(LEAST_MEMORY)} at least")
+    return found
 
 
 def _studies(folder: Path) -> list[Path]:

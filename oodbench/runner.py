@@ -171,7 +171,7 @@ class Runner:
             base["validation"] = {each.label: self.lab.prepared(each, "train").content for each in work.run.validation}
         if work.run.reference.held_out:
             base["reference"] = self.lab.reference_set(work.run.reference.held_out).content
-        if self.study.settings.compat:
+        if self.study.detectors.compat:
             base["compat"] = True
         probe = {"probe": NUMBER["probe"]}
         return [
@@ -232,7 +232,7 @@ class Runner:
         return facts, scoring.verdicts(detectors, bank, sets, run.seed, self._how())
 
     def _how(self) -> scoring.How:
-        return scoring.How(self.lab.device, self.options.memory, self.study.settings.compat)
+        return scoring.How(self.lab.device, self.options.memory, self.study.detectors.compat)
 
     def _facts(self, run: Run) -> dict[str, Any]:
         id_ = self.lab.prepared(run.id, "train")

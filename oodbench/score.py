@@ -103,7 +103,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
     train_key = digest({**base, "files": loaded.fixed})
     wanted = list(itertools.product(cells, loaded.ood))
-    ids, keys = _identities(axes.registry, wanted, base, train_key, loaded)
+    ids, keys = _identities(axes, wanted, base, train_key, loaded)
     # Checked before anything is written: a share of the training items may leave nothing to fit on.
     bank = _bank(axes.reference, loaded, given.seed)
     results = Results(results_root() / given.name, watch.warn)
@@ -121,6 +121,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
         bank = _with_classifier(bank, loaded, any(each.posthoc for each in todo), how.device)
         facts = _facts(given, reference, loaded, bank, train_key, str(how.device))
         groups = {name: group for group, name, _ in given.ood}
+        how = dataclasses.replace(how, compat=axes.compat)
         rows = list(_rows(scoring.verdicts(todo, bank, sets, given.seed, how), facts, ids, keys, groups))
         results.write(rows)
         watch.scored(len(todo), len({row["detector"] for row in rows if row["status"] == "error"}))
@@ -399,13 +400,14 @@ def _correct(test: FeatureFile, linear: probe.Linear | None) -> Tensor | None:
 
 
 def _identities(
-    registry: Registry, wanted: list[Key], base: dict[str, Any], train_key: str, loaded: _Loaded
+    axes: Detectors, wanted: list[Key], base: dict[str, Any], train_key: str, loaded: _Loaded
 ) -> tuple[dict[Key, str], dict[Key, str]]:
     """Return the identity of each row's cell, and its key: parameters, code and the content of files.
 
     A cell here is of one OOD set: each encoder has its own file of it.
     """
-    codes = {each: _code(registry, each) for each, _ in wanted}
+    compat = {"compat": True} if axes.compat else {}
+    codes = {each: _code(axes.registry, each) | compat for each, _ in wanted}
     ids = {(each, ood): digest({**base, "ood": ood, "detector": each.canonical}) for each, ood in wanted}
     contents = {ood: {"train": train_key, "ood": file.content} for ood, file in loaded.ood.items()}
     return ids, {(each, ood): digest({**codes[each], **contents[ood]}) for each, ood in wanted}

@@ -88,7 +88,6 @@ class Settings:
     data: str | None = None  # folder of downloaded data; default: $OODBENCH_DATA, else ./data
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat
-    compat: bool = False  # True: also the numbers that other codebases' rules give on the same scores
     learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see learned.py
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 
@@ -129,6 +128,7 @@ class Detectors:
     posthocs: list[Posthoc]
     thresholds: list[Threshold]
     saw: tuple[str, ...] = ()  # labels of the validation OOD sets
+    compat: bool = False  # also the numbers that other codebases' rules give on the same scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,10 +283,12 @@ def claims_of(file: Path) -> dict[str, ClaimSpec]:
 KEYS = {
     *(f.name for f in dataclasses.fields(Settings)),
     *AXES,
-    *("suite", "ood", "reference", "skip", "tables", "validation", "select", "keep", "curve", "claims"),
+    *("suite", "ood", "reference", "skip", "tables", "validation", "select", "keep", "curve", "claims", "compat"),
 }
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
-GRID_KEYS = {"plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select"}
+GRID_KEYS = {
+    *("plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select", "compat"),
+}
 
 
 class _Reader:
@@ -346,6 +348,9 @@ class _Reader:
 
     def detectors(self, saw: tuple[str, ...]) -> Detectors:
         """Return the axes of detectors; `saw` are the labels of the validation OOD sets."""
+        compat = self.top.get("compat", False)
+        if not isinstance(compat, bool):
+            self.fail(("compat",), f"is {compat!r}, should be true or false")
         found = Detectors(
             registry=self.registry,
             reference=self.reference(self.part("reference", 0)),
@@ -355,6 +360,7 @@ class _Reader:
             posthocs=self.optional(Posthoc, "posthoc", "posthoc"),
             thresholds=self.plugins(Threshold, "threshold", ("threshold",)),
             saw=saw,
+            compat=compat,
         )
         needy = [each.label for each in found.distances if each.clusters]
         if needy and not found.clusterings:

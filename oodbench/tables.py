@@ -238,12 +238,13 @@ def commonest_threshold(rows: pd.DataFrame) -> tuple[str, float]:
 def distinct(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows without the thresholds that rank as an earlier one does, on every set and in every run.
 
-    They decide otherwise, but what they rank is one number, shown once.
+    They decide otherwise, but what they rank is one number, shown once; of a threshold that saw OOD last of all.
     """
     index = [*METHOD, "level"]
     named = rows.assign(level=rows["level"].fillna(0))  # a threshold set on OOD has none
     numbers = named.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
-    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(named[index].drop_duplicates()))
+    order = named[index].drop_duplicates().sort_values("level", key=lambda level: level == 0, kind="stable")
+    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(order))
     again = wide.droplevel(["threshold", "level"]).reset_index().duplicated().to_numpy()
     return rows[~pd.MultiIndex.from_frame(named[index]).isin(wide.index[again])]
 

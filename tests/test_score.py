@@ -291,6 +291,16 @@ def test_validation_sets_thresholds_and_choices(files: Path) -> None:
 # ---- cells that are left out -------------------------------------------------------------------------------------
 
 
+def test_a_grid_may_ask_for_the_rules_of_other_codebases(files: Path) -> None:
+    scored(files)
+    assert rows()["compat_fpr95_ssd"].isna().all()
+    grid(files / "g.yaml", compat=True)
+    scored(files)
+    found = rows()
+    assert found["compat_fpr95_ssd"].between(0, 1).all()
+    assert found["compat_aupr_out_ssd"].equals(found["aupr_out_ap"])
+
+
 def without(folder: Path, *names: str, files: tuple[str, ...] = ("train",)) -> None:
     for file in files:
         arrays = load_file(folder / f"{file}.safetensors")
@@ -408,6 +418,8 @@ def refused(folder: Path, **changes: Any) -> str:
         ({"name": "store"}, "--name 'store' cannot name a folder"),
         ({"redo": "scores"}, "--redo scores: there is no such stage; did you mean 'score'?"),
         ({"device": "gpu"}, "device 'gpu' cannot be used"),
+        ({"memory": "lots"}, "--memory lots: wanted is a number of bytes"),
+        ({"memory": "0"}, "2GB or 2GiB, 50.0 MB at least"),
         ({"grid": "none.yaml"}, "there is no study file none.yaml"),
     ],
 )
@@ -474,6 +486,7 @@ def test_files_that_do_not_fit_are_refused(files: Path, name: str, arrays: dict[
         ({"distance": {"knn": {"q": 3}}}, "distance", "there is no such parameter"),
         ({"threshold": None}, "", "the key 'threshold' is missing"),
         ({"distance": None, "posthoc": None}, "", "the key 'distance' is missing, and 'posthoc', too"),
+        ({"compat": "yes"}, "compat", "is 'yes', should be true or false"),
         ({"clustering": None}, "distance", "needs clusters; say which with the key 'clustering'"),
         ({"threshold": ["youden"]}, "threshold", "youden is set on OOD; say on which: the option --validation"),
         ({"select": {"over": ["space"]}}, "select", "chooses by validation OOD; say which: the option --validation"),

@@ -132,6 +132,19 @@ def test_thresholds_of_one_ranking_are_counted_once() -> None:
     assert board.n["far", "AUROC"].tolist() == [1, 1]
 
 
+def test_of_one_ranking_a_threshold_that_saw_no_ood_is_shown() -> None:
+    seen = {"threshold": "f1 [saw noise]", "level": None}
+    other = {"posthoc": "msp", "distance": "–"}
+    rows = made(seen, {}, {"distance": "knn"}, seen | {"distance": "knn"}, seen | other)
+    (board,) = tables.leaderboards(rows)
+    shown = board.mean.index.to_frame(index=False)
+    assert set(zip(shown["distance"], shown["threshold"], strict=True)) == {
+        ("cosine", "pooled"),
+        ("knn", "pooled"),
+        ("–", "f1 [saw noise]"),
+    }
+
+
 def test_thresholds_that_agree_on_one_set_only_are_two() -> None:
     rows = made({"ood": "a"}, {}, {"threshold": "per_cluster", "ood": "a"}, {"threshold": "per_cluster", "auroc": 0.7})
     (board,) = tables.leaderboards(rows)

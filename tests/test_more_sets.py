@@ -26,6 +26,7 @@ from oodbench import data, study
 from oodbench.conformance import conform
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
+from oodbench.layouts import Folders, Place
 from oodbench.registry import Registry
 from oodbench.runner import Runner
 from oodbench.spec import ImageFormat
@@ -190,7 +191,7 @@ CASES = {
     "lsun crop": Case("lsun", {}, scenes("LSUN"), (0, 4), ("lsun",), {"COUNT": 4}),
     "lsun resize": Case("lsun", {"form": "resize"}, scenes("LSUN_resize"), (0, 4), ("lsun",), {"COUNT": 4}),
     "lsun fix": Case("lsun", {"form": "fix"}, scenes("LSUN_fix"), (0, 4), ("lsun",), {"COUNT": 4}),
-    "isun": Case("isun", {}, scenes("iSUN", "jpeg"), (0, 4), ("isun",), {"COUNT": 4}),
+    "isun": Case("isun", {}, scenes("iSUN", "jpeg"), (0, 4), ("isun",)),
     "tiny_imagenet": Case("tiny_imagenet", {}, write_tiny_imagenet, (9, 5), WNIDS, {"TRAIN_COUNT": 9}),
     "tiny_imagenet crop": Case(
         "tiny_imagenet", {"form": "crop"}, scenes("Imagenet_crop"), (0, 4), ("tiny_imagenet",), {"COUNT": 4}
@@ -213,7 +214,6 @@ CASES = {
         ),
         (60, 30),
         IMAGENET30,
-        {"COUNTS": {"train": 60, "test": 30}},
     ),
     "imagenet1k": Case(
         "imagenet1k",
@@ -221,7 +221,7 @@ CASES = {
         imagenet(WNIDS),
         (6, 3),
         WNIDS,
-        {"COUNTS": {"train": 6, "test": 3}, "_wnids": lambda: WNIDS},
+        {"_wnids": lambda: WNIDS},
     ),
     "imagenet200": Case(
         "imagenet200",
@@ -229,12 +229,12 @@ CASES = {
         imagenet((*WNIDS, "n01440764")),  # the last is left alone
         (6, 3),
         WNIDS,
-        {"TEST_COUNT": 3, "NAMES": WNIDS},
+        {"NAMES": WNIDS},
     ),
-    "ssb_hard": Case("ssb_hard", {}, classes("ssb_hard", WNIDS), (0, 6), WNIDS, {"COUNT": 6}),
+    "ssb_hard": Case("ssb_hard", {}, classes("ssb_hard", WNIDS), (0, 6), WNIDS),
     "ninco": Case("ninco", {}, classes("NINCO/NINCO_OOD_classes", NINCO), (0, 6), NINCO),
-    "inaturalist": Case("inaturalist", {}, scenes("iNaturalist", "jpg"), (0, 4), ("inaturalist",), {"COUNT": 4}),
-    "openimage_o": Case("openimage_o", {}, scenes("openimage_o", "jpg"), (0, 4), ("openimage_o",), {"COUNT": 4}),
+    "inaturalist": Case("inaturalist", {}, scenes("iNaturalist", "jpg"), (0, 4), ("inaturalist",)),
+    "openimage_o": Case("openimage_o", {}, scenes("openimage_o", "jpg"), (0, 4), ("openimage_o",)),
     "huggingface": Case("huggingface", {}, write_huggingface, (6, 4), ("cat", "ant")),
     "dior": Case("dior", {}, write_dior, (6, 4), module("dior").NAMES),
     "raabin_wbc": Case(
@@ -255,12 +255,22 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OODBENCH_OFFLINE", "1")
 
 
+def published(case: Case, split: str) -> int | None:
+    """Return how many images a folder must hold."""
+    place = case.dataset.places.get(split) if isinstance(case.dataset, Folders) else None
+    return place.size if place else None
+
+
 @pytest.fixture(autouse=True)
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the sets be as large as the files of these tests."""
     for case in CASES.values():
         for name, value in case.numbers.items():
             monkeypatch.setattr(module(case.name), name, value)
+        cls = REGISTRY.load("dataset", case.name)
+        for split, size in zip(("train", "test"), case.sizes, strict=True):
+            if published(case, split) and isinstance(place := getattr(cls, f"{split}_place"), Place):
+                monkeypatch.setattr(cls, f"{split}_place", place._replace(size=size))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     ours = str(Path(__file__).parent.parent)  # its folder `datasets` would hide Hugging Face's package
     monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each or ".").resolve() != Path(ours)])
@@ -365,15 +375,11 @@ def test_a_damaged_image_is_named(tmp_path: Path, case: Case) -> None:
 
 @EACH
 def test_an_incomplete_set_is_refused(tmp_path: Path, case: Case) -> None:
-    if not {"COUNT", "COUNTS", "TEST_COUNT", "TRAIN_COUNT"} & case.numbers.keys() or case.name in (
-        "ham10000",
-        "images300k",
-    ):
+    split = next((split for split in case.dataset.splits if published(case, split)), None)
+    if split is None:
         pytest.skip("how many images it has is not known, or said by a list")
     root, dataset = written(case, tmp_path), case.dataset
-    split = "train" if case.name == "tiny_imagenet" and "train" in dataset.splits else dataset.splits[-1]
-    first = next(path for path in dataset.files(split, root) if path.suffix != ".txt")
-    put(first.with_name("another.jpg"), encoded("JPEG"))
+    put(dataset.files(split, root)[0].with_name("another.jpg"), encoded("JPEG"))
     size = case.sizes[split == "test"]
     with pytest.raises(ValueError, match=rf"holds {size + 1} images and the set {size}: it is no whole copy"):
         dataset.load(split, root)

@@ -172,7 +172,7 @@ BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "200.Common_Yello
 DOGS = ("n02085620-Chihuahua", "n02099267-flat-coated_retriever")
 BREEDS = ("Abyssinian", "american_bulldog", "Bengal")  # numbered whatever the case
 DISHES = ("apple_pie", "hot_dog", "waffles")
-FLOWERS = plugin("flowers102").class_names
+FLOWERS = tuple(peers.Flowers102.classes)
 
 
 def write_cub(root: Path) -> None:

@@ -34,7 +34,7 @@ NAMES = (
     *("toad lily", "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow"),
     *("magnolia", "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove"),
     *("bougainvillea", "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper"),
-    *("blackberry lily"),
+    "blackberry lily",
 )
 FOLDER = "flowers-102"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"

@@ -27,7 +27,7 @@ from scipy.io import loadmat, savemat
 from test_field_sets import write_py2
 from tiny import write
 
-from oodbench import data, raw, study
+from oodbench import data, preparation, raw, study
 from oodbench.conformance import conform
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
@@ -734,6 +734,28 @@ def test_a_count_that_is_not_confirmed_is_a_note(tmp_path: Path, monkeypatch: py
         monkeypatch.setitem(module(case.name).COUNTS, "test", 5)
     (tmp_path / "whole").mkdir()
     assert "warnings" not in data.prepare(case.dataset, "test", image, root, tmp_path / "whole")
+
+
+def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(CASES["raabin_wbc"], tmp_path / "data")
+    monkeypatch.setitem(module("raabin_wbc").COUNTS, "test", 6)
+    note, image = f"{tmp_path / 'data/raabin_wbc/TestA'} holds 5 images, expected were 6", {"size": 8, "channels": 1}
+    given = {"image": image, "ood": {"far": ["raabin_wbc", {"noise": {"count": 20, "size": 8}}]}}
+    few = {"training": "cross_entropy", "clustering": "one", "distance": "cosine", "threshold": "pooled"}
+    made = study.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
+    watch = Silent()
+    heard: list[str] = []
+    monkeypatch.setattr(watch, "warn", heard.append)
+    runner = Runner(made, Options(device="cpu"), watch)
+    rows = runner.run().rows
+    assert {ood: note in warned for ood, warned in rows[["ood", "warnings"]].itertuples(index=False)} == {
+        "raabin_wbc": True,
+        "noise(count=20, size=8)": False,
+    }
+    assert heard.count(f"raabin_wbc, test: {note}") == 1
+    assert list(preparation.prepare(runner.lab, preparation.needs(made))) == []
+    sets = json.loads((made.results / preparation.FILE).read_text())["sets"]
+    assert [s["splits"]["test"]["warnings"] for s in sets if s["set"] == "raabin_wbc"] == [[note]]
 
 
 def test_a_subset_of_places(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from oodbench.conformance import conform
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
 from oodbench.layouts import Folders, Place
-from oodbench.registry import Registry
+from oodbench.registry import Registry, source_of
 from oodbench.runner import Runner
 from oodbench.spec import ImageFormat
 
@@ -574,6 +574,13 @@ def test_all_parts_may_be_the_test_split(tmp_path: Path, name: str) -> None:
     assert len(whole.load("train", root).x) == 0
     assert sorted(x.tobytes() for x in pixels(found)) == sorted(x.tobytes() for part in parts for x in pixels(part))
     assert np.array_equal(np.sort(found.y), np.sort(np.concatenate([part.y for part in parts])))
+
+
+@pytest.mark.parametrize("name", ["cub", "caltech256", "lsun"])
+def test_a_set_of_a_shared_layout_is_known_by_its_file(name: str) -> None:
+    """`oodbench check FILE` finds its room, though its class names a layout and no contract."""
+    path = Path(module(name).__file__)
+    assert source_of(path)[:2] == ("dataset", name)
 
 
 def test_labels_are_those_of_the_lists(tmp_path: Path) -> None:

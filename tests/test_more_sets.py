@@ -580,7 +580,8 @@ def test_all_parts_may_be_the_test_split(tmp_path: Path, name: str) -> None:
 def test_a_set_of_a_shared_layout_is_known_by_its_file(name: str) -> None:
     """`oodbench check FILE` finds its room, though its class names a layout and no contract."""
     path = Path(module(name).__file__)
-    assert source_of(path)[:2] == ("dataset", name)
+    found = source_of(path)
+    assert (found.room, found.name) == ("dataset", name)
 
 
 def test_labels_are_those_of_the_lists(tmp_path: Path) -> None:

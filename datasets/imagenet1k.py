@@ -3,20 +3,19 @@
 DATA/imagenet/train/WNID and DATA/imagenet/val/WNID, as torchvision makes them of the archives, or the same in
 DATA/images_largescale/imagenet_1k, as OpenOOD has them. The validation images are the test split: labels of the test
 images were never published. It is placed by hand. A class is named by its WordNet id, or by torchvision's word for it.
+Both numbers are confirmed by PaddleClas' documentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from oodbench import images
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Images, Source
+from oodbench.layouts import Folders, Place
 
-COUNTS = {"train": 1_281_167, "test": 50_000}
 FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
-PARTS = {"train": "train", "test": "val"}
 BOTH = Download((), None, r"(train|val)/.+", filename="folders train and val")
 BY_HAND = (
     "register at https://image-net.org, take ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
@@ -25,10 +24,21 @@ BY_HAND = (
 )
 
 
-class ImageNet1K(Dataset):
+class ImageNet1K(Folders):
     """ImageNet-1k: 1,000 classes of photographs, RGB, of many sizes."""
 
     names: Literal["wnid", "words"] = "wnid"  # n01440764, or tench
+
+    train_place = Place([f"{each}/train" for each in FOLDERS], 1_281_167)
+    test_place = Place([f"{each}/val" for each in FOLDERS], 50_000)
+    source = Source(
+        "ImageNet-1k",
+        "https://image-net.org",
+        "ImageNet's terms of access: non-commercial research and education",
+        (BOTH,),
+        FOLDERS[0],
+        BY_HAND,
+    )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -38,26 +48,8 @@ class ImageNet1K(Dataset):
 
         return tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])  # in the order of the ids
 
-    @property
-    def source(self) -> Source:
-        terms = "ImageNet's terms of access: non-commercial research and education"
-        return Source("ImageNet-1k", "https://image-net.org", terms, (BOTH,), FOLDERS[0], BY_HAND)
-
-    def needed(self, root: Path) -> Sequence[Path]:
-        return [path for part in PARTS for path in images.needed_below(_top(part, root))]
-
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return images.below(_top(split, root))
-
-    def load(self, split: images.Split, root: Path) -> Images:
-        top = _top(split, root)
-        found = images.of_classes(top, _wnids())
-        images.check_whole(top, len(found.x), COUNTS[split])
-        return found._replace(classes=self.class_names)
-
-
-def _top(split: str, root: Path) -> Path:
-    return images.first_folder(root, FOLDERS) / PARTS[split]
+    def read(self, top: Path) -> Images:
+        return images.of_classes(top, _wnids())._replace(classes=self.class_names)
 
 
 def _wnids() -> tuple[str, ...]:

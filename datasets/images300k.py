@@ -1,6 +1,6 @@
 """300K Random Images, Hendrycks et al. 2019, arXiv 1812.04606: 300,000 images, 32 x 32, RGB, to train on as outliers.
 
-A cleaned part of 80 Million Tiny Images, for outlier exposure.
+A cleaned part of 80 Million Tiny Images, for outlier exposure; 300,000 is confirmed by pytorch-ood's documentation.
 300K_random_images.npy in DATA; else it is downloaded (0.9 GB). It is memory-mapped; the images have no labels, and are
 one class.
 """

@@ -3,19 +3,17 @@
 `crop` (LSUN-C) and `resize` (LSUN-R) are those of ODIN, Liang et al. 2018, arXiv 1706.02690, and `fix` that of CSI,
 Tack et al. 2020, arXiv 2007.08176, which is resized without the artefacts of `resize`. Images at any depth below
 DATA/LSUN, DATA/LSUN_resize or DATA/LSUN_fix, or the archive in that folder; else it is downloaded (`fix` is placed by
-hand). They have no labels, and are one class.
+hand). They have no labels, and are one class. 10,000 is confirmed by pytorch-ood's documentation of both sets of ODIN
+and by CSI's lsun_fix_preprocess.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from oodbench import images
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Source
+from oodbench.layouts import Place, Unlabelled
 
-NAMES = ("lsun",)
 COUNT = 10_000
 MEMBERS = r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)"  # the archives' folders are not documented
 FOLDERS = {"crop": "LSUN", "resize": "LSUN_resize", "fix": "LSUN_fix"}
@@ -34,21 +32,17 @@ DOWNLOADS = {
     ),
     "fix": Download((), None, MEMBERS, filename="LSUN_fix.tar.gz"),
 }
-BY_HAND = "take it from https://drive.google.com/file/d/1N8jogMg4C7zaqy5lLKVfRnBF5L0L9_oD, unpacked or not"
+BY_HAND = "take it from https://drive.google.com/file/d/1KVWj9xpHfVwGcErH5huVujk9snhEGOxE, unpacked or not"
 
 
-class LSUN(Dataset):
+class LSUN(Unlabelled):
     """LSUN: scenes, 32 x 32, RGB, test images alone, as ODIN cropped or resized them or CSI did."""
 
     form: Literal["crop", "resize", "fix"] = "crop"
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    @property
-    def splits(self) -> tuple[images.Split, ...]:
-        return ("test",)
+    def test_place(self) -> Place:
+        return Place((FOLDERS[self.form],), COUNT)
 
     @property
     def source(self) -> Source:
@@ -60,16 +54,3 @@ class LSUN(Dataset):
             folder=FOLDERS[self.form],
             by_hand=BY_HAND if self.form == "fix" else "",
         )
-
-    def needed(self, root: Path) -> Sequence[Path]:
-        return images.needed_below(root / FOLDERS[self.form])
-
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return images.below(root / FOLDERS[self.form])
-
-    def load(self, split: images.Split, root: Path) -> Images:
-        images.check_has(self, split)
-        folder = root / FOLDERS[self.form]
-        paths = images.below(folder)
-        images.check_whole(folder, len(paths), COUNT)
-        return images.of_one_class(paths, *NAMES)

@@ -2,19 +2,14 @@
 
 As OpenOOD ships it: images at any depth below DATA/openimage_o or DATA/images_largescale/openimage_o; it is placed by
 hand. All images are the test split (OpenOOD takes 15,869 of them, and 1,763 for validation: its lists are read by
-image_list). They are one class.
+image_list). They are one class. 17,632 is confirmed by OpenOOD's two lists, as pytorch-ood ships them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from oodbench.api import Download, Source
+from oodbench.layouts import Place, Unlabelled
 
-from oodbench import images
-from oodbench.api import Dataset, Download, Images, Source
-
-NAMES = ("openimage_o",)
-COUNT = 17_632
 FOLDERS = ("openimage_o", "images_largescale/openimage_o")
 ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="openimage_o.zip")
 BY_HAND = (
@@ -23,37 +18,15 @@ BY_HAND = (
 )
 
 
-class OpenImageO(Dataset):
+class OpenImageO(Unlabelled):
     """OpenImage-O: photographs of no ImageNet class, RGB, of many sizes, test images alone."""
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    @property
-    def splits(self) -> tuple[images.Split, ...]:
-        return ("test",)
-
-    @property
-    def source(self) -> Source:
-        return Source(
-            "OpenImage-O",
-            "https://github.com/haoqiwang/vim",
-            "annotations CC-BY-4.0, images CC-BY-2.0",
-            (ARCHIVE,),
-            FOLDERS[0],
-            BY_HAND,
-        )
-
-    def needed(self, root: Path) -> Sequence[Path]:
-        return images.needed_below(images.first_folder(root, FOLDERS))
-
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return images.below(images.first_folder(root, FOLDERS))
-
-    def load(self, split: images.Split, root: Path) -> Images:
-        images.check_has(self, split)
-        top = images.first_folder(root, FOLDERS)
-        found = images.of_one_class(images.below(top), *NAMES)
-        images.check_whole(top, len(found.x), COUNT)
-        return found
+    test_place = Place(FOLDERS, 17_632)
+    source = Source(
+        "OpenImage-O",
+        "https://github.com/haoqiwang/vim",
+        "annotations CC-BY-4.0, images CC-BY-2.0",
+        (ARCHIVE,),
+        FOLDERS[0],
+        BY_HAND,
+    )

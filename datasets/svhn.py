@@ -6,13 +6,10 @@ downloaded. The 531,131 easier images of "extra" are not used. A zero, 10 in the
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from oodbench import raw
 from oodbench.api import Dataset, Download, Images, Source
@@ -48,13 +45,9 @@ class SVHN(Dataset):
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         path = _path(split, root)
-        content = io.BytesIO(path.read_bytes())
+        x, y = raw.read_mat(path, "X", "y")  # (32, 32, 3, N), N of 1 ... 10
         with raw.reading(path):
-            try:
-                found = loadmat(content, variable_names=("X", "y"))
-            except MatReadError as error:
-                raise ValueError(str(error)) from error
-            x, y = found["X"], found["y"].reshape(-1)  # (32, 32, 3, N), (N,) in 1 ... 10
+            y = y.reshape(-1)
             if x.shape[:3] != (32, 32, 3) or x.ndim != 4 or x.dtype != np.uint8 or (y == 0).any():
                 raise ValueError(f"images of shape {x.shape}, {x.dtype}, labels {np.unique(y)}")
         y = raw.checked_labels(path, y, x.shape[3], len(NAMES) + 1)

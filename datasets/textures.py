@@ -7,13 +7,12 @@ downloaded. Partition 1 of the set's ten: its parts train, val and test have 40 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from oodbench import images, raw
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Source
+from oodbench.layouts import Listed
 
 NAMES = (
     *("banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed", "cracked", "crosshatched"),
@@ -42,44 +41,30 @@ SOURCE = Source(
 )
 
 
-class Textures(Dataset):
+class Textures(Listed):
     """Textures (DTD): 47 classes of textures, RGB, of many sizes."""
 
     test: tuple[Part, ...] = ("test",)  # parts of partition 1; the others are the train split. OOD papers use all three
 
+    parts = PARTS
     source = SOURCE
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return NAMES
 
-    def needed(self, root: Path) -> list[Path]:
-        lists = [_list(part, root) for part in PARTS]
-        return lists if raw.missing(lists) else [*lists, *(path for each in lists for path, _ in _listed(each))]
+    def names(self, root: Path) -> tuple[str, ...]:
+        return NAMES
 
-    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        lists = raw.present(self._lists(split, root))
-        return [*lists, *raw.present([path for each in lists for path, _ in _listed(each)])]
+    def lists(self, part: str, root: Path) -> Sequence[Path]:
+        return [root / FOLDER / "labels" / f"{part}1.txt"]
 
-    def load(self, split: Literal["train", "test"], root: Path) -> Images:
-        items = [item for each in self._lists(split, root) for item in _listed(each)]
-        y = np.array([k for _, k in items], dtype=np.int64)
-        return Images(images.of_files([path for path, _ in items]), y, NAMES)
-
-    def _lists(self, split: str, root: Path) -> list[Path]:
-        return [_list(part, root) for part in PARTS if (part in self.test) == (split == "test")]
-
-
-def _list(part: Part, root: Path) -> Path:
-    return root / FOLDER / "labels" / f"{part}1.txt"
-
-
-def _listed(path: Path) -> list[tuple[Path, int]]:
-    """Return the images of a list, a line `CLASS/FILE` each, with their class."""
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = re.fullmatch(r"([a-z-]+)/([\w-]+\.jpg)", line.strip())
-        if match is None or match[1] not in NAMES:
-            raise ValueError(f"{path} is damaged: {line!r} is no image of a class")
-        found.append((path.parent.parent / "images" / match[1] / match[2], NAMES.index(match[1])))
-    return found
+    def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
+        (path,) = self.lists(part, root)
+        found = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            match = re.fullmatch(r"([a-z-]+)/([\w-]+\.jpg)", line.strip())
+            if match is None or match[1] not in NAMES:
+                raise ValueError(f"{path} is damaged: {line!r} is no image of a class")
+            found.append((path.parent.parent / "images" / match[1] / match[2], NAMES.index(match[1])))
+        return found

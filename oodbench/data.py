@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,6 +83,7 @@ class Prepared(NamedTuple):
     digest: NDArray[np.uint64]  # (N, 2) hash of each image
     classes: tuple[str, ...]
     content: str  # hash of x and y
+    warnings: tuple[str, ...] = ()  # what the set said while it was prepared
 
 
 def here(dataset: Dataset, root: Path) -> bool:
@@ -106,9 +108,10 @@ def prepare(
 ) -> dict[str, Any]:
     """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them.
 
-    Where x.npy would take more than `room` bytes it is left out, and `lazy` is among the facts.
+    Where x.npy would take more than `room` bytes it is left out, and `lazy` is among the facts. So is, as `warnings`,
+    what the set warns of (`warnings.warn`) while it is loaded.
     """
-    images = dataset.load(split, root)
+    images, heard = _loaded(dataset, split, root)
     if len(images.x) != len(images.y):
         raise ValueError(f"split {split}: {len(images.x)} images, {len(images.y)} labels")
     outside = set(np.unique(images.y).tolist()) - set(range(len(images.classes)))
@@ -131,20 +134,32 @@ def prepare(
         out.flush()
     np.save(folder / "y.npy", y)
     np.save(folder / "digest.npy", np.concatenate(found))
-    return {
-        "name": dataset.label,
-        "split": split,
-        "content": hasher.hexdigest()[:16],  # of x and y
-        "classes": list(classes),
-        "counts": np.bincount(y, minlength=len(classes)).tolist(),
-    } | ({"lazy": x.nbytes} if lazy else {})
+    return (
+        {
+            "name": dataset.label,
+            "split": split,
+            "content": hasher.hexdigest()[:16],  # of x and y
+            "classes": list(classes),
+            "counts": np.bincount(y, minlength=len(classes)).tolist(),
+        }
+        | ({"lazy": x.nbytes} if lazy else {})
+        | ({"warnings": heard} if heard else {})
+    )
+
+
+def _loaded(dataset: Dataset, split: Literal["train", "test"], root: Path) -> tuple[Images, list[str]]:
+    """Return a split, and what the set warns of."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        images = dataset.load(split, root)
+    return images, [str(each.message) for each in heard]
 
 
 def opened(folder: Path, meta: dict[str, Any]) -> Prepared:
     """Return what `prepare` wrote."""
     x = np.load(folder / "x.npy", mmap_mode="r")
     y, digest = np.load(folder / "y.npy"), np.load(folder / "digest.npy")
-    return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"])
+    return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"], tuple(meta.get("warnings", ())))
 
 
 def reopened(
@@ -156,12 +171,13 @@ def reopened(
     meta: dict[str, Any],
 ) -> Prepared:
     """Return what `prepare` wrote without x.npy: its images are decoded from the set's own files."""
-    images = dataset.load(split, root)
+    images, _ = _loaded(dataset, split, root)
     index, y, classes = select(dataset, images)
     digest = np.load(folder / "digest.npy")
     if not np.array_equal(y, np.load(folder / "y.npy")):
         raise ValueError(f"split {split}: it is not what was prepared; delete {folder}")
-    return Prepared(LazyImages(images, index, image, digest), y, digest, classes, meta["content"])
+    x = LazyImages(images, index, image, digest)
+    return Prepared(x, y, digest, classes, meta["content"], tuple(meta.get("warnings", ())))
 
 
 # ---- class protocols ------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ class Lab:
 
         title = f"{dataset.label}, {split}"
         artifact = self._remembered("data", self.data_fields(dataset, split), fill, title)
+        for each in artifact.meta.get("warnings", ()):
+            self.watch.warn(f"{title}: {each}")
         if "lazy" not in artifact.meta:
             return data.opened(artifact.path, artifact.meta)
         what = f"its {artifact.meta['lazy'] / 1e9:.2g} GB were more than {DISK:.0%} of the free disk of the store"

@@ -163,6 +163,7 @@ def _split_facts(dataset: Dataset, split: Split, lab: Lab, hashes: _Hashes) -> d
         "images": len(prepared.y),
         "classes": dict(zip(prepared.classes, counts, strict=True)),
         "mapped": isinstance(prepared.x, np.ndarray),
+        "warnings": list(prepared.warnings),
         "files": _originals(files, lab.study.data, hashes),
     }
 

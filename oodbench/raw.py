@@ -61,6 +61,20 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 
 
+def read_mat(path: Path, *names: str) -> list[Any]:
+    """Return arrays of a .mat file by name; raises ValueError where it is cut short, something else, or lacks one."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    content = path.read_bytes()
+    with reading(path):
+        try:
+            found = loadmat(io.BytesIO(content), variable_names=names)
+        except MatReadError as error:
+            raise ValueError(str(error)) from error
+        return [found[name] for name in names]
+
+
 def read_pickled(path: Path) -> dict[str, Any]:
     """Return a dict that Python 2 pickled, its arrays of bytes as uint8.
 

@@ -168,13 +168,19 @@ def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
                 yield _Broken(path.stem, error)
 
 
+LAYOUTS = Path(__file__).with_name("layouts.py")  # its classes derive from a contract, and plugins from them
+
+
 def _plugin_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
 def source_of(path: Path) -> Source:
     """Return where a plugin's file belongs, told by the contract that its class names."""
-    bases = _base_names(syntax(path))
+    bases = {*_base_names(syntax(path))}
+    shared = syntax(LAYOUTS)
+    if bases & {node.name for node in shared.body if isinstance(node, ast.ClassDef)}:
+        bases |= {*_base_names(shared)}
     rooms = sorted({room for room, contract in CONTRACTS.items() if contract.__name__ in bases})
     if len(rooms) != 1:
         wanted = ", ".join(contract.__name__ for contract in CONTRACTS.values())

@@ -245,7 +245,7 @@ class Runner:
             "commit": commit(),
             "libraries": ", ".join(f"{name} {each}" for name, each in libraries().items()),
             "device": str(self.lab.device),
-            "warnings": [*self.study.warns],
+            "warnings": [*self.study.warns, *id_.warnings],
         }
 
     def _trained_facts(self, run: Run) -> dict[str, Any]:
@@ -401,9 +401,10 @@ class Runner:
         self._near = audit.notes(found)
 
     def _notes(self, run: Run, ood: str) -> list[str]:
-        """Return what the rows of a run on an OOD set say of near duplicates in what the run sees."""
+        """Return what the rows of a run on an OOD set say of the test sets, and of near duplicates in what it sees."""
         seen, _ = audit.sides(self.lab, run)
-        return [note for each in seen for note in self._near.get((each.name, ood), [])]
+        tests = [self.lab.prepared(each, "test").warnings for each in (run.id, run.sets[ood])]
+        return [*sum(tests, ()), *(note for each in seen for note in self._near.get((each.name, ood), []))]
 
 
 def sources(registry: Registry, detector: Detector) -> dict[str, str]:

@@ -19,7 +19,7 @@ ROOMS = {
     "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
     "methods/threshold": set(),
     "methods/posthoc": {"oodbench.geometry", "oodbench.posthoc"},
-    "datasets": {"oodbench.images", "oodbench.raw"},
+    "datasets": {"oodbench.images", "oodbench.layouts", "oodbench.raw"},
 }
 # What a module of the harness may import of ours.
 HARNESS = {
@@ -81,6 +81,7 @@ HARNESS = {
     },
     "files": set(),
     "images": set(),
+    "layouts": {"images", "raw"},
     "raw": set(),
     "fetching": {"raw"},
     "finished": {"document", "files"},

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import itertools
+import json
+import math
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,13 +23,16 @@ import pyarrow.parquet as pq
 import pytest
 import torchvision.datasets as peers
 from PIL import Image
+from scipy.io import loadmat, savemat
+from test_field_sets import write_py2
 from tiny import write
 
-from oodbench import data, study
+from oodbench import data, preparation, raw, study
 from oodbench.conformance import conform
 from oodbench.errors import UserError
 from oodbench.lab import Options, Silent
-from oodbench.registry import Registry
+from oodbench.layouts import Folders, Place
+from oodbench.registry import Registry, source_of
 from oodbench.runner import Runner
 from oodbench.spec import ImageFormat
 
@@ -162,6 +168,76 @@ def write_huggingface(root: Path) -> None:
         pq.write_table(table, root / "images" / f"{split}-00000-of-00001.parquet")
 
 
+BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "200.Common_Yellowthroat")
+DOGS = ("n02085620-Chihuahua", "n02099267-flat-coated_retriever")
+BREEDS = ("Abyssinian", "american_bulldog", "Bengal")  # numbered whatever the case
+DISHES = ("apple_pie", "hot_dog", "waffles")
+FLOWERS = tuple(peers.Flowers102.classes)
+
+
+def write_cub(root: Path) -> None:
+    top, lists = root / "CUB_200_2011", {"images": "", "image_class_labels": "", "train_test_split": ""}
+    for i in range(7):
+        name = f"{BIRDS[i % 3]}/{BIRDS[i % 3][4:]}_{i:04}_{900 + i}.jpg"
+        put(top / "images" / name, encoded("JPEG"))
+        for each, value in zip(lists, (name, i % 3 + 1, int(i < 4)), strict=True):
+            lists[each] += f"{i + 1} {value}\n"
+    for each, text in lists.items():
+        put(top / f"{each}.txt", text)
+    put(top / "classes.txt", "".join(f"{k} {name}\n" for k, name in enumerate(BIRDS, 1)))
+
+
+def write_stanford_dogs(root: Path) -> None:
+    top = root / "stanford_dogs"
+    for part, count in (("train", 5), ("test", 3)):
+        names = [f"{DOGS[i % 2]}/{DOGS[i % 2][:9]}_{i + 10 * count}.jpg" for i in range(count)]
+        for name in names:
+            put(top / "Images" / name, encoded("JPEG"))
+        listed = np.empty((count, 1), dtype=object)
+        listed[:, 0] = names
+        labels = np.array([[i % 2 + 1] for i in range(count)], dtype=float)
+        savemat(top / f"{part}_list.mat", {"file_list": listed, "annotation_list": listed, "labels": labels})
+
+
+def write_pets(root: Path) -> None:
+    top = root / "oxford-iiit-pet"
+    for part, count in (("trainval", 6), ("test", 3)):
+        names = [f"{BREEDS[i % 3]}_{i + 10 * count}" for i in range(count)]
+        for name in names:
+            put(top / "images" / f"{name}.jpg", encoded("JPEG"))
+        put(top / f"annotations/{part}.txt", "".join(f"{n} {i % 3 + 1} {1 + i % 2} 1\n" for i, n in enumerate(names)))
+
+
+def write_flowers102(root: Path) -> None:
+    top = root / "flowers-102"
+    for i in range(1, 10):
+        put(top / f"jpg/image_{i:05}.jpg", encoded("JPEG"))
+    savemat(top / "imagelabels.mat", {"labels": np.array([[77, 77, 1, 102, 3, 3, 1, 50, 102]], dtype=np.uint8)})
+    parts = {"trnid": [[9, 2, 4]], "valid": [[1, 3]], "tstid": [[8, 6, 5, 7]]}
+    savemat(top / "setid.mat", {name: np.array(each, dtype=np.uint16) for name, each in parts.items()})
+
+
+def write_food101(root: Path) -> None:
+    top = root / "food-101"
+    for part, count in (("train", 2), ("test", 1)):
+        listed = {name: [f"{name}/{i + 10 * count}" for i in range(count)] for name in reversed(DISHES)}
+        put(top / f"meta/{part}.json", json.dumps(listed))
+        for each in itertools.chain(*listed.values()):
+            put(top / f"images/{each}.jpg", encoded("JPEG"))
+
+
+def write_test_batch(root: Path) -> None:
+    batch = {"labels": [i % 10 for i in range(130)], "data": noise(130, 3072)}
+    write_py2(root / "cifar-10-batches-py/test_batch", batch)
+
+
+def write_caltech256(root: Path) -> None:
+    top = root / "caltech256/256_ObjectCategories"
+    for name, i in itertools.product(("001.ak47", "002.clutter"), (1, 2)):
+        put(top / name / f"{name[:3]}_{i:04}.jpg", encoded("JPEG"))
+    put(top / "002.clutter/RENAME2", "a script that was left there")
+
+
 IMAGENET30 = module("imagenet30").NAMES
 RAABIN = module("raabin_wbc").NAMES
 NINCO = ("amphiuma_means", "caracal", "waffles")
@@ -190,7 +266,7 @@ CASES = {
     "lsun crop": Case("lsun", {}, scenes("LSUN"), (0, 4), ("lsun",), {"COUNT": 4}),
     "lsun resize": Case("lsun", {"form": "resize"}, scenes("LSUN_resize"), (0, 4), ("lsun",), {"COUNT": 4}),
     "lsun fix": Case("lsun", {"form": "fix"}, scenes("LSUN_fix"), (0, 4), ("lsun",), {"COUNT": 4}),
-    "isun": Case("isun", {}, scenes("iSUN", "jpeg"), (0, 4), ("isun",), {"COUNT": 4}),
+    "isun": Case("isun", {}, scenes("iSUN", "jpeg"), (0, 4), ("isun",)),
     "tiny_imagenet": Case("tiny_imagenet", {}, write_tiny_imagenet, (9, 5), WNIDS, {"TRAIN_COUNT": 9}),
     "tiny_imagenet crop": Case(
         "tiny_imagenet", {"form": "crop"}, scenes("Imagenet_crop"), (0, 4), ("tiny_imagenet",), {"COUNT": 4}
@@ -213,7 +289,6 @@ CASES = {
         ),
         (60, 30),
         IMAGENET30,
-        {"COUNTS": {"train": 60, "test": 30}},
     ),
     "imagenet1k": Case(
         "imagenet1k",
@@ -221,7 +296,7 @@ CASES = {
         imagenet(WNIDS),
         (6, 3),
         WNIDS,
-        {"COUNTS": {"train": 6, "test": 3}, "_wnids": lambda: WNIDS},
+        {"_wnids": lambda: WNIDS},
     ),
     "imagenet200": Case(
         "imagenet200",
@@ -229,12 +304,12 @@ CASES = {
         imagenet((*WNIDS, "n01440764")),  # the last is left alone
         (6, 3),
         WNIDS,
-        {"TEST_COUNT": 3, "NAMES": WNIDS},
+        {"NAMES": WNIDS},
     ),
-    "ssb_hard": Case("ssb_hard", {}, classes("ssb_hard", WNIDS), (0, 6), WNIDS, {"COUNT": 6}),
+    "ssb_hard": Case("ssb_hard", {}, classes("ssb_hard", WNIDS), (0, 6), WNIDS),
     "ninco": Case("ninco", {}, classes("NINCO/NINCO_OOD_classes", NINCO), (0, 6), NINCO),
-    "inaturalist": Case("inaturalist", {}, scenes("iNaturalist", "jpg"), (0, 4), ("inaturalist",), {"COUNT": 4}),
-    "openimage_o": Case("openimage_o", {}, scenes("openimage_o", "jpg"), (0, 4), ("openimage_o",), {"COUNT": 4}),
+    "inaturalist": Case("inaturalist", {}, scenes("iNaturalist", "jpg"), (0, 4), ("inaturalist",)),
+    "openimage_o": Case("openimage_o", {}, scenes("openimage_o", "jpg"), (0, 4), ("openimage_o",)),
     "huggingface": Case("huggingface", {}, write_huggingface, (6, 4), ("cat", "ant")),
     "dior": Case("dior", {}, write_dior, (6, 4), module("dior").NAMES),
     "raabin_wbc": Case(
@@ -245,6 +320,19 @@ CASES = {
         RAABIN,
         {"COUNTS": {"train": 10, "test": 5}},
     ),
+    "cub": Case("cub", {}, write_cub, (4, 3), BIRDS),
+    "stanford_dogs": Case("stanford_dogs", {}, write_stanford_dogs, (5, 3), DOGS),
+    "pets": Case("pets", {}, write_pets, (6, 3), BREEDS),
+    "flowers102": Case("flowers102", {}, write_flowers102, (5, 4), FLOWERS),
+    "food101": Case("food101", {}, write_food101, (6, 3), DISHES),
+    "caltech256": Case(
+        "caltech256",
+        {},
+        write_caltech256,
+        (0, 4),
+        ("001.ak47", "002.clutter"),
+    ),
+    "cifar10_interpolated": Case("cifar10_interpolated", {}, write_test_batch, (0, 130), ("cifar10_interpolated",)),
     "ham10000": Case("ham10000", {}, write_ham10000, (23, 6), module("ham10000").NAMES, {"COUNT": 29}),
 }
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -255,12 +343,33 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OODBENCH_OFFLINE", "1")
 
 
+def published(case: Case, split: str) -> int | None:
+    """Return how many images a folder must hold."""
+    place = case.dataset.places.get(split) if isinstance(case.dataset, Folders) else None
+    return place.size if place else None
+
+
+def sized() -> Iterator[tuple[Any, str, Place]]:
+    """Yield the class, attribute and value that lets a folder hold as many images as those of these tests."""
+    for case in CASES.values():
+        cls = REGISTRY.load("dataset", case.name)
+        for split, size in zip(("train", "test"), case.sizes, strict=True):
+            place = getattr(cls, f"{split}_place", None)
+            if isinstance(place, Place) and place.size is not None:
+                yield cls, f"{split}_place", place._replace(size=size)
+
+
+SIZED = list(sized())
+
+
 @pytest.fixture(autouse=True)
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the sets be as large as the files of these tests."""
     for case in CASES.values():
         for name, value in case.numbers.items():
             monkeypatch.setattr(module(case.name), name, value)
+    for cls, name, place in SIZED:
+        monkeypatch.setattr(cls, name, place)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     ours = str(Path(__file__).parent.parent)  # its folder `datasets` would hide Hugging Face's package
     monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each or ".").resolve() != Path(ours)])
@@ -306,7 +415,7 @@ def test_the_files_of_the_other_split_are_not_listed(tmp_path: Path, case: Case)
         pytest.skip("it is listed as a whole, or has no other split")
     root = written(case, tmp_path)
     train, test = (set(case.dataset.files(split, root)) for split in ("train", "test"))
-    assert {path.suffix for path in train & test} <= {".csv"}
+    assert {path.suffix for path in train & test} <= {".csv", ".mat", ".txt"}  # lists of both
 
 
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES.values()}))
@@ -353,7 +462,7 @@ def test_missing_files_are_named(tmp_path: Path, case: Case) -> None:
 
 @EACH
 def test_a_damaged_image_is_named(tmp_path: Path, case: Case) -> None:
-    if case.name in ("images300k", "huggingface"):
+    if case.name in ("images300k", "huggingface", "cifar10_interpolated"):
         pytest.skip("its images are in one file: see below")
     root, split = written(case, tmp_path), case.dataset.splits[-1]
     of_images = (".png", ".jpg", ".jpeg", ".jpg", ".JPEG")
@@ -365,15 +474,11 @@ def test_a_damaged_image_is_named(tmp_path: Path, case: Case) -> None:
 
 @EACH
 def test_an_incomplete_set_is_refused(tmp_path: Path, case: Case) -> None:
-    if not {"COUNT", "COUNTS", "TEST_COUNT", "TRAIN_COUNT"} & case.numbers.keys() or case.name in (
-        "ham10000",
-        "images300k",
-    ):
+    split = next((split for split in case.dataset.splits if published(case, split)), None)
+    if split is None:
         pytest.skip("how many images it has is not known, or said by a list")
     root, dataset = written(case, tmp_path), case.dataset
-    split = "train" if case.name == "tiny_imagenet" and "train" in dataset.splits else dataset.splits[-1]
-    first = next(path for path in dataset.files(split, root) if path.suffix != ".txt")
-    put(first.with_name("another.jpg"), encoded("JPEG"))
+    put(dataset.files(split, root)[0].with_name("another.jpg"), encoded("JPEG"))
     size = case.sizes[split == "test"]
     with pytest.raises(ValueError, match=rf"holds {size + 1} images and the set {size}: it is no whole copy"):
         dataset.load(split, root)
@@ -416,6 +521,92 @@ def test_places_are_what_torchvision_loads(tmp_path: Path, monkeypatch: pytest.M
     assert {f"/{name}": k for k, name in enumerate(found.classes)} == {
         name[2:]: k for name, k in peer.class_to_idx.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "peer"),
+    [
+        ("flowers102", {"test": ("val",)}, lambda root: peers.Flowers102(str(root), "val")),
+        ("flowers102", {}, lambda root: peers.Flowers102(str(root), "test")),
+        ("food101", {}, lambda root: peers.Food101(str(root), "test")),
+        ("food101", {"test": ("train",)}, lambda root: peers.Food101(str(root), "train")),
+        ("pets", {}, lambda root: peers.OxfordIIITPet(str(root), "test")),
+        ("pets", {"test": ("trainval",)}, lambda root: peers.OxfordIIITPet(str(root), "trainval")),
+        ("caltech256", {}, lambda root: peers.Caltech256(str(root))),
+    ],
+)
+def test_it_loads_what_torchvision_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, params: dict[str, Any], peer: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.flowers102.check_integrity", lambda *_: True)  # hashes of the real lists
+    theirs = peer(written(CASES[name], tmp_path))
+    ours = plugin(name, **params).load("test", tmp_path)
+    for x, k, (image, y) in zip(pixels(ours), ours.y, theirs, strict=True):
+        assert np.array_equal(x, np.asarray(image))
+        assert k == y
+
+
+def test_addresses_and_hashes_are_torchvisions() -> None:
+    def said(name: str) -> set[tuple[str, str | None]]:
+        return {(each.urls[0], each.hash) for each in plugin(name).source.downloads}
+
+    flowers = peers.Flowers102
+    assert said("flowers102") == {
+        (flowers._download_url_prefix + file, f"md5:{md5}") for file, md5 in flowers._file_dict.values()
+    }
+    assert said("food101") == {(peers.Food101._URL, f"md5:{peers.Food101._MD5}")}
+    assert said("pets") == {(url, f"md5:{md5}") for url, md5 in peers.OxfordIIITPet._RESOURCES}
+    ((url, md5),) = said("caltech256")
+    assert all(each in inspect.getsource(peers.Caltech256) for each in (url, str(md5).removeprefix("md5:")))
+
+
+@pytest.mark.parametrize(("name", "parts"), [(name, module(name).PARTS) for name in ("textures", "flowers102")])
+def test_parts_are_those_that_are_published(name: str, parts: Any) -> None:
+    assert tuple(parts) == tuple(plugin(name).parts) == ("train", "val", "test")
+
+
+@pytest.mark.parametrize("name", ["cub", "stanford_dogs", "pets", "food101", "flowers102"])
+def test_all_parts_may_be_the_test_split(tmp_path: Path, name: str) -> None:
+    """CSI tests on images of the whole set."""
+    case, whole = CASES[name], plugin(name, test=tuple(plugin(name).parts))
+    root = written(case, tmp_path)
+    found, parts = whole.load("test", root), [case.dataset.load(split, root) for split in ("train", "test")]
+    assert len(whole.load("train", root).x) == 0
+    assert sorted(x.tobytes() for x in pixels(found)) == sorted(x.tobytes() for part in parts for x in pixels(part))
+    assert np.array_equal(np.sort(found.y), np.sort(np.concatenate([part.y for part in parts])))
+
+
+@pytest.mark.parametrize("name", ["cub", "caltech256", "lsun"])
+def test_a_set_of_a_shared_layout_is_known_by_its_file(name: str) -> None:
+    """`oodbench check FILE` finds its room, though its class names a layout and no contract."""
+    path = Path(module(name).__file__)
+    found = source_of(path)
+    assert (found.room, found.name) == ("dataset", name)
+
+
+def test_labels_are_those_of_the_lists(tmp_path: Path) -> None:
+    """CUB's split and Stanford Dogs' files, which torchvision has no reader of, read off line by line."""
+    birds, dogs = (written(CASES[name], tmp_path / name) for name in ("cub", "stanford_dogs"))
+    top = birds / "CUB_200_2011"
+    rows = [
+        [line.split()[1] for line in (top / f"{name}.txt").read_text().splitlines()]
+        for name in ("images", "image_class_labels", "train_test_split")
+    ]
+    wanted = [(top / "images" / path, int(label) - 1) for path, label, train in zip(*rows, strict=True) if train == "0"]
+    assert plugin("cub").listed("test", birds) == wanted
+    for path, k in plugin("stanford_dogs").listed("train", dogs):
+        assert path.parent == dogs / "stanford_dogs/Images" / DOGS[k]
+
+
+def test_interpolated_images_are_means(tmp_path: Path) -> None:
+    """CSI's loop over batches of 100: each is averaged with the one before it, the first stays."""
+    found = plugin("cifar10_interpolated").load("test", written(CASES["cifar10_interpolated"], tmp_path))
+    x, _ = raw.read_rows(tmp_path / "cifar-10-batches-py/test_batch", "labels", 10)
+    assert np.array_equal(found.x[:100], x[:100])
+    for i in range(100, 130):
+        mean = (x[i].astype(int) + x[i - 100].astype(int)) / 2
+        assert np.abs(found.x[i] - mean).max() <= 0.5
+        assert np.array_equal(found.x[i][mean % 1 == 0], mean[mean % 1 == 0])
 
 
 def test_classes_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,6 +662,12 @@ OUT = "../../../outside.jpg"
         ("places365", "places365/categories_places365.txt", "/a/another 365", "names 366 classes of 365"),
         ("places365", "places365/categories_places365.txt", "/a/another 5", "is no class, or not in its place"),
         ("dior", "DIOR/ImageSets/Main/test.txt", OUT, ":3: "),
+        ("cub", "CUB_200_2011/images.txt", f"8 {OUT}", ":8: "),
+        ("cub", "CUB_200_2011/images.txt", "7 001.Black/x_1.jpg", "is no line of this list, or its second"),
+        ("cub", "CUB_200_2011/classes.txt", "4", ":4: "),
+        ("pets", "oxford-iiit-pet/annotations/test.txt", f"{OUT} 1 1 1", ":4: "),
+        ("pets", "oxford-iiit-pet/annotations/test.txt", "Bengal_9 0 1 1", "is no image of a class"),
+        ("food101", "food-101/meta/test.json", "{}", "is damaged: Extra data"),
         ("ham10000", "HAM10000/HAM10000_metadata.csv", f"HAM_1,{OUT},nv", ":31: "),
         ("ham10000", "HAM10000/HAM10000_metadata.csv", "HAM_1,ISIC_0000001,flu", "'flu': no image of a class"),
         ("ham10000", "HAM10000/HAM10000_metadata.csv", "HAM_1,ISIC_0024306,nv", "ISIC_0024306 is listed twice"),
@@ -483,6 +680,90 @@ def test_lines_that_are_no_image_of_the_set(tmp_path: Path, name: str, file: str
     said = refused(name, tmp_path)
     assert message in said
     assert said.startswith(str(tmp_path / file))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("cub", "CUB_200_2011/image_class_labels.txt", "1 1\n", "are not of the same images"),
+        (
+            "cub",
+            "CUB_200_2011/image_class_labels.txt",
+            "".join(f"{i} 9\n" for i in range(1, 8)),
+            "image_class_labels.txt: there is no class 9",
+        ),
+        ("stanford_dogs", "stanford_dogs/test_list.mat", "<html>", "test_list.mat is damaged"),
+        ("flowers102", "flowers-102/setid.mat", "<html>", "setid.mat is damaged"),
+        ("pets", "oxford-iiit-pet/annotations/test.txt", "Bengal_9 1 1 1\n", "a number of its own"),
+        ("pets", "oxford-iiit-pet/annotations/test.txt", "Bengal_9 5 1 1\n", "a number of its own"),
+        ("food101", "food-101/meta/test.json", "{}", "the two lists differ in their classes"),
+        ("food101", "food-101/meta/test.json", '{"waffles": ["../x"]}', "'../x' is no image of 'waffles'"),
+        ("food101", "food-101/meta/test.json", "[]", "test.json is damaged"),
+    ],
+)
+def test_damaged_lists(tmp_path: Path, name: str, file: str, content: str, message: str) -> None:
+    written(CASES[name], tmp_path)
+    put(tmp_path / file, content)
+    assert message in refused(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("stanford_dogs/test_list.mat", {"labels": [[1], [0], [1]]}, "labels from -1 to 0"),
+        ("stanford_dogs/test_list.mat", {"labels": [[1]]}, "labels of shape (1,)"),
+        ("stanford_dogs/test_list.mat", {"file_list": np.array([[OUT]], dtype=object)}, "is no image of a class"),
+        ("flowers-102/setid.mat", {"tstid": [[10]]}, "numbers images from 10 to 10, there are 9"),
+        ("flowers-102/setid.mat", {"tstid": [[0, 1]]}, "numbers images from 0 to 1, there are 9"),
+        ("flowers-102/imagelabels.mat", {"labels": [[103] * 9]}, "labels from 102 to 102 of 102 classes"),
+    ],
+)
+def test_lists_of_other_images(tmp_path: Path, file: str, change: dict[str, Any], message: str) -> None:
+    name = "stanford_dogs" if file.startswith("stanford") else "flowers102"
+    path = written(CASES[name], tmp_path) / file
+    savemat(path, {key: value for key, value in loadmat(path).items() if key[0] != "_"} | change)
+    said = refused(name, tmp_path)
+    assert message in said
+    assert str(path) in said
+
+
+def test_a_count_that_is_not_confirmed_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept with what is prepared, whether the images are in memory or decoded when they are read."""
+    case = CASES["raabin_wbc"]
+    root, image = written(case, tmp_path / "data"), ImageFormat(size=8, channels=3)
+    for room, kept in ((math.inf, "opened"), (0, "reopened")):
+        folder = tmp_path / kept
+        folder.mkdir()
+        monkeypatch.setitem(module(case.name).COUNTS, "test", 6)
+        meta = data.prepare(case.dataset, "test", image, root, folder, room)
+        assert meta["warnings"] == [f"{root / 'raabin_wbc/TestA'} holds 5 images, expected were 6"]
+        again = data.opened(folder, meta) if room else data.reopened(case.dataset, "test", image, root, folder, meta)
+        assert list(again.warnings) == meta["warnings"]
+        monkeypatch.setitem(module(case.name).COUNTS, "test", 5)
+    (tmp_path / "whole").mkdir()
+    assert "warnings" not in data.prepare(case.dataset, "test", image, root, tmp_path / "whole")
+
+
+def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(CASES["raabin_wbc"], tmp_path / "data")
+    monkeypatch.setitem(module("raabin_wbc").COUNTS, "test", 6)
+    note, image = f"{tmp_path / 'data/raabin_wbc/TestA'} holds 5 images, expected were 6", {"size": 8, "channels": 1}
+    given = {"image": image, "ood": {"far": ["raabin_wbc", {"noise": {"count": 20, "size": 8}}]}}
+    few = {"training": "cross_entropy", "clustering": "one", "distance": "cosine", "threshold": "pooled"}
+    made = study.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
+    watch = Silent()
+    heard: list[str] = []
+    monkeypatch.setattr(watch, "warn", heard.append)
+    runner = Runner(made, Options(device="cpu"), watch)
+    rows = runner.run().rows
+    assert {ood: note in warned for ood, warned in rows[["ood", "warnings"]].itertuples(index=False)} == {
+        "raabin_wbc": True,
+        "noise(count=20, size=8)": False,
+    }
+    assert heard.count(f"raabin_wbc, test: {note}") == 1
+    assert list(preparation.prepare(runner.lab, preparation.needs(made))) == []
+    sets = json.loads((made.results / preparation.FILE).read_text())["sets"]
+    assert [s["splits"]["test"]["warnings"] for s in sets if s["set"] == "raabin_wbc"] == [[note]]
 
 
 def test_a_subset_of_places(tmp_path: Path) -> None:
@@ -594,7 +875,9 @@ def test_an_archive_that_was_placed_is_unpacked(tmp_path: Path, name: str) -> No
     assert not list(root.rglob("LICENSE"))
 
 
-@pytest.mark.parametrize("name", ["lsun crop", "isun", "tiny_imagenet", "places365 val", "ninco", "inaturalist"])
+@pytest.mark.parametrize(
+    "name", ["lsun crop", "isun", "tiny_imagenet", "places365 val", "ninco", "inaturalist", "cub", "caltech256", "pets"]
+)
 def test_another_archive_than_the_published_one_is_refused(tmp_path: Path, name: str) -> None:
     source = CASES[name].dataset.source
     put(tmp_path / source.folder / source.downloads[0].name, "something else")

@@ -22,6 +22,7 @@ from oodbench.errors import UserError
 from oodbench.gc import garbage
 from oodbench.grid import canonical, plan
 from oodbench.lab import Options, Piece
+from oodbench.protocol import kept_classes
 from oodbench.registry import Registry
 from oodbench.runner import Runner
 from oodbench.suite import Suite
@@ -93,6 +94,28 @@ EXPECTED = {
         "count": {},
         "more": ("val(0.1)", [], []),
     },
+    "csi/cifar10": {
+        "ids": ["cifar10"],
+        "ood": {
+            "near": ["cifar100", "cifar10_interpolated"],
+            "far": [*("svhn", "lsun(form=resize)", "lsun(form=fix)", f"{TIN}(form=resize)", f"{TIN}(form=fix)")],
+        },
+        "count": {},
+        "more": ("val(0.1)", [], []),
+    },
+    "csi/imagenet30": {
+        "ids": ["imagenet30"],
+        "ood": {
+            "far": [
+                *("cub(limit=3000, test=train+test)", "stanford_dogs(limit=3000, test=train+test)"),
+                *("pets(limit=3000, test=trainval+test)", "flowers102(limit=3000, test=train+val+test)"),
+                "food101(without=hot_dog, limit=3000, test=train+test)",
+                *("places365(limit=3000)", "caltech256(limit=3000)", "textures(limit=3000, test=train+val+test)"),
+            ]
+        },
+        "count": {},
+        "more": ("val(0.1)", [], []),
+    },
     "oecl/cifar10-leave-one-out": {
         "ids": [f"cifar10(without={k})" for k in range(10)],
         "ood": {"near": ["held_out"]},
@@ -113,6 +136,18 @@ def test_the_sets_of_a_suite(name: str, tmp_path: Path) -> None:
         assert (setup.reference.label, validation, outliers) == expected["more"]
     counts = {each.label: each.params.get("count") for each in found.datasets}
     assert counts | expected["count"] == counts
+
+
+@pytest.mark.parametrize("name", ["oecl/imagenet30-one-vs-rest", "oecl/imagenet30-leave-one-out"])
+def test_outliers_are_of_none_of_the_thirty_classes(tmp_path: Path, name: str) -> None:
+    """The names that torchvision has for the ids that are left out are those of ImageNet-30, in their order."""
+    found = load(tmp_path, name)
+    (outliers,) = {each.label: each for setup in found.setups.values() for each in setup.outliers}.values()
+    wnids, words = (type(outliers)(names=names).class_names or () for names in ("wnid", "words"))  # type: ignore
+    assert (outliers.name, len(kept_classes(outliers, wnids)), len(outliers.without)) == ("imagenet1k", 970, 30)  # type: ignore
+    left_out = [words[wnids.index(each)].lower().replace(" ", "_") for each in outliers.without]  # type: ignore
+    ours = [name.removeprefix("rotary_") for name in found.ids[0].class_names or ()]  # ImageNet's is a dial telephone
+    assert left_out == ours
 
 
 def test_the_lists_of_openood_are_where_its_script_leaves_them(tmp_path: Path) -> None:

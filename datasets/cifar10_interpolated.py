@@ -1,0 +1,58 @@
+"""Interpolated CIFAR-10, Tack et al. 2020 (CSI), arXiv 2007.08176: 10,000 means of two test images, 32 x 32, RGB.
+
+As alinlab/CSI makes them while it tests (evals/ood_pre.py and evals/evals.py, test batches of 100): image i is the mean
+of test images i and i - 100 in the order of the file, and the first 100 are test images as they are. Means are rounded
+to whole numbers, halves to even; CSI keeps the halves. The test batch is read where CIFAR-10 has it:
+DATA/cifar-10-batches-py, or cifar-10-python.tar.gz in DATA; else it is downloaded. They are one class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from oodbench import images, raw
+from oodbench.api import Dataset, Download, Images, Source
+
+APART = 100  # CSI's batch: how far apart in the file the two images of a mean are
+FILE = "cifar-10-batches-py/test_batch"
+
+
+class CIFAR10Interpolated(Dataset):
+    """Interpolated CIFAR-10: means of two photographs, 32 x 32, RGB, test images alone, as CSI makes them."""
+
+    source = Source(
+        "Interpolated CIFAR-10",
+        "https://github.com/alinlab/CSI",
+        "none stated",
+        (
+            Download(
+                ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+                "md5:c58f30108f718f92721af3b95e74349a",
+                r"cifar-10-batches-py/(data_batch_[1-5]|test_batch)",
+                size=170_498_071,
+            ),
+        ),
+    )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def splits(self) -> tuple[images.Split, ...]:
+        return ("test",)
+
+    def needed(self, root: Path) -> Sequence[Path]:
+        return [root / FILE]
+
+    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+        return raw.present([root / FILE])
+
+    def load(self, split: images.Split, root: Path) -> Images:
+        images.check_has(self, split)
+        x, _ = raw.read_rows(root / FILE, "labels", 10)
+        mixed = np.rint((x[APART:].astype(np.float32) + x[:-APART]) / 2).astype(np.uint8)
+        return Images(np.concatenate([x[:APART], mixed]), np.zeros(len(x), dtype=np.int64), (self.name,))

@@ -1,0 +1,64 @@
+"""Oxford-IIIT Pet, Parkhi et al. 2012 (CVPR, Cats and Dogs): photographs of 37 breeds of cats and dogs, RGB.
+
+DATA/oxford-iiit-pet has images/ and annotations/{trainval,test}.txt, as torchvision has them, or the archives
+images.tar.gz and annotations.tar.gz; else they are downloaded. The part trainval is the train split. A class is named
+as its files are, american_bulldog, and numbered as in the lists. CSI tests on images of both parts:
+`test: [trainval, test]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from oodbench import images
+from oodbench.api import Download, Source
+from oodbench.layouts import Listed
+
+FOLDER = "oxford-iiit-pet"
+SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
+
+
+class Pets(Listed):
+    """Oxford-IIIT Pet: 37 breeds of cats and dogs, RGB, of many sizes."""
+
+    test: tuple[Literal["trainval", "test"], ...] = ("test",)  # the other part, if any, is the train split
+
+    parts = ("trainval", "test")
+    source = Source(
+        "Oxford-IIIT Pet",
+        f"{SITE}/",
+        "see the page",
+        (
+            Download(
+                (f"{SITE}/data/annotations.tar.gz",),
+                "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+                r"annotations/(trainval|test)\.txt",
+            ),
+            Download(
+                (f"{SITE}/data/images.tar.gz",), "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c", r"images/[A-Za-z_]+_\d+\.jpg"
+            ),
+        ),
+        FOLDER,
+    )
+
+    def names(self, root: Path) -> tuple[str, ...]:
+        named = {k: path.stem.rpartition("_")[0] for part in self.parts for path, k in self.listed(part, root)}
+        if sorted(named) != [*range(len(named))] or len(set(named.values())) != len(named):
+            raise ValueError(f"{root / FOLDER}: the lists do not give each breed a number of its own")
+        return tuple(named[k] for k in sorted(named))
+
+    def lists(self, part: str, root: Path) -> Sequence[Path]:
+        return [root / FOLDER / "annotations" / f"{part}.txt"]
+
+    def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
+        (path,) = self.lists(part, root)
+        found = []
+        for number, line in enumerate(images.text_of(path).splitlines(), 1):
+            match = re.fullmatch(r"([A-Za-z_]+_\d+) ([1-9]\d*) [12] \d+\s*", line)  # image, breed, cat or dog, breed
+            if match is None:
+                raise ValueError(f"{path}:{number}: {line!r} is no image of a class")
+            found.append((root / FOLDER / "images" / f"{match[1]}.jpg", int(match[2]) - 1))
+        return found

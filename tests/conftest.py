@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import write
+
+from oodbench import study
+from oodbench.lab import Options
+from oodbench.runner import Runner
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that tests start: sums depend on it
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -19,3 +25,17 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
     monkeypatch.delenv("OODBENCH_STORE", raising=False)
     monkeypatch.setenv("OODBENCH_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the tiny study when it has run."""
+    folder = tmp_path_factory.mktemp("tiny")
+    Runner(study.load(write(folder / "s.yaml", store=str(folder / "store"))), Options(device="cpu")).run()
+    return folder / "store"
+
+
+@pytest.fixture
+def trained(tiny_store: Path, tmp_path: Path) -> None:
+    """A store in which the encoders of the tiny study are: for tests of what comes after training, to save time."""
+    shutil.copytree(tiny_store, tmp_path / "results" / "store")

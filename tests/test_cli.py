@@ -61,6 +61,7 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
 
+@pytest.mark.usefixtures("trained")
 def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> None:
     call("run", study)
     folder = tmp_path / "results" / "s"
@@ -87,6 +88,7 @@ def test_plan_says_what_is_there_and_what_is_to_do(study: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("trained")
 def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> None:
     call("run", study)
     import oodbench
@@ -104,6 +106,7 @@ def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> Non
     assert len(call("show", study, row["cell"]).stdout.split('"cell"')) == 3  # one row for each OOD set
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     study = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": 500}}], training="simclr")
     done = call("run", study)
@@ -113,6 +116,7 @@ def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     assert "2 rows failed and are in no mean" in done.stdout
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
     done = call("run", write(tmp_path / "s.yaml", distance={"knn": {"k": 500}}, training="simclr"))
     assert done.exit_code == 1
@@ -182,6 +186,7 @@ def test_a_table_of_what_is_not_there_is_refused_before_any_work(
     assert not (tmp_path / "results" / "store" / "train").exists()
 
 
+@pytest.mark.usefixtures("trained")
 def test_tables_take_about_a_second(study: Path, tmp_path: Path) -> None:
     """Not a benchmark: a guard that no heavy library creeps into the path. Importing torch alone takes longer."""
     call("run", study)
@@ -275,6 +280,7 @@ def test_list_names_every_recipe_with_its_source() -> None:
     assert not any("mahalanobis" in line for line in lines)
 
 
+@pytest.mark.usefixtures("trained")
 def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     call("run", study)
     assert "0 damaged" in call("verify", study).stdout
@@ -313,6 +319,7 @@ def test_gc_refuses_to_guess(tmp_path: Path) -> None:
     assert "is not prepared" in done.stderr
 
 
+@pytest.mark.usefixtures("trained")
 def test_compact(study: Path, tmp_path: Path) -> None:
     call("run", study)
     folder = tmp_path / "results" / "s" / "rows"

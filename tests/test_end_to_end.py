@@ -81,6 +81,7 @@ def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeyp
     assert not first[first["seed"] == 0]["auroc"].equals(first[first["seed"] == 1]["auroc"])
 
 
+@pytest.mark.usefixtures("trained")
 def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
     rows = go(write(tmp_path / "s.yaml")).rows
     may_be_empty = {"suite", "recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
@@ -99,6 +100,7 @@ def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
     assert rows["clusters"].unique().tolist() == [3, 1]
 
 
+@pytest.mark.usefixtures("trained")
 def test_adding_a_clustering_trains_nothing(tmp_path: Path) -> None:
     before = go(write(tmp_path / "s.yaml"))
     listener = Listener()
@@ -112,6 +114,7 @@ def test_adding_a_clustering_trains_nothing(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(kept.reset_index(drop=True), again.reset_index(drop=True))
 
 
+@pytest.mark.usefixtures("trained")
 def test_adding_an_ood_set_embeds_that_set_only(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml")
     go(path)
@@ -129,6 +132,7 @@ def test_adding_an_ood_set_embeds_that_set_only(tmp_path: Path) -> None:
     assert set(outcome.rows["ood"]) == {"blobs(groups=3, count=60, shift=60)", "noise(count=50, size=8)", "digits"}
 
 
+@pytest.mark.usefixtures("trained")
 def test_rows_of_cells_that_are_gone_stay_but_are_not_shown(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml")
     everything = go(path).rows
@@ -138,6 +142,7 @@ def test_rows_of_cells_that_are_gone_stay_but_are_not_shown(tmp_path: Path) -> N
     pd.testing.assert_frame_equal(oodbench.rows(path), fewer)
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_failing_cell_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": [3, 91]}}])
     outcome = go(path)
@@ -195,6 +200,7 @@ def test_a_recipe_that_diverges_is_rows_that_name_the_step_and_the_rest_goes_on(
     assert (rows[~diverged]["status"] == "ok").all()
 
 
+@pytest.mark.usefixtures("trained")
 def test_nan_features_are_an_error_row_that_names_the_set(tmp_path: Path) -> None:
     (tmp_path / "holes.py").write_text(
         '"""A distance with holes."""\nfrom oodbench.api import Clusters, Distance, Scorer, Scores\n\n\n'
@@ -205,6 +211,7 @@ def test_nan_features_are_an_error_row_that_names_the_set(tmp_path: Path) -> Non
     assert outcome.rows["error"].str.contains("30 of 30 scores of ID reference are NaN or infinite").all()
 
 
+@pytest.mark.usefixtures("trained")
 def test_what_a_plugin_warns_of_is_in_the_rows_that_it_made(tmp_path: Path) -> None:
     (tmp_path / "wary.py").write_text(
         '"""A distance that warns."""\nimport warnings\n\nfrom oodbench.api import Distance, Scores\n\n\n'
@@ -233,6 +240,7 @@ class Wrong({contract}):
 '''
 
 
+@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
     ("room", "arguments", "text", "said"),
     [
@@ -292,6 +300,7 @@ def test_a_plugin_that_breaks_its_contract_is_error_rows_and_spoils_nothing(
     pd.testing.assert_frame_equal(numbers(right), numbers(clean))
 
 
+@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("kind", ["train", "bank", "data", "probe"])
 def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
@@ -307,6 +316,7 @@ def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path,
     pd.testing.assert_frame_equal(numbers(before), numbers(after))
 
 
+@pytest.mark.usefixtures("trained")
 def test_damaged_rows_are_made_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml")
     before = go(path).rows
@@ -319,6 +329,7 @@ def test_damaged_rows_are_made_again(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(numbers(before), numbers(after.rows))
 
 
+@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
     ("stage", "made"),
     [("train", {"train", "bank", "probe", "score"}), ("bank", {"bank", "probe", "score"}), ("score", {"score"})],
@@ -333,6 +344,7 @@ def test_redo(tmp_path: Path, stage: str, made: set[str]) -> None:
     pd.testing.assert_frame_equal(numbers(before), numbers(after))
 
 
+@pytest.mark.usefixtures("trained")
 def test_cached_only_trains_nothing(tmp_path: Path) -> None:
     go(write(tmp_path / "s.yaml", training="simclr"))
     outcome = go(
@@ -344,6 +356,7 @@ def test_cached_only_trains_nothing(tmp_path: Path) -> None:
     assert set(outcome.rows["training"]) == {"simclr"}
 
 
+@pytest.mark.usefixtures("trained")
 def test_several_views_are_embedded_and_averaged(tmp_path: Path) -> None:
     rows = go(
         write(
@@ -364,6 +377,7 @@ def test_several_views_are_embedded_and_averaged(tmp_path: Path) -> None:
     assert found.xs("projection").tolist() != found.xs("projection views=3").xs("norm").tolist()
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_training_reference_scores_items_as_if_they_were_left_out(tmp_path: Path) -> None:
     rows = go(
         write(tmp_path / "s.yaml", reference="train", distance=[{"knn": {"k": 1}}, "cosine"], training="simclr")
@@ -604,6 +618,7 @@ def test_workers_share_the_work_of_one_command(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(numbers(rows), numbers(go(path).rows))
 
 
+@pytest.mark.usefixtures("trained")
 def test_python_interface(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     made = oodbench.run(path, device="cpu")

@@ -215,6 +215,7 @@ def surveyed(path: Path, listener: Listener | None = None) -> survey.Survey:
 SPACES = [{"layer": "penultimate"}, {"layer": "projection", "unit": True}]
 
 
+@pytest.mark.usefixtures("trained")
 def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES)
     rows = oodbench.run(path, device="cpu")
@@ -242,6 +243,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     assert first.rows.groupby("split")["n"].unique().to_dict() == {"train": [90], "test": [120]}
 
 
+@pytest.mark.usefixtures("trained")
 def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES, clustering=[{"kmeans": {"k": 5, "restarts": 1}}])
     fitted: list[Clusters] = []
@@ -260,6 +262,7 @@ def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch:
         assert torch.equal(one_.assign, other.assign)
 
 
+@pytest.mark.usefixtures("trained")
 def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering="labels", distance="cosine")
     oodbench.run(path, device="cpu")
@@ -287,6 +290,7 @@ def test_nothing_is_trained_for_it(tmp_path: Path) -> None:
     assert set(listener.stages) == {"quality"}
 
 
+@pytest.mark.usefixtures("trained")
 def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     oodbench.run(path, device="cpu")
@@ -298,6 +302,7 @@ def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
     assert "altered or cut short" in listener.warnings[0]
 
 
+@pytest.mark.usefixtures("trained")
 def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oodbench.registry import Registry
 
@@ -320,6 +325,7 @@ def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert surveyed(path).measured == len(more.rows)
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_clustering_that_fails_leaves_the_others_theirs(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering=["labels", {"kmeans": {"k": 91}}])
     oodbench.run(path, device="cpu")
@@ -488,6 +494,7 @@ def test_quality_prints_and_writes(tmp_path: Path) -> None:
     assert "0 rows measured, 36 in all" in call("quality", path).stdout
 
 
+@pytest.mark.usefixtures("trained")
 def test_quality_without_features_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     call("run", path)

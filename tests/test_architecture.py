@@ -49,7 +49,7 @@ HARNESS = {
     "learned": set(),
     "results": {"columns", "files"},
     "tables": {"columns", "grid", "learned", "study"},
-    "targets": {"columns", "document", "registry", "spec", "study"},
+    "targets": {"columns", "document", "grid", "registry", "spec", "study"},
     "against": {"columns", "files", "grid", "protocol", "registry", "spec", "tables", "targets"},
     "selection": {"columns", "learned", "study", "tables"},
     "verdict": {"claims", "columns", "files", "grid", "tables"},

@@ -74,6 +74,7 @@ def test_every_suite_makes_a_study(name: str, tmp_path: Path) -> None:
 
 TIN = "tiny_imagenet"
 TEXTURES = "textures(test=train+val+test)"
+PLACES = "places365(limit=10000, part=test)"  # of the test images, as the README of CIDER has it
 EXPECTED = {
     "openood/cifar10": {
         "ids": ["cifar10"],
@@ -90,6 +91,18 @@ EXPECTED = {
     "ssd/cifar10": {
         "ids": ["cifar10"],
         "ood": {"near": ["cifar100"], "far": ["svhn", TEXTURES]},
+        "count": {},
+        "more": ("val(0.1)", [], []),
+    },
+    "knn_ood/cifar10": {
+        "ids": ["cifar10"],
+        "ood": {"near": ["cifar100"], "far": ["svhn", "lsun", "isun", TEXTURES, PLACES]},
+        "count": {},
+        "more": ("val(0.1)", [], []),
+    },
+    "cider/cifar100": {
+        "ids": ["cifar100"],
+        "ood": {"far": ["svhn(limit=10000)", PLACES, "isun(limit=10000)", TEXTURES, "lsun(limit=10000)"]},
         "count": {},
         "more": ("val(0.1)", [], []),
     },

@@ -74,7 +74,7 @@ HARNESS = {
         *("checkpoint", "data", "distributed", "duplicates", "environment", "feed", "fetching", "grid", "probe"),
         *("registry", "scoring", "seeds", "spec", "stages", "store", "study", "weights"),
     },
-    "preparation": {"environment", "fetching", "files", "grid", "lab", "raw", "store", "study"},
+    "preparation": {"environment", "fetching", "files", "grid", "lab", "raw", "store", "study", "suite"},
     "runner": {
         *("audit", "augment", "data", "distributed", "document", "encoder", "environment", "feed", "finished", "grid"),
         *("lab", "registry", "results", "scoring", "stages", "study"),

@@ -59,7 +59,7 @@ def test_a_suite_is_whole_and_says_what_is_its_own(file: Path) -> None:
     from oodbench.document import read
 
     for name, each in read(file).value.items():
-        assert set(each) - {"validation", "outliers", "reference"} == FIELDS, name
+        assert set(each) - {"validation", "outliers", "reference", "files"} == FIELDS, name
         assert set(each["image"]) - {"short"} == {"size", "channels", "fit", "resize", "antialias"}
         assert all(line.endswith(".") for line in each["own"])
         unsaid = "reference" not in each

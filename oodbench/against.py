@@ -1,7 +1,8 @@
 """Rows held against published numbers: which are reproduced, and where a row is of another experiment, why.
 
 A number is of the rows that a target's id, training, scorer and OOD sets name. Where these rows are of another suite,
-encoder, number of epochs, ... than it says, it is not comparable, and the first such field says why. It knows rows and
+encoder, number of epochs, ... than it says, it is not comparable, and the first such field, in the order of HOW, says
+why. It knows rows and
 the parameters of trainings that are kept beside them; no torch.
 """
 
@@ -32,7 +33,7 @@ from oodbench.targets import CLOSE, Entry, Params, Target, plain, shown
 REPRODUCED, NEAR, FAR, OTHER = "reproduced", "close", "not reproduced", "not comparable"
 STATES = (REPRODUCED, NEAR, FAR, OTHER)
 WHICH = ("id", "training", "distance", "posthoc", "ood", "group")  # what a target is about; rows of others are no match
-HOW = ("suite", "protocol", "outliers", "encoder", "epochs", "recipe", "space", "clustering", "threshold")  # in order
+HOW = ("suite", "protocol", "outliers", "encoder", "epochs", "recipe", "reads", "space", "clustering", "threshold")
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")
 OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "epochs")  # told by what is kept of a training
 OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold")
@@ -152,6 +153,8 @@ class _Rows:
             return np.array([self._fits(name, wanted, each[name]) for each in self._runs], dtype=bool)[self._run]
         if name in OF_DETECTORS:
             return np.array([_fits(wanted, each[name]) for each in self._detectors], dtype=bool)[self._detector]
+        if name == "reads":
+            return np.array([wanted == each[name].name for each in self._detectors], dtype=bool)[self._detector]
         return np.asarray(self.rows[name] == wanted)
 
     def _fits(self, name: str, wanted: Any, found: Any) -> bool:
@@ -195,10 +198,13 @@ class _Rows:
                 shown({key: _recipe(self._runs[i]).get(key) for key in flat(wanted)})
                 for i in np.unique(self._run[found])
             ]
+        elif name == "reads":
+            labels = [self._detectors[i][name].name or "not known" for i in np.unique(self._detector[found])]
         else:
             labels = [str(each) or "none" for each in self.rows.loc[found, name].unique()]
         text = wanted.text if isinstance(wanted, Entry) else shown(wanted) if isinstance(wanted, dict) else str(wanted)
-        return f"{name} is {' or '.join(dict.fromkeys(labels))}, the target's {text}"
+        what = "head" if name == "reads" else name
+        return f"{what} is {' or '.join(dict.fromkeys(labels))}, the target's {text}"
 
 
 def _of_run(row: dict[Any, Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +228,8 @@ def _of_detector(text: str) -> dict[str, Entry]:
     parameters = json.loads(text) if text else {}
     named = (name for name in OF_DETECTORS if name != "space")
     found = {name: _of_parameters(parameters[name]) if parameters.get(name) else UNKNOWN for name in named}
-    return found | {"space": Entry("", parameters.get("space") or {})}
+    head = Entry(parameters.get("head", ""), {})  # of a baseline
+    return found | {"space": Entry("", parameters.get("space") or {}), "reads": head}
 
 
 def _of_parameters(given: dict[str, Any]) -> Entry:
@@ -380,6 +387,7 @@ def _listed(line: Line) -> dict[str, Any]:
     parts = {name: each.text if (each := getattr(target, name)) else "" for name in entries}
     about = {name: getattr(target, name) for name in ("suite", "protocol", "splits", "group", "epochs", "metric")}
     about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space)}
+    about["head"] = target.reads
     numbers = {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
     ours = {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
     text = {

@@ -144,7 +144,7 @@ def prepare(
         os.environ[OFFLINE] = "1"  # for whatever fetches
     loaded = _load(study)
     needs = preparation.needs(loaded)
-    found = [preparation.supply(need.dataset, loaded.data) for need in needs]
+    found = [preparation.supply(need, loaded.data) for need in needs]
     _show_supplies(needs, found)
     if dry_run:
         if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):

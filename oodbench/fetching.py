@@ -107,7 +107,6 @@ def _to_place(source: Source, downloads: Sequence[Download], folder: Path) -> st
 def _get(download: Download, folder: Path) -> str:
     """Put what a download holds into its folder, and return an empty string; else why it cannot be had."""
     placed, part = folder / download.name, folder / f"{PART}{download.name}"
-    part.mkdir(parents=True, exist_ok=True)
     try:
         if placed.is_file():  # an archive, or nothing would be missing
             _check(placed, download)
@@ -119,14 +118,20 @@ def _get(download: Download, folder: Path) -> str:
         else:
             _extract(found, download.members, folder, part / "taken out")
     except _UnreachedError as error:
-        if not any(part.iterdir()):
+        if part.is_dir() and not any(part.iterdir()):
             part.rmdir()
         return str(error)
     except ValueError:  # what was downloaded would be as damaged the next time
-        shutil.rmtree(part)
+        _remove(part)
         raise
-    shutil.rmtree(part)
+    _remove(part)
     return ""
+
+
+def _remove(part: Path) -> None:
+    """Remove a folder of what is half done, if anything was written."""
+    if part.is_dir():
+        shutil.rmtree(part)
 
 
 def _check(path: Path, download: Download) -> None:
@@ -144,14 +149,17 @@ class _UnreachedError(Exception):
 
 
 def _downloaded(download: Download, folder: Path) -> Path:
-    """Return a download in a folder of its own, from the first mirror that has it whole."""
-    import pooch
-
+    """Return a download in a folder of its own, made where it is asked for, from the first mirror that has it whole."""
     if not download.urls:
         raise _UnreachedError(f"and no program can get {download.name}")
-    reasons: list[str] = [f"{OFFLINE} is set"] if offline() else []
+    if offline():
+        raise _UnreachedError(f"and {download.name} cannot be downloaded ({OFFLINE} is set)")
+    import pooch
+
+    reasons: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")
-    for url in () if offline() else download.urls:
+    for url in download.urls:
         try:
             return Path(pooch.retrieve(url, download.hash, download.name, folder, downloader=_resumed))
         except (OSError, ValueError) as error:  # ValueError: pooch, of another hash

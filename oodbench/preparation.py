@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from oodbench import suite
 from oodbench.api import Dataset, Download
 from oodbench.environment import now, version
 from oodbench.errors import UserError
@@ -39,6 +40,7 @@ class Need:
     dataset: Dataset
     roles: list[str]
     splits: list[Split]
+    files: suite.Files | None = None  # where its files are from, if a suite says so
 
 
 class Supply(NamedTuple):
@@ -60,41 +62,46 @@ def needs(study: Study) -> list[Need]:
     """Return the data sets of a study, each once, with the splits that a run prepares."""
     found: dict[str, Need] = {}
 
-    def add(dataset: Dataset, role: str, *splits: Split) -> None:
+    def add(label: str, dataset: Dataset, role: str, *splits: Split) -> None:
         need = found.setdefault(str(canonical(dataset)), Need(dataset, [], []))
+        if dataset.source is None and _own(dataset):
+            need.files = need.files or suite.files(label, role)
         need.roles += [role] if role not in need.roles else []
         need.splits += [split for split in splits if split not in need.splits]
 
     for id_ in study.ids:
         setup = study.setups[id_.label]
-        add(id_, "ID", "train", "test")
+        of = setup.suite
+        add(of, id_, "ID", "train", "test")
         if setup.reference.kind == "val":
-            add(id_, "reference")
+            add(of, id_, "reference")
         if setup.reference.held_out:
-            add(setup.reference.held_out, "reference", "test")
+            add(of, setup.reference.held_out, "reference", "test")
         for group, members in setup.ood.items():
             for each in members.values():
-                add(each, group, "test")
+                add(of, each, group, "test")
         for each in setup.outliers if any(training.outliers for training in study.trainings) else ():
-            add(each, "outliers", "train")
+            add(of, each, "outliers", "train")
         for each in setup.validation:
-            add(each, "validation", "train")
+            add(of, each, "validation", "train")
     return list(found.values())
 
 
-def supply(dataset: Dataset, root: Path) -> Supply:
+def supply(need: Need, root: Path) -> Supply:
     """Return whether the files of a set are there; looks at names on the disk, and into lists of files."""
     try:
-        return _supply(dataset, root)
+        return _supply(need, root)
     except (OSError, ValueError):  # of a list or a folder; preparing the set says what is wrong
         return Supply(DAMAGED)
 
 
-def _supply(dataset: Dataset, root: Path) -> Supply:
-    source = dataset.source
+def _supply(need: Need, root: Path) -> Supply:
+    dataset, source = need.dataset, need.dataset.source
     if source is None:
         own = _own(dataset)
         there = not own or any(dataset.files(split, root) for split in ("train", "test"))
+        if need.files:
+            return Supply(HERE if there else BY_HAND, licence=need.files.licence, origin=need.files.page)
         return Supply(HERE if there else MISSING, origin=OWN if own else GENERATED)
     hosts = dict.fromkeys(urlsplit(each.urls[0]).hostname or "" for each in source.downloads if each.urls)
     origin = ", ".join([*hosts, source.page])
@@ -122,8 +129,8 @@ def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
             _check_installed(need.dataset)
             facts["splits"] = {split: _split_facts(need.dataset, split, lab, hashes) for split in need.splits}
         except UserError as error:
-            facts["problem"] = str(error)
-            yield str(error)
+            facts["problem"] = str(error) + _by_hand(need, lab.study.data)
+            yield facts["problem"]
         sets.append(facts)
     hashes.write()
     manifest = {
@@ -136,6 +143,11 @@ def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
     write_whole(lab.study.results / FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
+def _by_hand(need: Need, root: Path) -> str:
+    """Return what brings the files of a suite's set, to be said after what is wrong; "" where no suite says it."""
+    return f"; {need.files.by_hand.replace('{data}', str(root))}" if need.files else ""
+
+
 def _check_installed(dataset: Dataset) -> None:
     for module, how in dataset.requires.items():
         if find_spec(module) is None:
@@ -145,6 +157,8 @@ def _check_installed(dataset: Dataset) -> None:
 def _facts(need: Need, study: Study) -> dict[str, Any]:
     dataset, source = need.dataset, need.dataset.source
     facts = {"set": dataset.label, "roles": need.roles, "parameters": canonical(dataset)}
+    if need.files:
+        return facts | {"source": {"page": need.files.page, "licence": need.files.licence}}
     if source is None:
         return facts | {"source": OWN if _own(dataset) else GENERATED}
     downloads = [

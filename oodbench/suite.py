@@ -22,11 +22,20 @@ KEYS = ("image", *OF_EACH)  # images are of one format in a study, and so in all
 CHANGEABLE = ("outliers", "validation", "reference")  # what a study may say itself, as rows and tables then tell
 
 
+class Files(NamedTuple):
+    """Where the files of a suite's own lists of images are from, which no program here gets."""
+
+    page: str
+    licence: str
+    by_hand: str  # what brings them; {data} is the folder that data sets are in
+
+
 class Suite(NamedTuple):
     says: str  # what it is, in one line
     source: str  # the paper, and where the facts are from
     own: tuple[str, ...]  # sentences: what of it is our own choice, or not known
     values: dict[str, Any]  # as they would stand in a study
+    files: Files | None = None  # None: each of its sets says where its files are from
 
 
 @cache
@@ -36,7 +45,8 @@ def book() -> dict[str, Suite]:
     for file in FOLDER.glob("*.yaml"):
         for entry, each in read(file).value.items():
             values = {key: each[key] for key in KEYS if key in each}
-            found[f"{file.stem}/{entry}"] = Suite(each["says"], each["source"], tuple(each["own"]), values)
+            files = Files(**each["files"]) if "files" in each else None
+            found[f"{file.stem}/{entry}"] = Suite(each["says"], each["source"], tuple(each["own"]), values, files)
     return dict(sorted(found.items()))
 
 
@@ -76,6 +86,12 @@ def labels(document: Document) -> list[str]:
         return []
     changed = [key for key in CHANGEABLE if key in document.value and (key,) not in document.origin]
     return [f"{name} (own {', '.join(changed)})" if changed else name for name in _names(document)]
+
+
+def files(label: str, role: str) -> Files | None:
+    """Return where the files of a suite's sets are from, given what rows call it; None where a study says the role."""
+    name, _, changed = label.partition(" (own ")
+    return find(name).files if name and role not in changed.removesuffix(")").split(", ") else None
 
 
 def told(suite: Suite) -> Iterator[tuple[str, str]]:

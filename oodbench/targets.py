@@ -2,10 +2,12 @@
 
 A line says of which cell it is in the columns below, each as a study would write it (`knn`, `{knn: {k: 50}}`,
 `{layer: penultimate, unit: true}`): a plugin by its name, and of its parameters those that matter. An empty column is
-any. `ood` may be several sets joined by +, whose unweighted mean the number then is; `group` alone is the mean over
-the group's sets; `splits` says of how many class splits (one-vs-rest, leave-one-class-out) it is the mean.
+any, but for `head`: a baseline then reads the network's own classifier. `ood` may be several sets joined by +, whose
+unweighted mean the number then is; `group` alone is the mean over the group's sets; `splits` says of how many class
+splits (one-vs-rest, leave-one-class-out) it is the mean.
 
-`value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` replaces the band of `Target.band`.
+`value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` replaces the band of `Target.band`;
+it is at most the widest of these, 1.5 points.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Interval
 from pydantic import AllowInfNan, StringConstraints, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -26,6 +28,7 @@ from ruamel.yaml.error import YAMLError
 from oodbench import document
 from oodbench.columns import ACCURACIES, COMPAT, METRICS
 from oodbench.errors import UserError, suggestion
+from oodbench.grid import CLASSIFIER
 from oodbench.registry import Registry
 from oodbench.spec import RESNETS, Recipe, Space
 from oodbench.study import GROUPS, HELD_OUT, PUBLISHED
@@ -78,7 +81,7 @@ class Target:
     std: Points | None = None
     ddof: Annotated[int, Interval(ge=0, le=1)] | None = None
     n: Annotated[int, Ge(1)] | None = None
-    tolerance: Annotated[float, Gt(0), AllowInfNan(False)] | None = None  # points
+    tolerance: Annotated[float, Interval(gt=0, le=MOST), AllowInfNan(False)] | None = None  # points
     suite: str = ""
     id: Entry | None = None
     protocol: str = ""
@@ -94,6 +97,7 @@ class Target:
     clustering: Entry | None = None
     distance: Entry | None = None
     posthoc: Entry | None = None
+    head: Literal["", "classifier", "linear probe"] = ""  # of a baseline; "": the network's own classifier
     threshold: Entry | None = None
     note: str = ""
     place: str = ""  # file:line
@@ -113,13 +117,18 @@ class Target:
     def band(self) -> float:
         """How far off, in points, a number is still a reproduction.
 
-        Three published standard errors, but at least 0.5 and at most 1.5; 0.5 without a deviation; or what
-        the file says under `tolerance`.
+        Three published standard errors, but at least 0.5 and at most 1.5; 0.5 without a deviation; or what the file
+        says under `tolerance`, at most 1.5, too.
         """
         if self.tolerance is not None:
             return self.tolerance
         error = self.standard_error
         return MISSING if error is None else min(max(3 * error, LEAST), MOST)
+
+    @property
+    def reads(self) -> str:
+        """Whose logits its baseline reads; "" without a baseline."""
+        return (self.head or CLASSIFIER) if self.posthoc else ""
 
     @property
     def sets(self) -> str:
@@ -235,6 +244,8 @@ def _target(values: Mapping[str, str], place: str, known: Mapping[str, Collectio
         raise UserError(f"{place}: std: needs `ddof`, 0 or 1, and `n`, at least 2 runs")
     if found.distance and found.posthoc:
         raise UserError(f"{place}: posthoc: a cell has a distance or a baseline, not both")
+    if found.head and not found.posthoc:
+        raise UserError(f"{place}: head: is of a baseline, and there is no posthoc")
     if found.metric not in ACCURACIES and not (found.ood or found.group):
         raise UserError(f"{place}: ood: is empty, and so is group; one of them is needed for {found.metric}")
     return found

@@ -225,6 +225,23 @@ def test_the_suite_of_rows_that_have_one() -> None:
     assert only(rows, target(suite="openood/cifar10")).why == "suite is other, the target's openood/cifar10"
 
 
+def baseline(head: str) -> dict[str, Any]:
+    parts = {"posthoc": {"name": "msp"}, "head": head, "threshold": {"name": "pooled"}}
+    label = "msp" + " on linear probe" * (head == "linear probe")
+    return {"distance": "–", "posthoc": label, "detector": json.dumps(parts)}
+
+
+def test_a_baseline_on_a_linear_probe_is_not_held_against_the_networks_own_classifier() -> None:
+    own, probe = baseline("classifier"), baseline("linear probe")
+    given = target(distance=None, posthoc=entry("msp"))
+    line = only(made(probe), given)
+    assert (line.state, line.why) == (OTHER, "head is linear probe, the target's classifier")
+    assert only(made(own, probe | {"auroc": 0.5}), given).mean == pytest.approx(80)
+    probed = target(distance=None, posthoc=entry("msp"), head="linear probe")
+    assert only(made(own | {"auroc": 0.5}, probe), probed).mean == pytest.approx(80)
+    assert only(made(own), probed).why == "head is classifier, the target's linear probe"
+
+
 def test_a_list_of_images_goes_by_its_title() -> None:
     listed = {"id": {"name": "image_list", "title": "digits", "path": "list.txt", "per_class": None}}
     assert only(made({}), target(id=entry("digits", per_class=None)), **listed).state == REPRODUCED

@@ -49,7 +49,7 @@ HARNESS = {
     "learned": set(),
     "results": {"columns", "files"},
     "tables": {"columns", "grid", "learned", "study"},
-    "targets": {"columns", "document", "registry", "spec", "study"},
+    "targets": {"columns", "document", "grid", "registry", "spec", "study"},
     "against": {"columns", "files", "grid", "protocol", "registry", "spec", "tables", "targets"},
     "selection": {"columns", "learned", "study", "tables"},
     "verdict": {"claims", "columns", "files", "grid", "tables"},
@@ -74,7 +74,7 @@ HARNESS = {
         *("checkpoint", "data", "distributed", "duplicates", "environment", "feed", "fetching", "grid", "probe"),
         *("registry", "scoring", "seeds", "spec", "stages", "store", "study", "weights"),
     },
-    "preparation": {"environment", "fetching", "files", "grid", "lab", "raw", "store", "study"},
+    "preparation": {"environment", "fetching", "files", "grid", "lab", "raw", "store", "study", "suite"},
     "runner": {
         *("audit", "augment", "data", "distributed", "document", "encoder", "environment", "feed", "finished", "grid"),
         *("lab", "registry", "results", "scoring", "stages", "study"),

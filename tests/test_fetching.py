@@ -195,9 +195,19 @@ def test_offline_nothing_is_asked(server: Server, tmp_path: Path, monkeypatch: p
     with pytest.raises(FileNotFoundError, match=r"a\.bin cannot be downloaded \(OODBENCH_OFFLINE is set\); place in"):
         fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
     assert server.asked == []
+    assert not list(tmp_path.iterdir())  # no empty folders
     monkeypatch.setenv("OODBENCH_OFFLINE", "0")
     fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
     assert files(tmp_path) == ["own/a.bin"]
+
+
+def test_what_is_half_done_stays_while_offline(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = half_downloaded(server, tmp_path)
+    half = files(tmp_path)
+    monkeypatch.setenv("OODBENCH_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="OODBENCH_OFFLINE is set"):
+        fetch(found, tmp_path, "a.bin")
+    assert files(tmp_path) == half != []
 
 
 # ---- archives -----------------------------------------------------------------------------------------------

@@ -212,6 +212,30 @@ def test_what_no_program_can_get_is_said_beforehand(tmp_path: Path, monkeypatch:
     assert "no program can get mnist.tar; place in" in call(file).stderr
 
 
+@pytest.mark.parametrize(("name", "asked"), [("cifar10", "cifar-10"), ("cifar100", "cifar-10 cifar-100")])
+def test_the_lists_of_a_suite_have_a_page_and_say_what_brings_them(tmp_path: Path, name: str, asked: str) -> None:
+    without = dict.fromkeys(("id", "ood", "image", "outliers"))
+    file = write(tmp_path / "s.yaml", **without, suite=f"openood/{name}", validation={"csv": {"path": "own.csv"}})
+    lines = call(file, "--dry-run").stdout.splitlines()
+    (near,) = (line for line in lines if line.startswith("tiny_imagenet"))
+    assert [words in near for words in ("by hand", "each set's own", "https://github.com/Jingkang50/OpenOOD")] == [
+        1,
+        1,
+        1,
+    ]
+    (own,) = (line for line in lines if line.startswith("csv"))
+    assert ("your own files" in own, "github" in own) == (True, False)
+    done = call(file)
+    (missing,) = (line for line in done.stderr.splitlines() if "test_mnist.txt" in line)
+    wanted = f"scripts/download/download.py --contents datasets --datasets {asked} --save_dir {tmp_path / 'data'} "
+    assert wanted in missing
+    (mine,) = (line for line in done.stderr.splitlines() if "own.csv" in line)
+    assert "download.py" not in mine
+    sources = {each["set"]: each["source"] for each in manifest(tmp_path)["sets"]}
+    assert sources["svhn"] == {"page": "https://github.com/Jingkang50/OpenOOD", "licence": "each set's own"}
+    assert not (tmp_path / "data").exists()
+
+
 def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OODBENCH_OFFLINE", "0")
     with running() as server:

@@ -60,7 +60,7 @@ def test_a_suite_is_whole_and_says_what_is_its_own(file: Path) -> None:
     from oodbench.document import read
 
     for name, each in read(file).value.items():
-        assert set(each) - {"validation", "outliers", "reference"} == FIELDS, name
+        assert set(each) - {"validation", "outliers", "reference", "files"} == FIELDS, name
         assert set(each["image"]) - {"short"} == {"size", "channels", "fit", "resize", "antialias"}
         assert all(line.endswith(".") for line in each["own"])
         unsaid = "reference" not in each
@@ -75,6 +75,7 @@ def test_every_suite_makes_a_study(name: str, tmp_path: Path) -> None:
 
 TIN = "tiny_imagenet"
 TEXTURES = "textures(test=train+val+test)"
+PLACES = "places365(limit=10000, part=test)"  # of the test images, as the README of CIDER has it
 EXPECTED = {
     "openood/cifar10": {
         "ids": ["cifar10"],
@@ -113,6 +114,18 @@ EXPECTED = {
                 *("places365(limit=3000)", "caltech256(limit=3000)", "textures(limit=3000, test=train+val+test)"),
             ]
         },
+        "count": {},
+        "more": ("val(0.1)", [], []),
+    },
+    "knn_ood/cifar10": {
+        "ids": ["cifar10"],
+        "ood": {"near": ["cifar100"], "far": ["svhn", "lsun", "isun", TEXTURES, PLACES]},
+        "count": {},
+        "more": ("val(0.1)", [], []),
+    },
+    "cider/cifar100": {
+        "ids": ["cifar100"],
+        "ood": {"far": ["svhn(limit=10000)", PLACES, "isun(limit=10000)", TEXTURES, "lsun(limit=10000)"]},
         "count": {},
         "more": ("val(0.1)", [], []),
     },

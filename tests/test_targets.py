@@ -176,7 +176,7 @@ def target(**change: Any) -> Target:
         ({"std": 0.1, "ddof": 1, "n": 4}, 0.5),  # at least
         ({"std": 4.83, "ddof": 0, "n": 3}, 1.5),  # at most
         ({"std": 4.83, "ddof": 0, "n": 3, "tolerance": 0.05}, 0.05),
-        ({"tolerance": 2.0}, 2.0),
+        ({"tolerance": 1.5}, 1.5),
     ],
 )
 def test_the_band(change: dict[str, Any], band: float) -> None:
@@ -252,6 +252,26 @@ def test_a_mistake_in_the_first_line(tmp_path: Path, registry: Registry, header:
     file = written(tmp_path, LINE, header=header)
     with pytest.raises(UserError, match=re.escape(f"{file}:1: {message}")):
         targets.load(file, registry)
+
+
+def test_whose_logits_a_baseline_reads(tmp_path: Path, registry: Registry) -> None:
+    header = HEADER.replace("space", "head")
+    lines = [f"cifar10,svhn,,msp,{head},,auroc,90,,,,s" for head in ("", "linear probe")]
+    found = targets.load(written(tmp_path, *lines, LINE, header=header), registry)
+    assert [each.reads for each in found] == ["classifier", "linear probe", ""]
+    with pytest.raises(UserError, match=r"t.csv:2: head: is 'probe', should be '', 'classifier' or 'linear probe'"):
+        targets.load(written(tmp_path, lines[1].replace("linear ", ""), header=header), registry)
+    with pytest.raises(UserError, match=r"t.csv:2: head: is of a baseline, and there is no posthoc"):
+        targets.load(written(tmp_path, LINE.replace("knn,,", "knn,,classifier"), header=header), registry)
+
+
+def test_a_tolerance_is_no_wider_than_the_rule(tmp_path: Path, registry: Registry) -> None:
+    header = HEADER.replace("space", "tolerance")
+    (only,) = targets.load(written(tmp_path, LINE.replace("knn,,", "knn,,1.5"), header=header), registry)
+    assert only.band == 1.5
+    with pytest.raises(UserError) as error:
+        targets.load(written(tmp_path, LINE.replace("knn,,", "knn,,1.6"), header=header), registry)
+    assert str(error.value) == f"{tmp_path / 't.csv'}:2: tolerance: is '1.6', should be less than or equal to 1.5"
 
 
 def test_a_folder_without_targets(tmp_path: Path, registry: Registry) -> None:

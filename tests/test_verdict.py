@@ -273,6 +273,21 @@ def test_a_difference_of_differences() -> None:
 # ---- the best of several
 
 
+@pytest.mark.parametrize("name", ["openood_cifar10", "openood_cifar100"])
+@pytest.mark.parametrize(("far", "wanted"), [(93.0, HOLDS), (97.0, FAILS)])
+def test_outliers_help_less_far_away_as_the_studies_claim_it(name: str, far: float, wanted: str) -> None:
+    claim = study.claims_of(Path(__file__).parent.parent / "studies" / f"{name}.yaml")["outliers_far"]
+    means = {("cross_entropy", "near"): 88.0, ("cross_entropy", "far"): 90.0}
+    means |= {("outlier_exposure", "near"): 94.0, ("outlier_exposure", "far"): far}
+    of = {"posthoc": "msp", "distance": "–"}
+    rows = [
+        runs([mean - 0.1, mean, mean + 0.2], training=training, group=group, ood=group, **of)
+        for (training, group), mean in means.items()
+    ]
+    others = runs([50.0, 50.0, 50.0], training="outlier_exposure", group="near", ood="near", posthoc="energy")
+    assert verdict.verdict(made(*rows, others), "c", claim).state == wanted
+
+
 def grid(**sets: dict[str, list[float]]) -> pd.DataFrame:
     return made(
         *(runs(values, training=name, ood=ood) for ood, found in sets.items() for name, values in found.items())

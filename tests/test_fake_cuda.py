@@ -30,7 +30,7 @@ from oodbench.spec import Augment, Recipe
 
 CUDA = torch.device("cuda", 0)
 COUNT, SIZE, CLASSES = 4, 8, 3
-EVERYTHING = Augment(rotate=10, translate=0.1, jitter_p=1, blur=1, erase=0.5, interpolation="bicubic")
+EVERYTHING = Augment(rotate=10, translate=0.1, pad=1, jitter_p=1, blur=1, erase=0.5, interpolation="bicubic")
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # parameters, and what is special in the recipe
     "ccl": ({"k": 3, "warmup": 0}, {}),
     "cider": ({}, {}),

@@ -24,6 +24,8 @@ def batch(out: dict[str, Tensor], **given: object) -> Batch:
         "outlier": None,
         "epoch": 0,
     }
+    y = given.get("y")
+    values["y_host"] = y.numpy() if isinstance(y, Tensor) else None
     return Batch(**(values | given))  # type: ignore[arg-type]
 
 

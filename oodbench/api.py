@@ -104,6 +104,7 @@ class Batch:
     shift: Tensor  # (B,) int64 which of its declared ID shifts an item carries, 0 = the first
     outlier: dict[str, Tensor] | None  # head name -> (V, B', P) of outlier views, same forward pass
     epoch: int
+    y_host: NDArray[np.int64] | None = None  # y in host memory: what depends on it is known without asking the device
 
 
 class Shifts(NamedTuple):

@@ -2,7 +2,8 @@
 
 Random parameters are drawn per image on the CPU, from a seeded generator, so that they are the same on every device;
 only these few numbers an image are copied there. The operations are torchvision's (v2, float images in [0, 1]), in this
-order: affine, resized crop with flip, colour jitter in a random order of its own, grey, blur, erase.
+order: affine, crop of the padded image, resized crop with flip, colour jitter in a random order of its own, grey, blur,
+erase.
 
 Brightness, contrast and saturation each mix an image with another one, so that a batch is mixed at once, whatever is
 due to which image. Hue and blur are not like this: images that need them at the same place go together.
@@ -67,6 +68,7 @@ class Drawn(NamedTuple):
 
     angle: Tensor | None = None  # (n,) degrees
     shift: Tensor | None = None  # (n, 2) as shares of width and height
+    window: Tensor | None = None  # (n, 2) top and left of the crop of the padded image
     box: Tensor | None = None  # (n, 4) top, left, height and width of the crop
     flip: Tensor | None = None  # (n,)
     factors: Tensor | None = None  # (n, 4) of brightness, contrast, saturation and hue
@@ -109,6 +111,8 @@ def _groups(drawn: Drawn, n: int, most: int) -> Iterator[Group]:
 def _augmented(x: Tensor, drawn: Drawn, group: Group, augment: Augment) -> Tensor:
     if drawn.angle is not None and drawn.shift is not None:
         x = affine(x, drawn.angle, drawn.shift)
+    if drawn.window is not None:
+        x = padded_crop(x, drawn.window, augment.pad)
     if drawn.box is not None and drawn.flip is not None:
         x = resized_crop(x, drawn.box, drawn.flip, augment.interpolation)
     if drawn.factors is not None and drawn.order is not None and group.hue != NO_JITTER:
@@ -153,6 +157,8 @@ def draw_all(n: int, height: int, width: int, augment: Augment, generator: torch
     if augment.erase:
         hole = draw_erase(n, height, width, generator)
         found["hole"] = hole * draw(n, augment.erase, generator)[:, None]
+    if augment.pad:  # last, so that the rest is drawn as without it
+        found["window"] = torch.randint(2 * augment.pad + 1, (n, 2), generator=generator)
     return Drawn(**found)
 
 
@@ -236,6 +242,13 @@ def affine(x: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
     rows = [cos, sin, cos * tx + sin * ty, -sin, cos, -sin * tx + cos * ty]
     grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def padded_crop(x: Tensor, window: Tensor, pad: int) -> Tensor:
+    """Return crops (n, C, H, W), from top and left window (n, 2) on, of images with `pad` black pixels around."""
+    height, width = x.shape[2:]
+    crops = F.pad(x, [pad] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (n, C, tops, lefts, H, W), a view
+    return crops[torch.arange(len(x), device=x.device), :, window[:, 0], window[:, 1]]
 
 
 def resized_crop(x: Tensor, box: Tensor, flip: Tensor, interpolation: Interpolation) -> Tensor:

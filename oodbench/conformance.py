@@ -200,7 +200,7 @@ def _batch(training: Training, net: _Toy, order: Tensor | None = None, epoch: in
         strange = 3 * torch.randn(training.views, len(index), PIXELS, generator=rng)
     seen = views if strange is None else torch.cat([views, strange], 1)
     h, out = net(seen.flatten(0, 1))
-    split = len(index)
+    split, labels = len(index), y[index][order] if training.labels else None
     h, out = (
         h.view(training.views, -1, DIM),
         {name: z.view(training.views, h.shape[0] // training.views, -1) for name, z in out.items()},
@@ -208,11 +208,12 @@ def _batch(training: Training, net: _Toy, order: Tensor | None = None, epoch: in
     return Batch(
         h=h[:, :split],
         out={name: z[:, :split] for name, z in out.items()},
-        y=y[index][order] if training.labels else None,
+        y=labels,
         index=index[order],
         shift=shift[order],
         outlier=None if strange is None else {name: z[:, split:] for name, z in out.items()},
         epoch=epoch,
+        y_host=None if labels is None else labels.numpy(),
     )
 
 

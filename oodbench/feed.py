@@ -76,6 +76,7 @@ class Views:
     y: Tensor | None  # of the whole batch, as are index and shift
     index: Tensor
     shift: Tensor
+    y_host: NDArray[np.int64] | None = None  # y in host memory
 
 
 def steps_per_epoch(recipe: Recipe, items: int) -> int:
@@ -92,6 +93,7 @@ def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, e
     order = torch.randperm(len(data.x), generator=generator(seed, "order", epoch))
     outliers = outlier_order(recipe, data, seed, epoch) if training.outliers else None
     shifts = training.shifts
+    labels = host_labels(data.y) if training.labels else None
     for step in range(steps_per_epoch(recipe, len(data.x))):
         rng = generator(seed, "augment", epoch, step)
         here = order[step * recipe.batch : (step + 1) * recipe.batch]
@@ -111,7 +113,13 @@ def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, e
             data.y[index].repeat(turns) if training.labels else None,
             index.repeat(turns),
             torch.arange(turns, device=device).repeat_interleave(len(index)),
+            None if labels is None else np.tile(labels[here.numpy()], turns),
         )
+
+
+def host_labels(y: Tensor) -> NDArray[np.int64]:
+    """Return labels (N,) in host memory, for which the host waits: once an epoch."""
+    return y.cpu().numpy()
 
 
 def parts(views: Views, count: int) -> list[Views]:
@@ -123,6 +131,7 @@ def parts(views: Views, count: int) -> list[Views]:
             None if views.y is None else views.y[i::count],
             views.index[i::count],
             views.shift[i::count],
+            None if views.y_host is None else views.y_host[i::count],
         )
         for i in range(count)
     ]

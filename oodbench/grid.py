@@ -58,7 +58,7 @@ class Run:
             "training": canonical(self.training),
             "outliers": canonical(self.outliers),
             "encoder": dataclasses.asdict(self.encoder),
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.canonical,
             "seed": self.seed,
             "image": self.image.canonical,
             "reference": self.reference.training | ({"kind": "set", "set": held_out} if held_out else {}),

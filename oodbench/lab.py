@@ -228,7 +228,7 @@ class Lab:
             "source": self.study.registry.fingerprint("training", run.training.name),
             "encoder": asdict(run.encoder),
             "encoder_source": fingerprint_module(module) if module else None,
-            "recipe": asdict(run.recipe),
+            "recipe": run.recipe.canonical,
             "image": run.image.canonical,
             "reference": run.reference.training,
             "precision": self.precision(run),

@@ -50,6 +50,7 @@ class Augment:
     flip: Fraction = 0.5  # probability of a horizontal flip
     rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0  # degrees, at most, either way
     translate: Fraction = 0.0  # share of the size, at most, either way
+    pad: Natural = 0  # pixels, at most, either way: RandomCrop(size, padding=pad), black outside, before `crop`
     jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]] | None = (
         0.4,
         0.4,
@@ -68,6 +69,12 @@ class Augment:
             value = getattr(self, name)
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name}: the first of {list(value)} is the smaller one")
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What keys hold; without `pad` where it is not given, as it came after there were keys."""
+        fields = dataclasses.asdict(self)
+        return fields if self.pad else {name: value for name, value in fields.items() if name != "pad"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +120,11 @@ class Recipe:
             value = getattr(self, name)
             if parts > 1 and value is not None and value % parts:
                 raise ValueError(f"{by}: {name} ({value}) cannot be cut into {parts} equal parts")
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What keys hold."""
+        return dataclasses.asdict(self) | {"augment": self.augment.canonical}
 
     @property
     def label(self) -> str:

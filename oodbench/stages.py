@@ -260,6 +260,7 @@ def _forward(model: nn.Module, views: Views, precision: Precision, epoch: int, s
         shift=views.shift,
         outlier=outlier,
         epoch=epoch,
+        y_host=views.y_host,
     )
 
 

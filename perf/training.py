@@ -41,11 +41,11 @@ def device() -> Any:
 
 
 def bf16_units() -> bool:
-    """Return whether bf16 is faster than float32 here: other CPUs emulate it."""
+    """Return whether bf16 is faster than float32 here: other CPUs, and cards before Ampere, emulate it."""
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

@@ -66,6 +66,11 @@ def test_what_the_codes_say_in_numbers(tmp_path: Path) -> None:
     assert ssd.floor * ssd.lr == pytest.approx(1e-4)  # CosineAnnealingLR's eta_min
     ce = found["openood/ce"]
     assert ce.floor * ce.lr == pytest.approx(1e-6)
+    assert (ce.augment.crop, ce.augment.pad, ce.augment.translate) == (None, 4, 0)  # RandomCrop(32, padding=4)
+    assert found["openood/logitnorm"] == ce  # train_logitnorm.yml, logitnorm_trainer.py
+    exposed = dataclasses.replace(found["outlier_exposure"], outlier_batch=None)
+    assert exposed == ce  # oe_scratch.py, whose cosine OpenOOD's trainers have
+    assert found["outlier_exposure"].outlier_batch == 256
     assert found["csi/unlabelled"].lr == 10 * found["csi/unlabelled"].warmup_lr
     changed = dataclasses.replace(found["oecl/one_vs_rest"], epochs=500, batch=64)
     assert found["oecl/leave_one_class_out"] == changed

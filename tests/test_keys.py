@@ -97,6 +97,12 @@ def test_every_field_of_a_training_is_in_its_key(runner: Runner) -> None:
     assert names >= wanted | {f"augment.{f.name}" for f in dataclasses.fields(Augment)}
 
 
+def test_a_recipe_without_padding_has_the_key_that_it_had_before_there_was_any() -> None:
+    assert digest(Recipe().canonical) == "825097757dd2db3f"  # of all fields but `pad`, by the version before it
+    assert Recipe(augment=Augment(pad=4)).canonical["augment"]["pad"] == 4
+    assert Recipe(augment=Augment(pad=4)).label == "augment.pad=4"
+
+
 def test_a_bank_depends_on_its_training_set_part_and_views(runner: Runner) -> None:
     run, lab = runner.plan.work[0].run, runner.lab
     pieces = [

@@ -263,6 +263,7 @@ def test_a_part_of_a_batch_holds_all_shifts_of_its_images() -> None:
         assert b.index[:4].tolist() == b.index[4:].tolist()
         assert b.shift.tolist() == [0] * 4 + [1] * 4
         assert torch.equal(b.y, data.y[b.index])  # type: ignore[arg-type]
+        assert b.y_host.tolist() == b.y.tolist()  # type: ignore[union-attr]
     seen = torch.cat([b.index[:4] for b in SEEN])
     assert sorted(seen.tolist()) == list(range(24))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 PERF = Path(__file__).parent.parent / "perf"
 
@@ -30,6 +33,25 @@ def test_rows_beside_libraries() -> None:
         assert row["ratio"] == pytest.approx(row["theirs_s"] / row["ours_s"])
         assert row["holds"] == (row["ratio"] >= float(row["bar"].split()[1]))
     assert code == (not all(row["holds"] for row in rows))
+
+
+@pytest.mark.parametrize(("generation", "units"), [(7, False), (8, True)])
+def test_a_card_that_emulates_bf16_has_no_units_for_it(
+    generation: int, units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(PERF)
+    spec = importlib.util.spec_from_file_location("perf_training", PERF / "training.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, script)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    card = types.SimpleNamespace(major=generation)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert script.bf16_units() is units
 
 
 def test_rows_of_training() -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,27 +50,29 @@ class CIDER(Training):
 
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         assert b.y is not None
+        assert b.y_host is not None
         z = unit(b.out["z"].float().flatten(0, 1))  # (V*B, P)
         y = b.y.repeat(len(b.out["z"]))
-        prototype = moved(state["prototype"], z, y, self.momentum)
+        most = len(b.out["z"]) * int(np.bincount(b.y_host).max())
+        prototype = moved(state["prototype"], z, y, self.momentum, most)
         kept = prototype.detach()
         compactness = F.cross_entropy(z @ kept.T / self.temperature, y) * self.temperature / self.base_temperature
         return self.weight * compactness + dispersion(prototype, self.temperature), {"prototype": kept}
 
 
-def moved(prototype: Tensor, z: Tensor, y: Tensor, momentum: float) -> Tensor:
+def moved(prototype: Tensor, z: Tensor, y: Tensor, momentum: float, most: int) -> Tensor:
     """Return unit-norm prototypes (C, P) after each item of z (N, P), in its order, has moved that of its class y (N,).
 
-    Classes do not touch each other, so that the n-th items of all classes move theirs together.
+    Classes do not touch each other, so that the n-th items of all classes move theirs together; no class has more than
+    `most`. Each move depends on the length that the one before was brought to, so that there is no closed form.
     """
     classes = len(prototype)
-    count = torch.bincount(y, minlength=classes)
+    count = (y[:, None] == torch.arange(classes, device=y.device)).sum(0)  # bincount would make the host wait
     order = y.argsort(stable=True)
     place = torch.arange(len(y), device=y.device) - (count.cumsum(0) - count)[y[order]]  # of an item in its class
-    rounds = int(count.max())
-    items = z.new_zeros(rounds * classes, z.shape[1]).index_copy(0, place * classes + y[order], z[order])
-    there = torch.arange(rounds, device=y.device)[:, None] < count
-    for each, here in zip(items.view(rounds, classes, -1), there[..., None], strict=True):
+    items = z.new_zeros(most * classes, z.shape[1]).index_copy(0, place * classes + y[order], z[order])
+    there = torch.arange(most, device=y.device)[:, None] < count
+    for each, here in zip(items.view(most, classes, -1), there[..., None], strict=True):
         prototype = torch.where(here, unit(momentum * prototype + (1 - momentum) * each), prototype)
     return prototype
 

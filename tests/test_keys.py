@@ -168,11 +168,11 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
     "data": "17da47fbedde",
-    "augment": "a9e488fa56c8",
+    "augment": "d929b1cf3274",
     "encoder": "5ff2a4e3be06",
-    "feed": "ddec497b08f5",
+    "feed": "5d5e02bfecfe",
     "optim": "2415730a61c1",
-    "stages": "748be401be22",
+    "stages": "520119503c0b",
     "probe": "1a913151912f",
     "scoring": "d1bf6e965fcb",
     "space": "287a715e262a",

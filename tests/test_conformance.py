@@ -18,6 +18,7 @@ FETCHED = {  # fashion_mnist may be the machine's own
     *("cifar10", "cifar100", "dior", "ham10000", "huggingface", "imagenet1k", "imagenet200", "imagenet30"),
     *("images300k", "inaturalist", "isun", "lsun", "mnist", "ninco", "openimage_o", "places365", "raabin_wbc"),
     *("ssb_hard", "stl10", "svhn", "textures", "tiny_imagenet", "tiny_images"),
+    *("caltech256", "cifar10_interpolated", "cub", "flowers102", "food101", "pets", "stanford_dogs"),
 }
 ALL = [each for room in ROOMS for each in Registry().sources(room).values() if each.name not in FETCHED]
 

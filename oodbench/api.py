@@ -260,6 +260,11 @@ class Distance(Plugin, ABC):
         return True
 
     @property
+    def several(self) -> bool:
+        """True: it says nothing about a single cluster, and is left out for clusterings that make one."""
+        return False
+
+    @property
     def mixture(self) -> bool:
         """True: it needs clusters with weights and covariances, and is left out for clusterings without."""
         return False

@@ -382,14 +382,21 @@ def _senseless(run: Run, detector: Detector) -> str:
     clustering, classes = detector.clustering, class_count(run.id)
     if clustering and clustering.labels and classes == 1:
         return f"{clustering.label} needs labels, {run.id.label} has one class"
-    if clustering and classes and detector.threshold.clusters and resolved(clustering, classes).single:
-        return f"{detector.threshold.label} needs several clusters, {clustering.label} makes one"
+    if clustering and classes and resolved(clustering, classes).single and (needy := needs_several(detector)):
+        return f"{needy} needs several clusters, {clustering.label} makes one"
     if detector.posthoc and classes == 1:
         return f"{detector.posthoc.label} needs a classifier, {run.id.label} has one class"
     form = run.training.heads.get(LAYER_HEAD["logits"], "linear")
     if detector.posthoc and detector.posthoc.linear and not form.startswith("linear"):
         return f"{detector.posthoc.label} needs a linear head, {run.training.label} has {form}"
     return ""
+
+
+def needs_several(detector: Detector) -> str:
+    """Return what of a detector needs more than one cluster, if anything does."""
+    if detector.distance and detector.distance.several:
+        return detector.distance.label
+    return detector.threshold.label if detector.threshold.clusters else ""
 
 
 def _on(run: Run, detector: Detector) -> Detector:

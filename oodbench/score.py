@@ -21,7 +21,7 @@ from oodbench.api import ClassifierHead, Clustering, Distance, Plugin, Posthoc, 
 from oodbench.environment import commit, libraries, version
 from oodbench.errors import UserError, suggestion
 from oodbench.features import FeatureFile, read
-from oodbench.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, digest, resolved
+from oodbench.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, digest, needs_several, resolved
 from oodbench.lab import NUMBER, Watch, linear_head
 from oodbench.registry import Registry
 from oodbench.results import Results
@@ -283,7 +283,7 @@ def _senseless(detector: Detector, loaded: _Loaded) -> str:
         if part and classes is None and resolved(part, 1) != part:
             return f"{part.label} counts in classes, and there are neither labels nor logits"
     if clustering:
-        return _unclustered(clustering, detector.threshold, classes, loaded)
+        return _unclustered(clustering, detector, classes, loaded)
     if detector.posthoc:
         return _negative(detector.posthoc, loaded.train) or _without_classifier(detector.posthoc, loaded)
     return ""
@@ -295,13 +295,13 @@ def _negative(posthoc: Posthoc, train: FeatureFile) -> str:
     return ""
 
 
-def _unclustered(clustering: Clustering, threshold: Threshold, classes: int | None, loaded: _Loaded) -> str:
+def _unclustered(clustering: Clustering, detector: Detector, classes: int | None, loaded: _Loaded) -> str:
     if clustering.labels and loaded.train.labels is None:
         return f"{clustering.label} needs labels, {loaded.train.path.name} has none"
     if clustering.labels and classes == 1:
         return f"{clustering.label} needs labels, there is one class"
-    if threshold.clusters and resolved(clustering, classes or 1).single:
-        return f"{threshold.label} needs several clusters, {clustering.label} makes one"
+    if resolved(clustering, classes or 1).single and (needy := needs_several(detector)):
+        return f"{needy} needs several clusters, {clustering.label} makes one"
     return ""
 
 

@@ -46,6 +46,10 @@ def test_distances_without_clusters_are_not_multiplied(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"clustering": ["labels", "one"]}, "per_cluster needs several clusters, one makes one"),
+        (
+            {"clustering": ["labels", "one"], "distance": ["cosine", "relative_mahalanobis"]},
+            "relative_mahalanobis needs several clusters, one makes one",
+        ),
         ({"clustering": ["labels", {"kmeans": {"k": 1}}]}, "per_cluster needs several clusters, kmeans(k=1) makes one"),
         ({"space": [{}, {"layer": "projection"}]}, "cross_entropy has no projection layer"),
         ({"space": [{}, {"unit": True}], "distance": ["norm"]}, "norm needs raw features, not penultimate unit"),

@@ -17,6 +17,8 @@ from oodbench.geometry import lower, means, members, moments, nearest_to, scatte
 class RelativeMahalanobis(Distance):
     """Relative Mahalanobis: distance to the nearest centroid, less that to everything."""
 
+    several = True  # both distances of a single cluster are the same
+
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         rows, assign = members(f, c.assign)
         mean, everything = moments(rows)

@@ -836,7 +836,8 @@ def _show_unlearned(rows: Any, floor: float | None) -> None:
 
     found = encoders(rows, floor)
     for _, each in found.iterrows():
-        labels = ("training", "id", "encoder", "outliers", "recipe", "precision")
+        labels = ["training", "id", "encoder", "outliers", "recipe"]
+        labels += ["precision"] if found["precision"].nunique() > 1 else []
         parts = [each[name] for name in labels if each[name] not in ("", NONE)]
         where = " · ".join([*parts, f"seed {each['seed']}"])
         accuracy = f"frozen-probe accuracy {100 * each['frozen']:.1f} %, below {100 * each['floor']:.1f} %"

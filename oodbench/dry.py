@@ -200,9 +200,10 @@ def _short(recipe: Recipe, epochs: int, least: int) -> Recipe:
 
 
 def _weak(augment: Augment) -> Augment:
-    """Return the same augmentations, but weak: a class is learned sooner."""
+    """Return the same augmentations, but weak, and no crop of padded images: a class is learned sooner."""
     crop = augment.crop and (1 - WEAK, 1.0)
-    return dataclasses.replace(augment, crop=crop, jitter=augment.jitter and (WEAK, WEAK, WEAK, WEAK))
+    jitter = augment.jitter and (WEAK, WEAK, WEAK, WEAK)
+    return dataclasses.replace(augment, crop=crop, jitter=jitter, pad=0)
 
 
 def _slim(study: Study, encoder: Encoder) -> Encoder:
@@ -305,7 +306,8 @@ def _shortened(study: Study, made: Study) -> dict[str, str]:
         if then - now:
             found[f"{', '.join(map(str, sorted(then)))} epochs of {name}"] = ", ".join(map(str, sorted(now)))
     found["recipes"] = (
-        f"a rate of {RATE} at most, SGD for LARS, crops and jitter by {WEAK:.0%}, batches for few steps, one device"
+        f"a rate of {RATE} at most, SGD for LARS, crops and jitter by {WEAK:.0%}, no padding, "
+        "batches for few steps, one device"
     )
     return found
 

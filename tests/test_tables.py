@@ -261,7 +261,7 @@ def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
         for ending, render in (("md", tables.markdown), ("csv", tables.csv), ("tex", tables.latex)):
             assert (RESULTS / name / folder / f"{table.name}.{ending}").read_text(encoding="utf-8") == render(table)
     assert heard == []
-    assert len(rows) > 1000
+    assert len(rows) > 100
     assert all((RESULTS / name / "runs" / f"{key}.json").is_file() for key in rows["train_key"].unique())
 
 

@@ -571,7 +571,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seen", [1, 3])
 def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Path, seen: int) -> None:
-    recipe = SLOW["recipe"] | {"epochs": 30, "lr": 0.01}
+    recipe = SLOW["recipe"] | {"epochs": 14, "lr": 0.01}
     ccl = {"ccl": {"warmup": 2, "update_every": 2}}
     path = write(tmp_path / "s.yaml", recipe=recipe, training=ccl, encoder={"resnet18": {"width": 4}})
     results = tmp_path / "killed"
@@ -590,7 +590,7 @@ def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Pat
     assert not list(results.glob("store/*/.*"))
     (facts,) = [json.loads(file.read_text()) for file in (results / "s" / "runs").iterdir()]
     assert facts["resumed_at_epoch"] >= seen
-    assert len(facts["losses"]) == 30
+    assert len(facts["losses"]) == 14
     expected = go(path).rows
     pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(expected))
     weights = [next(root.glob("store/train/*/weights.safetensors")) for root in (results, tmp_path / "results")]

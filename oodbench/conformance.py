@@ -6,11 +6,11 @@ A check is tried on the plugin's defaults and on each option of each parameter t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -29,6 +29,7 @@ from oodbench.api import (
     Dataset,
     Distance,
     Features,
+    Images,
     Plugin,
     Posthoc,
     Rule,
@@ -80,6 +81,7 @@ def find(plugin: str) -> Source:
 
 def conform(source: Source, root: Path = Path("data")) -> list[Result]:
     """Run every check of a plugin's room; root is the folder of downloaded data."""
+    _loaded.cache_clear()  # files change between two calls
     cls = load(source)
     missing = [f.name for f in dataclasses.fields(cls) if _required(f)]  # type: ignore[arg-type]
     if missing:
@@ -153,7 +155,7 @@ def checks(plugin: Plugin, root: Path) -> list[tuple[str, Callable[[], None]]]:
     extra = (root,) if contract is Dataset else ()
     loads = isinstance(plugin, Training) and plugin.weights is not None
     suite = LOADING if loads else suites[contract]
-    return [(name, partial(check, resolved(plugin, CLASSES), *extra)) for name, check in suite.items()]
+    return [(name, functools.partial(check, resolved(plugin, CLASSES), *extra)) for name, check in suite.items()]
 
 
 def _expect(holds: object, problem: str) -> None:
@@ -682,10 +684,16 @@ def _dataset_names_its_files(dataset: Dataset, root: Path) -> None:
         _expect(not more, f"what it reads is among what it needs, but not {', '.join(more[:3])}")
 
 
-def _dataset_is_well_formed(dataset: Dataset, root: Path) -> None:
+@functools.lru_cache(maxsize=2)
+def _loaded(dataset: Dataset, split: Literal["train", "test"], root: Path) -> Images:
+    """Return a split, which takes its time where it is generated: once for all checks."""
     dataset.fetch(root)
+    return dataset.load(split, root)
+
+
+def _dataset_is_well_formed(dataset: Dataset, root: Path) -> None:
     for split in dataset.splits:
-        images = dataset.load(split, root)
+        images = _loaded(dataset, split, root)
         _expect(len(images.x) == len(images.y) > 0, f"{split}: as many labels as images")
         first = np.asarray(images.x[0])
         _expect(first.dtype == np.uint8 and first.ndim in (2, 3), f"{split}: images are uint8 (H, W) or (H, W, C)")
@@ -696,8 +704,8 @@ def _dataset_is_well_formed(dataset: Dataset, root: Path) -> None:
 
 
 def _dataset_repeats(dataset: Dataset, root: Path) -> None:
-    dataset.fetch(root)
-    first, second = (dataset.load(dataset.splits[-1], root) for _ in range(2))
+    split = dataset.splits[-1]
+    first, second = _loaded(dataset, split, root), dataset.load(split, root)
     same = np.array_equal(first.y, second.y) and np.array_equal(np.asarray(first.x[0]), np.asarray(second.x[0]))
     _expect(same, "loading it twice gives the same images")
 
@@ -705,10 +713,9 @@ def _dataset_repeats(dataset: Dataset, root: Path) -> None:
 def _dataset_is_split(dataset: Dataset, root: Path) -> None:
     if len(dataset.splits) < 2:
         return
-    dataset.fetch(root)
     seen = []
     for split in ("train", "test"):
-        x = dataset.load(split, root).x
+        x = _loaded(dataset, split, root).x
         some = range(0, len(x), max(1, len(x) // 20_000))
         seen.append(data.digests([np.asarray(x[i]) for i in some]))  # type: ignore[arg-type]
     shared = len(data.overlap(*seen)) / len(seen[1])

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,19 @@ class Table:
         """What stands under the table: its caption, and what the mark means where there is one."""
         return [self.caption.strip(), *([explained(self.floor)] if self.marked else [])]
 
+    @cached_property
     def marks(self) -> pd.DataFrame:
-        """Return 1 at the best and 2 at the second best value of each column that has a direction, else 0."""
-        marks = pd.DataFrame(0, index=self.mean.index, columns=self.mean.columns)
-        for i, column in enumerate(self.mean.columns):
-            if self.better[column]:
-                rank = self.mean.iloc[:, i].rank(method="min", ascending=self.better[column] < 0)
-                marks.iloc[:, i] = rank.where(rank <= 2, 0).fillna(0).astype(int)
-        return marks
+        """1 at the best and 2 at the second best value of each column that has a direction, else 0."""
+        better = pd.Series([self.better[column] for column in self.mean.columns], index=self.mean.columns)
+        rank = (-self.mean * better).rank(method="min")
+        return rank.where((rank <= 2) & (better != 0), 0).astype(int)
 
     def text(self, style: Callable[[str, int], str]) -> pd.DataFrame:
         """Return `mean ± std` in per cent, `style` given each text and its mark.
 
         What did not learn is marked at its number, or, where that is true of a whole row, at the row's first label.
         """
-        marks, lost = self.marks(), self._lost()
+        marks, lost = self.marks, self._lost()
         whole = lost.any(axis=1) & (lost | self.mean.isna()).all(axis=1)
         parts = (self.mean, self.std, marks, lost.mul(~whole, axis=0))
         shown = {
@@ -383,7 +382,7 @@ th {{ border-bottom: 1px solid; }}
 def html(table: Table) -> str:
     """Return a table as a page of HTML, the best bold, the second best in italics."""
     text, labels = table.text(lambda each, mark: each), len(table.mean.index.names)
-    return page(text, table.name, table.below, labels, table.marks())
+    return page(text, table.name, table.below, labels, table.marks)
 
 
 def page(text: pd.DataFrame, title: str, below: Sequence[str], labels: int, marks: pd.DataFrame | None = None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 from tiny import write
 from typer.testing import CliRunner, Result
+from warm import Command
 
 from oodbench import cli
 from oodbench.tables import Table
@@ -346,9 +346,10 @@ def test_numbers_of_the_csv_are_means_over_seeds(tmp_path: Path) -> None:
     assert line["near AUROC n"] == 3
 
 
-def test_a_run_says_what_it_does_where_nobody_watches(study: Path) -> None:
-    env = os.environ | {"COLUMNS": "200"}
-    command = [sys.executable, "-m", "oodbench.cli", "run", str(study)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    assert "10 cells; 2 trainings to look at" in done.stderr
-    assert re.search(r"trained simclr · .*: loss \d\.\d+, \d+\.\d s", done.stderr)
+def test_a_run_says_what_it_does_where_nobody_watches(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    said = Command(tmp_path / "results", "run", study).finished()
+    assert "10 cells; 2 trainings to look at" in said
+    assert re.search(r"trained simclr · .*: loss \d\.\d+, \d+\.\d s", said)

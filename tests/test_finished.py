@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tiny import write
+from warm import Command
 
 import oodbench
 from oodbench import finished
@@ -82,10 +83,10 @@ def test_a_study_with_failures_is_not_finished(tmp_path: Path) -> None:
 
 
 def test_it_takes_neither_torch_nor_pandas(study: Path) -> None:
-    oodbench_run = [sys.executable, "-m", "oodbench.cli", "run", str(study), "--device", "cpu"]
-    subprocess.run(oodbench_run, check=True, capture_output=True)  # writes the tables
+    words = ["run", str(study), "--device", "cpu"]
+    Command(Path(os.environ["OODBENCH_RESULTS"]), *words).finished()  # writes the tables
     code = "import sys\nfrom oodbench.cli import app\ntry: app()\nfinally: print({'torch', 'pandas'} & {*sys.modules})"
-    command = [sys.executable, "-c", code, *oodbench_run[3:]]
+    command = [sys.executable, "-c", code, *words]
     said = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
     assert "nothing to do: 2 rows are there" in said
     assert said.splitlines()[-1] == "set()"

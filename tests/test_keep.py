@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_cli import call, plain  # noqa: F401 - a fixture
-from test_end_to_end import finished, start
 from tiny import TINY, write
+from warm import Command
 
 import oodbench
 from oodbench import feed, stages, study
@@ -114,18 +113,15 @@ def test_a_killed_training_misses_no_epoch_and_doubles_none(tmp_path: Path) -> N
     path = write(tmp_path / "s.yaml", recipe=LONG | {"epochs": 40}, training=CCL, keep=[0, 1, 9, 10, 39])
     results = tmp_path / "killed"
     for there, options in ((2, ["--checkpoint-minutes", "0"]), (4, ["--checkpoint-epochs", "4"])):
-        process = start(path, results, *options)
-        try:
-            deadline = time.monotonic() + 240
-            while len(list(results.glob("store/train/*/manifest.json"))) < there:
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        process = Command(results, "run", path, *options)
+        deadline = time.monotonic() + 240
+        while len(list(results.glob("store/train/*/manifest.json"))) < there:
+            assert process.runs(), process.output()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.kill()
         assert len(list(results.glob("store/train/[!.]*"))) < 6
-    assert "1 trained" in finished(start(path, results))
+    assert "1 trained" in Command(results, "run", path).finished()
     assert not list(results.glob("store/*/.*"))
     assert not list(results.glob("store/checkpoint/*"))
     assert json.loads(next(results.glob("s/runs/*.json")).read_text())["resumed_at_epoch"] >= 8

@@ -112,10 +112,10 @@ def test_the_leaderboard_is_sorted_by_near_then_far_and_marked() -> None:
     )
     (board,) = tables.leaderboards(rows)
     assert board.mean.index.get_level_values("distance").tolist() == ["y", "z", "x"]
-    assert board.marks()["near", "AUROC"].tolist() == [1, 2, 0]
-    assert board.marks()["far", "AUROC"].tolist() == [0, 2, 1]
-    assert board.marks()["far", "FPR95_id"].tolist() == [0, 2, 1]  # lower is better
-    assert board.marks()["ID", "accuracy"].tolist() == [0, 0, 0]
+    assert board.marks["near", "AUROC"].tolist() == [1, 2, 0]
+    assert board.marks["far", "AUROC"].tolist() == [0, 2, 1]
+    assert board.marks["far", "FPR95_id"].tolist() == [0, 2, 1]  # lower is better
+    assert board.marks["ID", "accuracy"].tolist() == [0, 0, 0]
     text = tables.markdown(board).splitlines()
     assert "**90.0**" in text[2]
     assert "*80.0*" in text[3]
@@ -226,7 +226,7 @@ def test_a_declared_table_of_several_values() -> None:
     table = tables.declared(rows, "t", spec)
     assert table.mean.columns.tolist() == ["id_recall", "ood_recall"]
     assert table.mean["id_recall"].tolist() == pytest.approx([91, 95, 95])
-    assert table.marks().sum().sum() == 0  # neither is better
+    assert table.marks.sum().sum() == 0  # neither is better
     assert table.mean.index.tolist() == [("pooled", 0.9), ("pooled", 0.95), ("per_cluster", 0.95)]
 
 

@@ -107,6 +107,7 @@ def _to_place(source: Source, downloads: Sequence[Download], folder: Path) -> st
 def _get(download: Download, folder: Path) -> str:
     """Put what a download holds into its folder, and return an empty string; else why it cannot be had."""
     placed, part = folder / download.name, folder / f"{PART}{download.name}"
+    made = [part, *(() if folder.exists() else (folder,))]
     try:
         if placed.is_file():  # an archive, or nothing would be missing
             _check(placed, download)
@@ -118,8 +119,9 @@ def _get(download: Download, folder: Path) -> str:
         else:
             _extract(found, download.members, folder, part / "taken out")
     except _UnreachedError as error:
-        if part.is_dir() and not any(part.iterdir()):
-            part.rmdir()
+        for each in made:  # nothing came
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
         return str(error)
     except ValueError:  # what was downloaded would be as damaged the next time
         _remove(part)

@@ -332,6 +332,11 @@ def markdown(table: Table) -> str:
     return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *table.below]) + "\n"
 
 
+LATEX = str.maketrans({each: f"\\{each}" for each in "_%&#$"}) | str.maketrans(
+    {"±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MARK: r"$^\dagger$"}
+)
+
+
 def latex(table: Table) -> str:
     """Return a table as LaTeX (booktabs), the best bold, the second best underlined."""
     text = table.text(lambda each, mark: {1: f"\\textbf{{{each}}}", 2: f"\\underline{{{each}}}"}.get(mark, each)).map(
@@ -352,10 +357,8 @@ def latex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text as LaTeX."""
-    for plain, safe in (("±", r"$\pm$"), ("_", r"\_"), ("%", r"\%"), ("–", "--"), ("&", r"\&"), (MARK, r"$^\dagger$")):
-        text = text.replace(plain, safe)
-    return text
+    """Return a text as LaTeX; backslashes and braces are taken for commands."""
+    return text.translate(LATEX)
 
 
 PAGE = """<!doctype html>

@@ -230,6 +230,12 @@ def test_a_declared_table_of_several_values() -> None:
     assert table.mean.index.tolist() == [("pooled", 0.9), ("pooled", 0.95), ("per_cluster", 0.95)]
 
 
+def test_signs_that_mean_something_in_latex_are_printed_as_they_are() -> None:
+    assert tables.escaped("a_b & 5 % ± #1 $x^2$ ~") == (
+        r"a\_b \& 5 \% $\pm$ \#1 \$x\textasciicircum{}2\$ \textasciitilde{}"
+    )
+
+
 def test_files(tmp_path: Any) -> None:
     (board,) = tables.leaderboards(
         made(*by_seed([0.80, 0.84]), {"distance": "mahalanobis(shared, pinv)", "auroc": 0.5})

@@ -23,7 +23,8 @@ from oodbench.api import Clusters, Distance, Scorer, Scores, Size
 from oodbench.vectors import chunk
 
 QUERIES = 1024  # items at a time
-BANK = 2**23  # numbers of a block of training features: 32 MB
+BANK = 2**27  # bytes of a block of training features; few blocks are few selections
+PRODUCTS = 2**28  # bytes of the products of the two, which bound a block, too
 GROUP = 16  # distances of which only the least is looked at first
 DIGITS = 2**-10  # of the squared lengths about the mean; smaller squared distances are not told apart in float32
 Search = Callable[[Tensor, int], Tensor]  # x (M, D), k -> positions (M, k) of the nearest, nearest first
@@ -128,7 +129,8 @@ def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
     one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2.
     """
     x = torch.cat([-x, torch.ones_like(x[:, :1])], 1)
-    size = max(GROUP, BANK // f.shape[1] // GROUP * GROUP)  # features at a time
+    item = x.element_size()
+    size = max(1, min(BANK // f.shape[1], PRODUCTS // QUERIES) // item // GROUP) * GROUP  # features at a time
     bank = x.new_empty(min(size, len(f) + -len(f) % GROUP), x.shape[1])
     products = x.new_empty(min(QUERIES, len(x)) * len(bank))
     best: list[tuple[Tensor, Tensor]] = []  # of each block of queries: values (B, k), unordered, and positions

@@ -46,18 +46,20 @@ class Results:
     def current(self) -> pd.DataFrame:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
 
-        Rows made by other code or from other data than the study has now are left out and warned of.
+        They are in the order of the study's cells and sets, in whatever order they were made. Rows made by other code
+        or from other data than the study has now are left out and warned of.
         """
         rows, facts = self.read(), self.plan()
         if facts is None:
             return rows
         sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
-        wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str")
+        wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str").reset_index(names="of sets")
         rows = rows[rows["cell"].isin(facts["cells"].keys())].drop(columns="group").merge(wanted, on=["id", "ood"])
         fresh = (rows["cell"].map(facts["cells"]) == rows["key"]) & (rows["ood_data"] == rows["content"])
         if not fresh.all():
             self._warn(f"{(~fresh).sum()} rows were made by other code or from other data; run the study to renew them")
-        return rows.loc[fresh, list(COLUMNS)].reset_index(drop=True)
+        rows["of cells"] = rows["cell"].map({cell: place for place, cell in enumerate(facts["cells"])})
+        return rows[fresh].sort_values(["of cells", "of sets"])[list(COLUMNS)].reset_index(drop=True)
 
     def clusters(self) -> pd.DataFrame | None:
         """Return what `oodbench quality` measured of each training, space, clustering and split; None before it ran."""

@@ -89,6 +89,16 @@ def test_current_rows_are_those_of_the_study_as_it_is(rows: Results) -> None:
     assert len(rows.read()) == 3
 
 
+def test_rows_are_in_the_order_of_the_study_whoever_made_them_first(rows: Results) -> None:
+    made = [{"cell": cell, "key": "k", "id": "i", "ood": ood, "ood_data": "x"} for cell in "bca" for ood in ("n", "m")]
+    for row in made:
+        rows.write([row])
+    sets = {"i": {"m": ["near", "x"], "n": ["far", "x"]}}
+    rows.write_plan({"cells": dict.fromkeys("acb", "k"), "sets": sets})
+    found = rows.current()
+    assert (found["cell"] + found["ood"]).tolist() == ["am", "an", "cm", "cn", "bm", "bn"]
+
+
 @pytest.mark.parametrize(("key", "content"), [("other", "d"), ("k", "other")])
 def test_rows_of_other_code_or_data_are_left_out_and_said(tmp_path: Path, key: str, content: str) -> None:
     heard: list[str] = []

@@ -105,7 +105,7 @@ def test_damaged_facts_are_named_and_not_used(tmp_path: Path) -> None:
     rows.write_plan({"cells": {}})
     rows.write_run("k", {})
     for path in (tmp_path / "study" / "plan.json", tmp_path / "study" / "runs" / "k.json"):
-        path.write_text("{")
+        path.write_text("{" if path.stem == "k" else "[]")
     assert (rows.plan(), rows.run("k")) == (None, None)
     assert [message.partition(" is damaged")[0].rpartition("/")[2] for message in heard] == ["plan.json", "k.json"]
 

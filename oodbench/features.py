@@ -26,7 +26,7 @@ MATRICES = {"features": "penultimate", "projection": "projection", "logits": "lo
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
 NUMPY = (np.float16, np.float32, np.float64)  # what torch takes of numpy's floats
-ROWS = 65536  # looked through at a time
+NUMBERS = 2**22  # looked through at a time
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def _tensor(path: Path, name: str, values: Any, wanted: str, dimensions: int) ->
 
 def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse NaN and infinity: what makes them is broken, and one such row spoils means, neighbours and covariances."""
-    bad = torch.cat([~block.isfinite().flatten(1).all(1) for block in tensor.reshape(len(tensor), -1).split(ROWS)])
+    rows = tensor.reshape(len(tensor), -1)
+    bad = torch.cat([~block.isfinite().all(1) for block in rows.split(max(1, NUMBERS // rows.shape[1]))])
     if bad.any():
         count, first = int(bad.sum()), int(bad.nonzero()[0])
         raise UserError(f"{path}: `{name}` has NaN or infinity in {count} of {len(bad)} rows, the first is row {first}")

@@ -51,6 +51,8 @@ class Results:
         """
         rows, facts = self.read(), self.plan()
         if facts is None:
+            if len(rows):
+                self._warn(f"{self._plan} is not there to say which rows are the study's: all are taken; run it again")
             return rows
         sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
         wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str")

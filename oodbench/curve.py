@@ -8,7 +8,7 @@ epoch are the study's own where they are there. It never trains.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from oodbench import columns, tables
 from oodbench.files import write_whole
 from oodbench.grid import NONE, Cell, Work
 from oodbench.quality import MEASURES
+from oodbench.results import read_table
 from oodbench.runner import Runner
 from oodbench.study import CurveSpec
 from oodbench.survey import epoch_of, survey
@@ -52,7 +53,7 @@ def curve(runner: Runner) -> Curve:
         study.document.fail(("keep",), "says no epochs to follow, such as keep: [0, 10, last]")
     runner.check_tables()
     path = study.results / f"{NAME}.csv"
-    rows = _of_the_study(runner) | _read(path)
+    rows = _of_the_study(runner) | _read(path, lab.watch.warn)
     course = list(_course(runner))
     scored, missing = 0, []
     for work in course:
@@ -149,13 +150,10 @@ def _frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame.from_records(list(rows), columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
 
 
-def _read(path: Path) -> Rows:
+def _read(path: Path, warn: Callable[[str], None]) -> Rows:
     """Return the rows of a file but those that failed; of one with other columns or of no file, none."""
-    if not path.exists():
-        return {}
-    numbers = [name for name, kind in TYPES.items() if kind != "str"]
-    table = pd.read_csv(path, dtype=TYPES, keep_default_na=False, na_values={name: [""] for name in numbers})
-    if tuple(table.columns) != COLUMNS:
+    table = read_table(path, TYPES, warn)
+    if table is None or tuple(table.columns) != COLUMNS:
         return {}
     return _by_cell(table[table["error"] == ""].to_dict("records"))  # type: ignore[arg-type]
 

@@ -26,7 +26,9 @@ MATRICES = {"features": "penultimate", "projection": "projection", "logits": "lo
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
 NUMPY = (np.float16, np.float32, np.float64)  # what torch takes of numpy's floats
-ROWS = 65536  # looked through at a time
+NUMBERS = 2**22  # looked through at a time
+ITEMS = 1000  # whose logits are held against those of the head
+NEAR = 0.05  # of the largest logit: what a head in half precision may differ by
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def _check_head(path: Path, weight: Tensor, bias: Tensor, layers: dict[str, Tens
         raise UserError(f"{shapes} are no head of {width} features; wanted are (C, {width}) and (C,)")
     if logits is not None and logits.shape[1] != len(weight):
         raise UserError(f"{shapes} are not the head of `logits` with {logits.shape[1]} columns")
+    if logits is not None:
+        made, logits = layers["penultimate"][:ITEMS] @ weight.T + bias, logits[:ITEMS]
+        if (made - logits).abs().max() > NEAR * logits.abs().max():
+            raise UserError(
+                f"{path}: `logits` are not features @ weight.T + bias; give the head that made them, or none"
+            )
 
 
 def _matrix(path: Path, name: str, values: Any) -> Tensor:
@@ -111,7 +119,8 @@ def _tensor(path: Path, name: str, values: Any, wanted: str, dimensions: int) ->
 
 def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse NaN and infinity: what makes them is broken, and one such row spoils means, neighbours and covariances."""
-    bad = torch.cat([~block.isfinite().flatten(1).all(1) for block in tensor.reshape(len(tensor), -1).split(ROWS)])
+    rows = tensor.reshape(len(tensor), -1)
+    bad = torch.cat([~block.isfinite().all(1) for block in rows.split(max(1, NUMBERS // rows.shape[1]))])
     if bad.any():
         count, first = int(bad.sum()), int(bad.nonzero()[0])
         raise UserError(f"{path}: `{name}` has NaN or infinity in {count} of {len(bad)} rows, the first is row {first}")

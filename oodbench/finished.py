@@ -1,9 +1,9 @@
 """Whether a finished study is still finished, told without torch: by what its rows came of, not by computing keys.
 
-After a run that left nothing undone, `finished.json` beside the rows holds the study's values, the hashes of our code
-and of its plugins' files, size and time of its data files, and the names of its row parts. Where one of these is
-another now, the ordinary way looks closer. Artifacts in the store are not looked at: they are verified when they are
-read, and by `oodbench verify`.
+After a run that left nothing undone, `finished.json` beside the rows holds the study's values, the hashes of our code,
+of its plugins' files and of its plan, size and time of its data files, and the names of its row parts. Where one of
+these is another now, the ordinary way looks closer. Artifacts in the store are not looked at: they are verified when
+they are read, and by `oodbench verify`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from oodbench.document import Document
 from oodbench.files import write_whole
 
 FILE = "finished.json"
+PLAN = "plan.json"  # of the results: one that was lost is written again
 
 
 def remember(
@@ -55,6 +56,7 @@ def _now(document: Document, device: str, folder: Path) -> dict[str, Any]:
         "study": json.loads(json.dumps(document.value, default=str)),
         "device": device,
         "data": os.environ.get("OODBENCH_DATA"),
+        "plan": _digest(folder / PLAN),
         "parts": sorted(path.name for path in (folder / "rows").glob("*.csv.gz")),  # a name holds a part's digest
     }
 
@@ -66,6 +68,10 @@ def _own_code() -> list[Path]:
 
 @cache
 def _hash(path: Path) -> str:
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 

@@ -319,7 +319,7 @@ def detectors(axes: Detectors, left_out: Counter[str]) -> Iterator[Detector]:
     for space, distance in itertools.product(axes.spaces, axes.distances):
         reason = _unfit(space, distance, axes.reference)
         clusterings = list(axes.clusterings) if distance.clusters else [None]
-        if not distance.clusters and axes.clusterings:
+        if not distance.clusters and len(axes.clusterings) > 1:
             left_out[f"{distance.label} ignores clusters"] += (len(axes.clusterings) - 1) * len(axes.thresholds)
         for clustering, threshold in itertools.product(clusterings, axes.thresholds):
             why = reason or _unfit_clustering(distance, clustering)

@@ -7,6 +7,7 @@ used. Beside them, `runs/TRAIN_KEY.json` holds the parameters and circumstances 
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
@@ -51,6 +52,8 @@ class Results:
         """
         rows, facts = self.read(), self.plan()
         if facts is None:
+            if len(rows):
+                self._warn(f"{self._plan} is not there to say which rows are the study's: all are taken; run it again")
             return rows
         sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
         wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str").reset_index(names="of sets")
@@ -63,12 +66,8 @@ class Results:
 
     def clusters(self) -> pd.DataFrame | None:
         """Return what `oodbench quality` measured of each training, space, clustering and split; None before it ran."""
-        if not self._clusters.is_file():
-            return None
         kinds = {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")}
-        types: Any = defaultdict(lambda: "str", kinds)
-        empty = {name: [""] for name in kinds}
-        return pd.read_csv(self._clusters, dtype=types, keep_default_na=False, na_values=empty)
+        return read_table(self._clusters, kinds, self._warn)
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows as one part."""
@@ -104,7 +103,9 @@ class Results:
 
     def _json(self, path: Path) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it holds no names")
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -143,6 +144,25 @@ def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def read_table(path: Path, kinds: dict[str, str], warn: Callable[[str], None]) -> pd.DataFrame | None:
+    """Return a CSV with columns of some kinds, the others text; None where there is none.
+
+    An empty number is missing, an empty text is a text. One that is damaged is warned of, and as good as none.
+    """
+    if not path.is_file():
+        return None
+    empty = {name: [""] for name, kind in kinds.items() if kind != "str"}
+    types: Any = defaultdict(lambda: "str", kinds)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len({len(line) for line in csv.reader(io.StringIO(text))}) > 1 or not text.endswith("\n"):
+            raise ValueError("it is cut short")  # pandas would take what is lacking for empty
+        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=empty)
+    except ValueError as error:
+        warn(f"{path} is damaged and not used: {error}")
+        return None
 
 
 def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

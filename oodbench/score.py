@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench import data, probe, scoring, stages
@@ -105,10 +108,10 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     wanted = list(itertools.product(cells, loaded.ood))
     ids, keys = _identities(axes, wanted, base, train_key, loaded)
     # Checked before anything is written: a share of the training items may leave nothing to fit on.
-    bank = _bank(axes.reference, loaded, given.seed)
+    bank = _bank(axes.reference, loaded, given.seed, how.memory)
     results = Results(results_root() / given.name, watch.warn)
     by_set = {ood: {ids[each, ood]: keys[each, ood] for each in cells} for ood in loaded.ood}
-    _write_plan(results, given, base, by_set, loaded)
+    _write_plan(results, given, base, by_set, loaded, watch)
     known = results.read()
     kept = known[known["status"] != "error"] if given.redo == "failed" else known[:0] if given.redo else known
     done = set(zip(kept["cell"], kept["key"], strict=True))
@@ -208,12 +211,13 @@ def _load(given: Given) -> _Loaded:
         ood={name: read(path) for _, name, path in given.ood},
         validation={name: read(path) for name, path in given.validation.items()},
     )
-    owners: dict[str, str] = {}
+    before: dict[str, FeatureFile] = {}
     for option, each in loaded.every.items():
         _check_columns(each, loaded.train)
-        other = owners.setdefault(each.content, option)
-        if other != option:
-            raise UserError(f"{option} and {other} are the same features: {each.path}, {loaded.every[other].path}")
+        for other, file in before.items():
+            if torch.equal(each.layers["penultimate"], file.layers["penultimate"]):  # whatever their formats are
+                raise UserError(f"{option} and {other} are the same features: {each.path}, {file.path}")
+        before[option] = each
     _check_classes(loaded)
     return loaded
 
@@ -324,7 +328,7 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
 # ---- the bank ----------------------------------------------------------------------------------------------
 
 
-def _bank(reference: Reference, loaded: _Loaded, seed: int) -> scoring.Bank:
+def _bank(reference: Reference, loaded: _Loaded, seed: int, memory: int) -> scoring.Bank:
     """Return the features of all sets, without a classifier."""
     train, y = loaded.train, loaded.train.labels
     y = torch.zeros(len(train), dtype=torch.int64) if y is None else y
@@ -337,8 +341,8 @@ def _bank(reference: Reference, loaded: _Loaded, seed: int) -> scoring.Bank:
         lost = set(y.tolist()) - set(y[kept].tolist())
         if lost:
             raise UserError(f"{train.path}: {reference.label} leaves no item of class {min(lost)}; give --val, or more")
-        known = scoring.Known({PLAIN: _layers({name: f[held] for name, f in train.layers.items()})}, y[held])
-        fit, fit_y = {name: f[kept] for name, f in train.layers.items()}, y[kept]
+        val, fit = ({name: _rows_of(f, each, memory) for name, f in train.layers.items()} for each in (held, kept))
+        known, fit_y = scoring.Known({PLAIN: _layers(val)}, y[held]), y[kept]
     return scoring.Bank(
         fit=_layers(fit),
         y=fit_y,
@@ -348,6 +352,18 @@ def _bank(reference: Reference, loaded: _Loaded, seed: int) -> scoring.Bank:
         ood={name: {PLAIN: _layers(each.layers)} for name, each in loaded.ood.items()},
         validation={name: {PLAIN: _layers(each.layers)} for name, each in loaded.validation.items()},
     )
+
+
+def _rows_of(f: Tensor, places: NDArray[np.int64], memory: int) -> Tensor:
+    """Return rows of f (M, D): in memory where a quarter of it holds them, else in a mapped file, gone with them."""
+    if 16 * len(places) * f.shape[1] <= memory:
+        return f[places]
+    with tempfile.TemporaryFile(prefix="oodbench-") as nameless:
+        file = np.memmap(nameless, np.float32, "w+", shape=(len(places), f.shape[1]))
+    step = max(256, memory // (64 * f.shape[1]))
+    for start in range(0, len(places), step):
+        file[start : start + step] = f[places[start : start + step]]
+    return torch.from_numpy(file)
 
 
 def _layers(layers: dict[str, Tensor]) -> stages.Layers:
@@ -446,7 +462,12 @@ def _facts(
 
 
 def _write_plan(
-    results: Results, given: Given, base: dict[str, Any], cells: dict[str, dict[str, str]], loaded: _Loaded
+    results: Results,
+    given: Given,
+    base: dict[str, Any],
+    cells: dict[str, dict[str, str]],
+    loaded: _Loaded,
+    watch: Watch,
 ) -> None:
     """Keep which cells there are, with those of earlier calls of this name whose files are still the same.
 
@@ -461,6 +482,8 @@ def _write_plan(
             raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
         mine = plan["features"].get(owner, {})
         if mine.get("files") != loaded.fixed:
+            if mine:
+                watch.warn(_gone(given, mine, loaded))
             _drop(plan["cells"], mine.get("cells", {}))
             mine = {"files": loaded.fixed, "ood": {}, "cells": {}}
         changed = {name for name, each in loaded.ood.items() if mine["ood"].get(name) != each.content}
@@ -472,6 +495,16 @@ def _write_plan(
         plan["features"][owner] = mine
         plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
         results.write_plan(plan)
+
+
+def _gone(given: Given, before: dict[str, Any], loaded: _Loaded) -> str:
+    """Return what to say where rows leave the tables, because files that all of them depend on are others now."""
+    files = before["files"]
+    changed = sorted(each for each in files.keys() | loaded.fixed if files.get(each) != loaded.fixed.get(each))
+    return (
+        f"--training {given.training} was scored with other files before ({', '.join(changed)}): its rows on "
+        f"{', '.join(before['ood'])} leave the tables. Name another encoder by another --training"
+    )
 
 
 def _drop(cells: dict[str, str], gone: dict[str, list[str]]) -> None:

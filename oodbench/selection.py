@@ -69,7 +69,10 @@ def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) ->
 
 
 def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
-    """Return one row for each method, run and setting: its validation number, and its mean AUROC over each group."""
+    """Return one row for each method, run and setting: its validation number, and its mean AUROC over each group.
+
+    A group that no setting of a method has, as features of it were not given for each encoder, makes none of them fail.
+    """
     keys = [*method, "run", "setting"]
     sets = done.groupby(["id", "group"])["ood"].nunique()
     means = done.groupby([*keys, "id", "group"], sort=False)["auroc"].agg(["mean", "size"]).reset_index()
@@ -78,7 +81,10 @@ def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
     every = pd.MultiIndex.from_frame(means[keys].drop_duplicates())  # in the order of the study
     found = {group: each.set_index(keys)["mean"].reindex(every) for group, each in means.groupby("group", sort=False)}
     found[by] = done.groupby(keys, sort=False)[by].first().reindex(every)
-    return pd.DataFrame(found, index=every).dropna().reset_index()
+    table = pd.DataFrame(found, index=every)
+    there = table.drop(columns=by).notna()
+    fair = there | ~there.groupby([*method, "run"], sort=False).transform("any")
+    return table[table[by].notna() & there.any(axis=1) & fair.all(axis=1)].reset_index()
 
 
 def _counted(settings: pd.Series[str]) -> str:

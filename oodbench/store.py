@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 MANIFEST = "manifest.json"
+KEY = re.compile(r"[0-9a-f]{16}(-.*)?")  # what a folder that lost its manifest is known by; other folders are not ours
+NO_KINDS = ("locks", "damaged")
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,13 @@ class Store:
         return FileLock(folder / f"{kind}-{key}.lock", is_singleton=True)
 
     def keys(self, kind: str) -> list[str]:
-        """Return the keys of all artifacts of a kind."""
-        return sorted(path.parent.name for path in (self.root / kind).glob(f"[!.]*/{MANIFEST}"))
+        """Return the keys of all artifacts of a kind, of those that lost their manifest, too."""
+        found = (path for path in (self.root / kind).glob("[!.]*") if path.is_dir())
+        return sorted(path.name for path in found if (path / MANIFEST).is_file() or KEY.fullmatch(path.name))
 
     def kinds(self) -> list[str]:
-        return sorted({path.parent.parent.name for path in self.root.glob(f"*/[!.]*/{MANIFEST}")})
+        names = sorted(path.name for path in self.root.glob("[!.]*") if path.is_dir())
+        return [name for name in names if name not in NO_KINDS and self.keys(name)]
 
     def size(self, kind: str, key: str) -> int:
         """Return the bytes of an artifact."""
@@ -184,7 +189,7 @@ def _damage(path: Path) -> str:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         digest = manifest.pop("digest")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
     if _digest(manifest) != digest:
         return "its manifest was altered"

@@ -9,7 +9,7 @@ them, too, and say which; their features are made where the weights are there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from oodbench.geometry import nearest_to
 from oodbench.grid import NONE, Run, Work, canonical, digest, plan
 from oodbench.lab import NUMBER, Lab, Piece
 from oodbench.registry import fingerprint_module
-from oodbench.results import CLUSTERS
+from oodbench.results import CLUSTERS, read_table
 from oodbench.spec import Seen, Space
 
 FILE = CLUSTERS
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 def survey(lab: Lab, only: Container[tuple[Space, Clustering | None]] | None = None) -> Survey:
     """Measure what is not measured yet, there only where it is asked for, keep it, and return everything."""
     path = lab.study.results / FILE
-    known = _by_key(_read(path))
+    known = _by_key(_read(path, lab.watch.warn))
     planned = plan(lab.study).work
     work = [(run, _places(lab, run, each)) for each in planned for run in (*lab.kept(each.run), each.run)]
     keys = {place.key: epoch_of(run) for run, places in work for place in places}
@@ -206,14 +206,14 @@ def _in_order(known: dict[str, list[Row]], keys: dict[str, int]) -> pd.DataFrame
     return pd.DataFrame.from_records(rows, columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
 
 
-def _read(path: Path) -> list[Row]:
-    """Return the rows of a file but those that failed; of one with other columns or of no file, none."""
-    if not path.exists():
+def _read(path: Path, warn: Callable[[str], None]) -> list[Row]:
+    """Return the rows of a file but those that failed or lack the other split; of no file or other columns, none."""
+    table = read_table(path, TYPES, warn)
+    if table is None or [*table.columns] not in ([*COLUMNS], _plain(COLUMNS)):
         return []
-    table = pd.read_csv(path, dtype=TYPES, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
-    if [*table.columns] not in ([*COLUMNS], _plain(COLUMNS)):
-        return []
-    rows: list[Row] = table[table["error"] == ""].to_dict("records")  # type: ignore[assignment]
+    table = table[table["error"] == ""]
+    both = table.groupby("key")["split"].transform("nunique") == 2
+    rows: list[Row] = table[both].to_dict("records")  # type: ignore[assignment]
     return rows
 
 

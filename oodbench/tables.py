@@ -181,8 +181,9 @@ def best_of_each_training(board: Table) -> Table:
 
 
 def _keys(columns: dict[tuple[str, str], Any]) -> Any:
-    """Return what a leaderboard is sorted by: near, then far."""
-    return [(group, "AUROC") for group in SHOWN_GROUPS if (group, "AUROC") in columns]
+    """Return what a leaderboard is sorted by: near, then far, then the sets: a group that lacks one has no mean."""
+    groups = [(group, "AUROC") for group in SHOWN_GROUPS if (group, "AUROC") in columns]
+    return groups + [column for column in columns if column[1] == "AUROC" and column not in groups]
 
 
 def varies(column: pd.Series[str]) -> bool:

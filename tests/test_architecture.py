@@ -93,7 +93,7 @@ HARNESS = {
     "export": {"features", "grid", "lab", "scoring", "spec", "stages", "study"},
     "quality": {"geometry"},
     "survey": {"files", "geometry", "grid", "lab", "quality", "registry", "results", "scoring", "spec", "stages"},
-    "curve": {"columns", "files", "grid", "quality", "runner", "study", "survey", "tables"},
+    "curve": {"columns", "files", "grid", "quality", "results", "runner", "study", "survey", "tables"},
     "correlation": {"files", "grid", "quality", "results", "study", "tables"},
     "estimate": {"encoder", "feed", "grid", "lab", "runner", "spec", "stages"},
     "standin": {"seeds", "spec"},

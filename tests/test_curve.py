@@ -206,6 +206,19 @@ def test_quality_says_of_which_epoch_its_rows_are(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "s" / "quality-correlation.md").read_text() == table  # of the last epochs alone
 
 
+def test_a_damaged_file_is_named_and_not_used(tmp_path: Path) -> None:
+    file, heard = tmp_path / "curve.csv", []
+    names = dict.fromkeys((name for name, kind in curve.TYPES.items() if kind == "str"), "a name, long")
+    made = [names | {"cell": cell, "ood": "o", "error": "", "epoch": 1, "auroc": 0.5} for cell in ("a", "b")]
+    curve._write(file, curve._frame(made))
+    whole = file.read_bytes()
+    assert set(curve._read(file, heard.append)) == {("a", "o"), ("b", "o")}
+    for cut in (b"", whole[:-10]):  # in the middle of a row, whose other numbers would be missing
+        file.write_bytes(cut)
+        assert curve._read(file, heard.append) == {}
+        assert "curve.csv is damaged and not used" in heard.pop()
+
+
 def test_a_damaged_epoch_is_as_good_as_none(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()

@@ -53,6 +53,7 @@ def test_every_array_is_read(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
 def test_a_head_is_read(tmp_path: Path, ending: str) -> None:
     arrays = {"features": F, "weight": F[:C], "bias": LOGITS[0]}
+    arrays["logits"] = (F @ F[:C].T + LOGITS[0]).astype(np.float16)  # as near as half precision is
     found = read(save(tmp_path / f"f{ending}", arrays))
     assert found.weight is not None
     assert found.bias is not None
@@ -151,6 +152,10 @@ def broken(row: int, value: float) -> np.ndarray:
         (
             {"features": F, "weight": F, "bias": F[:, 0], "logits": LOGITS},
             "are not the head of `logits` with 3 columns",
+        ),
+        (
+            {"features": F, "weight": F[C - 1 :: -1], "bias": LOGITS[0], "logits": F @ F[:C].T + LOGITS[0]},
+            "`logits` are not features @ weight.T + bias",
         ),
         ({"features": F, "weight": F[:C], "bias": LOGITS[0] * np.nan}, "`bias` has NaN or infinity in 3 of 3 rows"),
     ],

@@ -303,6 +303,22 @@ def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
+def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", training="simclr")
+    oodbench.run(path, device="cpu")
+    before, file = surveyed(path), tmp_path / "results" / "s" / survey.FILE
+    whole = file.read_bytes()
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))  # a line, which is one of two splits
+    assert (surveyed(path).measured, file.read_bytes()) == (2, whole)
+    for cut in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff\xfe", whole.replace(b"0.", b"x.")):
+        file.write_bytes(cut)
+        listener = Listener()
+        assert surveyed(path, listener).measured == before.measured
+        assert "quality.csv is damaged and not used" in listener.warnings[0]
+        assert file.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("trained")
 def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oodbench.registry import Registry
 

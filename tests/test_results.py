@@ -80,6 +80,15 @@ def plan(cells: dict[str, str], **sets: tuple[str, str]) -> dict[str, Any]:
     return {"cells": cells, "sets": {"digits": sets}}
 
 
+def test_rows_without_a_plan_are_said_to_be_all(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    assert (len(rows.current()), heard) == (0, [])
+    rows.write([{"cell": "a", "id": "digits", "ood": "noise", "key": "k", "ood_data": "d"}])
+    assert len(rows.current()) == 1
+    assert "plan.json is not there to say which rows are the study's: all are taken" in heard[0]
+
+
 def test_current_rows_are_those_of_the_study_as_it_is(rows: Results) -> None:
     base = {"id": "digits", "ood": "noise", "group": "far", "key": "k", "ood_data": "d"}
     rows.write([base | {"cell": "a"}, base | {"cell": "b"}, base | {"cell": "b", "ood": "gone"}])
@@ -115,7 +124,7 @@ def test_damaged_facts_are_named_and_not_used(tmp_path: Path) -> None:
     rows.write_plan({"cells": {}})
     rows.write_run("k", {})
     for path in (tmp_path / "study" / "plan.json", tmp_path / "study" / "runs" / "k.json"):
-        path.write_text("{")
+        path.write_text("{" if path.stem == "k" else "[]")
     assert (rows.plan(), rows.run("k")) == (None, None)
     assert [message.partition(" is damaged")[0].rpartition("/")[2] for message in heard] == ["plan.json", "k.json"]
 

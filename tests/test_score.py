@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner, Result
 
-from oodbench import cli
+from oodbench import cli, score
 from oodbench.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
 from oodbench.results import Results
 
@@ -241,6 +241,24 @@ def test_a_changed_ood_file_is_scored_again_alone(files: Path) -> None:
     pd.testing.assert_frame_equal(*far)
 
 
+def test_rows_that_leave_the_tables_are_said(files: Path) -> None:
+    assert "leave the tables" not in scored(files, far=None).output
+    assert "leave the tables" not in scored(files, near=None).output
+    done = scored(files, validation=f"v={files / 'seen.safetensors'}", near=None)
+    assert "--training train was scored with other files before (--validation v): its rows on n, f leave" in done.stderr
+
+
+def test_what_is_kept_of_large_training_features_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped, made = np.memmap, []
+    monkeypatch.setattr(np, "memmap", lambda *args, **kwargs: made.append(mapped(*args, **kwargs)) or made[-1])
+    f, places = torch.randn(1000, 4), np.arange(0, 1000, 3)
+    assert score._rows_of(f, places, 10**6).equal(f[places])
+    assert not made
+    found = score._rows_of(f, places, 5000)  # two blocks
+    assert found.equal(f[places])
+    assert np.shares_memory(found.numpy(), made[0])
+
+
 @pytest.mark.parametrize("name", ["train", "near"])
 def test_rows_of_a_changed_file_go_even_where_the_grid_has_fewer_cells(files: Path, name: str) -> None:
     scored(files)
@@ -432,6 +450,11 @@ def test_a_copy_of_a_file_is_refused(files: Path) -> None:
     said = refused(files, near=f"n={files / 'copy.safetensors'}")
     assert "OOD n and --id are the same features" in said
     assert "copy.safetensors" in said
+
+
+def test_the_same_features_in_another_format_are_refused(files: Path) -> None:
+    np.save(files / "copy.npy", load_file(files / "train.safetensors")["features"].numpy())
+    assert "OOD n and --train are the same features" in refused(files, near=f"n={files / 'copy.npy'}")
 
 
 @pytest.mark.parametrize("name", ["train", "id", "val"])

@@ -88,6 +88,15 @@ def test_a_candidate_that_failed_on_a_set_is_none() -> None:
     assert near(table, "best on test") == pytest.approx([90])
 
 
+def test_a_group_that_a_method_was_not_given_makes_none_of_its_settings_fail() -> None:
+    far = [knn(k, 0.5, 0.7, group="far", ood="f") for k in (1, 5)]
+    two = [knn(k, val, auroc, training="two") for k, val, auroc in ((1, 0.9, 0.6), (5, 0.8, 0.8))]
+    table = selection(made(knn(1, 0.5, 0.7), knn(5, 0.6, 0.7), *far, *two), DISTANCE)
+    assert table.mean.index.get_level_values("training").tolist()[-1] == "two"
+    assert table.mean.loc[table.mean.index[-1], ("near", "oracle gap")] == pytest.approx(20)
+    assert pd.isna(table.mean.loc[table.mean.index[-1], ("far", "AUROC")])
+
+
 def test_what_has_no_validation_number_is_no_candidate() -> None:
     other = {"training": "supcon"}
     rows = made(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), knn(3, math.nan, 0.9, **other), knn(5, math.nan, 0.9, **other))

@@ -75,6 +75,10 @@ def lose_manifest(path: Path) -> None:
     (path / MANIFEST).unlink()
 
 
+def replace_manifest(path: Path) -> None:
+    (path / MANIFEST).write_text("[]")
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -84,6 +88,7 @@ def lose_manifest(path: Path) -> None:
         (alter_manifest, "its manifest was altered"),
         (cut_manifest, "its manifest cannot be read"),
         (lose_manifest, "its manifest cannot be read"),
+        (replace_manifest, "its manifest cannot be read"),
     ],
 )
 def test_a_damaged_artifact_is_named_set_aside_and_made_again(
@@ -98,6 +103,17 @@ def test_a_damaged_artifact_is_named_set_aside_and_made_again(
     assert said in heard[0]
     assert len(list((store.root / "damaged").iterdir())) == 1
     assert fresh.write("bank", "k", {}, fill).meta == {"n": 10}
+
+
+def test_an_artifact_without_a_manifest_is_among_the_keys_and_other_folders_are_not(store: Store) -> None:
+    key = "0123456789abcdef"
+    store.write("bank", key, {}, fill)
+    (store.root / "data" / "cifar10").mkdir(parents=True)  # a folder of images, where data and store are one folder
+    lose_manifest(store.path("bank", key))
+    fresh = Store(store.root)
+    assert (fresh.kinds(), fresh.keys("bank"), fresh.keys("data")) == (["bank"], [key], [])
+    assert fresh.read("bank", key) is None
+    assert fresh.kinds() == []  # set aside
 
 
 def test_the_first_of_two_writers_wins(store: Store) -> None:

@@ -67,6 +67,16 @@ def test_one_seed_has_no_deviation() -> None:
     assert "**80.0**" in tables.markdown(board)
 
 
+def test_methods_without_a_mean_of_a_group_are_in_the_order_of_its_sets() -> None:
+    near = {"ood": "a", "group": "near"}
+    low, high = (
+        near | {"training": "two", "distance": name, "auroc": auroc} for name, auroc in (("l", 0.6), ("h", 0.7))
+    )
+    (board,) = tables.leaderboards(made(near, near | {"ood": "b"}, low, high))  # set b was not given for two
+    best = tables.best_of_each_training(board).mean
+    assert best.loc["two"].index.tolist() == ["h"]
+
+
 def test_near_is_the_unweighted_mean_of_its_sets() -> None:
     rows = made({"ood": "a", "group": "near", "auroc": 0.6}, {"ood": "b", "group": "near", "auroc": 0.9}, {})
     (board,) = tables.leaderboards(rows)

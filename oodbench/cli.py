@@ -529,7 +529,11 @@ def compact(study: StudyFile) -> None:
     from oodbench.results import Results
     from oodbench.study import results_of
 
-    Results(results_of(study), _warn).compact()
+    results = Results(results_of(study), _warn)
+    parts = results.compact()
+    if not parts:
+        raise UserError(f"{results.folder} has no rows; run the study first")
+    out.print(f"{parts} part files are one now" if parts > 1 else "the rows are in one part file already")
 
 
 @command

@@ -73,8 +73,8 @@ class Results:
         """Add rows as one part."""
         self._write(frame(rows), datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"))
 
-    def compact(self) -> None:
-        """Put all parts that are whole into one, which holds the newest of each row.
+    def compact(self) -> int:
+        """Put all parts that are whole into one, which holds the newest of each row, and return how many they were.
 
         It gets the stamp of the newest of them: what another process adds meanwhile stays newer.
         """
@@ -83,6 +83,7 @@ class Results:
             self._write(_newest(list(parts.values())), max(parts).name.partition("-")[0])
             for path in parts:
                 path.unlink(missing_ok=True)
+        return len(parts)
 
     def write_run(self, train_key: str, facts: dict[str, Any]) -> None:
         """Keep the parameters and circumstances of a training."""

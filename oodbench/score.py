@@ -95,8 +95,9 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     """
     _check(given)
     axes = load_grid(given.grid, tuple(given.validation)) if given.grid else _everything(tuple(given.validation))
-    if given.val is not None and axes.reference.kind == "train":
-        raise UserError(f"{given.grid}: `reference: train` and --val contradict each other; give one of them")
+    if given.val is not None and axes.reference != Reference():
+        said = f"`reference: {axes.reference.label}`"
+        raise UserError(f"{given.grid}: {said} and --val contradict each other; give one of them")
     loaded = _load(given)
     left_out = Counter(_unseen(axes, given))
     cells = list(_cells(axes, loaded, left_out))

@@ -321,11 +321,13 @@ def test_gc_refuses_to_guess(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_compact(study: Path, tmp_path: Path) -> None:
+    assert "has no rows; run the study first" in call("compact", study).stderr
     call("run", study)
     folder = tmp_path / "results" / "s" / "rows"
     assert len(list(folder.iterdir())) == 2
-    assert call("compact", study).exit_code == 0
+    assert "2 part files are one now" in call("compact", study).stdout
     assert len(list(folder.iterdir())) == 1
+    assert "in one part file already" in call("compact", study).stdout
     assert "0 trained, 0 cells scored, 20 rows" in call("run", study).stdout
 
 

@@ -530,6 +530,9 @@ def test_reference_train_and_val_contradict_each_other(files: Path) -> None:
     grid(files / "g.yaml", reference="train", distance={"knn": {"k": 3}}, posthoc=None)
     said = refused(files, val=files / "val.safetensors")
     assert "`reference: train` and --val contradict each other" in said
+    grid(files / "h.yaml", reference={"val": 0.3})
+    said = refused(files, grid=files / "h.yaml", val=files / "val.safetensors")
+    assert "`reference: val(0.3)` and --val contradict each other" in said
     said = refused(files, validation=f"s={files / 'seen.safetensors'}")
     assert f"{files / 'g.yaml'}:" in said
     assert "validation OOD stands against a held-out reference" in said

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset
-from oodbench.columns import ACCURACIES
+from oodbench.columns import ACCURACIES, QUALITY
 from oodbench.files import write_whole
 from oodbench.grid import NONE
 from oodbench.protocol import PROTOCOLS
@@ -290,6 +290,8 @@ def _too_little(target: Target, rows: pd.DataFrame, sets: list[list[str]]) -> st
     splits = rows["id"].nunique()
     if target.splits and splits != target.splits:
         return f"splits are {splits}, the target's {target.splits}"
+    if target.metric in QUALITY:
+        return f"metric is of clusters, not of rows: oodbench quality has {target.metric}"
     if rows.loc[rows["status"] == "ok", target.metric].isna().all():
         return f"metric is not there: no row has {target.metric}"
     return ""

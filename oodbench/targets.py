@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from oodbench import document
-from oodbench.columns import ACCURACIES, COMPAT, METRICS
+from oodbench.columns import ACCURACIES, COMPAT, METRICS, QUALITY
 from oodbench.errors import UserError, suggestion
 from oodbench.grid import CLASSIFIER
 from oodbench.registry import Registry
@@ -34,7 +34,7 @@ from oodbench.spec import RESNETS, Recipe, Space
 from oodbench.study import GROUPS, HELD_OUT, PUBLISHED
 
 ELSEWHERE = "elsewhere.yaml"  # beside the CSVs: names that this package has no plugin for, by room
-ALLOWED = tuple(name for name in (*METRICS, *ACCURACIES, *COMPAT) if name not in ("prevalence", "ties"))
+ALLOWED = tuple(name for name in (*METRICS, *ACCURACIES, *COMPAT, *QUALITY) if name not in ("prevalence", "ties"))
 ROOMS = {  # column -> the room that its names are of
     **dict.fromkeys(("id", "outliers"), "dataset"),
     **{room: room for room in ("training", "encoder", "clustering", "distance", "posthoc", "threshold")},
@@ -246,7 +246,7 @@ def _target(values: Mapping[str, str], place: str, known: Mapping[str, Collectio
         raise UserError(f"{place}: posthoc: a cell has a distance or a baseline, not both")
     if found.head and not found.posthoc:
         raise UserError(f"{place}: head: is of a baseline, and there is no posthoc")
-    if found.metric not in ACCURACIES and not (found.ood or found.group):
+    if found.metric not in (*ACCURACIES, *QUALITY) and not (found.ood or found.group):
         raise UserError(f"{place}: ood: is empty, and so is group; one of them is needed for {found.metric}")
     return found
 

@@ -185,6 +185,7 @@ def test_a_target_demands_the_parameters_that_it_names_and_no_others() -> None:
         ({"threshold": entry("conformal")}, "threshold is pooled, the target's conformal"),
         ({"splits": 10}, "splits are 1, the target's 10"),
         ({"metric": "compat_fpr95_ssd"}, "metric is not there: no row has compat_fpr95_ssd"),
+        ({"metric": "silhouette"}, "metric is of clusters, not of rows: oodbench quality has silhouette"),
         ({"metric": "fpr95_ood", "epochs": 5, "space": {"unit": True}}, "epochs is 100, the target's 5"),  # the first
     ],
 )

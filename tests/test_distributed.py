@@ -166,30 +166,22 @@ class Failing(Training):
 @pytest.mark.parametrize(
     ("how", "factor", "error", "message"),
     [
+        ("raise ValueError('no such thing')", "1.0", distributed.RankError, "process 1 .*ValueError: no such thing"),
         ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)"),
         ("pass", "float('nan')", stages.DivergedError, "the loss is nan at epoch 1, step 0"),
     ],
 )
-@pytest.mark.usefixtures("warm_processes")
-def test_a_failing_process_ends_all(
-    how: str, factor: str, error: type[Exception], message: str, tmp_path: Path
+def test_a_failing_process_ends_all_with_one_message(
+    how: str, factor: str, error: type[Exception], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    check_failing(how, factor, error, message, tmp_path)
-
-
-def test_a_failing_process_ends_all_with_one_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    message = "process 1 .*ValueError: no such thing"
-    check_failing("raise ValueError('no such thing')", "1.0", distributed.RankError, message, tmp_path)
-    assert capfd.readouterr().err == ""
-
-
-def check_failing(how: str, factor: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+    """In new processes, not in warm ones, whose standard error is not this one's."""
     (tmp_path / "failing.py").write_text(LOSS.format(how=how, factor=factor))
     source = source_of(tmp_path / "failing.py")
     heard: list[int] = []
     with pytest.raises(error, match=message):
         train_two(source, lambda epoch, loss, progress: heard.append(epoch))
     assert heard == [0]
+    assert capfd.readouterr().err == ""
 
 
 def train_two(source: Source, watch: Callable[[int, float, Callable[[], stages.Progress]], None]) -> list[float]:

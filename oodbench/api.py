@@ -372,6 +372,11 @@ class Posthoc(Plugin, ABC):
     """A baseline that reads a classifier's logits or the features behind them. It sees no OOD data."""
 
     @property
+    def applies(self) -> bool:
+        """True: it applies the head to features, and is left out where only logits are known."""
+        return False
+
+    @property
     def linear(self) -> bool:
         """True: it needs the weights of a linear head, and is left out for heads of another form."""
         return False

@@ -581,8 +581,13 @@ def _classified(classes: int = CLASSES) -> _Classified:
 
 def _scorer(posthoc: Posthoc, c: _Classified) -> Callable[[Split], Tensor]:
     """Return a fitted baseline that got no more than what it says it needs."""
-    head = c.head if posthoc.linear else ClassifierHead(c.head.apply, None, None)
+    apply = c.head.apply if posthoc.linear or posthoc.applies else _not_applied
+    head = c.head if posthoc.linear else ClassifierHead(apply, None, None)
     return posthoc.fit(c.train, c.val if posthoc.val else None, head)
+
+
+def _not_applied(h: Tensor) -> Tensor:
+    raise ValueError("it applies the head, and does not say `applies = True`")
 
 
 def _rows(items: Split, rows: slice) -> Split:

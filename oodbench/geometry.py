@@ -13,9 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oodbench.vectors import chunk
-
-BLOCK = 1024  # rows at a time where several passes over them should find them in the CPU's cache
+BLOCK = 2048  # rows at a time where several passes over them should find them in the CPU's cache
 BLOCKS = 8  # of the columns of a triangular matrix: 9/16 of the products that a full one takes
 
 
@@ -59,7 +57,7 @@ def nearest_to(points: Tensor, w: Tensor | None = None) -> Callable[[Tensor], tu
         for rows in x.split(BLOCK):
             products, seen = carry(rows - middle)
             place = (half - products).argmin(1)
-            squares.append(torch.linalg.vector_norm(at[place].sub_(seen), dim=1).double().square_())
+            squares.append(torch.linalg.vector_norm(at.index_select(0, place).sub_(seen), dim=1).double().square_())
             places.append(place)
         return torch.cat(squares), torch.cat(places)
 
@@ -96,7 +94,7 @@ def _carry(at: Tensor, w: Tensor | None) -> Callable[[Tensor], tuple[Tensor, Ten
 def squared_distances(x: Tensor, points: Tensor) -> Tensor:
     """Return the squared Euclidean distances (M, K), float32, of x (M, D) to points (K, D)."""
     measure = squared_distances_to(points)
-    return torch.cat([measure(rows) for rows in x.split(chunk(x))])
+    return torch.cat([measure(rows) for rows in x.split(BLOCK)])
 
 
 def squares_between(x: Tensor, points: Tensor) -> Tensor:
@@ -105,14 +103,14 @@ def squares_between(x: Tensor, points: Tensor) -> Tensor:
     It is that of their difference: expanded in float32 it would lose the digits by which clusters are farther
     apart than they are wide.
     """
-    pairs = zip(x.split(chunk(x)), points.split(chunk(x)), strict=True)
+    pairs = zip(x.split(BLOCK), points.split(BLOCK), strict=True)
     return torch.cat([(rows.double() - own).square().sum(1) for rows, own in pairs])
 
 
 def mean(x: Tensor) -> Tensor:
     """Return the mean (D,) of x (N, D), float64."""
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for rows in x.split(chunk(x)):
+    for rows in x.split(BLOCK):
         total += rows.double().sum(0)
     return total / len(x)
 
@@ -124,7 +122,7 @@ def means(x: Tensor, assign: Tensor) -> Tensor:
     dimensions would vary a little where its items do not, and a pseudo-inverse makes much of it.
     """
     sums = torch.zeros(int(assign.max()) + 1, x.shape[1], dtype=torch.float64, device=x.device)
-    for rows, own in zip(x.split(chunk(x)), assign.split(chunk(x)), strict=True):
+    for rows, own in zip(x.split(BLOCK), assign.split(BLOCK), strict=True):
         sums.index_add_(0, own, rows.double())
     return sums / torch.bincount(assign).clamp_min(1)[:, None]
 
@@ -150,11 +148,12 @@ def members(f: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
 
 def residuals(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Iterator[Tensor]:
     """Yield x (N, D) about a center (D,), or under an assignment (N,) about centers (K, D), float64, in blocks."""
-    blocks = x.split(chunk(x))
+    blocks = x.split(BLOCK)
     if assign is None:
         yield from (rows.double() - center for rows in blocks)
     else:
-        yield from (rows.double() - center[own] for rows, own in zip(blocks, assign.split(chunk(x)), strict=True))
+        pairs = zip(blocks, assign.split(BLOCK), strict=True)
+        yield from (rows.double() - center.index_select(0, own) for rows, own in pairs)
 
 
 def scatter(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
@@ -215,7 +214,7 @@ def whitened_squares(x: Tensor, centers: Tensor, whitenings: Sequence[Tensor]) -
         return (residual * w if w.ndim == 1 else residual @ w).square().sum(1)
 
     pairs = list(zip(centers.double(), whitenings, strict=True))
-    return torch.cat([torch.stack([lengths(rows, *pair) for pair in pairs], 1) for rows in x.split(chunk(x))])
+    return torch.cat([torch.stack([lengths(rows, *pair) for pair in pairs], 1) for rows in x.split(BLOCK)])
 
 
 def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
@@ -225,7 +224,7 @@ def standardizer(train: Tensor) -> Callable[[Tensor], Tensor]:
     """
     middle = mean(train)
     std = (squares(train, middle) / len(train)).sqrt()
-    constant = torch.stack([(rows == train[0]).all(0) for rows in train.split(chunk(train))]).all(0)
+    constant = torch.stack([(rows == train[0]).all(0) for rows in train.split(BLOCK)]).all(0)
     scale = torch.where(constant, 1.0, std)  # the mean of equal values may be rounded
     return lambda f: (f.double() - middle) / scale
 

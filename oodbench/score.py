@@ -321,7 +321,8 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
         return f"{posthoc.label} needs labels, {loaded.val.path.name} has none"
     if logits and len(logits) < len(loaded.every) and loaded.train.weight is None:
         return f"{posthoc.label} needs logits in every file, or the head's weight and bias in {loaded.train.path.name}"
-    if posthoc.linear and _head_kind(loaded) == CLASSIFIER and loaded.train.weight is None:
+    needs_head = posthoc.linear or posthoc.applies
+    if needs_head and _head_kind(loaded) == CLASSIFIER and loaded.train.weight is None:
         return f"{posthoc.label} needs the head's weight and bias in {loaded.train.path.name}"
     return ""
 

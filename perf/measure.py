@@ -18,6 +18,7 @@ import numpy as np
 
 # What makes numpy's matrix products slower than the machine allows: peers run at their best.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+LEAST = 0.25  # seconds that a round takes at least: shorter work is repeated in it
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Side(AbstractContextManager["Side"]):
         theirs.close()
 
     def run(self) -> tuple[float, Any]:
-        """Return the seconds that the work took, and what it computed."""
+        """Return the seconds that the work took, the mean of a round's repeats, and what it computed."""
         self._pipe.send(True)
         seconds, result = self._pipe.recv()
         return seconds, result
@@ -69,9 +70,11 @@ def _serve(pipe: Any, prepare: Prepare, scale: Scale) -> None:
             pipe.recv()
         except EOFError:
             return
-        start = time.perf_counter()
-        result = work()
-        pipe.send((time.perf_counter() - start, result))
+        start, repeats = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - start) < LEAST:
+            result = work()
+            repeats += 1
+        pipe.send((seconds / repeats, result))
 
 
 class Rounds(NamedTuple):

@@ -88,6 +88,7 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("posthoc/entropy", "logits.log_softmax(1)", "(logits - logits.mean(0)).log_softmax(1)", "neighbours"),
         ("posthoc/entropy", "-(log_p.exp()", "-(log_p.exp() + 1e-9 * log_p.new_empty(1).normal_()", "global seed"),
         ("posthoc/scale", ".clamp_min(LEAST)", "", "finite"),
+        ("posthoc/react", "    applies = True\n\n", "", "does not say `applies = True`"),
         ("posthoc/fdbd", "    linear = True\n", "", "head is not linear"),
         ("posthoc/temperature", "    val = True\n", "", "no ID reference"),
         ("dataset/noise", 'split == "test"', "0", "disjoint"),

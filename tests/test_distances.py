@@ -574,7 +574,6 @@ def test_distances_have_no_rounding_noise_under_a_large_mean() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     f, x = torch.randn(100, 6), torch.randn(50, 6)
     whole = geometry.moments(f), geometry.nearest_to(f[:9])(x)
-    monkeypatch.setattr(geometry, "chunk", lambda x: 7)
     monkeypatch.setattr(geometry, "BLOCK", 7)
     parts = geometry.moments(f), geometry.nearest_to(f[:9])(x)
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)

@@ -178,7 +178,7 @@ CODE = {
     "space": "287a715e262a",
     "metrics": "e31acd167c4d",
     "vectors": "448aed4833cb",
-    "geometry": "be2903256196",
+    "geometry": "cb65b2cd0a9a",
 }
 
 

@@ -296,6 +296,7 @@ def test_devices_agree(toy: Toy, name: str) -> None:
 
 def test_what_a_baseline_needs() -> None:
     assert {name for name in NAMES if plugin(name).linear} == OWN
+    assert {name for name in NAMES if plugin(name).applies} == {"ash", "nnguide", "react", "scale", "she"}
     assert {name for name in NAMES if plugin(name).val} == {"temperature", "kl_matching"}
 
 

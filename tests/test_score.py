@@ -376,10 +376,12 @@ def test_logits_in_some_files_only(files: Path) -> None:
 
 def test_logits_without_a_head(files: Path) -> None:
     with_logits(files, *SETS)
-    done = scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "vim"]))
-    assert "vim needs the head's weight and bias in train.safetensors" in done.stdout
+    done = scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "vim", "react"]))
+    for name in ("vim", "react"):
+        assert f"{name} needs the head's weight and bias in train.safetensors" in done.stdout
     found = rows()
-    assert "msp" in set(found["posthoc"])
+    assert set(found["posthoc"]) == {"–", "msp"}
+    assert (found["status"] == "ok").all()
     assert (found["accuracy_by"] == "classifier").all()
 
 

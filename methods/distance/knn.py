@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.vectors import chunk
+from oodbench.geometry import BLOCK
 
-QUERIES = 1024  # items at a time
+ITEMS = 2**25  # bytes of the items that share a pass over the training features
+QUERIES = 1024  # items of a matrix product
 BANK = 2**27  # bytes of a block of training features; few blocks are few selections
 PRODUCTS = 2**28  # bytes of the products of the two, which bound a block, too
 GROUP = 16  # distances of which only the least is looked at first
@@ -98,22 +99,36 @@ def _scorer(alike: Sequence[KNN], f: Tensor) -> Callable[[Tensor], dict[int, Sco
 
 
 def _scores(x: Tensor, f: Tensor, neighbour: Tensor) -> Scores:
-    pairs = zip(x.split(chunk(x)), neighbour.split(chunk(x)), strict=True)
-    score = torch.cat([(rows.double() - f[nearest].double()).norm(dim=1) for rows, nearest in pairs])
+    pairs = zip(x.split(BLOCK), neighbour.split(BLOCK), strict=True)
+    score = torch.cat([(rows.double() - f.index_select(0, nearest)).norm(dim=1) for rows, nearest in pairs])
     return Scores(score, torch.zeros_like(neighbour))
 
 
 def _exact(f: Tensor) -> Search:
     middle = f.mean(0)  # any point near the features does, so float32 is enough
+    items, room = max(QUERIES, ITEMS // f.shape[1] // f.element_size()), _Room()
 
     def found(x: Tensor, k: int) -> Tensor:
-        near = _nearest(x - middle, f, middle, k)
-        close = _too_close(x, f[near[:, -1]], middle)
+        near = _nearest(x - middle, f, middle, k, room)
+        close = _too_close(x, f.index_select(0, near[:, -1]), middle)
         if close.any():
-            near[close] = _nearest(x[close] - middle.double(), f, middle.double(), k)
+            near[close] = _nearest(x[close] - middle.double(), f, middle.double(), k, _Room())
         return near
 
-    return lambda x, k: torch.cat([found(rows, k) for rows in x.split(chunk(x))])
+    return lambda x, k: torch.cat([found(rows, k) for rows in x.split(items)])
+
+
+class _Room:
+    """Memory that one search leaves to the next: to take it anew each time costs a twentieth of the time on the CPU."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, numbers: int, like: Tensor) -> Tensor:
+        """Return so many numbers (numbers,), of any value, in the precision and on the device of a tensor."""
+        if name not in self._held or len(self._held[name]) < numbers:
+            self._held[name] = like.new_empty(numbers)
+        return self._held[name][:numbers]
 
 
 def _too_close(x: Tensor, p: Tensor, middle: Tensor) -> Tensor:
@@ -122,17 +137,16 @@ def _too_close(x: Tensor, p: Tensor, middle: Tensor) -> Tensor:
     return (x - p).square().sum(1) < DIGITS * lengths
 
 
-def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
+def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int, room: _Room) -> Tensor:
     """Return positions (M, k) of the features f (N, D) nearest to x + middle, nearest first.
 
     What is compared is |p|^2 / 2 - x.p for the centred p of f: half the squared distance, less |x|^2 / 2. It is
     one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2.
     """
     x = torch.cat([-x, torch.ones_like(x[:, :1])], 1)
-    item = x.element_size()
-    size = max(1, min(BANK // f.shape[1], PRODUCTS // QUERIES) // item // GROUP) * GROUP  # features at a time
-    bank = x.new_empty(min(size, len(f) + -len(f) % GROUP), x.shape[1])
-    products = x.new_empty(min(QUERIES, len(x)) * len(bank))
+    size = _features_at_a_time(f, x.element_size())
+    bank = room.take("bank", size * x.shape[1], x).view(size, -1)
+    products = room.take("products", min(QUERIES, len(x)) * size, x)
     best: list[tuple[Tensor, Tensor]] = []  # of each block of queries: values (B, k), unordered, and positions
     for start in range(0, len(f), size):
         p = _centred(f[start : start + size], middle, bank)
@@ -146,6 +160,13 @@ def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int) -> Tensor:
             else:
                 best.append((value, place))
     return torch.cat([place.gather(1, value.argsort(1)) for value, place in best])
+
+
+def _features_at_a_time(f: Tensor, item: int) -> int:
+    """Return how many of the features f (N, D) of `item` bytes a number a block has: blocks are of about one size."""
+    most = max(GROUP, min(BANK // f.shape[1], PRODUCTS // QUERIES) // item)
+    blocks = -(-len(f) // most)
+    return -(-len(f) // (blocks * GROUP)) * GROUP
 
 
 def _centred(f: Tensor, middle: Tensor, bank: Tensor) -> Tensor:

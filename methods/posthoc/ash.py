@@ -25,6 +25,7 @@ class ASH(Posthoc):
     variant: Literal["s", "b", "p"] = "s"
     percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.9
 
+    applies = True
     rectified = True
 
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:

@@ -18,6 +18,8 @@ class NNGuide(Posthoc):
 
     k: Size = 10
 
+    applies = True
+
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         fitted = detector.NNGuide(None, head.apply, k=self.k).fit_features(train.h, labels(train))
         return of_features(lambda h: fitted.predict_features(h.float()), ROWS)

@@ -17,6 +17,8 @@ class ReAct(Posthoc):
 
     percentile: Fraction = 0.9
 
+    applies = True
+
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         fitted = detector.ReAct(None, classifier(head), percentile=self.percentile)
         fitted.fit_feature_maps(maps(train.h), labels(train))

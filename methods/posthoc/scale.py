@@ -23,6 +23,7 @@ class SCALE(Posthoc):
 
     percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.85
 
+    applies = True
     rectified = True
 
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:

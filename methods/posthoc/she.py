@@ -14,6 +14,8 @@ from oodbench.posthoc import SetScore, classifier, labels, of_features
 class SHE(Posthoc):
     """SHE: minus the inner product with the mean of the predicted class's rightly classified training items."""
 
+    applies = True
+
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         fitted = detector.SHE(None, classifier(head)).fit_features(train.h, labels(train))
         return of_features(fitted.predict_features)

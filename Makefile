@@ -16,7 +16,7 @@ run: install
 	$(BIN)/oodbench run benchmark.yaml --workers auto
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 install: .venv/installed
 

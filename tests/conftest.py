@@ -19,17 +19,6 @@ if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that test
     torch.set_num_threads(1)
 
 
-SLOW = {"one", "two", "undisturbed", "wheel", "ran", "exported"}  # fixtures of a module that take seconds to make
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Send the tests that share a slow fixture to one process, which makes it once (pytest-xdist, --dist loadgroup)."""
-    for item in items:
-        if SLOW.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own results, store and data folders."""

@@ -435,7 +435,11 @@ def show(
         raise UserError(f"the cell {cell} has no OOD set '{ood}'{suggestion(ood, set(found['ood']))}")
     if ood:
         found = found[found["ood"] == ood]
+    in_tables = set(results.current()[["cell", "ood"]].itertuples(index=False, name=None))
     for record in found.to_dict("records"):
+        if (record["cell"], record["ood"]) not in in_tables:
+            where = f"{record['cell']}/{record['ood']}"
+            _warn(f"{where} is in no table: code or data have changed since, or the study no longer has this cell")
         shown = {name: value for name, value in record.items() if value != "" and pd.notna(value)}
         out.print_json(json.dumps(shown, default=str))
     for train_key in found["train_key"].unique():

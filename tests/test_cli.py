@@ -103,7 +103,14 @@ def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> Non
     assert facts["parameters"]["recipe"]["lr"] == 0.05
     assert {"seconds", "device", "libraries", "commit", "losses", "trained_at"} <= set(facts)
     assert call("show", study, "zzz").exit_code == 2
+    assert done.stderr == ""
     assert len(call("show", study, row["cell"]).stdout.split('"cell"')) == 3  # one row for each OOD set
+    plan = tmp_path / "results" / "s" / "plan.json"
+    facts = json.loads(plan.read_text())
+    plan.write_text(json.dumps(facts | {"cells": facts["cells"] | {row["cell"]: "of other code"}}))
+    outdated = call("show", study, row["cell"])
+    assert len(outdated.stdout.split('"cell"')) == 3
+    assert f"{row['cell']}/{row['ood']} is in no table: code or data have changed" in " ".join(outdated.stderr.split())
 
 
 @pytest.mark.usefixtures("trained")

@@ -31,6 +31,7 @@ eval_metric.py calculate_auroc): at most 101 points, integrated without the ends
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -124,7 +125,8 @@ def truncated(reference: Grouped, id_: Grouped, ood: Grouped) -> dict[str, float
     cluster's reference distances. Points that call nothing OOD are dropped and no end point is added: where test
     distances exceed all of the reference the AUROC tends to 0, not to 1/2. int(100 p) makes 28 of 29, 56 of 57 and
     57 of 58, as there. TPR is rounded to two digits before it is compared to 0.95. A number that takes more points
-    than there are is NaN.
+    than there are is NaN. An item whose cluster has no reference item has no cut and is not counted; where that
+    leaves no ID or no OOD item, all numbers are NaN.
     """
     percents = [int(100 * p) for p in np.linspace(0, 1, 101)]
     called = np.zeros((2, 101))  # ID, OOD
@@ -135,6 +137,8 @@ def truncated(reference: Grouped, id_: Grouped, ood: Grouped) -> dict[str, float
             own = np.sort(test.score[test.cluster == cluster])
             called[i] += len(own) - np.searchsorted(own, cuts)
             items[i] += len(own)
+    if not items.all():
+        return dict.fromkeys(("auroc", "aupr", "tnr95"), math.nan)
     called = called[:, called.sum(axis=0) > 0]
     fpr, tpr = called / items[:, None]
     enough = fpr[np.round(tpr, 2) >= LEVEL]

@@ -1,10 +1,16 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files without a name."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oodbench.errors import UserError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -17,3 +23,21 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
     Path(name).chmod(0o644)
     Path(name).rename(path)
+
+
+def scratch(rows: int, columns: int) -> NDArray[np.float32]:
+    """Return an array (rows, columns) in a memory-mapped file under TMPDIR, which goes when the array does.
+
+    Raises UserError where there is no room for it: a page of a mapped file that the disk cannot hold ends the process.
+    """
+    size = 4 * rows * columns
+    try:
+        with tempfile.TemporaryFile(prefix="oodbench-") as nameless:
+            if sys.platform == "linux":
+                os.posix_fallocate(nameless.fileno(), 0, size)
+            return np.memmap(nameless, np.float32, "w+", shape=(rows, columns))
+    except OSError as error:
+        raise UserError(
+            f"no temporary file of {size / 1e6:.1f} MB: {error.strerror}; set TMPDIR to a folder with room, "
+            "or give more memory"
+        ) from error

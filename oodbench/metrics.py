@@ -291,7 +291,7 @@ def warnings(numbers: dict[str, float], title: str) -> list[str]:
     found = []
     if numbers["auroc"] < 0.5:
         found.append(f"AUROC below 50: {title} takes OOD for ID")
-    if numbers["ties"] == 1 and numbers["detection_error"] == 0.5:
+    if numbers["ties"] == 1 and numbers["detection_error"] == numbers["auroc"] == 0.5:
         found.append(f"constant score: {title}")
     elif numbers["ties"] > 0.01:
         found.append(f"{100 * numbers['ties']:.0f} % of scores tied: {title}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from oodbench.api import ClassifierHead, Clustering, Distance, Plugin, Posthoc, 
 from oodbench.environment import commit, libraries, version
 from oodbench.errors import UserError, suggestion
 from oodbench.features import FeatureFile, read
+from oodbench.files import scratch
 from oodbench.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, digest, needs_several, resolved
 from oodbench.lab import NUMBER, Watch, linear_head
 from oodbench.registry import Registry
@@ -34,6 +34,7 @@ from oodbench.spec import PLAIN, Reference, Space
 from oodbench.study import NAME, Detectors, load_grid, results_root
 
 REDO = ("score", "failed")
+PLAN_LOCK = ".plan.lock"  # several calls of one name may be under way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,8 +361,7 @@ def _rows_of(f: Tensor, places: NDArray[np.int64], memory: int) -> Tensor:
     """Return rows of f (M, D): in memory where a quarter of it holds them, else in a mapped file, gone with them."""
     if 16 * len(places) * f.shape[1] <= memory:
         return f[places]
-    with tempfile.TemporaryFile(prefix="oodbench-") as nameless:
-        file = np.memmap(nameless, np.float32, "w+", shape=(len(places), f.shape[1]))
+    file = scratch(len(places), f.shape[1])
     step = max(256, memory // (64 * f.shape[1]))
     for start in range(0, len(places), step):
         file[start : start + step] = f[places[start : start + step]]
@@ -478,7 +478,7 @@ def _write_plan(
     """
     folder, owner = results.folder.parent, digest(base)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".plan.lock"):  # several encoders may be scored at once
+    with FileLock(folder / PLAN_LOCK):
         plan = results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
         if "features" not in plan:
             raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
@@ -516,7 +516,8 @@ def _drop(cells: dict[str, str], gone: dict[str, list[str]]) -> None:
 
 def _write_run(results: Results, train_key: str, base: dict[str, Any], loaded: _Loaded) -> None:
     """Keep where the features came from, with the OOD sets of earlier calls."""
-    before = (results.run(train_key) or {"parameters": {"files": {}, "contents": {}}})["parameters"]
-    files = before["files"] | {name: str(each.path) for name, each in loaded.every.items()}
-    contents = before["contents"] | {name: each.content for name, each in loaded.every.items()}
-    results.write_run(train_key, {"parameters": {**base, "files": files, "contents": contents}})
+    with FileLock(results.folder.parent / PLAN_LOCK):
+        before = (results.run(train_key) or {"parameters": {"files": {}, "contents": {}}})["parameters"]
+        files = before["files"] | {name: str(each.path) for name, each in loaded.every.items()}
+        contents = before["contents"] | {name: each.content for name, each in loaded.every.items()}
+        results.write_run(train_key, {"parameters": {**base, "files": files, "contents": contents}})

@@ -87,8 +87,8 @@ HARNESS = {
     "finished": {"document", "files"},
     "features": set(),
     "score": {
-        *("data", "environment", "features", "grid", "lab", "probe", "registry", "results", "runner", "scoring"),
-        *("seeds", "spec", "stages", "study"),
+        *("data", "environment", "features", "files", "grid", "lab", "probe", "registry", "results", "runner"),
+        *("scoring", "seeds", "spec", "stages", "study"),
     },
     "export": {"features", "grid", "lab", "scoring", "spec", "stages", "study"},
     "quality": {"geometry"},

@@ -270,6 +270,14 @@ def test_truncated_to_nothing() -> None:
     assert compat.truncated(reference, far, far)["auroc"] == 0  # all of it called OOD at every cut
 
 
+def test_truncated_where_no_item_has_a_cut() -> None:
+    """All OOD items in a cluster without a reference: NaN, and nothing is divided by 0 (a warning is an error here)."""
+    reference, id_ = (distances(np.random.default_rng(seed), 1, 50) for seed in (0, 1))
+    nowhere = Grouped(np.ones(3), np.full(3, 99))
+    for test in ((id_, nowhere), (nowhere, id_)):
+        assert all(np.isnan(value) for value in compat.truncated(reference, *test).values())
+
+
 def test_every_rule_is_a_share() -> None:
     for kind in KINDS:
         found = all_rules(*drawn(kind))

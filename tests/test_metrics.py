@@ -313,4 +313,6 @@ def test_warnings_name_the_distance_and_the_set() -> None:
     assert warned([0.0, 1.0], [2.0, 3.0]) == []
     assert warned([2.0, 3.0], [0.0, 1.0]) == ["AUROC below 50: norm on noise takes OOD for ID"]
     assert warned([1.0, 1.0], [1.0, 1.0]) == ["constant score: norm on noise"]
+    turned = ["AUROC below 50: norm on noise takes OOD for ID", "100 % of scores tied: norm on noise"]
+    assert warned([1.0, 1.0], [0.0, 0.0]) == turned
     assert warned([0.0, 1.0], [1.0, 2.0]) == ["50 % of scores tied: norm on noise"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
@@ -16,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from oodbench import cli, score
 from oodbench.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
+from oodbench.errors import UserError
 from oodbench.results import Results
 
 C, D = 4, 8
@@ -257,6 +263,42 @@ def test_what_is_kept_of_large_training_features_lies_in_a_file(monkeypatch: pyt
     found = score._rows_of(f, places, 5000)  # two blocks
     assert found.equal(f[places])
     assert np.shares_memory(found.numpy(), made[0])
+
+
+def test_a_temporary_folder_that_is_full_or_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there is no room, that is said before a page is written, which would end the process."""
+
+    def full(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    f, places = torch.randn(4000, 5), np.arange(0, 4000, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full, raising=False)
+        patch.setattr(sys, "platform", "linux")
+        with pytest.raises(UserError, match=r"no temporary file of 0\.0 MB: No space left on device; set TMPDIR"):
+            score._rows_of(f, places, 5000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    with pytest.raises(UserError, match="No such file or directory; set TMPDIR"):
+        score._rows_of(f, places, 5000)
+
+
+def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where features came from is read, added to and written under a lock: each call has OOD sets of its own."""
+    plain, locked = Results.run, []
+
+    def run(results: Results, train_key: str) -> dict[str, Any] | None:
+        try:
+            with FileLock(results.folder.parent / score.PLAN_LOCK, timeout=0):
+                locked.append(False)
+        except Timeout:
+            locked.append(True)
+        return plain(results, train_key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "run", run)
+        scored(files, far=None)
+    assert locked
+    assert all(locked)
 
 
 @pytest.mark.parametrize("name", ["train", "near"])

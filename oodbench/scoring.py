@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from oodbench import compat, intervals, metrics, space
 from oodbench.api import ClassifierHead, Clustering, Clusters, Distance, Posthoc, Rule, Scores, Split
+from oodbench.files import scratch
 from oodbench.grid import Detector, resolved
 from oodbench.seeds import seed_of
 from oodbench.spec import PLAIN, Seen, Space
@@ -176,8 +176,7 @@ class _Spaced:
 
     def _on_disk(self, step: space.Transform, f: Tensor) -> Tensor:
         """Return training features one step further, in a memory-mapped file that goes when they do."""
-        with tempfile.TemporaryFile(prefix="oodbench-") as nameless:
-            file = np.memmap(nameless, np.float32, "w+", shape=(len(f), step(f[:1]).shape[1]))
+        file = scratch(len(f), step(f[:1]).shape[1])
         for start in range(0, len(file), self._rows):
             file[start : start + self._rows] = step(f[start : start + self._rows]).cpu().numpy()
         return torch.from_numpy(file).to(self._device)
@@ -425,7 +424,8 @@ class _Judge:
             raise ValueError(f"the cut of {threshold.label} is NaN")
         notes = _empty_clusters(scored) if threshold.clusters else []
         id_, reference = _calibrated(rule, scored.id_), _calibrated(rule, scored.reference)
-        held_out = self.bank.reference is not None and not threshold.needs_ood
+        fitted = threshold.needs_ood or (detector.posthoc is not None and detector.posthoc.val)
+        held_out = self.bank.reference is not None and not fitted
         interval = _Interval(rule, reference, scored.reference, held_out)
         numbers = scored.facts | self._chosen_by(rule, reference, scored) | interval.of_id(len(id_))
         found = []

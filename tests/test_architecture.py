@@ -68,7 +68,9 @@ HARNESS = {
     "feed": {"augment", "data", "seeds", "spec", "world"},
     "stages": {"allocator", "augment", "encoder", "feed", "grid", "optim", "seeds", "spec", "world"},
     "distributed": {"feed", "registry", "spec", "stages", "world"},
-    "scoring": {"compat", "geometry", "grid", "intervals", "metrics", "seeds", "space", "spec", "stages", "vectors"},
+    "scoring": {
+        *("compat", "files", "geometry", "grid", "intervals", "metrics", "seeds", "space", "spec", "stages", "vectors"),
+    },
     "checkpoint": {"stages", "store"},
     "lab": {
         *("checkpoint", "data", "distributed", "duplicates", "environment", "feed", "fetching", "grid", "probe"),

@@ -174,9 +174,9 @@ CODE = {
     "optim": "2415730a61c1",
     "stages": "520119503c0b",
     "probe": "1a913151912f",
-    "scoring": "d1bf6e965fcb",
+    "scoring": "c4bf446c5185",
     "space": "287a715e262a",
-    "metrics": "e31acd167c4d",
+    "metrics": "588a9aadb413",
     "vectors": "448aed4833cb",
     "geometry": "cb65b2cd0a9a",
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,26 @@ def test_a_small_budget_changes_no_number(bank: scoring.Bank) -> None:
     for key, wanted in at_once.items():
         assert in_blocks[key] == pytest.approx(wanted, rel=1e-6), key
     assert min(each["auroc"] for each in at_once.values()) < 0.99  # a comparison of ones would say nothing
+
+
+def test_a_disk_without_room_is_an_error_of_the_space_alone(
+    bank: scoring.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written to all the same, a mapped file that the disk cannot hold would end the process."""
+
+    def full(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    wanted = [
+        Detector(s, plugin("clustering", "one"), plugin("distance", "euclidean"), plugin("threshold", "pooled"))
+        for s in (Space(), Space(unit=True))
+    ]
+    found = list(scoring.verdicts(wanted, bank, list(bank.ood), 0, scoring.How(CPU, 30_000)))
+    errors = {each.detector.space: each.error for each in found}
+    assert errors[Space()] == ""
+    assert "no temporary file of 0.3 MB: No space left on device; set TMPDIR" in errors[Space(unit=True)]
 
 
 def test_features_too_large_to_copy_are_not_copied(bank: scoring.Bank) -> None:

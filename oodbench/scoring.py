@@ -424,8 +424,7 @@ class _Judge:
             raise ValueError(f"the cut of {threshold.label} is NaN")
         notes = _empty_clusters(scored) if threshold.clusters else []
         id_, reference = _calibrated(rule, scored.id_), _calibrated(rule, scored.reference)
-        fitted = threshold.needs_ood or (detector.posthoc is not None and detector.posthoc.val)
-        held_out = self.bank.reference is not None and not fitted
+        held_out = self.bank.reference is not None and not threshold.needs_ood
         interval = _Interval(rule, reference, scored.reference, held_out)
         numbers = scored.facts | self._chosen_by(rule, reference, scored) | interval.of_id(len(id_))
         found = []

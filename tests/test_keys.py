@@ -174,7 +174,7 @@ CODE = {
     "optim": "2415730a61c1",
     "stages": "520119503c0b",
     "probe": "1a913151912f",
-    "scoring": "c4bf446c5185",
+    "scoring": "96a5139900cb",
     "space": "287a715e262a",
     "metrics": "588a9aadb413",
     "vectors": "448aed4833cb",

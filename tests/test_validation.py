@@ -15,17 +15,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 from tiny import write
 
-from oodbench import scoring, study
+from oodbench import study
 from oodbench.api import Clusters, Distance, Posthoc, Scores, Split, Threshold
 from oodbench.columns import CHOSEN_BY
 from oodbench.errors import UserError
-from oodbench.grid import Detector, plan
+from oodbench.grid import plan
 from oodbench.lab import Lab, Options, Silent
 from oodbench.metrics import ranking
 from oodbench.registry import Registry
 from oodbench.runner import Outcome, Runner
 from oodbench.scoring import Bank
-from oodbench.spec import PLAIN, Space
+from oodbench.spec import PLAIN
 from oodbench.stages import Layers
 from oodbench.vectors import centroids
 
@@ -170,14 +170,6 @@ def test_what_is_fitted_on_the_reference_promises_no_level_on_it(tmp_path: Path)
     reason = "conformal needs a reference that nothing is fitted on, temperature is fitted on it"
     assert found.left_out[reason] == 2
     assert {cell.detector.posthoc.name for cell in found.cells if cell.detector.posthoc} == {"msp"}
-
-
-def test_a_cut_through_what_a_baseline_is_fitted_on_has_no_interval(ran: Ran) -> None:
-    bank, pooled = ran.bank("cross_entropy"), Registry().load("threshold", "pooled")()
-    detectors = [Detector(Space(), None, None, pooled, posthoc(name)) for name in ("msp", "temperature")]
-    found = list(scoring.verdicts(detectors, bank, list(bank.ood), 0, scoring.How(torch.device("cpu"))))
-    assert [each.error for each in found] == [""] * 2 * len(bank.ood)
-    assert {each.detector.scorer.name for each in found if "id_recall_low" in each.numbers} == {"msp"}
 
 
 # ---- validation -------------------------------------------------------------------------------------------------

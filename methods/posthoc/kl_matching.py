@@ -1,8 +1,7 @@
 """KL matching, Hendrycks et al. 2022, arXiv 1911.11132, section 4.2, by pytorch-ood's KLMatching.
 
 The typical posterior of each class is the mean softmax of the held-out ID items that are predicted to be of it, as in
-the paper; a class that none is predicted to be of has none. What is fitted on the reference has no interval of its
-recalls at a cut through it.
+the paper; a class that none is predicted to be of has none.
 """
 
 from __future__ import annotations

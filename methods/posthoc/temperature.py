@@ -2,8 +2,7 @@
 
 The negative log-likelihood is convex in 1 / T, so that T is found by bisection of its derivative; pytorch-ood's
 TemperatureScaling stops after 50 small steps of L-BFGS. T is between 0.01 and 100; a reference without an optimum
-in between (all of it classified right: the smaller T the better) is warned of in the row. What is fitted on the
-reference has no interval of its recalls at a cut through it.
+in between (all of it classified right: the smaller T the better) is warned of in the row.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from oodbench import standin, weights
 from oodbench.api import Count, Dataset, Plugin, Training
 from oodbench.columns import STAND_IN
 from oodbench.errors import UserError
+from oodbench.fingerprints import fingerprint_module
 from oodbench.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work, canonical, plan, resolved
 from oodbench.protocol import class_count, family, protocol
-from oodbench.registry import fingerprint_module
 from oodbench.spec import RESNETS, Augment, Encoder, Recipe
 from oodbench.study import DRY, Detectors, Setup, Study, results_root
 

@@ -26,8 +26,8 @@ from oodbench.api import ClassifierHead, Dataset, Shifts, Training
 from oodbench.checkpoint import Checkpoints
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
+from oodbench.fingerprints import fingerprint_module
 from oodbench.grid import LAYER_HEAD, Run, canonical, digest, has_shifted, resolved
-from oodbench.registry import fingerprint_module
 from oodbench.seeds import seed_of
 from oodbench.spec import PLAIN, Precision, Seen
 from oodbench.store import Artifact, Store

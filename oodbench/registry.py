@@ -14,7 +14,6 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,7 @@ from typing import get_type_hints
 
 from oodbench.api import CONTRACTS, Plugin
 from oodbench.errors import PluginError, UserError, suggestion
+from oodbench.fingerprints import fingerprint, loose_folders, module_file, syntax
 
 ROOMS = {room: f"oodbench.methods.{room}" for room in CONTRACTS} | {"dataset": "oodbench.datasets"}
 
@@ -115,7 +115,6 @@ def _import(source: Source) -> ModuleType:
 
 
 _LOOSE = "oodbench_plugins."  # modules of files that belong to no package
-_folders: dict[str, Path] = {}  # package of such files -> their folder
 
 
 def _make_packages(source: Source) -> None:
@@ -147,7 +146,7 @@ def _built_in() -> Iterator[Source]:
 def _installed() -> Iterator[Source | _Broken]:
     for room in ROOMS:
         for entry in entry_points(group=f"oodbench.{room}"):
-            path = _module_file(entry.module)
+            path = module_file(entry.module)
             if path is None:
                 error = f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}"
                 yield _Broken(entry.name, PluginError(error))
@@ -187,7 +186,7 @@ def source_of(path: Path) -> Source:
         raise PluginError(f"{path}: a plugin file defines one class that derives from one of {wanted}")
     digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
     package = f"{_LOOSE}p{digest}"
-    _folders[package] = path.resolve().parent
+    loose_folders[package] = path.resolve().parent
     return Source(rooms[0], path.stem, f"{package}.{path.stem}", path)
 
 
@@ -196,110 +195,6 @@ def _base_names(tree: ast.Module) -> list[str]:
     return [ast.unparse(base).rpartition(".")[2] for node in classes for base in node.bases]
 
 
-def syntax(path: Path) -> ast.Module:
-    """Return the syntax tree of a plugin's file."""
-    try:
-        return ast.parse(path.read_bytes())
-    except SyntaxError as error:
-        raise PluginError(f"{path}:{error.lineno}: cannot be parsed: {error.msg}") from error
-
-
 def summary(source: Source) -> str:
     """Return the first line of a plugin's docstring, without importing it."""
     return (ast.get_docstring(syntax(source.path)) or "").partition("\n")[0]
-
-
-# ---- fingerprints -------------------------------------------------------------------------------
-
-
-_NO_ARITHMETIC = {"oodbench", "oodbench.api"}
-
-
-@cache
-def fingerprint(module: str, path: Path) -> str:
-    """Return a hash of a module's code and of every module of the same package, or of ours, that it imports.
-
-    Comments, docstrings and layout do not count. `oodbench.api` holds contracts and no arithmetic and
-    is left out; so is every other package: library versions are recorded in the rows.
-    """
-    found = _modules(module, path)
-    text = "\n".join(ast.unparse(_without_docstrings(syntax(found[name]))) for name in sorted(found))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def code_files(module: str, path: Path) -> list[Path]:
-    """Return the files that a fingerprint is made of."""
-    return list(_modules(module, path).values())
-
-
-def fingerprint_module(module: str) -> str:
-    """Return the fingerprint of an importable module."""
-    return fingerprint(module, _importable(module))
-
-
-def module_files(module: str) -> list[Path]:
-    """Return the files that the fingerprint of an importable module is made of."""
-    return code_files(module, _importable(module))
-
-
-def _importable(module: str) -> Path:
-    path = _module_file(module)
-    if path is None:
-        raise UserError(f"there is no module {module}")
-    return path
-
-
-def _modules(module: str, path: Path) -> dict[str, Path]:
-    """Return a module and every module of the same package, or of ours, that it imports, by name."""
-    found = {module: path}
-    families = {"oodbench", module.partition(".")[0]}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        for other in _imported(syntax(found[name]), name):
-            if other in found or other in _NO_ARITHMETIC or other.partition(".")[0] not in families:
-                continue
-            file = _module_file(other)
-            if file is not None:
-                found[other] = file
-                waiting.append(other)
-    return found
-
-
-def _imported(tree: ast.Module, module: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parent = ".".join(module.split(".")[: -node.level]) if node.level else ""
-            base = ".".join(part for part in (parent, node.module or "") if part)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _module_file(name: str) -> Path | None:
-    """Return the file of a module without importing it or its parents; None where there is none."""
-    package, _, stem = name.rpartition(".")
-    if package in _folders:
-        path = _folders[package] / f"{stem}.py"
-        return path if path.is_file() else None
-    locations: Sequence[str] | None = None
-    spec = None
-    parts = name.split(".")
-    for depth in range(len(parts)):
-        full = ".".join(parts[: depth + 1])
-        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
-        spec = next((found for find in finders if find and (found := find(full, locations))), None)
-        if spec is None or (depth + 1 < len(parts) and spec.submodule_search_locations is None):
-            return None
-        locations = spec.submodule_search_locations
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-            ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree

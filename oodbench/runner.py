@@ -18,9 +18,10 @@ from oodbench.api import Dataset, Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
+from oodbench.fingerprints import code_files, module_files
 from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Split, Watch
-from oodbench.registry import Registry, code_files, module_files
+from oodbench.registry import Registry
 from oodbench.results import Results
 from oodbench.study import Study
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from oodbench import quality, scoring, stages
 from oodbench.api import Clustering, Clusters
 from oodbench.files import write_whole
+from oodbench.fingerprints import fingerprint_module
 from oodbench.geometry import nearest_to
 from oodbench.grid import NONE, Run, Work, canonical, digest, plan
 from oodbench.lab import NUMBER, Lab, Piece
-from oodbench.registry import fingerprint_module
 from oodbench.results import CLUSTERS, read_table
 from oodbench.spec import Seen, Space
 

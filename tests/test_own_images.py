@@ -19,7 +19,7 @@ from tiny import write
 from torchvision.datasets import ImageFolder
 
 import oodbench
-from oodbench import images, registry, runner, study
+from oodbench import fingerprints, images, runner, study
 from oodbench.data import opened, prepare
 from oodbench.errors import UserError
 from oodbench.lab import Lab, Options, Silent
@@ -495,4 +495,4 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
-    assert Path(images.__file__) in registry.code_files(source.module, source.path)
+    assert Path(images.__file__) in fingerprints.code_files(source.module, source.path)

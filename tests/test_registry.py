@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from oodbench.errors import UserError
-from oodbench.registry import ROOMS, Registry, code_files, fingerprint, fingerprint_module, load, source_of, summary
+from oodbench.fingerprints import code_files, fingerprint, fingerprint_module
+from oodbench.registry import ROOMS, Registry, load, source_of, summary
 
 ROOT = Path(__file__).parent.parent
 OWN = '''"""A user's distance, nobody 2026."""

@@ -84,8 +84,6 @@ def run(
     dry_data: DryData = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
-    if not redo and not dry_data and _says_finished(study, device, rows_only):
-        return
     from oodbench import workers as processes
     from oodbench.board import Board
     from oodbench.runner import Runner
@@ -592,21 +590,6 @@ def _note(rows: Any) -> str:
     from oodbench.columns import STAND_IN
 
     return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
-
-
-def _says_finished(study: Path, device: str, rows_only: bool) -> bool:
-    """Say that a run would find nothing to do, and return whether that is so; needs neither torch nor pandas."""
-    from oodbench.document import read
-    from oodbench.finished import rows_of
-    from oodbench.suite import resolve
-
-    folder = _folder(study)
-    rows = rows_of(folder, resolve(read(study)), device)
-    if rows is None or not (rows_only or any(folder.glob("leaderboard*.md"))):
-        return False
-    out.print(f"nothing to do: {rows} rows are there, and their tables in {folder}", soft_wrap=True)
-    out.print(f"oodbench tables {study} prints them", soft_wrap=True)
-    return True
 
 
 def _load(study: Path) -> Any:

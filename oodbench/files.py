@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from oodbench.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -32,8 +33,6 @@ def scratch(rows: int, columns: int) -> NDArray[np.float32]:
 
     Raises UserError where there is no room for it: a page of a mapped file that the disk cannot hold ends the process.
     """
-    import numpy as np  # a finished study is told from an unfinished one without it
-
     size = 4 * rows * columns
     try:
         with tempfile.TemporaryFile(prefix="oodbench-") as nameless:

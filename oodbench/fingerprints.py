@@ -46,11 +46,6 @@ def fingerprint_module(module: str) -> str:
     return fingerprint(module, _importable(module))
 
 
-def module_files(module: str) -> list[Path]:
-    """Return the files that the fingerprint of an importable module is made of."""
-    return code_files(module, _importable(module))
-
-
 def syntax(path: Path) -> ast.Module:
     """Return the syntax tree of a plugin's file."""
     try:

@@ -245,10 +245,6 @@ class Lab:
     def _weights(self, run: Run) -> weights.Source:
         return weights.source(run.training, run.encoder, run.image.channels, self.study.file.parent)
 
-    def weights_file(self, run: Run) -> Path | None:
-        """Return the file of a run's weights, where they are of one."""
-        return None if run.training.weights is None else self._weights(run).file
-
     def check_weights(self, run: Run) -> None:
         """Raise UserError where a run's weights do not fit its network; downloads nothing."""
         if run.training.weights is None:

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from oodbench import audit, augment, data, distributed, encoder, feed, finished, scoring, stages
+from oodbench import audit, augment, data, distributed, encoder, feed, scoring, stages
 from oodbench.api import Dataset, Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.fingerprints import code_files, module_files
 from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted, plan
 from oodbench.lab import NUMBER, Lab, Options, Silent, Split, Watch
 from oodbench.registry import Registry
@@ -90,32 +88,11 @@ class Runner:
         rows = self.results.current()
         failed = int((rows["status"] == "error").sum())
         unkept = len(self.unkept())
-        if not failed and not missing and not unkept:
-            device = self.options.device
-            code, files = self._code_files(), self._data_files()
-            finished.remember(self.study.results, self.study.document, device, len(rows), code, files)
         return Outcome(rows, self.lab.trainings, scored, failed, missing, unkept)
 
     def unkept(self) -> list[Run]:
         """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""
         return [each for work in self.plan.work for each in self.lab.unkept(work.run)]
-
-    def _code_files(self) -> set[Path]:
-        """Return the files of all plugins of the study, and of what they import of ours."""
-        registry = self.study.registry
-        found: set[Path] = set()
-        for room, plugins in self.study.plugins.items():
-            sources = (registry.source(room, each.name) for each in plugins)
-            found |= {path for source in sources for path in code_files(source.module, source.path)}
-        for each in self.study.encoders:
-            if ":" in each.name:
-                found |= set(module_files(each.name.partition(":")[0]))
-        return found
-
-    def _data_files(self) -> set[Path]:
-        datasets = self.study.datasets
-        files = {Path(file) for each in datasets for split in SPLITS for file in each.files(split, self.study.data)}
-        return files | {file for work in self.plan.work if (file := self.lab.weights_file(work.run))}
 
     def plan_facts(self) -> dict[str, Any]:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""

@@ -1,0 +1,8 @@
+"""`python -m oodbench` is the command line."""
+
+import sys
+
+from oodbench.cli import app
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -467,13 +467,6 @@ class Dataset(Plugin, ABC):
         """
         return ()
 
-    def fetch(self, root: Path) -> None:
-        """Make the files be there, or raise FileNotFoundError saying which file to place where."""
-        if self.source is not None:
-            from oodbench.fetching import fetch
-
-            fetch(self.source, self.needed, root)
-
     def files(self, split: Literal["train", "test"], root: Path) -> Sequence[Path]:
         """Return the files that `load` reads; a change of one of them prepares the set again."""
         return ()

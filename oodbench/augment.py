@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oodbench.colour import luma
 from oodbench.errors import UserError
 from oodbench.spec import Augment, Interpolation
 
-GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, torchvision's rgb_to_grayscale
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 NO_JITTER = 4  # in place of hue's place in the order
 # Share of red, green and blue at a place of the colour circle: offset + slope * |place - center|, in [0, 1].
@@ -284,15 +284,6 @@ def _cubic(d: Tensor) -> Tensor:
     near = (1.5 * d - 2.5) * d * d + 1
     far = ((-0.5 * d + 2.5) * d - 4) * d + 2
     return torch.where(d < 1, near, far)
-
-
-def luma(x: Tensor) -> Tensor:
-    """Return RGB images as grey ones of one channel (n, 1, H, W); those of one channel stay themselves."""
-    if x.shape[1] == 1:
-        return x
-    red, green, blue = x.split(1, 1)
-    gray: Tensor = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
-    return gray
 
 
 def mix(x: Tensor, kind: Tensor, factors: Tensor) -> Tensor:

@@ -391,12 +391,12 @@ def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
     from oodbench import audit as auditing
     from oodbench.board import Board
-    from oodbench.grid import plan as planned
     from oodbench.lab import Lab
+    from oodbench.weights import plan_of
 
     with Board(err) as board:
         lab = Lab(_load(study), _options("cpu"), board)
-        found = auditing.audit(lab, [work.run for work in planned(lab.study).work])
+        found = auditing.audit(lab, [work.run for work in plan_of(lab.study).work])
         table, rows = auditing.write(lab, found, lab.study.results)
     _print(table, auditing.NAME, len(table.mean))
     kinds = rows["kind"].value_counts()

@@ -40,6 +40,7 @@ from oodbench.api import (
     Training,
 )
 from oodbench.errors import UserError
+from oodbench.fetching import fetch_set
 from oodbench.grid import resolved
 from oodbench.metrics import auroc, curve
 from oodbench.registry import ROOMS, Registry, Source, load, source_of
@@ -679,7 +680,7 @@ def _inside(name: str) -> bool:
 
 
 def _dataset_names_its_files(dataset: Dataset, root: Path) -> None:
-    dataset.fetch(root)
+    fetch_set(dataset, root)
     needed = list(dataset.needed(root))
     lost = [str(path) for path in needed if not path.is_file()]
     _expect(not lost, f"what it needs is there once it is fetched, but not {', '.join(lost[:3])}")
@@ -692,7 +693,7 @@ def _dataset_names_its_files(dataset: Dataset, root: Path) -> None:
 @functools.lru_cache(maxsize=2)
 def _loaded(dataset: Dataset, split: Literal["train", "test"], root: Path) -> Images:
     """Return a split, which takes its time where it is generated: once for all checks."""
-    dataset.fetch(root)
+    fetch_set(dataset, root)
     return dataset.load(split, root)
 
 

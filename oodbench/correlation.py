@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr, rankdata, spearmanr
 
 from oodbench import tables
+from oodbench.columns import QUALITY as MEASURES
 from oodbench.errors import UserError
 from oodbench.files import write_whole
 from oodbench.grid import NONE
-from oodbench.quality import MEASURES
 from oodbench.study import GROUPS
 
 NAME = "quality-correlation"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Dataset, Images
-from oodbench.augment import luma
+from oodbench.colour import luma
 from oodbench.errors import UserError
 from oodbench.images import Encoded
 from oodbench.protocol import kept_classes

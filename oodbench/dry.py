@@ -15,10 +15,11 @@ from oodbench.api import Count, Dataset, Plugin, Training
 from oodbench.columns import STAND_IN
 from oodbench.errors import UserError
 from oodbench.fingerprints import fingerprint_module
-from oodbench.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work, canonical, plan, resolved
+from oodbench.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work, canonical, resolved
 from oodbench.protocol import class_count, family, protocol
 from oodbench.spec import RESNETS, Augment, Encoder, Recipe
 from oodbench.study import DRY, Detectors, Setup, Study, results_root
+from oodbench.weights import plan_of
 
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
@@ -81,7 +82,7 @@ def dry(study: Study) -> Dry:
         trainings=trainings,
         keep=kept,
     )
-    made = dataclasses.replace(made, cells=frozenset(_cells(plan(made), made)))
+    made = dataclasses.replace(made, cells=frozenset(_cells(plan_of(made), made)))
     return Dry(made, _replaced(study, made, items))
 
 
@@ -328,7 +329,7 @@ def _fewer(study: Study, made: Study) -> dict[str, str]:
         if len(after) < len(before):
             of_each = " of each group" if what == "OOD sets" else ""
             found[f"{len(before)} {what}"] = f"the first {len(after)}{of_each}" if after else "none"
-    whole, taken = (plan(dataclasses.replace(made, cells=each)) for each in (None, made.cells))
+    whole, taken = (plan_of(dataclasses.replace(made, cells=each)) for each in (None, made.cells))
     found[f"{len(whole.work)} trainings, {len(whole.cells)} cells"] = (
         f"{len(taken.work)} and {len(taken.cells)}, for every entry of an axis and every number of a table or a claim"
     )

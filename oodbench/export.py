@@ -15,12 +15,13 @@ from torch import Tensor
 
 from oodbench.errors import UserError
 from oodbench.features import MATRICES
-from oodbench.grid import LAYER_HEAD, NONE, Run, plan
+from oodbench.grid import LAYER_HEAD, NONE, Run
 from oodbench.lab import Lab
 from oodbench.scoring import Bank
 from oodbench.spec import PLAIN
 from oodbench.stages import Layers
 from oodbench.study import Study
+from oodbench.weights import plan_of
 
 Arrays = dict[str, Tensor]
 LONGEST = 120  # characters of a name, of the 255 bytes that file systems allow
@@ -36,7 +37,7 @@ class Exported:
 
 def export(lab: Lab, to: Path) -> Iterator[Exported | Run]:
     """Write the features of each training of a study, whole or not at all; yield those that are not trained as runs."""
-    runs = [work.run for work in plan(lab.study).work]
+    runs = [work.run for work in plan_of(lab.study).work]
     for run in runs:
         if lab.store.read("train", lab.train_key(run)) is None:  # one that is damaged is not there
             yield run

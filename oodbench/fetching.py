@@ -62,6 +62,12 @@ def here(dataset: Dataset, root: Path) -> bool:
     return not missing(dataset.needed(root))
 
 
+def fetch_set(dataset: Dataset, root: Path) -> None:
+    """Make the files of a data set be there, or raise FileNotFoundError saying which file to place where."""
+    if dataset.source is not None:
+        fetch(dataset.source, dataset.needed, root)
+
+
 def fetch(source: Source, needed: Needed, root: Path) -> None:
     """Make the needed files be there: from archives that lie in the source's folder, else downloaded.
 

@@ -9,9 +9,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
@@ -27,6 +28,7 @@ CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline read
 NONE = "–"  # what a row shows where an axis has no part in a cell
 LATER = ("limit", "count", "sha256", "title")  # parameters that data sets got after there were keys, None by default
 P = TypeVar("P", bound=Plugin)
+Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder
 
 
 @dataclass(frozen=True)
@@ -223,13 +225,13 @@ def has_shifted(training: Training) -> bool:
 # ---- expansion ----------------------------------------------------------------------------------
 
 
-def plan(study: Study) -> Plan:
-    """Return the cells of a study, in the order of its file."""
+def plan(study: Study, bind: Bind) -> Plan:
+    """Return the cells of a study, in the order of its file; `bind` gives a training the heads of its weights."""
     left_out: Counter[str] = Counter()
     unfit: Counter[str] = Counter()
     found = list(detectors(study.detectors, unfit))
     work: list[Work] = []
-    for run in _runs(study, left_out):
+    for run in _runs(study, bind, left_out):
         left_out.update(unfit)
         cells: list[Cell] = []
         for detector in found:
@@ -255,7 +257,7 @@ def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
     return Plan([each for each in work if each.cells], whole.left_out + Counter({"not in a dry run": left_out}))
 
 
-def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
+def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
     axes = (study.ids, study.trainings, study.encoders, study.precisions, study.seeds)
     for id_, training, encoder, precision, seed in itertools.product(*axes):
         if training.labels and class_count(id_) == 1:
@@ -269,7 +271,7 @@ def _runs(study: Study, left_out: Counter[str]) -> Iterator[Run]:
                 yield Run(
                     id=id_,
                     ood=study.setups[id_.label].ood,
-                    training=_bound(study, training, encoder, id_),
+                    training=_bound(study, bind, training, encoder, id_),
                     outliers=outliers,
                     encoder=encoder,
                     recipe=recipe,
@@ -290,14 +292,12 @@ def _unfit_weights(training: Training, encoder: Encoder) -> str:
     return ""
 
 
-def _bound(study: Study, training: Training, encoder: Encoder, id_: Dataset) -> Training:
+def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: Dataset) -> Training:
     """Return a training with the heads that its weights bring, where it loads any."""
     if training.weights is None:
         return training
-    from oodbench import weights  # torch is for these alone
-
     try:
-        return weights.bound(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
+        return bind(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
     except UserError as error:
         study.document.fail(("training",), str(error))
 

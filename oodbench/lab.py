@@ -154,7 +154,7 @@ class Lab:
         if known not in self._prepared:
             try:
                 with self.store.lock("fetch", dataset.name), fetching.shown(self.watch.downloading):
-                    dataset.fetch(self.study.data)
+                    fetching.fetch_set(dataset, self.study.data)
                 self._prepared[known] = self._prepare(dataset, split)
             except UserError:
                 raise

@@ -17,11 +17,12 @@ from oodbench.api import Dataset, Plugin
 from oodbench.document import Trail
 from oodbench.environment import commit, libraries, now, version
 from oodbench.errors import UserError, suggestion
-from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted, plan
+from oodbench.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted
 from oodbench.lab import NUMBER, Lab, Options, Silent, Split, Watch
 from oodbench.registry import Registry
 from oodbench.results import Results
 from oodbench.study import Study
+from oodbench.weights import plan_of
 
 T = TypeVar("T")
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -56,7 +57,7 @@ class Runner:
 
     @cached_property
     def plan(self) -> Plan:
-        return plan(self.study)
+        return plan_of(self.study)
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""

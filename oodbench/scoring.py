@@ -19,11 +19,12 @@ from oodbench.files import scratch
 from oodbench.grid import Detector, resolved
 from oodbench.seeds import seed_of
 from oodbench.spec import PLAIN, Seen, Space
-from oodbench.stages import Layers
 from oodbench.vectors import centroids
 
 T = TypeVar("T")
 MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-mapped files, unless told otherwise
+
+Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
 
 
 @dataclass(frozen=True)

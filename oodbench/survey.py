@@ -25,10 +25,11 @@ from oodbench.api import Clustering, Clusters
 from oodbench.files import write_whole
 from oodbench.fingerprints import fingerprint_module
 from oodbench.geometry import nearest_to
-from oodbench.grid import NONE, Run, Work, canonical, digest, plan
+from oodbench.grid import NONE, Run, Work, canonical, digest
 from oodbench.lab import NUMBER, Lab, Piece
 from oodbench.results import CLUSTERS, read_table
 from oodbench.spec import Seen, Space
+from oodbench.weights import plan_of
 
 FILE = CLUSTERS
 RUN = ("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "reference", "seed")
@@ -66,7 +67,7 @@ def survey(lab: Lab, only: Container[tuple[Space, Clustering | None]] | None = N
     """Measure what is not measured yet, there only where it is asked for, keep it, and return everything."""
     path = lab.study.results / FILE
     known = _by_key(_read(path, lab.watch.warn))
-    planned = plan(lab.study).work
+    planned = plan_of(lab.study).work
     work = [(run, _places(lab, run, each)) for each in planned for run in (*lab.kept(each.run), each.run)]
     keys = {place.key: epoch_of(run) for run, places in work for place in places}
     measured = missing = 0

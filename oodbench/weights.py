@@ -20,8 +20,10 @@ from torch import Tensor
 from oodbench import encoder
 from oodbench.api import Training, Weights
 from oodbench.errors import UserError, suggestion
+from oodbench.grid import Plan, plan
 from oodbench.spec import TIMM, Encoder, flat
 from oodbench.store import sha256
+from oodbench.study import Study
 
 TORCHVISION = "torchvision:"
 HARMLESS = "num_batches_tracked"  # of batch norm, not used in evaluation; old files lack it
@@ -49,6 +51,11 @@ def source(training: Training, form: Encoder, channels: int, folder: Path) -> So
     if where.startswith(TORCHVISION):
         return _of_torchvision(where.removeprefix(TORCHVISION))
     return _of_file(folder / Path(where).expanduser(), form)
+
+
+def plan_of(study: Study) -> Plan:
+    """Return the cells of a study, in the order of its file."""
+    return plan(study, bound)
 
 
 def bound(training: Training, form: Encoder, channels: int, classes: int | None, folder: Path) -> Training:

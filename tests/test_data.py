@@ -20,6 +20,7 @@ from oodbench import data, images, study
 from oodbench.api import Dataset, Images
 from oodbench.errors import UserError
 from oodbench.feed import HostImages
+from oodbench.fetching import fetch_set
 from oodbench.lab import Lab, Options, Silent
 from oodbench.registry import Registry
 from oodbench.runner import Runner
@@ -357,7 +358,7 @@ def write_fashion(folder: Path, compressed: bool) -> dict[str, tuple[np.ndarray,
 @pytest.mark.parametrize(("place", "compressed"), [("fashion_mnist", True), ("FashionMNIST/raw", False)])
 def test_fashion_mnist_is_found_where_it_may_be(tmp_path: Path, fashion: Any, place: str, compressed: bool) -> None:
     written = write_fashion(tmp_path / place, compressed)
-    fashion.fetch(tmp_path)
+    fetch_set(fashion, tmp_path)
     for split in ("train", "test"):
         images = fashion.load(split, tmp_path)
         assert np.array_equal(images.x, written[split][0])
@@ -368,7 +369,7 @@ def test_fashion_mnist_is_found_where_it_may_be(tmp_path: Path, fashion: Any, pl
 
 def test_missing_fashion_mnist_says_what_to_place_where(tmp_path: Path, fashion: Any) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        fashion.fetch(tmp_path)
+        fetch_set(fashion, tmp_path)
     for words in ("no network", "t10k-labels-idx1-ubyte.gz", str(tmp_path / "fashion_mnist"), "dataset-fashion-mnist"):
         assert words in str(caught.value)
 

@@ -20,6 +20,7 @@ from serving import Server, running
 
 from oodbench import fetching
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.fetching import fetch_set
 from oodbench.raw import missing
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -356,7 +357,7 @@ def test_here_looks_at_the_disk_alone(tmp_path: Path, monkeypatch: pytest.Monkey
         assert not fetching.here(Two(), tmp_path)
         (tmp_path / "own" / name).write_bytes(b"")
     assert fetching.here(Two(), tmp_path)
-    Two().fetch(tmp_path)
+    fetch_set(Two(), tmp_path)
     assert not missing(Two().needed(tmp_path))
 
 

@@ -30,6 +30,7 @@ from oodbench import data, raw, study
 from oodbench.api import Dataset
 from oodbench.conformance import conform
 from oodbench.errors import UserError
+from oodbench.fetching import fetch_set
 from oodbench.lab import Options, Silent
 from oodbench.registry import Registry
 from oodbench.runner import Runner
@@ -328,7 +329,7 @@ def test_it_loads_what_torchvision_loads(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(f"torchvision.datasets.{module_}.check_integrity", lambda *_: True)  # of the real files
     WRITERS[name](tmp_path)
     dataset = plugin(name)
-    dataset.fetch(tmp_path)
+    fetch_set(dataset, tmp_path)
     for split, parts in (("train", ["train", "val"] if name == "textures" else ["train"]), ("test", ["test"])):
         found = dataset.load(split, tmp_path)
         with warnings.catch_warnings():
@@ -426,7 +427,7 @@ def test_parts_of_textures(tmp_path: Path) -> None:
 
 
 def read_all(dataset: Dataset, root: Path) -> None:
-    dataset.fetch(root)
+    fetch_set(dataset, root)
     x = dataset.load("train", root).x
     for i in range(len(x)):
         np.asarray(x[i])
@@ -521,7 +522,7 @@ def test_what_is_missing_and_cannot_be_downloaded(tmp_path: Path, name: str) -> 
     (tmp_path / "full" / FILES[name][0]).unlink()
     for root in (tmp_path / "nothing", tmp_path / "full"):
         with pytest.raises(FileNotFoundError, match="no network") as caught:
-            plugin(name).fetch(root)
+            fetch_set(plugin(name), root)
         download = DOWNLOADS[name][0]
         for words in (download.name, download.urls[0], str(root)):
             assert words in str(caught.value)
@@ -592,7 +593,7 @@ def test_it_is_downloaded_where_torchvision_finds_it(
     """The second mirror is taken where the first fails; nothing but the set's own files is left."""
     publish(name, site, monkeypatch)
     root = tmp_path / "data"
-    plugin(name).fetch(root)
+    fetch_set(plugin(name), root)
     assert loads_the_same(name, root, site)
     files = {path for path in root.rglob("*") if path.is_file()}
     assert files == {path for split in ("train", "test") for path in plugin(name).files(split, root)}
@@ -603,9 +604,9 @@ def test_it_is_downloaded_where_torchvision_finds_it(
 def test_half_a_set_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site, name: str) -> None:
     publish(name, site, monkeypatch)
     root = tmp_path / "data"
-    plugin(name).fetch(root)
+    fetch_set(plugin(name), root)
     next(iter(plugin(name).files("test", root))).unlink()
-    plugin(name).fetch(root)
+    fetch_set(plugin(name), root)
     assert loads_the_same(name, root, site)
 
 
@@ -616,7 +617,7 @@ def test_half_a_download_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
         path.write_bytes(path.read_bytes()[:-100])
     root = tmp_path / "data"
     with pytest.raises(FileNotFoundError, match="cannot be downloaded"):
-        plugin(name).fetch(root)
+        fetch_set(plugin(name), root)
     assert not [path for path in root.rglob("*") if path.is_file()]
 
 
@@ -633,10 +634,10 @@ def test_an_archive_that_was_placed_is_used(
     content = placed.read_bytes()
     placed.write_bytes(content[:-100])
     with pytest.raises(ValueError, match=f"{archive.name} is damaged or cut short"):
-        plugin(name).fetch(root)
+        fetch_set(plugin(name), root)
     assert [path for path in root.rglob("*") if path.is_file()] == [placed]
     placed.write_bytes(content)
-    plugin(name).fetch(root)
+    fetch_set(plugin(name), root)
     assert loads_the_same(name, root, site)
 
 
@@ -644,7 +645,7 @@ def test_svhn_is_found_where_torchvision_has_it_and_in_its_own_folder(tmp_path: 
     write_svhn(tmp_path / "a")
     write_svhn(tmp_path / "b" / "svhn")
     for root in (tmp_path / "a", tmp_path / "b"):
-        plugin("svhn").fetch(root)
+        fetch_set(plugin("svhn"), root)
         assert len(plugin("svhn").load("train", root).x) == 40
 
 
@@ -654,7 +655,7 @@ def test_gzipped_mnist_is_the_same(tmp_path: Path) -> None:
     for path in (tmp_path / "MNIST" / "raw").iterdir():
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    plugin("mnist").fetch(tmp_path)
+    fetch_set(plugin("mnist"), tmp_path)
     assert np.array_equal(plain.x, plugin("mnist").load("train", tmp_path).x)
 
 

@@ -10,13 +10,14 @@ from tiny import write
 
 from oodbench import study
 from oodbench.errors import UserError
-from oodbench.grid import Cell, Plan, Run, plan, resolved
+from oodbench.grid import Cell, Plan, Run, resolved
 from oodbench.protocol import class_count
 from oodbench.registry import Registry
+from oodbench.weights import plan_of
 
 
 def planned(tmp_path: Path, **changes: Any) -> Plan:
-    return plan(study.load(write(tmp_path / "s.yaml", **changes)))
+    return plan_of(study.load(write(tmp_path / "s.yaml", **changes)))
 
 
 def cells(found: Plan) -> list[Cell]:

@@ -167,13 +167,13 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
     "data": "414052682f76",
-    "augment": "00d848327ea6",
+    "augment": "debcb3e76bf5",
     "encoder": "c5d7b750c165",
     "feed": "10e90af358eb",
     "optim": "f7751d4a4f0a",
     "stages": "fe55e1bb8f0f",
     "probe": "75c0e4e685db",
-    "scoring": "d1e6b686deee",
+    "scoring": "1dc356763437",
     "space": "7ff1a67ad64e",
     "metrics": "de7802a95da3",
     "vectors": "61207d5d67c0",

@@ -30,6 +30,7 @@ from tiny import write
 from oodbench import data, preparation, raw, study
 from oodbench.conformance import conform
 from oodbench.errors import UserError
+from oodbench.fetching import fetch_set
 from oodbench.lab import Options, Silent
 from oodbench.layouts import Folders, Place
 from oodbench.registry import Registry, source_of
@@ -392,7 +393,7 @@ def pixels(images: Any) -> list[np.ndarray]:
 @EACH
 def test_sizes_classes_and_files(tmp_path: Path, case: Case) -> None:
     root, dataset = written(case, tmp_path), case.dataset
-    dataset.fetch(root)
+    fetch_set(dataset, root)
     assert dataset.splits == tuple(split for split, size in zip(("train", "test"), case.sizes, strict=True) if size)
     for split, size in zip(("train", "test"), case.sizes, strict=True):
         if not size:
@@ -451,7 +452,7 @@ def test_missing_files_are_named(tmp_path: Path, case: Case) -> None:
     dataset = case.dataset
     assert list(dataset.files(dataset.splits[0], tmp_path)) == []
     with pytest.raises(FileNotFoundError) as caught:
-        dataset.fetch(tmp_path)
+        fetch_set(dataset, tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{dataset.source.title}: {tmp_path}")
     assert "\n" not in message
@@ -869,7 +870,7 @@ def test_an_archive_that_was_placed_is_unpacked(tmp_path: Path, name: str) -> No
     else:
         with tarfile.open(target, "w:gz") as archive:
             archive.add(given, source.folder)
-    case.dataset.fetch(root)
+    fetch_set(case.dataset, root)
     assert len(case.dataset.load("test", root).x) == case.sizes[1]
     assert not list(root.rglob("._*"))
     assert not list(root.rglob("LICENSE"))
@@ -882,7 +883,7 @@ def test_another_archive_than_the_published_one_is_refused(tmp_path: Path, name:
     source = CASES[name].dataset.source
     put(tmp_path / source.folder / source.downloads[0].name, "something else")
     with pytest.raises(ValueError, match="is damaged or cut short: its hash is not md5"):
-        CASES[name].dataset.fetch(tmp_path)
+        fetch_set(CASES[name].dataset, tmp_path)
 
 
 # ---- sets of one split, and one that is withdrawn -----------------------------------------------------------------

@@ -21,11 +21,12 @@ from typer.testing import CliRunner
 from oodbench import encoder, stages, study, weights
 from oodbench.cli import app
 from oodbench.errors import UserError
-from oodbench.grid import Run, plan
+from oodbench.grid import Run
 from oodbench.lab import Lab, Options, Silent
 from oodbench.registry import Registry
 from oodbench.runner import Runner
 from oodbench.spec import Encoder
+from oodbench.weights import plan_of
 
 WIDTH, DIM, CLASSES = 4, 32, 10
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
@@ -187,7 +188,7 @@ def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: An
     """Return the lab and the one run of a study of given weights."""
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
     found = study.load(path)
-    runs = [work.run for work in plan(found).work]
+    runs = [work.run for work in plan_of(found).work]
     return Lab(found, Options(device="cpu"), Silent()), runs[0]
 
 
@@ -451,10 +452,10 @@ def test_recipes_of_what_is_not_optimised_are_one(tmp_path: Path) -> None:
     params = openood(tmp_path)
     recipe = [{"epochs": 3}, {"epochs": [4, 5], "lr": [0.1, 0.2]}]
     lab, run = made(tmp_path, params=params, recipe=recipe)
-    assert [work.run for work in plan(lab.study).work] == [run]
+    assert [work.run for work in plan_of(lab.study).work] == [run]
     assert (run.labels["recipe"], run.recipe_label, run.recipe.epochs) == ("–", "", 0)
     augmented, _ = made(tmp_path, params=params, recipe={"epochs": 9, "augment": {"flip": [0, 0.5]}})
-    runs = [work.run for work in plan(augmented.study).work]  # views of an embedding differ
+    runs = [work.run for work in plan_of(augmented.study).work]  # views of an embedding differ
     assert [each.labels["recipe"] for each in runs] == ["augment.flip=0.0", "–"]
 
 
@@ -469,7 +470,7 @@ def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     assert set(rows["posthoc"]) == {"–", "msp"}  # on the file's own classifier, not on a probe
     assert set(rows["accuracy_by"]) == {"classifier"}
     assert rows["loss"].isna().all()
-    assert "nothing to do" in CliRunner().invoke(app, ["run", str(path), "--device", "cpu"]).output
+    assert "0 trained, 0 cells scored" in CliRunner().invoke(app, ["run", str(path), "--device", "cpu"]).output
     torch.save(lived(Released("shortcut", CLASSES), 3).state_dict(), tmp_path / "w.pth")
     said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
     assert "4 cells scored" in said.output

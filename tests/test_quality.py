@@ -25,11 +25,11 @@ import oodbench
 from oodbench import correlation, quality, scoring, study, survey
 from oodbench.api import Clusters
 from oodbench.errors import UserError
-from oodbench.grid import plan
 from oodbench.lab import Lab, Options, Silent
 from oodbench.quality import MEASURES, OF_THE_CLASSES, measures
 from oodbench.results import Results, frame
 from oodbench.spec import PLAIN
+from oodbench.weights import plan_of
 
 
 def drawn(n: int = 90, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,7 +222,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     first = surveyed(path)
     places = {
         (cell.run.training.label, cell.detector.labels["space"], cell.detector.labels["clustering"], split)
-        for cell in plan(study.load(path)).cells
+        for cell in plan_of(study.load(path)).cells
         for split in ("train", "test")
     }
     found = list(first.rows[["training", "space", "clustering", "split"]].itertuples(index=False, name=None))
@@ -268,7 +268,7 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     oodbench.run(path, device="cpu")
     rows = surveyed(path).rows.set_index("split")
     lab = Lab(study.load(path), Options(device="cpu"), Silent())
-    (work,) = plan(lab.study).work
+    (work,) = plan_of(lab.study).work
     bank = lab.bank(work.run, [PLAIN], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y
     f_test, y_test = bank.test.layers[PLAIN]["penultimate"][0], bank.test.y

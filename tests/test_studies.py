@@ -18,6 +18,7 @@ from oodbench import against, cli, dry, grid, runner, study, targets, verdict
 from oodbench.columns import STAND_IN
 from oodbench.lab import Options
 from oodbench.registry import Registry
+from oodbench.weights import plan_of
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -68,7 +69,7 @@ def test_a_study_runs_on_stand_in_data(file: Path) -> None:
     rows = outcome.rows
     assert set(rows["error"]) == {""}
     assert rows["warnings"].str.startswith(STAND_IN).all()
-    assert len(rows) == sum(len(work.cells) * len(work.run.sets) for work in grid.plan(found).work)
+    assert len(rows) == sum(len(work.cells) * len(work.run.sets) for work in plan_of(found).work)
     made = call("tables", file, "--dry-data")
     assert made.exit_code == 0, made.output
     for name in found.tables:
@@ -83,7 +84,7 @@ def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return rows as a study of one seed would leave them, all numbers 0.5, and what it would keep of trainings."""
     rows: list[dict[str, Any]] = []
     kept: dict[str, Any] = {}
-    for work in grid.plan(found).work:
+    for work in plan_of(found).work:
         key = grid.digest(work.run.canonical)
         kept[key] = {"parameters": work.run.canonical}
         about = work.run.labels | {"train_key": key, "status": "ok"} | dict.fromkeys(targets.ALLOWED, 0.5)
@@ -118,8 +119,8 @@ def test_real_and_dry_runs_are_apart() -> None:
     found = dry.dry(real).study
     assert found.results == real.results.with_name("benchmark.dry")
     assert found.store.is_relative_to(found.results.resolve())
-    assert not {grid.digest(w.run.canonical) for w in grid.plan(real).work} & {
-        grid.digest(w.run.canonical) for w in grid.plan(found).work
+    assert not {grid.digest(w.run.canonical) for w in plan_of(real).work} & {
+        grid.digest(w.run.canonical) for w in plan_of(found).work
     }
     assert [each.label for each in real.ids] == [each.label for each in found.ids]
     assert [each.label for each in real.trainings] == [each.label for each in found.trainings]

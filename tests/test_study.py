@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from oodbench import grid, study
+from oodbench import study
 from oodbench.errors import UserError
 from oodbench.study import Study
+from oodbench.weights import plan_of
 
 HEAD = """\
 image: {size: 8, channels: 1}
@@ -164,9 +165,9 @@ def test_a_name_and_its_values_are_one_key(tmp_path: Path) -> None:
         f"warmup_lr: 0, floor: 0, augment: {{crop: {base}, jitter: null, gray: 0}}}}"
     )
     spelled = load(tmp_path, changed("recipe", values))
-    ids = [[cell.id for cell in grid.plan(each).cells] for each in (by_name, spelled)]
+    ids = [[cell.id for cell in plan_of(each).cells] for each in (by_name, spelled)]
     assert ids[0] == ids[1]
-    shown = [{work.run.labels["recipe"] for work in grid.plan(each).work} for each in (by_name, spelled)]
+    shown = [{work.run.labels["recipe"] for work in plan_of(each).work} for each in (by_name, spelled)]
     assert shown[0] == {"fast/ce"} != shown[1]
 
 

@@ -20,12 +20,13 @@ from oodbench import cli, data, results, study, suite
 from oodbench.api import Images
 from oodbench.errors import UserError
 from oodbench.gc import garbage
-from oodbench.grid import canonical, plan
+from oodbench.grid import canonical
 from oodbench.lab import Options, Piece
 from oodbench.protocol import kept_classes
 from oodbench.registry import Registry
 from oodbench.runner import Runner
 from oodbench.suite import Suite
+from oodbench.weights import plan_of
 
 FIELDS = {"says", "source", "own", "image", "id", "ood"}
 OTHER = {"encoder": "resnet18", "training": "simclr", "distance": "cosine", "clustering": "one", "threshold": "pooled"}
@@ -70,7 +71,7 @@ def test_a_suite_is_whole_and_says_what_is_its_own(file: Path) -> None:
 @pytest.mark.parametrize("name", suite.book())
 def test_every_suite_makes_a_study(name: str, tmp_path: Path) -> None:
     found = load(tmp_path, name)
-    assert {work.run.suite for work in plan(found).work} == {name}
+    assert {work.run.suite for work in plan_of(found).work} == {name}
 
 
 TIN = "tiny_imagenet"
@@ -180,7 +181,7 @@ def test_the_lists_of_openood_are_where_its_script_leaves_them(tmp_path: Path) -
 
 def test_suites_are_joined_each_with_its_own(tmp_path: Path) -> None:
     found = load(tmp_path, ["openood/cifar10", "openood/cifar100"], training=["cross_entropy", "oecl"])
-    runs = {(work.run.id.label, work.run.training.name): work.run for work in plan(found).work}
+    runs = {(work.run.id.label, work.run.training.name): work.run for work in plan_of(found).work}
     assert {key: run.suite for key, run in runs.items()} == {
         ("cifar10", "cross_entropy"): "openood/cifar10",
         ("cifar10", "oecl"): "openood/cifar10",
@@ -239,7 +240,7 @@ def test_a_mistake_in_a_suite_is_shown_where_the_study_names_it(tiny_suites: Non
 
 def test_a_study_may_change_what_rows_then_tell(tmp_path: Path) -> None:
     found = load(tmp_path, "openood/cifar10", validation={"glyphs": {"size": 32}}, reference={"val": 0.2})
-    (run,) = (work.run for work in plan(found).work)
+    (run,) = (work.run for work in plan_of(found).work)
     assert run.labels["suite"] == "openood/cifar10 (own validation, reference)"
     assert ([each.name for each in run.validation], run.reference.label) == (["glyphs"], "val(0.2)")
     assert [each.label for each in found.outliers] == ["tin597"]

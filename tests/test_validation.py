@@ -19,7 +19,6 @@ from oodbench import study
 from oodbench.api import Clusters, Distance, Posthoc, Scores, Split, Threshold
 from oodbench.columns import CHOSEN_BY
 from oodbench.errors import UserError
-from oodbench.grid import plan
 from oodbench.lab import Lab, Options, Silent
 from oodbench.metrics import ranking
 from oodbench.registry import Registry
@@ -28,6 +27,7 @@ from oodbench.scoring import Bank
 from oodbench.spec import PLAIN
 from oodbench.stages import Layers
 from oodbench.vectors import centroids
+from oodbench.weights import plan_of
 
 BASE: dict[str, Any] = {"outliers": None, "clustering": "one", "distance": ["euclidean"], "posthoc": ["msp", "energy"]}
 GLYPHS = {"glyphs": {"count": 40, "size": 8}}
@@ -62,7 +62,7 @@ class Ran:
     def bank(self, training: str) -> Bank:
         """Return what is stored of a training."""
         lab = Lab(study.load(self.path), Options(device="cpu", cached_only=True), Silent())
-        (run,) = (work.run for work in plan(lab.study).work if work.run.training.name == training)
+        (run,) = (work.run for work in plan_of(lab.study).work if work.run.training.name == training)
         return lab.bank(run, [PLAIN], baselines=True)
 
 
@@ -152,21 +152,21 @@ def test_the_probe_is_said_where_there_is_no_classifier(ran: Ran) -> None:
 
 def test_one_class_leaves_baselines_out(tmp_path: Path) -> None:
     changes = BASE | {"clustering": ["one"], "training": "simclr", "threshold": ["pooled"]}
-    found = plan(study.load(write(tmp_path / "s.yaml", id={"digits": {"only": 3}}, **changes)))
+    found = plan_of(study.load(write(tmp_path / "s.yaml", id={"digits": {"only": 3}}, **changes)))
     assert found.left_out["msp needs a classifier, digits(only=3) has one class"] == 1
     assert {cell.detector.posthoc for cell in found.cells} == {None}
 
 
 def test_reference_train_leaves_baselines_out(tmp_path: Path) -> None:
     changes = BASE | {"reference": "train", "distance": {"knn": {"k": 3}}, "threshold": ["pooled"]}
-    found = plan(study.load(write(tmp_path / "s.yaml", **changes)))
+    found = plan_of(study.load(write(tmp_path / "s.yaml", **changes)))
     assert found.left_out["msp does not leave an item out of its own score, as `reference: train` needs"] > 0
     assert {cell.detector.posthoc for cell in found.cells} == {None}
 
 
 def test_what_is_fitted_on_the_reference_promises_no_level_on_it(tmp_path: Path) -> None:
     changes = BASE | {"posthoc": ["temperature", "msp"], "threshold": ["conformal"]}
-    found = plan(study.load(write(tmp_path / "s.yaml", **changes)))
+    found = plan_of(study.load(write(tmp_path / "s.yaml", **changes)))
     reason = "conformal needs a reference that nothing is fitted on, temperature is fitted on it"
     assert found.left_out[reason] == 2
     assert {cell.detector.posthoc.name for cell in found.cells if cell.detector.posthoc} == {"msp"}
@@ -258,7 +258,7 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
 
 def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
     lab = Lab(study.load(ran.path), Options(device="cpu"), Silent())
-    work = plan(lab.study).work[0]
+    work = plan_of(lab.study).work[0]
     splits = {piece.split for piece in lab.pieces(work.run, [PLAIN]) if piece.dataset in work.run.validation}
     assert splits == {"train"}
     assert {len(each[PLAIN]["penultimate"][0]) for each in ran.bank("simclr").validation.values()} == {40, 30}

@@ -48,7 +48,7 @@ def test_run_prints_a_leaderboard_and_writes_every_table(study: Path, tmp_path: 
         for ending in ("md", "csv", "tex"):
             assert (folder / f"{name}.{ending}").stat().st_size > 100
     again = call("run", study)
-    assert "nothing to do: 20 rows are there" in again.stdout
+    assert "0 trained, 0 cells scored, 20 rows" in again.stdout
 
 
 def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixture[str]) -> None:

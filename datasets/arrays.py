@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.images import SPLIT, Share, Split, check_split, drawn, in_order, located, numbered
+from oodbench.toolkit.image_files import SPLIT, Share, Split, check_split, drawn, in_order, located, numbered
 
 ONE = "images"  # the class of images without labels
 

@@ -8,7 +8,7 @@ confirmed by the description of the set on its page.
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit.layouts import Folders, Place
 
 ARCHIVE = Download(
     ("https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",),

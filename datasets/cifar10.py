@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench import raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import raw_files
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-py"
@@ -45,10 +45,10 @@ class CIFAR10(Dataset):
         return [*_paths("train", root), *_paths("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw.present(_paths(split, root))
+        return raw_files.present(_paths(split, root))
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
-        batches = [raw.read_rows(path, "labels", len(NAMES)) for path in _paths(split, root)]
+        batches = [raw_files.read_rows(path, "labels", len(NAMES)) for path in _paths(split, root)]
         x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return Images(x, y, NAMES)
 

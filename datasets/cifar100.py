@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from oodbench import raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import raw_files
 
 FINE = (
     *("apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle"),
@@ -62,9 +62,9 @@ class CIFAR100(Dataset):
         return [root / FOLDER / split for split in ("train", "test")]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw.present([root / FOLDER / split])
+        return raw_files.present([root / FOLDER / split])
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         key = "coarse_labels" if self.coarse else "fine_labels"
-        x, y = raw.read_rows(root / FOLDER / split, key, len(self.class_names))
+        x, y = raw_files.read_rows(root / FOLDER / split, key, len(self.class_names))
         return Images(x, y, self.class_names)

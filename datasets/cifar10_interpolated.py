@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench import images, raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import image_files, raw_files
 
 APART = 100  # CSI's batch: how far apart in the file the two images of a mean are
 FILE = "cifar-10-batches-py/test_batch"
@@ -42,17 +42,17 @@ class CIFAR10Interpolated(Dataset):
         return (self.name,)
 
     @property
-    def splits(self) -> tuple[images.Split, ...]:
+    def splits(self) -> tuple[image_files.Split, ...]:
         return ("test",)
 
     def needed(self, root: Path) -> Sequence[Path]:
         return [root / FILE]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return raw.present([root / FILE])
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
+        return raw_files.present([root / FILE])
 
-    def load(self, split: images.Split, root: Path) -> Images:
-        images.check_has(self, split)
-        x, _ = raw.read_rows(root / FILE, "labels", 10)
+    def load(self, split: image_files.Split, root: Path) -> Images:
+        image_files.check_has(self, split)
+        x, _ = raw_files.read_rows(root / FILE, "labels", 10)
         mixed = np.rint((x[APART:].astype(np.float32) + x[:-APART]) / 2).astype(np.uint8)
         return Images(np.concatenate([x[:APART], mixed]), np.zeros(len(x), dtype=np.int64), (self.name,))

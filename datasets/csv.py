@@ -18,7 +18,7 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.images import (
+from oodbench.toolkit.image_files import (
     Row,
     Share,
     Split,

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from oodbench import images
 from oodbench.api import Download, Source
-from oodbench.layouts import Listed
+from oodbench.toolkit import image_files
+from oodbench.toolkit.layouts import Listed
 
 FOLDER = "CUB_200_2011"
 IMAGE = r"\d{3}\.[\w-]+/[\w-]+\.jpg"
@@ -65,7 +65,7 @@ class CUB(Listed):
 def _table(root: Path, name: str) -> dict[str, str]:
     """Return what a list says of each number; raises ValueError where a line is something else."""
     found: dict[str, str] = {}
-    for number, line in enumerate(images.text_of(root / FOLDER / name).splitlines(), 1):
+    for number, line in enumerate(image_files.text_of(root / FOLDER / name).splitlines(), 1):
         match = re.fullmatch(rf"(\d+) ({LISTS[name]})\s*", line)
         if match is None or match[1] in found:
             raise ValueError(f"{root / FOLDER / name}:{number}: {line!r} is no line of this list, or its second")

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench import images, raw
 from oodbench.api import Dataset, Download, Images, Size, Source
+from oodbench.toolkit import image_files, raw_files
 
 NAMES = (
     *("airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "dam"),
@@ -54,17 +54,17 @@ class DIOR(Dataset):
 
     def needed(self, root: Path) -> Sequence[Path]:
         lists = [path for split in LISTS for path in _lists(split, root)]
-        if raw.missing(lists):
+        if raw_files.missing(lists):
             return lists
         return [*lists, *(path for split in LISTS for pair in _pairs(split, root) for path in pair)]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
         lists = _lists(split, root)
-        return raw.present(
-            lists if raw.missing(lists) else [*lists, *(p for pair in _pairs(split, root) for p in pair)]
+        return raw_files.present(
+            lists if raw_files.missing(lists) else [*lists, *(p for pair in _pairs(split, root) for p in pair)]
         )
 
-    def load(self, split: images.Split, root: Path) -> Images:
+    def load(self, split: image_files.Split, root: Path) -> Images:
         pairs = _pairs(split, root)
         cuts = [cut for photograph, boxes in pairs for cut in _cuts(photograph, boxes) if cut.side >= self.least]
         if not cuts:
@@ -106,7 +106,7 @@ class Crops(Sequence[NDArray[np.uint8]]):
             return [self[i] for i in range(len(self))[at]]
         cut = self._cuts[at]
         if self._held is None or self._held[0] != cut.photograph:
-            self._held = cut.photograph, images.decode(cut.photograph.read_bytes(), str(cut.photograph))
+            self._held = cut.photograph, image_files.decode(cut.photograph.read_bytes(), str(cut.photograph))
         height, width = self._held[1].shape[:2]
         if cut.right > width or cut.bottom > height:
             raise ValueError(f"{cut.photograph} is {width} x {height}, a box of it ends at {cut.right}, {cut.bottom}")
@@ -121,7 +121,7 @@ def _pairs(split: str, root: Path) -> list[tuple[Path, Path]]:
     """Return the photograph and the boxes that each line of the split's lists names."""
     found = []
     for listed in _lists(split, root):
-        for number, line in enumerate(images.text_of(listed).splitlines(), 1):
+        for number, line in enumerate(image_files.text_of(listed).splitlines(), 1):
             if not re.fullmatch(r"\d{5}\s*", line):
                 raise ValueError(f"{listed}:{number}: {line!r} is no number of a photograph")
             top, name = root / FOLDER, line.strip()
@@ -132,7 +132,7 @@ def _pairs(split: str, root: Path) -> list[tuple[Path, Path]]:
 def _cuts(photograph: Path, boxes: Path) -> list[Cut]:
     """Return the boxes of a photograph, in the order of the file."""
     found = []
-    with raw.reading(boxes):
+    with raw_files.reading(boxes):
         for each in ElementTree.fromstring(boxes.read_bytes()).iter("object"):
             name = (each.findtext("name") or "").strip()
             if name not in NAMES:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from oodbench.api import Dataset, Download, Images, Source
-from oodbench.raw import read_idx
+from oodbench.toolkit.raw_files import read_idx
 
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 OWN = "fashion_mnist"

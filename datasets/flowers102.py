@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench import raw
 from oodbench.api import Download, Source
-from oodbench.layouts import Listed
+from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Listed
 
 NAMES = (
     *("pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold"),
@@ -72,7 +72,7 @@ class Flowers102(Listed):
     def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
         labelled, parted = self.lists(part, root)
         labels = _numbers(labelled, "labels")
-        y = raw.checked_labels(labelled, labels - 1, len(labels), len(NAMES))
+        y = raw_files.checked_labels(labelled, labels - 1, len(labels), len(NAMES))
         numbers = _numbers(parted, PARTS[part])
         if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= len(y):
             raise ValueError(f"{parted} numbers images from {numbers.min()} to {numbers.max()}, there are {len(y)}")
@@ -81,6 +81,6 @@ class Flowers102(Listed):
 
 def _numbers(path: Path, key: str) -> NDArray[Any]:
     """Return a vector of whole numbers of a .mat file."""
-    (found,) = raw.read_mat(path, key)
-    with raw.reading(path):
+    (found,) = raw_files.read_mat(path, key)
+    with raw_files.reading(path):
         return np.asarray(found.reshape(-1)).astype(np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
-from oodbench.images import ENDINGS, Share, Split, drawn, located, of_files, subfolders, walk
+from oodbench.toolkit.image_files import ENDINGS, Share, Split, drawn, located, of_files, subfolders, walk
 
 
 class Folder(Dataset):

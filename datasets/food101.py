@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from oodbench import raw
 from oodbench.api import Download, Source
-from oodbench.layouts import Listed
+from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Listed
 
 FOLDER = "food-101"
 
@@ -57,7 +57,7 @@ class Food101(Listed):
         """Return the images of each class of a part, CLASS/NUMBER."""
         (path,) = self.lists(part, root)
         content = path.read_bytes()
-        with raw.reading(path):
+        with raw_files.reading(path):
             found: Any = json.loads(content)
             for name, own in found.items():
                 for each in own:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from oodbench import images, raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import image_files, raw_files
 
 NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COUNT = 10_015
@@ -41,7 +41,7 @@ DOWNLOADS = (
 class HAM10000(Dataset):
     """HAM10000: 7 diagnoses of skin lesions, RGB."""
 
-    test_share: images.Share = 0.2  # of the lesions of each class
+    test_share: image_files.Share = 0.2  # of the lesions of each class
     draw: int = 0  # seed of test_share
 
     @property
@@ -49,7 +49,7 @@ class HAM10000(Dataset):
         return NAMES
 
     @property
-    def splits(self) -> tuple[images.Split, ...]:
+    def splits(self) -> tuple[image_files.Split, ...]:
         return ("test",) if self.test_share == 1 else ("train", "test")
 
     @property
@@ -66,24 +66,26 @@ class HAM10000(Dataset):
         listed = root / FOLDER / "HAM10000_metadata.csv"
         return [listed, *(item.path for item in _items(listed))] if listed.is_file() else [listed]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
         listed = root / FOLDER / "HAM10000_metadata.csv"
-        return raw.present([listed, *(item.path for item in self._drawn(split, listed))]) if listed.is_file() else []
+        return (
+            raw_files.present([listed, *(item.path for item in self._drawn(split, listed))]) if listed.is_file() else []
+        )
 
-    def load(self, split: images.Split, root: Path) -> Images:
-        images.check_has(self, split)
+    def load(self, split: image_files.Split, root: Path) -> Images:
+        image_files.check_has(self, split)
         own = self._drawn(split, root / FOLDER / "HAM10000_metadata.csv")
-        y = images.numbered((item.diagnosis for item in own), NAMES)
-        return Images(images.of_files([item.path for item in own]), y, NAMES)
+        y = image_files.numbered((item.diagnosis for item in own), NAMES)
+        return Images(image_files.of_files([item.path for item in own]), y, NAMES)
 
-    def _drawn(self, split: images.Split, listed: Path) -> list[Item]:
+    def _drawn(self, split: image_files.Split, listed: Path) -> list[Item]:
         """Return the images of a split, in the order of the table."""
         items = _items(listed)
-        images.check_whole(listed, len(items), COUNT)
+        image_files.check_whole(listed, len(items), COUNT)
         diagnosis = {item.lesion: item.diagnosis for item in items}
         lesions = sorted(diagnosis)
-        y = images.numbered((diagnosis[lesion] for lesion in lesions), NAMES)
-        chosen = {lesions[i] for i in images.drawn(y, self.test_share, self.draw, split)}
+        y = image_files.numbered((diagnosis[lesion] for lesion in lesions), NAMES)
+        chosen = {lesions[i] for i in image_files.drawn(y, self.test_share, self.draw, split)}
         return [item for item in items if item.lesion in chosen]
 
 
@@ -96,7 +98,7 @@ class Item(NamedTuple):
 def _items(listed: Path) -> list[Item]:
     """Return the images that the table lists, in its order."""
     found: dict[str, Item] = {}
-    rows = csv.DictReader(images.text_of(listed).splitlines())
+    rows = csv.DictReader(image_files.text_of(listed).splitlines())
     if lacking := [name for name in ("lesion_id", "image_id", "dx") if name not in (rows.fieldnames or ())]:
         raise ValueError(f"{listed} has no column {lacking[0]}")
     here = {path.name: path for part in PARTS for path in (listed.parent / part).glob("ISIC_*.jpg")}

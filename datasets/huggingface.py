@@ -18,7 +18,7 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.images import Encoded, Split, check_has, in_order, located, numbered, walk
+from oodbench.toolkit.image_files import Encoded, Split, check_has, in_order, located, numbered, walk
 
 ONE = "images"  # the class of images without labels
 

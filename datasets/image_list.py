@@ -20,7 +20,7 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images, Size
-from oodbench.images import (
+from oodbench.toolkit.image_files import (
     SPLIT,
     Row,
     Share,

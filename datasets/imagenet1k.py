@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from oodbench import images
 from oodbench.api import Download, Images, Source
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit import image_files
+from oodbench.toolkit.layouts import Folders, Place
 
 FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
 BOTH = Download((), None, r"(train|val)/.+", filename="folders train and val")
@@ -49,7 +49,7 @@ class ImageNet1K(Folders):
         return tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])  # in the order of the ids
 
     def read(self, top: Path) -> Images:
-        return images.of_classes(top, _wnids())._replace(classes=self.class_names)
+        return image_files.of_classes(top, _wnids())._replace(classes=self.class_names)
 
 
 def _wnids() -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from oodbench import images
 from oodbench.api import Download, Source
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit import image_files
+from oodbench.toolkit.layouts import Folders, Place
 
 IDS = """
     01443537 01484850 01494475 01498041 01514859 01518878 01531178 01534433
@@ -73,7 +73,7 @@ class ImageNet200(Folders):
 
     def needed(self, root: Path) -> Sequence[Path]:
         tops = [self.top(split, root) for split in self.splits]
-        return [path for top in tops for name in NAMES for path in images.needed_below(top / name)]
+        return [path for top in tops for name in NAMES for path in image_files.needed_below(top / name)]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return [path for name in NAMES for path in images.below(self.top(split, root) / name)]
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
+        return [path for name in NAMES for path in image_files.below(self.top(split, root) / name)]

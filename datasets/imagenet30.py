@@ -8,7 +8,7 @@ train images). It is placed by hand. 39,000 and 3,000 are confirmed by Kuwana et
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit.layouts import Folders, Place
 
 NAMES = (
     *("acorn", "airliner", "ambulance", "american_alligator", "banjo", "barn", "bikini", "digital_clock"),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench import images, raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import image_files, raw_files
 
 NAMES = ("images300k",)
 COUNT = 300_000
@@ -31,7 +31,7 @@ class Images300K(Dataset):
         return NAMES
 
     @property
-    def splits(self) -> tuple[images.Split, ...]:
+    def splits(self) -> tuple[image_files.Split, ...]:
         return ("train",)
 
     @property
@@ -41,13 +41,13 @@ class Images300K(Dataset):
     def needed(self, root: Path) -> Sequence[Path]:
         return [root / FILE.name]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
-        return raw.present([root / FILE.name])
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
+        return raw_files.present([root / FILE.name])
 
-    def load(self, split: images.Split, root: Path) -> Images:
-        images.check_has(self, split)
+    def load(self, split: image_files.Split, root: Path) -> Images:
+        image_files.check_has(self, split)
         path = root / FILE.name
-        with raw.reading(path):
+        with raw_files.reading(path):
             x = np.load(path, mmap_mode="r", allow_pickle=False)
             if x.shape != (COUNT, 32, 32, 3) or x.dtype != np.uint8:
                 raise ValueError(f"{x.dtype} {x.shape}, the set is uint8 {(COUNT, 32, 32, 3)}")

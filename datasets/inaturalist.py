@@ -8,7 +8,7 @@ downloaded. They are one class. 10,000 is confirmed by public notes on the MOS p
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Place, Unlabelled
+from oodbench.toolkit.layouts import Place, Unlabelled
 
 FOLDERS = ("iNaturalist", "inaturalist", "images_largescale/inaturalist")
 ARCHIVE = Download(

@@ -8,7 +8,7 @@ several public repositories that read this archive.
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Place, Unlabelled
+from oodbench.toolkit.layouts import Place, Unlabelled
 
 FOLDER = "iSUN"
 ARCHIVE = Download(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Literal
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Place, Unlabelled
+from oodbench.toolkit.layouts import Place, Unlabelled
 
 COUNT = 10_000
 MEMBERS = r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)"  # the archives' folders are not documented

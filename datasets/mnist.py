@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from oodbench import raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import raw_files
 
 NAMES = tuple("0123456789")
 FOLDER = Path("MNIST", "raw")
@@ -48,14 +48,14 @@ class MNIST(Dataset):
         return [*_paths("train", root), *_paths("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw.present(_paths(split, root))
+        return raw_files.present(_paths(split, root))
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         images, labels = _paths(split, root)
-        x, y = raw.read_idx(images), raw.read_idx(labels)
+        x, y = raw_files.read_idx(images), raw_files.read_idx(labels)
         if x.shape[1:] != (28, 28):
             raise ValueError(f"{images} holds items of shape {x.shape[1:]}, not (28, 28)")
-        return Images(x, raw.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
+        return Images(x, raw_files.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
 
 
 def _paths(split: Literal["train", "test"], root: Path) -> list[Path]:

@@ -9,7 +9,7 @@ readme of its authors) is not checked.
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit.layouts import Folders, Place
 
 FOLDERS = ("NINCO/NINCO_OOD_classes", "ninco", "images_largescale/ninco")
 ARCHIVE = Download(

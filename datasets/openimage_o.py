@@ -8,7 +8,7 @@ image_list). They are one class. 17,632 is confirmed by OpenOOD's two lists, as 
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Place, Unlabelled
+from oodbench.toolkit.layouts import Place, Unlabelled
 
 FOLDERS = ("openimage_o", "images_largescale/openimage_o")
 ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="openimage_o.zip")

@@ -18,7 +18,7 @@ import numpy as np
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.images import SPLIT, Encoded, Share, Split, check_split, drawn, in_order, numbered
+from oodbench.toolkit.image_files import SPLIT, Encoded, Share, Split, check_split, drawn, in_order, numbered
 
 ONE = "images"  # the class of images without labels
 

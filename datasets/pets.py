@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from oodbench import images
 from oodbench.api import Download, Source
-from oodbench.layouts import Listed
+from oodbench.toolkit import image_files
+from oodbench.toolkit.layouts import Listed
 
 FOLDER = "oxford-iiit-pet"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
@@ -56,7 +56,7 @@ class Pets(Listed):
     def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
         (path,) = self.lists(part, root)
         found = []
-        for number, line in enumerate(images.text_of(path).splitlines(), 1):
+        for number, line in enumerate(image_files.text_of(path).splitlines(), 1):
             match = re.fullmatch(r"([A-Za-z_]+_\d+) ([1-9]\d*) [12] \d+\s*", line)  # image, breed, cat or dog, breed
             if match is None:
                 raise ValueError(f"{path}:{number}: {line!r} is no image of a class")

@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench import images
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import image_files
 
 ONE = "places365"  # the class of images without labels
 CLASSES = 365
@@ -42,7 +42,7 @@ class Places365(Dataset):
     subset: str | None = None  # a list of the images to take, absolute or in DATA; None: all
 
     @property
-    def splits(self) -> tuple[images.Split, ...]:
+    def splits(self) -> tuple[image_files.Split, ...]:
         return ("test",)
 
     @property
@@ -63,20 +63,20 @@ class Places365(Dataset):
         lists = self._lists(root)
         return lists if any(not each.is_file() for each in lists) else [*lists, *self._labels(root)]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
         return [path for path in self.needed(root) if path.is_file()]
 
-    def load(self, split: images.Split, root: Path) -> Images:
-        images.check_has(self, split)
+    def load(self, split: image_files.Split, root: Path) -> Images:
+        image_files.check_has(self, split)
         labels = self._labels(root)
         if self.part == "test":
-            return images.of_one_class(list(labels), ONE)
+            return image_files.of_one_class(list(labels), ONE)
         y = np.array(list(labels.values()), dtype=np.int64)
-        return Images(images.of_files(list(labels)), y, _categories(root))
+        return Images(image_files.of_files(list(labels)), y, _categories(root))
 
     def _lists(self, root: Path) -> list[Path]:
         """Return the list of images, that of the classes, and the user's own."""
-        own = [] if self.subset is None else [images.located(root, self.subset)]
+        own = [] if self.subset is None else [image_files.located(root, self.subset)]
         categories = [root / FOLDER / "categories_places365.txt"] if self.part == "val" else []
         return [root / FOLDER / f"places365_{self.part}.txt", *categories, *own]
 
@@ -85,7 +85,7 @@ class Places365(Dataset):
         listed, own = self._lists(root)[0], self._lists(root)[-1]
         folder = root / FOLDER / f"{self.part}_256"
         found = {}
-        for number, line in enumerate(images.text_of(listed).splitlines(), 1):
+        for number, line in enumerate(image_files.text_of(listed).splitlines(), 1):
             match = re.fullmatch(rf"(Places365_{self.part}_\d{{8}}\.jpg)(\s+(\d+))?\s*", line)
             if match is None or (match[3] is None) != (self.part == "test") or int(match[3] or 0) >= CLASSES:
                 raise ValueError(f"{listed}:{number}: {line!r} is no image of a class")
@@ -98,7 +98,7 @@ class Places365(Dataset):
 def _chosen(own: Path, names: Set[str]) -> list[str]:
     """Return the names that a user's list has, by their last part."""
     chosen: dict[str, None] = {}
-    for number, line in enumerate(images.text_of(own).splitlines(), 1):
+    for number, line in enumerate(image_files.text_of(own).splitlines(), 1):
         if line.strip():
             name = line.split()[0].rpartition("/")[2]
             if name not in names:
@@ -115,7 +115,7 @@ def _categories(root: Path) -> tuple[str, ...]:
     """Return the names of the classes, without the letter that a line `/a/airfield 0` starts with."""
     listed = root / FOLDER / "categories_places365.txt"
     names: list[str] = []
-    for number, line in enumerate(images.text_of(listed).splitlines(), 1):
+    for number, line in enumerate(image_files.text_of(listed).splitlines(), 1):
         match = re.fullmatch(r"/[a-z]/([\w/-]+)\s+(\d+)\s*", line)
         if match is None or int(match[2]) != len(names):
             raise ValueError(f"{listed}:{number}: {line!r} is no class, or not in its place")

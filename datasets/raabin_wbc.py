@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 from oodbench.api import Download, Images, Source
-from oodbench.images import Split
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit.image_files import Split
+from oodbench.toolkit.layouts import Folders, Place
 
 NAMES = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 COUNTS: dict[Split, int] = {"train": 10_175, "test": 4_339}  # not confirmed

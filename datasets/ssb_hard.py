@@ -7,7 +7,7 @@ hand. A class is named by its WordNet id. 49,000 is confirmed by pytorch-ood's d
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Folders, Place
+from oodbench.toolkit.layouts import Folders, Place
 
 FOLDERS = ("ssb_hard", "images_largescale/ssb_hard")
 ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="ssb_hard.zip")

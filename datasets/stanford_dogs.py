@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from oodbench import raw
 from oodbench.api import Download, Source
-from oodbench.layouts import Listed
+from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Listed
 
 FOLDER = "stanford_dogs"
 SITE = "http://vision.stanford.edu/aditya86/ImageNetDogs"
@@ -49,10 +49,10 @@ class StanfordDogs(Listed):
 
     def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
         (path,) = self.lists(part, root)
-        listed, labels = raw.read_mat(path, "file_list", "labels")
-        with raw.reading(path):
+        listed, labels = raw_files.read_mat(path, "file_list", "labels")
+        with raw_files.reading(path):
             files = [str(each.item()) for each in listed.reshape(-1)]
             if wrong := next((each for each in files if not re.fullmatch(IMAGE, each)), None):
                 raise ValueError(f"{wrong!r} is no image of a class")
-            y = raw.checked_labels(path, labels.reshape(-1).astype(int) - 1, len(files), len(files))
+            y = raw_files.checked_labels(path, labels.reshape(-1).astype(int) - 1, len(files), len(files))
         return [(root / FOLDER / "Images" / each, k) for each, k in zip(files, y.tolist(), strict=True)]

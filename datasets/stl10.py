@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench import raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import raw_files
 
 NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 FOLDER = "stl10_binary"
@@ -45,7 +45,7 @@ class STL10(Dataset):
         return [*_paths("train", root), *_paths("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw.present(_paths(split, root))
+        return raw_files.present(_paths(split, root))
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         images, labels = _paths(split, root)
@@ -54,7 +54,7 @@ class STL10(Dataset):
             raise ValueError(f"{images} is damaged: {len(pixels)} bytes are no whole number of {SIDE} x {SIDE} images")
         x = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 3, 2, 1)  # a channel is stored column by column
         y = np.fromfile(labels, dtype=np.uint8).astype(np.int64) - 1
-        return Images(x, raw.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
+        return Images(x, raw_files.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
 
 
 def _paths(split: Literal["train", "test"], root: Path) -> list[Path]:

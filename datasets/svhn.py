@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench import raw
 from oodbench.api import Dataset, Download, Images, Source
+from oodbench.toolkit import raw_files
 
 NAMES = tuple("0123456789")
 SITE = "http://ufldl.stanford.edu/housenumbers"
@@ -41,16 +41,16 @@ class SVHN(Dataset):
         return [_path("train", root), _path("test", root)]
 
     def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw.present([_path(split, root)])
+        return raw_files.present([_path(split, root)])
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         path = _path(split, root)
-        x, y = raw.read_mat(path, "X", "y")  # (32, 32, 3, N), N of 1 ... 10
-        with raw.reading(path):
+        x, y = raw_files.read_mat(path, "X", "y")  # (32, 32, 3, N), N of 1 ... 10
+        with raw_files.reading(path):
             y = y.reshape(-1)
             if x.shape[:3] != (32, 32, 3) or x.ndim != 4 or x.dtype != np.uint8 or (y == 0).any():
                 raise ValueError(f"images of shape {x.shape}, {x.dtype}, labels {np.unique(y)}")
-        y = raw.checked_labels(path, y, x.shape[3], len(NAMES) + 1)
+        y = raw_files.checked_labels(path, y, x.shape[3], len(NAMES) + 1)
         return Images(x.transpose(3, 0, 1, 2), y % len(NAMES), NAMES)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from oodbench.api import Download, Source
-from oodbench.layouts import Listed
+from oodbench.toolkit.layouts import Listed
 
 NAMES = (
     *("banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed", "cracked", "crosshatched"),

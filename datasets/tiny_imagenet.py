@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from oodbench import images, raw
 from oodbench.api import Download, Images, Source
-from oodbench.layouts import Place, Unlabelled
+from oodbench.toolkit import image_files, raw_files
+from oodbench.toolkit.layouts import Place, Unlabelled
 
 TRAIN_COUNT = 100_000  # of the original
 COUNT = 10_000  # of all other forms
@@ -82,17 +82,17 @@ class TinyImageNet(Unlabelled):
         if self.form != "original":
             return super().needed(root)
         listed = _list(root)
-        return [listed, *_labels(listed), *images.needed_below(self.top("train", root))]
+        return [listed, *_labels(listed), *image_files.needed_below(self.top("train", root))]
 
-    def files(self, split: images.Split, root: Path) -> Sequence[Path]:
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
         if self.form != "original" or split == "train":
             return super().files(split, root)
-        return raw.present([_list(root), *_labels(_list(root))])
+        return raw_files.present([_list(root), *_labels(_list(root))])
 
     def read(self, top: Path) -> Images:
-        return images.of_classes(top) if self.form == "original" else super().read(top)
+        return image_files.of_classes(top) if self.form == "original" else super().read(top)
 
-    def load(self, split: images.Split, root: Path) -> Images:
+    def load(self, split: image_files.Split, root: Path) -> Images:
         if self.form != "original" or split == "train":
             return super().load(split, root)
         return _validation(_list(root), self.load("train", root).classes)
@@ -105,7 +105,7 @@ def _list(root: Path) -> Path:
 def _labels(listed: Path) -> dict[Path, str]:
     """Return the label of each validation image, which a line `FILE LABEL X Y X Y` gives; nothing without a list."""
     found: dict[Path, str] = {}
-    for number, line in enumerate(images.text_of(listed).splitlines() if listed.is_file() else (), 1):
+    for number, line in enumerate(image_files.text_of(listed).splitlines() if listed.is_file() else (), 1):
         match = re.fullmatch(r"([\w-]+\.JPEG)\s+(n\d{8})(\s+\d+){4}\s*", line)
         if match is None:
             raise ValueError(f"{listed}:{number}: {line!r} is no image of a class")
@@ -117,4 +117,4 @@ def _validation(listed: Path, classes: tuple[str, ...]) -> Images:
     labels = _labels(listed)
     if unknown := sorted(set(labels.values()) - set(classes)):
         raise ValueError(f"{listed}: there is no class {unknown[0]} in the folder of train images")
-    return Images(images.of_files(list(labels)), images.numbered(labels.values(), classes), classes)
+    return Images(image_files.of_files(list(labels)), image_files.numbered(labels.values(), classes), classes)

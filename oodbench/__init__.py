@@ -18,16 +18,16 @@ __all__ = ["rows", "run"]
 
 def run(study: str | Path, device: str = "auto") -> pd.DataFrame:
     """Run a study file and return its rows. What is there already is not computed again."""
-    from oodbench import study as studies
-    from oodbench.lab import Options
-    from oodbench.runner import Runner
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+    from oodbench.study import study as studies
 
     return Runner(studies.load(Path(study)), Options(device=device)).run().rows
 
 
 def rows(study: str | Path) -> pd.DataFrame:
     """Return the rows that a study file has so far."""
-    from oodbench import study as studies
-    from oodbench.results import Results
+    from oodbench.store.rows import Results
+    from oodbench.study import study as studies
 
     return Results(studies.results_of(Path(study))).current()

@@ -2,7 +2,7 @@
 
 import sys
 
-from oodbench.cli import app
+from oodbench.cli.main import app
 
 if __name__ == "__main__":
     sys.exit(app())

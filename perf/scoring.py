@@ -70,7 +70,7 @@ def features(scale: Scale, classes: int) -> Data:
 
 
 def plugin(room: str, name: str, **params: Any) -> Any:
-    from oodbench.registry import Registry
+    from oodbench.study.registry import Registry
 
     return Registry().load(room, name)(**params)
 
@@ -167,7 +167,7 @@ def gmm_floor(data: Data) -> float:
 
 def gmm_ours(scale: Scale, kind: str, k: int) -> Work:
     """Return the mean log-likelihood under the start, of an iteration of both steps."""
-    from oodbench import mixture
+    from oodbench.toolkit import mixtures as mixture
 
     data = features(scale, 10)
     em = {"tied": mixture.Tied, "full": mixture.Full}[kind](data.train - data.train.mean(0), gmm_floor(data))
@@ -209,7 +209,7 @@ def score_pairs(scale: Scale, digits: int | None) -> list[tuple[np.ndarray, np.n
 
 
 def metrics_ours(scale: Scale, digits: int | None, names: tuple[str, ...]) -> Work:
-    from oodbench import metrics
+    from oodbench.scoring import metrics
 
     pairs = score_pairs(scale, digits)
     return lambda: np.array([[found[name] for name in names] for found in (metrics.ranking(*each) for each in pairs)])
@@ -274,9 +274,9 @@ def counts(scale: Scale) -> tuple[int, int]:
 def grid_ours(scale: Scale) -> Work:
     import torch
 
-    from oodbench import scoring
-    from oodbench.grid import Detector
-    from oodbench.spec import PLAIN, Space
+    from oodbench.scoring import detectors as scoring
+    from oodbench.study.grid import Detector
+    from oodbench.study.settings import PLAIN, Space
 
     data = features(scale, 10)
     few, many = counts(scale)
@@ -376,7 +376,7 @@ def peers_clusterings(scale: Scale, data: Data) -> Iterator[tuple[str, np.ndarra
     from sklearn.mixture import GaussianMixture
     from sklearn.preprocessing import normalize
 
-    from oodbench.seeds import seed_of  # the seed that the grid gives its clusterings
+    from oodbench.toolkit.seeds import seed_of  # the seed that the grid gives its clusterings
 
     x, seed = data.train.numpy(), seed_of(SEED, "clustering")
     few, many = counts(scale)
@@ -434,9 +434,9 @@ def budget_peak(scale: Scale) -> Work:
     """Return the anonymous memory, in MB, that scoring takes of a mapped bank of 4 times the budget, 2048 wide."""
     import torch
 
-    from oodbench import scoring
-    from oodbench.grid import Detector
-    from oodbench.spec import PLAIN, Space
+    from oodbench.scoring import detectors as scoring
+    from oodbench.study.grid import Detector
+    from oodbench.study.settings import PLAIN, Space
 
     folder = tempfile.TemporaryDirectory()
     width = 2048

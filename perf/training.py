@@ -86,9 +86,9 @@ def synced(work: Callable[[], Any]) -> Work:
 
 
 def augment_ours(scale: Scale) -> Work:
-    from oodbench import augment
-    from oodbench.seeds import generator
-    from oodbench.spec import Augment
+    from oodbench.study.settings import Augment
+    from oodbench.toolkit.seeds import generator
+    from oodbench.training import augment
 
     x = images(scale).to(device())
     return synced(lambda: augment.views(x, Augment(), 2, generator(SEED, "views")))
@@ -162,8 +162,9 @@ class Ready(NamedTuple):
 
 
 def ready(scale: Scale, width: int | None = None) -> Ready:
-    from oodbench import feed, stages
-    from oodbench.spec import Encoder, ImageFormat, Recipe
+    from oodbench.study.settings import Encoder, ImageFormat, Recipe
+    from oodbench.training import batches as feed
+    from oodbench.training import stages
 
     x = images(scale)
     data = feed.TrainingData(x.to(device()), classes(len(x)).to(device()), 10)
@@ -173,14 +174,14 @@ def ready(scale: Scale, width: int | None = None) -> Ready:
 
 
 def train_ours(scale: Scale) -> Work:
-    from oodbench import stages
+    from oodbench.training import stages
 
     training, recipe, data, model = ready(scale)
     return synced(lambda: stages.train(model, training, recipe, precision(), data, SEED))
 
 
 def feed_ours(scale: Scale) -> Work:
-    from oodbench import feed
+    from oodbench.training import batches as feed
 
     training, recipe, data, _ = ready(scale)
     return synced(lambda: [None for _ in feed.batches(training, recipe, data, SEED, 0)])
@@ -190,7 +191,7 @@ def train_stock(scale: Scale) -> Work:
     """The same network and loss in a stock loop: PIL images, a DataLoader, float32, channels first."""
     import torch
 
-    from oodbench.losses import contrastive
+    from oodbench.toolkit.losses import contrastive
 
     model = ready(scale).model.to(memory_format=torch.contiguous_format)
     mean, std, network = model.mean, model.std, model.network.train()
@@ -214,7 +215,7 @@ def train_bare(scale: Scale) -> Work:
     """Forward, backward and update on tensors that are there, in the best precision and layout; no loss to speak of."""
     import torch
 
-    from oodbench.allocator import keep_freed_memory
+    from oodbench.training.allocator import keep_freed_memory
 
     keep_freed_memory()
     _, recipe, data, model = ready(scale)
@@ -256,8 +257,8 @@ def views(scale: Scale) -> int:
 
 
 def embed_ours(scale: Scale) -> Work:
-    from oodbench import stages
-    from oodbench.spec import PLAIN
+    from oodbench.study.settings import PLAIN
+    from oodbench.training import stages
 
     _, recipe, data, model = ready(scale)
     return synced(lambda: stages.embed(model, data.x, PLAIN, recipe, SEED))
@@ -266,7 +267,7 @@ def embed_ours(scale: Scale) -> Work:
 def embed_bare(scale: Scale) -> Work:
     import torch
 
-    from oodbench import stages
+    from oodbench.training import stages
 
     _, _, data, model = ready(scale)
     network = model.network.eval()
@@ -282,9 +283,9 @@ def embed_bare(scale: Scale) -> Work:
 
 def checkpoint_ours(scale: Scale) -> Work:
     """One checkpoint of a ResNet-18 of full width, on its way to the disk."""
-    from oodbench import stages
-    from oodbench.checkpoint import Checkpoints
-    from oodbench.store import Store
+    from oodbench.store.artifacts import Store
+    from oodbench.training import stages
+    from oodbench.training.checkpoints import Checkpoints
 
     folder = tempfile.TemporaryDirectory()
     training, recipe, data, model = ready(Scale(0.01), CHECKPOINT_WIDTH)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny import write
 
-from oodbench import study
-from oodbench.lab import Options
-from oodbench.runner import Runner
+from oodbench.execution.pipeline import Options
+from oodbench.execution.runner import Runner
+from oodbench.study import study
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that tests start: sums depend on it
     os.environ["OMP_NUM_THREADS"] = "1"

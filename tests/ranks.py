@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from oodbench import distributed, feed, stages
 from oodbench.api import Batch, Features, State, Training
-from oodbench.registry import Registry, Source, load
-from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
-from oodbench.world import ALONE, World
+from oodbench.study.registry import Registry, Source, load
+from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe
+from oodbench.training import batches, distributed, stages
+from oodbench.training.world import ALONE, World
 
 IMAGE = ImageFormat(size=8, channels=3)
 SMALL = Encoder(name="ranks:network")
@@ -63,12 +63,12 @@ TRAININGS = {
 }
 
 
-def toy(world: World = ALONE) -> feed.TrainingData:
+def toy(world: World = ALONE) -> batches.TrainingData:
     rng = torch.Generator().manual_seed(0)
     y = torch.arange(24) % 3
     x = (60 * y.view(-1, 1, 1, 1) + torch.randint(80, (24, 3, 8, 8), generator=rng)).to(torch.uint8)
     strange = torch.randint(256, (20, 3, 8, 8), generator=rng, dtype=torch.uint8)
-    return feed.TrainingData(x, y, 3, strange, world)
+    return batches.TrainingData(x, y, 3, strange, world)
 
 
 def everything(world: World) -> dict[str, Tensor]:
@@ -85,12 +85,12 @@ def everything(world: World) -> dict[str, Tensor]:
     return {name: value.clone().contiguous() for name, value in found.items()}
 
 
-def gradients(model: stages.Trained, training: Training, data: feed.TrainingData) -> dict[str, Tensor]:
+def gradients(model: stages.Trained, training: Training, data: batches.TrainingData) -> dict[str, Tensor]:
     """Return the gradients of the first batch, and the loss."""
     state = training.init(stages.features(model, data.x), None, 0)
     model.train()
     step = data.world.parallel(stages.Step(model, training, "float32", data.world))
-    views = next(feed.batches(training, RECIPE, data, 0, 0))
+    views = next(batches.batches(training, RECIPE, data, 0, 0))
     loss, _ = step(views, 0, 0, state)
     loss.backward()
     return {"loss": loss.detach()} | {k: v.grad for k, v in model.named_parameters() if v.grad is not None}

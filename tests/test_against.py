@@ -13,12 +13,14 @@ from test_tables import BASE, by_seed
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench import against, cli, study, tables, targets
-from oodbench.against import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
+from oodbench.cli import main
 from oodbench.errors import UserError
-from oodbench.registry import Registry
-from oodbench.results import Results, frame
-from oodbench.targets import Entry, Target
+from oodbench.report import comparison, tables, targets
+from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
+from oodbench.report.targets import Entry, Target
+from oodbench.store.rows import Results, frame
+from oodbench.study import study
+from oodbench.study.registry import Registry
 
 REGISTRY = Registry()
 ENCODER = {"name": "resnet18", "params": {"width": 64, "stem": "cifar"}}
@@ -56,7 +58,7 @@ def target(**change: Any) -> Target:
 
 def held(rows: pd.DataFrame, *given: Target, parameters: dict[str, Any] | None = None) -> Comparison:
     kept = {"parameters": PARAMETERS | (parameters or {})}
-    return against.compare(rows, lambda key: kept if key == "t" else None, given, REGISTRY)
+    return comparison.compare(rows, lambda key: kept if key == "t" else None, given, REGISTRY)
 
 
 def only(rows: pd.DataFrame, given: Target, **parameters: Any) -> Line:
@@ -144,7 +146,7 @@ def test_one_set_in_two_forms_is_two_lines_and_no_part_of_a_mean() -> None:
     rows = made({"ood": "textures", "auroc": 0.6}, {"ood": "textures(test=train+val+test)", "auroc": 0.8}, {})
     found = held(rows, target(ood=(entry("textures"),)))
     assert [line.mean for line in found.lines] == pytest.approx([60, 80])
-    assert list(against.table(found)["of"]) == ["textures", "textures(test=train+val+test)"]
+    assert list(comparison.table(found)["of"]) == ["textures", "textures(test=train+val+test)"]
     line = only(rows, target(ood=(entry("textures"), entry("noise"))))
     assert line.why == "ood has several textures: textures, textures(test=train+val+test)"
 
@@ -163,7 +165,7 @@ def test_a_target_demands_the_parameters_that_it_names_and_no_others() -> None:
     rows = made({"auroc": 0.6}, {"auroc": 0.8, "distance": "knn(k=5)", "detector": detector(k=5)})
     found = held(rows, target())
     assert [line.mean for line in found.lines] == pytest.approx([60, 80])
-    assert list(against.table(found)["of"]) == ["knn", "knn(k=5)"]
+    assert list(comparison.table(found)["of"]) == ["knn", "knn(k=5)"]
     assert only(rows, target(distance=entry("knn", k=50))).mean == pytest.approx(
         60
     )  # 50 is the default: not in the label
@@ -291,7 +293,7 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
     rows = made({}, {"seed": 1, "auroc": 0.81})
     source = "<b>A & B</b> 100 % | so_so"
     found = held(rows, target(source=source, std=0.25, ddof=0, n=3), target(encoder=entry("resnet50")))
-    against.write(found, tmp_path, "against-t")
+    comparison.write(found, tmp_path, "against-t")
     files = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert sorted(files) == [".csv", ".html", ".md", ".tex"]
     assert "80.00 ± 0.25 (n=3) | 80.50 ± 0.71 (n=2) | +0.50        | reproduced" in files[".md"]
@@ -307,7 +309,7 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
 
 
 def test_files_of_nothing_comparable(tmp_path: Path) -> None:
-    against.write(held(made({}), target(training=entry("supcon"))), tmp_path, "a")
+    comparison.write(held(made({}), target(training=entry("supcon"))), tmp_path, "a")
     assert list(pd.read_csv(tmp_path / "a.csv").columns)[:2] == ["id", "training"]
     assert "1 target of other cells" in (tmp_path / "a.md").read_text()
 
@@ -339,7 +341,7 @@ def ran(tmp_path: Path) -> Path:
 
 
 def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
-    asked = CliRunner().invoke(cli.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
+    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
     assert asked.exit_code == 0, asked.output
     assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
     folder = study.results_of(ran)
@@ -350,12 +352,12 @@ def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
 
 
 def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_others(ran: Path) -> None:
-    asked = CliRunner().invoke(cli.app, ["tables", str(ran), "--against", "targets"])
+    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", "targets"])
     assert asked.exit_code == 0, asked.output
     every = len(targets.load(targets.published(), REGISTRY))
     assert f"{every} targets of other cells" in asked.output.replace("\n", " ")
     (ran.parent / "t1.csv").write_text(CSV.replace("auroc", "fpr95"))
-    asked = CliRunner().invoke(cli.app, ["tables", str(ran)])  # the table's own
+    asked = CliRunner().invoke(main.app, ["tables", str(ran)])  # the table's own
     assert (asked.exit_code, "t1.csv:2: metric: rows have no number 'fpr95'" in asked.output) == (2, True)
 
 

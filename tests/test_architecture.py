@@ -14,12 +14,17 @@ ROOT = Path(__file__).parent.parent
 # What the modules of a room may import of ours; api and errors may be imported by all.
 SHARED = {"oodbench.api", "oodbench.errors"}
 ROOMS = {
-    "methods/training": {"oodbench.losses", "oodbench.vectors"},
-    "methods/clustering": {"oodbench.clusters", "oodbench.geometry", "oodbench.mixture", "oodbench.vectors"},
-    "methods/distance": {"oodbench.geometry", "oodbench.vectors"},
+    "methods/training": {"oodbench.toolkit.losses", "oodbench.toolkit.vectors"},
+    "methods/clustering": {
+        "oodbench.toolkit.clusters",
+        "oodbench.toolkit.linear_algebra",
+        "oodbench.toolkit.mixtures",
+        "oodbench.toolkit.vectors",
+    },
+    "methods/distance": {"oodbench.toolkit.linear_algebra", "oodbench.toolkit.vectors"},
     "methods/threshold": set(),
-    "methods/posthoc": {"oodbench.geometry", "oodbench.posthoc"},
-    "datasets": {"oodbench.images", "oodbench.layouts", "oodbench.raw"},
+    "methods/posthoc": {"oodbench.toolkit.linear_algebra", "oodbench.toolkit.pytorch_ood"},
+    "datasets": {"oodbench.toolkit.image_files", "oodbench.toolkit.layouts", "oodbench.toolkit.raw_files"},
 }
 # What a module of the harness may import of ours.
 HARNESS = {

@@ -18,11 +18,14 @@ from PIL import Image
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench import audit, cli, data, duplicates, study
+from oodbench.cli import main
+from oodbench.data import duplicates, prepare
 from oodbench.errors import UserError
-from oodbench.gc import garbage
-from oodbench.lab import Options, Silent
-from oodbench.runner import Runner
+from oodbench.execution import audit
+from oodbench.execution.garbage import garbage
+from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
 
 Bytes = NDArray[np.uint8]
 
@@ -134,7 +137,7 @@ def test_equal_images_are_found_once_each_the_first_of_several() -> None:
     x = textures(9, 8)
     x[6] = x[2]
     y = np.concatenate([textures(3, 9), x[[6, 0]]])
-    one, other = duplicates.exact(data.digests(x), data.digests(y))
+    one, other = duplicates.exact(prepare.digests(x), prepare.digests(y))
     assert (one.tolist(), other.tolist()) == ([2, 0], [3, 4])
 
 
@@ -247,7 +250,7 @@ def test_outliers_and_id_test_must_share_no_image_an_id_set_may(tmp_path: Path) 
 
 def test_the_command_lists_indices_before_and_after_the_class_protocol(tmp_path: Path) -> None:
     path = planted(tmp_path, "near", ood={"near": {"planted": {"seed": 1, "copies": "near", "only": "b"}}})
-    done = CliRunner().invoke(cli.app, ["audit", str(path)])
+    done = CliRunner().invoke(main.app, ["audit", str(path)])
     assert done.exit_code == 0, done.output
     folder = tmp_path / "results" / "s"
     rows = pd.read_csv(folder / "audit.csv")
@@ -270,7 +273,7 @@ def test_sets_that_share_nothing_leave_an_empty_list(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "s"
     folder.mkdir(parents=True)
     (folder / "audit.png").write_bytes(b"of an earlier audit")
-    done = CliRunner().invoke(cli.app, ["audit", str(planted(tmp_path, "none"))])
+    done = CliRunner().invoke(main.app, ["audit", str(planted(tmp_path, "none"))])
     assert done.exit_code == 0, done.output
     assert "no image is in two sets, equal or nearly so" in done.output
     assert (folder / "audit.csv").read_text() == ",".join(audit.COLUMNS) + "\n"

@@ -10,9 +10,9 @@ import torchvision.transforms.v2 as T
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from oodbench import augment
 from oodbench.errors import UserError
-from oodbench.spec import Augment, Interpolation
+from oodbench.study.settings import Augment, Interpolation
+from oodbench.training import augment
 
 N = 40
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from oodbench.checkpoint import KIND, Checkpoints
-from oodbench.stages import Progress
-from oodbench.store import Store
+from oodbench.store.artifacts import Store
+from oodbench.training.checkpoints import KIND, Checkpoints
+from oodbench.training.stages import Progress
 
 
 def offered(checkpoints: Checkpoints, store: Store, epochs: int) -> list[int]:

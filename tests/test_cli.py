@@ -15,8 +15,8 @@ from tiny import write
 from typer.testing import CliRunner, Result
 from warm import Command
 
-from oodbench import cli
-from oodbench.tables import Table
+from oodbench.cli import main
+from oodbench.report.tables import Table
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,12 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error."""
     from rich.console import Console
 
-    monkeypatch.setattr(cli, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(cli, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
+    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     index = pd.MultiIndex.from_tuples([("ce", "youden [saw noise]"), ("ce", "pooled")], names=["training", "threshold"])
     numbers = pd.DataFrame({("svhn [odd]", "AUROC"): [90.0, 80.0]}, index=index)
     table = Table("t", "Those of f1 [saw noise].", numbers, numbers * float("nan"), numbers, {numbers.columns[0]: 1})
-    cli._print(table, "t", 2)
+    main._print(table, "t", 2)
     said = capsys.readouterr().out
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
@@ -198,7 +198,7 @@ def test_tables_take_about_a_second(study: Path, tmp_path: Path) -> None:
     """Not a benchmark: a guard that no heavy library creeps into the path. Importing torch alone takes longer."""
     call("run", study)
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "oodbench.cli", "tables", str(study)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "oodbench.cli.main", "tables", str(study)], check=True, capture_output=True)
     assert time.perf_counter() - start < 8
 
 

@@ -17,9 +17,9 @@ from scipy import stats
 from torch import Tensor
 
 from oodbench.api import Clusters, Scores
-from oodbench.clusters import grouped
-from oodbench.metrics import auroc, curve
-from oodbench.registry import Registry
+from oodbench.scoring.metrics import auroc, curve
+from oodbench.study.registry import Registry
+from oodbench.toolkit.clusters import grouped
 
 DIM, CLUSTERS, APART = 6, 3, 60.0
 TRAIN, TEST = 30_000, 12_000

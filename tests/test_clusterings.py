@@ -16,10 +16,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from oodbench import mixture
-from oodbench.clusters import grouped
-from oodbench.mixture import Full, Tied, fit_mixture
-from oodbench.registry import Registry
+from oodbench.study.registry import Registry
+from oodbench.toolkit import mixtures
+from oodbench.toolkit.clusters import grouped
+from oodbench.toolkit.mixtures import Full, Tied, fit_mixture
 
 
 def plugin(name: str, **params: Any) -> Any:
@@ -105,7 +105,7 @@ def test_mixtures_are_as_likely_as_scikit_learns(
 @pytest.mark.parametrize("kind", [Tied, Full])
 def test_one_iteration_is_the_definition(features: tuple[Tensor, Tensor], kind: Any, monkeypatch: Any) -> None:
     """Items in blocks; responsibilities, means and covariances item by item in float64."""
-    monkeypatch.setattr(mixture, "ROWS", 70)
+    monkeypatch.setattr(mixtures, "ROWS", 70)
     noise = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
     x = (features[0] / 3 + noise).double()
     em = kind(x, 1e-3)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from oodbench import compat, metrics
-from oodbench.compat import Grouped, all_rules
-from oodbench.metrics import ranking
+from oodbench.scoring import metrics, other_codebases
+from oodbench.scoring.metrics import ranking
+from oodbench.scoring.other_codebases import Grouped, all_rules
 
 Scores = tuple[np.ndarray, np.ndarray]
 OOD_POSITIVE = ("openood", "pytorch_ood", "oodeel")
@@ -58,9 +58,9 @@ small = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=40).map(np.
 @settings(max_examples=200, deadline=None)
 @given(small, small)
 def test_openood_is_scikit_learns_curve(id_: np.ndarray, ood: np.ndarray) -> None:
-    assert compat.openood(id_, ood) == pytest.approx(of_roc(ood, id_), abs=1e-12)
-    assert compat.openood_v1(id_, ood) == pytest.approx(of_roc(-id_, -ood), abs=1e-12)
-    assert compat.openood(id_, ood) >= compat.pytorch_ood(id_, ood)  # a dropped point is a missed cut
+    assert other_codebases.openood(id_, ood) == pytest.approx(of_roc(ood, id_), abs=1e-12)
+    assert other_codebases.openood_v1(id_, ood) == pytest.approx(of_roc(-id_, -ood), abs=1e-12)
+    assert other_codebases.openood(id_, ood) >= other_codebases.pytorch_ood(id_, ood)  # a dropped point is a missed cut
 
 
 @pytest.mark.parametrize("kind", ["smooth", "float32", "float16"])
@@ -110,8 +110,8 @@ def cider_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:
 def test_cider_takes_the_greatest_fpr_of_the_nearest_recall() -> None:
     """20 ID items, and OOD between the 19th (recall 0.95) and the 20th: its cut is the last before the 20th."""
     id_, ood = np.arange(1.0, 21.0), np.array([19.2, 19.4, 19.6, 30.0])
-    assert compat.cider(id_, ood) == 0.75
-    assert compat.openood_v1(id_, ood) == 0.0
+    assert other_codebases.cider(id_, ood) == 0.75
+    assert other_codebases.openood_v1(id_, ood) == 0.0
 
 
 def knn_ood_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:
@@ -134,14 +134,14 @@ BY_HAND = {"ssd": ssd_by_hand, "cider": cider_by_hand, "knn_ood": knn_ood_by_han
 @settings(max_examples=100, deadline=None)
 @given(small, small)
 def test_rules_by_hand(name: str, id_: np.ndarray, ood: np.ndarray) -> None:
-    assert getattr(compat, name)(id_, ood) == pytest.approx(BY_HAND[name](id_, ood), abs=1e-12)
+    assert getattr(other_codebases, name)(id_, ood) == pytest.approx(BY_HAND[name](id_, ood), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_rules_by_hand_on_distinct_scores(name: str) -> None:
     rng = np.random.default_rng(1)
     id_, ood = rng.normal(size=110), rng.normal(1, 1.5, 90)
-    assert getattr(compat, name)(id_, ood) == pytest.approx(BY_HAND[name](id_, ood), abs=1e-12)
+    assert getattr(other_codebases, name)(id_, ood) == pytest.approx(BY_HAND[name](id_, ood), abs=1e-12)
 
 
 def test_smooth_scores_agree_within_a_positive_class() -> None:
@@ -233,7 +233,9 @@ def test_truncated_by_hand() -> None:
     rng = np.random.default_rng(0)
     reference, id_, ood = (distances(rng, scale, n) for scale, n in ((1, 300), (1.05, 90), (1.3, 80)))
     id_.cluster[:5] = 99  # a cluster without a reference counts nowhere
-    assert compat.truncated(reference, id_, ood) == pytest.approx(truncated_by_hand(reference, id_, ood), abs=1e-12)
+    assert other_codebases.truncated(reference, id_, ood) == pytest.approx(
+        truncated_by_hand(reference, id_, ood), abs=1e-12
+    )
 
 
 def by_quantile(reference: Grouped, test: Grouped) -> np.ndarray:
@@ -253,7 +255,7 @@ def test_the_ends_that_are_missing() -> None:
     for scale in (1.0, 1.15, 1.4, 2.0):
         id_, ood = distances(rng, scale, 5000), distances(rng, 1.2 * scale, 5000)
         whole.append(ranking(by_quantile(reference, id_), by_quantile(reference, ood))["auroc"])
-        cut.append(compat.truncated(reference, id_, ood)["auroc"])
+        cut.append(other_codebases.truncated(reference, id_, ood)["auroc"])
         rank.append(ranking(id_.score, ood.score)["auroc"])
     assert rank == pytest.approx([rank[0]] * 4, abs=0.01)
     assert cut[0] == pytest.approx(whole[0], abs=0.01)
@@ -265,9 +267,9 @@ def test_the_ends_that_are_missing() -> None:
 def test_truncated_to_nothing() -> None:
     reference, far = distances(np.random.default_rng(0), 1, 100), distances(np.random.default_rng(1), 100, 50)
     near = Grouped(np.zeros(50), far.cluster)
-    found = compat.truncated(reference, near, near)
+    found = other_codebases.truncated(reference, near, near)
     assert all(np.isnan(value) for value in found.values())
-    assert compat.truncated(reference, far, far)["auroc"] == 0  # all of it called OOD at every cut
+    assert other_codebases.truncated(reference, far, far)["auroc"] == 0  # all of it called OOD at every cut
 
 
 def test_truncated_where_no_item_has_a_cut() -> None:
@@ -275,7 +277,7 @@ def test_truncated_where_no_item_has_a_cut() -> None:
     reference, id_ = (distances(np.random.default_rng(seed), 1, 50) for seed in (0, 1))
     nowhere = Grouped(np.ones(3), np.full(3, 99))
     for test in ((id_, nowhere), (nowhere, id_)):
-        assert all(np.isnan(value) for value in compat.truncated(reference, *test).values())
+        assert all(np.isnan(value) for value in other_codebases.truncated(reference, *test).values())
 
 
 def test_every_rule_is_a_share() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import own
 import pytest
 
-from oodbench.conformance import conform, find
+from oodbench.conformance.suite import conform, find
 from oodbench.errors import UserError
-from oodbench.registry import ROOMS, Registry, Source, source_of
+from oodbench.study.registry import ROOMS, Registry, Source, source_of
 
 # Sets that would have to be downloaded: tests/test_field_sets.py and tests/test_more_sets.py run the suite on tiny
 # files in their formats.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from oodbench import cookbook, study
-from oodbench.spec import Recipe
+from oodbench.study import recipes, study
+from oodbench.study.settings import Recipe
 
-FILES = sorted(cookbook.FOLDER.glob("*.yaml"))
+FILES = sorted(recipes.FOLDER.glob("*.yaml"))
 # What a recipe says for itself, so that a default that changes changes no paper's recipe.
 SAID = {
     *("epochs", "batch", "optimizer", "lr", "momentum", "weight_decay", "warmup", "schedule", "schedule_from"),
@@ -28,9 +28,9 @@ def recipe(name: str, folder: Path) -> Recipe:
     return study.load(file).recipes["simclr"][""]
 
 
-@pytest.mark.parametrize("name", cookbook.book())
+@pytest.mark.parametrize("name", recipes.book())
 def test_a_recipe_is_right_and_says_what_matters(name: str, tmp_path: Path) -> None:
-    values = cookbook.find(name).values
+    values = recipes.find(name).values
     assert set(values) >= SAID
     assert set(values["augment"]) >= {"crop", "flip", "jitter", "gray"}
     assert ("warmup_lr" in values) is (values["warmup"] > 0)
@@ -46,18 +46,18 @@ def test_every_constant_has_its_source_beside_it(file: Path) -> None:
 
 
 def test_names() -> None:
-    names = set(cookbook.book())
+    names = set(recipes.book())
     assert {"cluster_game/supcon", "supcontrast/simclr", "oecl/one_vs_rest", "openood/ce", "cider", "fast"} <= names
     assert "fast/fast" not in names
-    assert "ours" in cookbook.find("fast").about.lower()
+    assert "ours" in recipes.find("fast").about.lower()
 
 
 def test_the_contrastive_trainings_of_supcontrast_share_one_recipe() -> None:
-    assert cookbook.find("supcontrast/simclr").values == cookbook.find("supcontrast/supcon").values
+    assert recipes.find("supcontrast/simclr").values == recipes.find("supcontrast/supcon").values
 
 
 def test_what_the_codes_say_in_numbers(tmp_path: Path) -> None:
-    found = {name: recipe(name, tmp_path) for name in cookbook.book()}
+    found = {name: recipe(name, tmp_path) for name in recipes.book()}
     assert [(r.epochs, r.batch, r.lr) for r in (found["supcontrast/simclr"], found["supcontrast/cross_entropy"])] == [
         (1000, 1024, 0.5),
         (500, 1024, 0.8),

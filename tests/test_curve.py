@@ -13,12 +13,13 @@ from test_cli import call, plain  # noqa: F401 - a fixture
 from tiny import TINY, write
 from torch.nn.functional import normalize
 
-from oodbench import curve, study, survey
 from oodbench.errors import UserError
-from oodbench.lab import Options, Silent
-from oodbench.quality import MEASURES
-from oodbench.runner import Runner
-from oodbench.spec import PLAIN
+from oodbench.execution import cluster_survey, epoch_curve
+from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.scoring.cluster_quality import MEASURES
+from oodbench.study import study
+from oodbench.study.settings import PLAIN
 
 LONG = TINY["recipe"] | {"epochs": 3}
 KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, "last"]}
@@ -49,7 +50,7 @@ def test_each_epoch_has_the_numbers_of_its_weights(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()
     each = runner(path)
-    found = curve.curve(each)
+    found = epoch_curve.curve(each)
     assert (found.missing, found.scored) == ([], 4)  # two distances at two epochs; those of the last are rows
     assert found.rows.groupby("epoch").size().to_dict() == {0: 4, 1: 4, 3: 4}
     run = each.plan.work[0].run
@@ -75,8 +76,8 @@ def test_each_epoch_has_the_numbers_of_its_weights(tmp_path: Path) -> None:
 def test_measures_are_those_of_quality(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()
-    rows = curve.curve(runner(path)).rows
-    measured = survey.survey(runner(path).lab).rows
+    rows = epoch_curve.curve(runner(path)).rows
+    measured = cluster_survey.survey(runner(path).lab).rows
     assert measured.groupby("epoch").size().to_dict() == {0: 6, 1: 6, 3: 6}  # labels, k-means and none, two splits
     of_test = measured[measured["split"] == "test"].set_index(["epoch", "clustering"])[list(MEASURES)]
     for _, row in rows.iterrows():
@@ -90,7 +91,7 @@ def test_measures_are_those_of_quality(tmp_path: Path) -> None:
 def test_rows_of_the_study_do_not_move(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     rows = runner(path).run().rows
-    found = curve.curve(runner(path)).rows
+    found = epoch_curve.curve(runner(path)).rows
     joined = found[found["epoch"] == 3].merge(rows, on=["cell", "ood"], suffixes=("", " of the study"))
     assert len(joined) == 4
     assert (joined["auroc"] == joined["auroc of the study"]).all()
@@ -101,19 +102,19 @@ def test_rows_of_the_study_do_not_move(tmp_path: Path) -> None:
 def test_only_what_is_new_is_scored(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()
-    first = curve.curve(runner(path))
+    first = epoch_curve.curve(runner(path))
     file = tmp_path / "results" / "s" / "curve.csv"
     before = file.read_bytes()
     listener = Listener()
-    again = curve.curve(runner(path, listener))
+    again = epoch_curve.curve(runner(path, listener))
     assert (again.scored, listener.stages, file.read_bytes()) == (0, [], before)
     pd.testing.assert_frame_equal(again.rows, first.rows)
     lines = before.decode().splitlines(keepends=True)
     file.write_text("".join([*lines[:1], *lines[5:]]))  # as if killed before the epochs were all there
-    assert curve.curve(runner(path)).scored == 2
+    assert epoch_curve.curve(runner(path)).scored == 2
     assert file.read_bytes() == before
     chosen = {"of": {"clustering": "kmeans(restarts=2)", "threshold": ["pooled", "per_cluster"]}}
-    other = curve.curve(runner(write(path, **KEEPING, curve=chosen)))
+    other = epoch_curve.curve(runner(write(path, **KEEPING, curve=chosen)))
     assert other.scored == 4
     assert set(other.rows["threshold"]) == {"pooled", "per_cluster"}
     assert set(other.rows["clustering"]) == {"kmeans(restarts=2)"}
@@ -129,7 +130,7 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
         posthoc="msp",
     )
     work = runner(path).plan.work[0]
-    followed = [cell.detector.labels for cell in curve._chosen(study.load(path).curve, work)]
+    followed = [cell.detector.labels for cell in epoch_curve._chosen(study.load(path).curve, work)]
     names = ("space", "clustering", "distance", "threshold")
     assert [tuple(each[name] for name in names) for each in followed] == [
         ("penultimate", "–", "knn(k=3)", "pooled"),
@@ -140,8 +141,8 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
 def test_seeds_are_averaged_and_epochs_in_order(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING | {"keep": [2, 1]}, seed=[0, 1])
     runner(path).run()
-    rows = curve.curve(runner(path)).rows
-    table = curve.table(rows)
+    rows = epoch_curve.curve(runner(path)).rows
+    table = epoch_curve.table(rows)
     assert list(table.mean.index) == [("simclr", d, e) for d in ("cosine", "knn(k=3)") for e in (1, 2, 3)]
     ood = rows["ood"].iloc[0]
     both = rows[(rows["ood"] == ood) & (rows["distance"] == "cosine") & (rows["epoch"] == 2)]
@@ -154,13 +155,13 @@ def test_seeds_are_averaged_and_epochs_in_order(tmp_path: Path) -> None:
 
 def test_a_study_that_keeps_nothing_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"s.yaml:\d+: keep: says no epochs to follow"):
-        curve.curve(runner(write(tmp_path / "s.yaml", **KEEPING | {"keep": ["last"]})))
+        epoch_curve.curve(runner(write(tmp_path / "s.yaml", **KEEPING | {"keep": ["last"]})))
     path = write(tmp_path / "s.yaml", **KEEPING, curve={"of": {"distance": "euclidean"}})
     with pytest.raises(UserError, match=r"curve.of.distance: no row has distance 'euclidean'"):
-        curve.curve(runner(path))
+        epoch_curve.curve(runner(path))
     path = write(tmp_path / "s.yaml", **KEEPING, curve={"of": {"distance": "knn(k=3)", "clustering": "labels"}})
     with pytest.raises(UserError, match="curve: no cell has all of these labels"):
-        curve.curve(runner(path))
+        epoch_curve.curve(runner(path))
 
 
 def test_the_command_says_what_is_missing_and_works_on_the_rest(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_quality_says_of_which_epoch_its_rows_are(tmp_path: Path) -> None:
     plain_ = write(tmp_path / "s.yaml", recipe=LONG, training=["simclr", "cross_entropy"])
     call("run", plain_)
     assert "12 rows measured, 12 in all" in call("quality", plain_).stdout
-    file = tmp_path / "results" / "s" / survey.FILE
+    file = tmp_path / "results" / "s" / cluster_survey.FILE
     before = pd.read_csv(file)
     assert "epoch" not in before
     table = (tmp_path / "results" / "s" / "quality-correlation.md").read_text()
@@ -208,14 +209,14 @@ def test_quality_says_of_which_epoch_its_rows_are(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named_and_not_used(tmp_path: Path) -> None:
     file, heard = tmp_path / "curve.csv", []
-    names = dict.fromkeys((name for name, kind in curve.TYPES.items() if kind == "str"), "a name, long")
+    names = dict.fromkeys((name for name, kind in epoch_curve.TYPES.items() if kind == "str"), "a name, long")
     made = [names | {"cell": cell, "ood": "o", "error": "", "epoch": 1, "auroc": 0.5} for cell in ("a", "b")]
-    curve._write(file, curve._frame(made))
+    epoch_curve._write(file, epoch_curve._frame(made))
     whole = file.read_bytes()
-    assert set(curve._read(file, heard.append)) == {("a", "o"), ("b", "o")}
+    assert set(epoch_curve._read(file, heard.append)) == {("a", "o"), ("b", "o")}
     for cut in (b"", whole[:-10]):  # in the middle of a row, whose other numbers would be missing
         file.write_bytes(cut)
-        assert curve._read(file, heard.append) == {}
+        assert epoch_curve._read(file, heard.append) == {}
         assert "curve.csv is damaged and not used" in heard.pop()
 
 
@@ -226,7 +227,7 @@ def test_a_damaged_epoch_is_as_good_as_none(tmp_path: Path) -> None:
     first, _ = each.lab.kept(each.plan.work[0].run)
     file = each.lab.store.path("train", each.lab.train_key(first)) / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    found = curve.curve(runner(path))
+    found = epoch_curve.curve(runner(path))
     assert found.missing == [first.title]
     assert set(found.rows["epoch"]) == {1, 3}
     assert dataclasses.replace(first, epoch=1).title != first.title

@@ -16,16 +16,18 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image
 from tiny import write
 
-from oodbench import data, images, study
 from oodbench.api import Dataset, Images
+from oodbench.data import prepare
+from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
-from oodbench.feed import HostImages
-from oodbench.fetching import fetch_set
-from oodbench.lab import Lab, Options, Silent
-from oodbench.registry import Registry
-from oodbench.runner import Runner
-from oodbench.spec import ImageFormat
-from oodbench.store import Store
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.store.artifacts import Store
+from oodbench.study import study
+from oodbench.study.registry import Registry
+from oodbench.study.settings import ImageFormat
+from oodbench.toolkit import image_files as images
+from oodbench.training.batches import HostImages
 
 
 def plugin(name: str, **params: Any) -> Any:
@@ -43,10 +45,10 @@ class Fixed(Dataset):
         return Images(list(x) if self.lazy else x, y, ("ant", "bee", "cat"))
 
 
-def prepared(dataset: Dataset, folder: Path, image: ImageFormat, split: Any = "train") -> data.Prepared:
+def prepared(dataset: Dataset, folder: Path, image: ImageFormat, split: Any = "train") -> prepare.Prepared:
     folder.mkdir(parents=True, exist_ok=True)
-    meta = data.prepare(dataset, split, image, folder / "root", folder)
-    return data.opened(folder, meta)
+    meta = prepare.prepare(dataset, split, image, folder / "root", folder)
+    return prepare.opened(folder, meta)
 
 
 SAME = ImageFormat(size=4, channels=1)
@@ -64,20 +66,20 @@ SAME = ImageFormat(size=4, channels=1)
     ],
 )
 def test_class_protocols(given: dict[str, Any], index: list[int], classes: tuple[str, ...], y: list[int]) -> None:
-    found = data.select(Fixed(**given), Fixed().load("train", Path()))
+    found = prepare.select(Fixed(**given), Fixed().load("train", Path()))
     assert (found[0].tolist(), found[2], found[1].tolist()) == (index, classes, y)
 
 
 def test_per_class_draws_the_same_images_each_time() -> None:
     images = Fixed().load("train", Path())
-    first, again = (data.select(Fixed(per_class=2), images) for _ in range(2))
+    first, again = (prepare.select(Fixed(per_class=2), images) for _ in range(2))
     assert np.bincount(first[1]).tolist() == [2, 2, 2]
     assert first[0].tolist() == again[0].tolist() == sorted(first[0])
 
 
 def test_no_class_left_is_an_error() -> None:
     with pytest.raises(UserError, match="no class is left"):
-        data.select(Fixed(without=(0, 1, 2)), Fixed().load("train", Path()))
+        prepare.select(Fixed(without=(0, 1, 2)), Fixed().load("train", Path()))
 
 
 def test_lazy_images_are_the_same_as_those_in_memory(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_resize_and_centre_crop_as_torchvision_does(resize: str, short: int | No
     """The shorter side is resized, to the size or more, then the centre is cropped (OpenOOD's test transform)."""
     rng = np.random.default_rng(0)
     x = rng.integers(256, size=(2, height, width, 3), dtype=np.uint8)
-    found = data.to_format(x, ImageFormat(size=16, channels=3, resize=resize, short=short))
+    found = prepare.to_format(x, ImageFormat(size=16, channels=3, resize=resize, short=short))
     t = torch.from_numpy(x).permute(0, 3, 1, 2).float()
     t = TF.resize(t, [short or 16], interpolation=TF.InterpolationMode(resize), antialias=True)
     expected = TF.center_crop(t, [16, 16]).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
@@ -116,11 +118,11 @@ def test_resize_and_centre_crop_as_torchvision_does(resize: str, short: int | No
 def test_squash_keeps_the_whole_image() -> None:
     x = np.zeros((1, 8, 32), dtype=np.uint8)
     x[:, :, 16:] = 200
-    found = data.to_format(x, ImageFormat(size=8, channels=1, fit="squash"))
+    found = prepare.to_format(x, ImageFormat(size=8, channels=1, fit="squash"))
     assert found.shape == (1, 8, 8, 1)
     assert (found[0, :, 0, 0] == 0).all()
     assert (found[0, :, -1, 0] == 200).all()
-    cropped = data.to_format(x, ImageFormat(size=8, channels=1))
+    cropped = prepare.to_format(x, ImageFormat(size=8, channels=1))
     assert (cropped[0, :, :4] == 0).all()
     assert (cropped[0, :, 4:] == 200).all()
 
@@ -128,59 +130,59 @@ def test_squash_keeps_the_whole_image() -> None:
 def test_channels() -> None:
     grey = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
     colour = np.stack([grey, 2 * grey, 3 * grey], -1)
-    assert np.array_equal(data.to_format(grey, ImageFormat(size=4, channels=3))[..., 2], grey)
+    assert np.array_equal(prepare.to_format(grey, ImageFormat(size=4, channels=3))[..., 2], grey)
     luma = np.round(0.2989 * grey + 0.587 * 2 * grey + 0.114 * 3 * grey)
-    assert np.array_equal(data.to_format(colour, SAME)[..., 0], luma)
+    assert np.array_equal(prepare.to_format(colour, SAME)[..., 0], luma)
     alpha = np.concatenate([colour, np.full((1, 4, 4, 1), 9, np.uint8)], -1)
-    assert np.array_equal(data.to_format(alpha, ImageFormat(size=4, channels=3)), colour)
+    assert np.array_equal(prepare.to_format(alpha, ImageFormat(size=4, channels=3)), colour)
     with pytest.raises(UserError, match="images of 3 channels cannot be turned into 5"):
-        data.to_format(colour, ImageFormat(size=4, channels=5))
+        prepare.to_format(colour, ImageFormat(size=4, channels=5))
 
 
 def test_levels_are_those_of_digits() -> None:
     """Requantised images have the 17 grey levels that digits have, exactly; digits themselves do not change."""
     digits = plugin("digits").load("test", Path()).x
     everything = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-    found = data.to_format(everything, ImageFormat(size=16, channels=1, levels=17))
+    found = prepare.to_format(everything, ImageFormat(size=16, channels=1, levels=17))
     assert np.array_equal(np.unique(found), np.unique(digits))
-    again = data.to_format(digits, ImageFormat(size=8, channels=1, levels=17))
+    again = prepare.to_format(digits, ImageFormat(size=8, channels=1, levels=17))
     assert np.array_equal(again[..., 0], digits)
 
 
 def test_what_is_no_image() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        data.to_format(np.zeros((2, 4, 4), dtype=np.float32), SAME)  # type: ignore[arg-type]
+        prepare.to_format(np.zeros((2, 4, 4), dtype=np.float32), SAME)  # type: ignore[arg-type]
 
 
 def test_overlap_finds_equal_images() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(256, size=(2, 50, 4, 4, 1), dtype=np.uint8)
     b[[3, 40]] = a[[7, 7]]
-    assert data.overlap(data.digests(a), data.digests(b)).tolist() == [3, 40]
-    assert data.overlap(data.digests(b), data.digests(a)).tolist() == [7]
+    assert prepare.overlap(prepare.digests(a), prepare.digests(b)).tolist() == [3, 40]
+    assert prepare.overlap(prepare.digests(b), prepare.digests(a)).tolist() == [7]
 
 
 def test_the_held_out_split_is_by_class_and_disjoint() -> None:
     y = np.repeat([0, 1, 2], [100, 50, 3])
-    fit, val = data.held_out_split(y, 0.1, 5)
+    fit, val = prepare.held_out_split(y, 0.1, 5)
     assert np.bincount(y[val]).tolist() == [10, 5, 1]
     assert sorted([*fit, *val]) == list(range(153))
-    assert not np.array_equal(val, data.held_out_split(y, 0.1, 6)[1])
+    assert not np.array_equal(val, prepare.held_out_split(y, 0.1, 6)[1])
 
 
 # ---- sets that the disk does not hold -----------------------------------------------------------------
 
 
-def lazily(dataset: Dataset, folder: Path, image: ImageFormat) -> data.Prepared:
+def lazily(dataset: Dataset, folder: Path, image: ImageFormat) -> prepare.Prepared:
     """Return a set that is prepared for a disk with room for one byte less than it takes."""
     folder.mkdir(parents=True, exist_ok=True)
     size = len(Fixed().load("train", Path()).y) * image.size**2 * image.channels
-    meta = data.prepare(dataset, "train", image, folder, folder, room=size - 1)
+    meta = prepare.prepare(dataset, "train", image, folder, folder, room=size - 1)
     assert meta.pop("lazy") == size
     assert sorted(path.name for path in folder.iterdir()) == ["digest.npy", "y.npy"]
-    mapped = data.prepare(dataset, "train", image, folder, folder, room=size)
+    mapped = prepare.prepare(dataset, "train", image, folder, folder, room=size)
     assert mapped == meta
-    return data.reopened(dataset, "train", image, folder, folder, meta)
+    return prepare.reopened(dataset, "train", image, folder, folder, meta)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -190,9 +192,9 @@ def test_a_lazy_set_is_the_mapped_one(
 ) -> None:
     """Same pixels by any index, same labels, digests and content, whatever pieces it is decoded in."""
     whole = prepared(Fixed(lazy=lazy), tmp_path / "a", image)
-    monkeypatch.setattr(data, "CHUNK", 3)
+    monkeypatch.setattr(prepare, "CHUNK", 3)
     found = lazily(Fixed(lazy=lazy), tmp_path / "b", image)
-    assert isinstance(found.x, data.LazyImages)
+    assert isinstance(found.x, prepare.LazyImages)
     assert (found.x.shape, found.x.dtype, found.x.nbytes) == (whole.x.shape, whole.x.dtype, whole.x.nbytes)
     for at in (
         *(np.array([7, 0, 7, -1]), np.array([], dtype=np.int64), np.arange(10) % 3 == 1),
@@ -221,13 +223,13 @@ def test_a_lazy_set_of_files_is_decoded_by_threads(tmp_path: Path) -> None:
 
     image, dataset = ImageFormat(size=6, channels=3), Files(without="b")
     (tmp_path / "out").mkdir()
-    meta = data.prepare(dataset, "train", image, tmp_path, tmp_path / "out", room=0)
+    meta = prepare.prepare(dataset, "train", image, tmp_path, tmp_path / "out", room=0)
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        found = data.reopened(dataset, "train", image, tmp_path, tmp_path / "out", meta)
+        found = prepare.reopened(dataset, "train", image, tmp_path, tmp_path / "out", meta)
         kept = [path for i, path in enumerate(paths) if i % 3 != 1]
-        expected = [data.to_format(np.array(Image.open(path))[None], image)[0] for path in kept]
+        expected = [prepare.to_format(np.array(Image.open(path))[None], image)[0] for path in kept]
         assert np.array_equal(found.x[:], np.stack(expected))
     finally:
         torch.set_num_threads(threads)
@@ -237,7 +239,7 @@ def test_a_lazy_set_of_files_is_decoded_by_threads(tmp_path: Path) -> None:
         found.x[2:6]
     dataset = Files()  # of other labels than were prepared
     with pytest.raises(ValueError, match="it is not what was prepared; delete"):
-        data.reopened(dataset, "train", image, tmp_path, tmp_path / "out", meta)
+        prepare.reopened(dataset, "train", image, tmp_path, tmp_path / "out", meta)
 
 
 def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +294,7 @@ def test_natural_patches_of_train_and_test_come_from_different_places() -> None:
     patches = plugin("natural_patches", count=50, size=16)
     train, test = (patches.load(split, Path()).x for split in ("train", "test"))
     assert train.shape == (50, 16, 16, 3)
-    assert not len(data.overlap(data.digests(train), data.digests(test)))
+    assert not len(prepare.overlap(prepare.digests(train), prepare.digests(test)))
     assert min(np.asarray(Image.fromarray(x).convert("L")).std() for x in train) >= 20
 
 

@@ -12,11 +12,12 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from oodbench import geometry, space
 from oodbench.api import Clusters, Scores
-from oodbench.clusters import grouped
-from oodbench.registry import Registry
-from oodbench.spec import Space
+from oodbench.scoring import spaces
+from oodbench.study.registry import Registry
+from oodbench.study.settings import Space
+from oodbench.toolkit import linear_algebra
+from oodbench.toolkit.clusters import grouped
 
 
 def plugin(name: str, **params: Any) -> Any:
@@ -303,7 +304,7 @@ def test_ssd_is_mahalanobis_in_its_space() -> None:
     rng = torch.Generator().manual_seed(0)
     f, x = torch.randn(200, 6, generator=rng), torch.randn(40, 6, generator=rng)
     assign = torch.randint(3, (200,), generator=rng)
-    carry, _ = space.fit(Space(unit=True, zscore=True), f)
+    carry, _ = spaces.fit(Space(unit=True, zscore=True), f)
     z = carry(f)
     theirs = plugin("mahalanobis", covariance="per_cluster").fit(z, grouped(z, assign))(carry(x))
     ours = plugin("ssd").fit(f, grouped(f, assign))(x)
@@ -573,16 +574,16 @@ def test_distances_have_no_rounding_noise_under_a_large_mean() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     f, x = torch.randn(100, 6), torch.randn(50, 6)
-    whole = geometry.moments(f), geometry.nearest_to(f[:9])(x)
-    monkeypatch.setattr(geometry, "BLOCK", 7)
-    parts = geometry.moments(f), geometry.nearest_to(f[:9])(x)
+    whole = linear_algebra.moments(f), linear_algebra.nearest_to(f[:9])(x)
+    monkeypatch.setattr(linear_algebra, "BLOCK", 7)
+    parts = linear_algebra.moments(f), linear_algebra.nearest_to(f[:9])(x)
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(parts[0].covariance, np.cov(f.double().numpy().T, bias=True), atol=1e-6)
 
 
 def test_principal_axes_have_a_definite_sign() -> None:
     covariance = np.cov(np.random.default_rng(0).normal(size=(40, 5)).T)
-    axes = geometry.principal_axes(torch.from_numpy(covariance), 3)
+    axes = linear_algebra.principal_axes(torch.from_numpy(covariance), 3)
     values, vectors = np.linalg.eigh(covariance)
     for i in range(3):
         v = vectors[:, -1 - i]

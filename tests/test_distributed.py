@@ -15,13 +15,14 @@ import warm
 from tiny import TINY, write
 from torch import Tensor
 
-from oodbench import distributed, stages, study
 from oodbench.errors import UserError
-from oodbench.lab import Lab, Options, Silent
-from oodbench.registry import Source, source_of
-from oodbench.runner import Runner
-from oodbench.spec import Recipe
-from oodbench.world import ALONE, Part
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
+from oodbench.study.registry import Source, source_of
+from oodbench.study.settings import Recipe
+from oodbench.training import distributed, stages
+from oodbench.training.world import ALONE, Part
 
 CPU = torch.device("cpu")
 Found = dict[str, Tensor]
@@ -233,6 +234,6 @@ def test_a_set_that_does_not_fit_on_each_device_is_refused(tmp_path: Path, monke
     several = runner(tmp_path / "s.yaml", Silent(), batch=8, devices=2)
     lab, run = several.lab, several.plan.work[0].run
     lab._ready(run)
-    monkeypatch.setattr("oodbench.lab.room", lambda device: 10)
+    monkeypatch.setattr("oodbench.execution.pipeline.room", lambda device: 10)
     with pytest.raises(UserError, match="does not fit on each device, as a training on several devices needs"):
         lab._ready(run)

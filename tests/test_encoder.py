@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from oodbench import encoder
 from oodbench.errors import UserError
-from oodbench.spec import RESNETS, Encoder, ImageFormat, ResNet
+from oodbench.study.settings import RESNETS, Encoder, ImageFormat, ResNet
+from oodbench.training import networks
 
 
 def named(name: str, **params: Any) -> Encoder:
@@ -31,16 +31,16 @@ def named(name: str, **params: Any) -> Encoder:
 )
 def test_resnets_have_the_published_sizes(name: str, dim: int, millions: float) -> None:
     with torch.device("meta"):
-        network = encoder.resnet(name, ResNet(), 3)
+        network = networks.resnet(name, ResNet(), 3)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.001)
-    assert encoder.feature_dim(named(name), ImageFormat(size=32, channels=3)) == dim
+    assert networks.feature_dim(named(name), ImageFormat(size=32, channels=3)) == dim
 
 
 def test_the_imagenet_stem_is_torchvisions_resnet() -> None:
     """The same weights in torchvision's ResNet-18 give the same features."""
     from torchvision.models import resnet18
 
-    ours, theirs = encoder.resnet("resnet18", ResNet(stem="imagenet"), 3), resnet18()
+    ours, theirs = networks.resnet("resnet18", ResNet(stem="imagenet"), 3), resnet18()
     theirs.fc = nn.Identity()  # type: ignore[assignment]
     values = [v for k, v in theirs.state_dict().items() if not k.startswith("fc.")]
     names = list(ours.state_dict())
@@ -55,10 +55,10 @@ def test_the_imagenet_stem_is_torchvisions_resnet() -> None:
 def test_any_width_and_number_of_channels(width: int, channels: int) -> None:
     image = ImageFormat(size=8, channels=channels)
     form = named("resnet18", width=width)
-    network = encoder.build(form, {"z": "mlp-12", "logits": "linear"}, image, classes=7)
+    network = networks.build(form, {"z": "mlp-12", "logits": "linear"}, image, classes=7)
     h, out = network(torch.randn(3, channels, 8, 8))
     assert (h.shape, out["z"].shape, out["logits"].shape) == ((3, 8 * width), (3, 12), (3, 7))
-    assert encoder.feature_dim(form, image) == 8 * width
+    assert networks.feature_dim(form, image) == 8 * width
     assert network.encoder[0].weight.shape == (width, channels, 3, 3)  # type: ignore[index,union-attr]
 
 
@@ -66,14 +66,14 @@ def test_asking_for_the_dimension_draws_no_random_numbers() -> None:
     torch.manual_seed(0)
     first = torch.rand(1)
     torch.manual_seed(0)
-    encoder.feature_dim(named("resnet18"), ImageFormat(size=8, channels=1))
+    networks.feature_dim(named("resnet18"), ImageFormat(size=8, channels=1))
     assert torch.equal(torch.rand(1), first)
 
 
 def test_timm_models() -> None:
     image = ImageFormat(size=32, channels=1)
-    assert encoder.feature_dim(named("timm/resnet10t"), image) == 512
-    network = encoder.build(named("timm/resnet10t"), {"z": "linear-4"}, image, classes=2)
+    assert networks.feature_dim(named("timm/resnet10t"), image) == 512
+    network = networks.build(named("timm/resnet10t"), {"z": "linear-4"}, image, classes=2)
     assert network(torch.randn(2, 1, 32, 32))[1]["z"].shape == (2, 4)
 
 
@@ -87,12 +87,12 @@ def test_timm_models() -> None:
         ),
         ("timm/resnet19", 32, "timm has no model 'resnet19'; did you mean 'resnet"),
         ("no_such_package:net", 32, "cannot be imported"),
-        ("oodbench.encoder:no_such", 32, "cannot be imported"),
+        ("oodbench.training.networks:no_such", 32, "cannot be imported"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_a_reason(name: str, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        encoder.feature_dim(named(name), ImageFormat(size=size, channels=3))
+        networks.feature_dim(named(name), ImageFormat(size=size, channels=3))
 
 
 OWN = """
@@ -121,7 +121,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_a_users_function() -> None:
-    assert encoder.feature_dim(named("own_nets:flat", bias=False), ImageFormat(size=8, channels=2)) == 9
+    assert networks.feature_dim(named("own_nets:flat", bias=False), ImageFormat(size=8, channels=2)) == 9
 
 
 @pytest.mark.usefixtures("own")
@@ -135,7 +135,7 @@ def test_a_users_function() -> None:
 )
 def test_a_users_mistake_is_named(form: Encoder, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        encoder.feature_dim(form, ImageFormat(size=8, channels=1))
+        networks.feature_dim(form, ImageFormat(size=8, channels=1))
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_a_users_mistake_is_named(form: Encoder, said: str) -> None:
     ],
 )
 def test_heads(form: str, out: int, layers: list[str]) -> None:
-    head = encoder.head(form, dim=6, classes=7)
+    head = networks.head(form, dim=6, classes=7)
     assert head(torch.randn(3, 6)).shape == (3, out)
-    assert encoder.head_dim(form, 7) == out
+    assert networks.head_dim(form, 7) == out
     parts = list(head) if isinstance(head, nn.Sequential) else [head]
     assert [type(part).__name__ for part in parts] == layers
     if form == "mlp-20-5":
@@ -162,11 +162,11 @@ def test_heads(form: str, out: int, layers: list[str]) -> None:
 @pytest.mark.parametrize("form", ["mlp", "linear-1-2", "conv-3", "mlp-a", "linear-"])
 def test_what_is_no_head(form: str) -> None:
     with pytest.raises(UserError, match="there is no head"):
-        encoder.head(form, 6, 7)
+        networks.head(form, 6, 7)
 
 
 def test_cosine_head_is_scale_times_cosine() -> None:
-    head = encoder.CosineHead(4, 3)
+    head = networks.CosineHead(4, 3)
     h = torch.randn(5, 4)
     cos = nn.functional.cosine_similarity(h[:, None], head.weight[None], dim=2)
     torch.testing.assert_close(head(h), 10 * cos)

@@ -19,12 +19,13 @@ from tiny import TINY, write
 from warm import Command
 
 import oodbench
-from oodbench import estimate, study
-from oodbench.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
 from oodbench.errors import UserError
-from oodbench.lab import Options, Silent
-from oodbench.results import Results
-from oodbench.runner import Outcome, Runner
+from oodbench.execution import estimate
+from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.runner import Outcome, Runner
+from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
+from oodbench.store.rows import Results
+from oodbench.study import study
 
 NOT_NUMBERS = ["scored_at", "score_seconds", "train_seconds"]
 OECL = {"oecl": {"warmup": 0}}

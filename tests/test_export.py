@@ -17,7 +17,7 @@ from tiny import write
 from typer.testing import CliRunner, Result
 
 import oodbench
-from oodbench import cli
+from oodbench.cli import main
 
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -31,7 +31,7 @@ METHOD = ["training", "id", "seed", "space", "clustering", "distance", "posthoc"
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
+    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests share one store, and consoles write to whatever the runner puts in place of standard output."""
     from rich.console import Console
 
-    monkeypatch.setattr(cli, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(cli, "err", Console(highlight=False, width=250, stderr=True))
+    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
+    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
     monkeypatch.setenv("OODBENCH_RESULTS", str(root / "results"))
 
 
@@ -161,7 +161,7 @@ def test_damaged_weights_are_missing_ones(
 def test_a_killed_export_leaves_nothing_half_written(
     exported: Result, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oodbench import export
+    from oodbench.execution import export_features
 
     written: list[Path] = []
 
@@ -171,7 +171,7 @@ def test_a_killed_export_leaves_nothing_half_written(
         path.write_bytes(b"x")
         written.append(path)
 
-    monkeypatch.setattr(export, "save_file", full)
+    monkeypatch.setattr(export_features, "save_file", full)
     done = call("export-features", study, "--to", tmp_path / "out", "--device", "cpu")
     assert (done.exit_code, "cannot be written: no space left on device" in done.stderr) == (2, True)
     assert list((tmp_path / "out").iterdir()) == []
@@ -185,8 +185,8 @@ def test_a_file_in_the_way_is_said(exported: Result, study: Path, tmp_path: Path
 
 
 def test_names_are_safe_and_differ() -> None:
-    from oodbench.export import _names
-    from oodbench.scoring import Bank, Known
+    from oodbench.execution.export_features import _names
+    from oodbench.scoring.detectors import Bank, Known
 
     names = ["a b", "A/B", "../../etc", "x" * 300, "ö", "ä"]
     none = torch.zeros(0)

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from oodbench import encoder, feed, stages
-from oodbench.registry import Registry
-from oodbench.spec import Augment, Recipe
+from oodbench.study.registry import Registry
+from oodbench.study.settings import Augment, Recipe
+from oodbench.training import batches, networks, stages
 
 CUDA = torch.device("cuda", 0)
 COUNT, SIZE, CLASSES = 4, 8, 3
@@ -117,8 +117,8 @@ def test_the_device_notices_what_makes_the_host_wait(what: str, device: Device) 
 def network(training: Any, device: Device) -> stages.Trained:
     """Return a small network whose parameters are on the device."""
     body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    heads = {name: encoder.head(form, 8, CLASSES) for name, form in training.heads.items()}
-    model = stages.Trained(encoder.Network(body, heads), 3)
+    heads = {name: networks.head(form, 8, CLASSES) for name, form in training.heads.items()}
+    model = stages.Trained(networks.Network(body, heads), 3)
     with device.there():
         for module in model.modules():
             for name, p in list(module.named_parameters(recurse=False)):
@@ -128,9 +128,9 @@ def network(training: Any, device: Device) -> stages.Trained:
     return model
 
 
-def images(host: bool) -> feed.Images:
+def images(host: bool) -> batches.Images:
     if host:
-        return feed.HostImages(np.zeros((COUNT, SIZE, SIZE, 3), np.uint8), np.arange(COUNT), CUDA)
+        return batches.HostImages(np.zeros((COUNT, SIZE, SIZE, 3), np.uint8), np.arange(COUNT), CUDA)
     return torch.zeros(COUNT, 3, SIZE, SIZE, dtype=torch.uint8, device=CUDA)
 
 
@@ -156,13 +156,15 @@ def trained(name: str, device: Device, monkeypatch: pytest.MonkeyPatch, host: bo
     monkeypatch.setattr(Tensor, "backward", backward)
     monkeypatch.setattr(stages, "_initial", lambda *_: state_of(training.name))
     monkeypatch.setattr(stages, "_refreshed", lambda *arguments: arguments[-1])
-    monkeypatch.setattr(feed, "host_labels", lambda _: np.arange(COUNT) % CLASSES)  # the beginning of an epoch may wait
+    monkeypatch.setattr(
+        batches, "host_labels", lambda _: np.arange(COUNT) % CLASSES
+    )  # the beginning of an epoch may wait
     monkeypatch.setattr(stages, "_finite_mean", lambda *_: 0.0)  # the end of an epoch may wait
     monkeypatch.setattr(stages, "_check_weights", lambda *_: None)
     with device.there():
         y = torch.zeros(COUNT, dtype=torch.int64, device=CUDA)
         outliers = images(host) if training.outliers else None
-        stages.train(model, training, recipe, "bf16", feed.TrainingData(images(host), y, CLASSES, outliers), 0)
+        stages.train(model, training, recipe, "bf16", batches.TrainingData(images(host), y, CLASSES, outliers), 0)
     return losses
 
 

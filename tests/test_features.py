@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from oodbench.data.feature_files import read
 from oodbench.errors import UserError
-from oodbench.features import read
 
 M, D, C = 12, 5, 3
 F = np.random.default_rng(0).normal(size=(M, D)).astype(np.float32)

@@ -18,10 +18,10 @@ import pytest
 import requests
 from serving import Server, running
 
-from oodbench import fetching
 from oodbench.api import Dataset, Download, Images, Source
-from oodbench.fetching import fetch_set
-from oodbench.raw import missing
+from oodbench.data import download
+from oodbench.data.download import fetch_set
+from oodbench.toolkit.raw_files import missing
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
@@ -35,7 +35,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "CHUNK", 1 << 16)
+    monkeypatch.setattr(download, "CHUNK", 1 << 16)
     monkeypatch.delenv("OODBENCH_OFFLINE", raising=False)
 
 
@@ -44,10 +44,10 @@ def source(*downloads: Download, **more: Any) -> Source:
 
 
 def fetch(found: Source, root: Path, *names: str) -> None:
-    fetching.fetch(found, lambda root: [root / "own" / name for name in names], root)
+    download.fetch(found, lambda root: [root / "own" / name for name in names], root)
 
 
-def killed_after(name: str, count: int) -> fetching.Progress:
+def killed_after(name: str, count: int) -> download.Progress:
     """Return what ends a process once so many bytes are there."""
 
     def progress(file: str, done: int, total: int | None) -> None:
@@ -65,7 +65,7 @@ def files(root: Path) -> list[str]:
 def half_downloaded(server: Server, root: Path, at: int = 2_000_000) -> Source:
     server.files["/a.bin"] = CONTENT
     found = source(Download((f"{server.url}/a.bin",), MD5))
-    with fetching.shown(killed_after("a.bin", at)), pytest.raises(KeyboardInterrupt):
+    with download.shown(killed_after("a.bin", at)), pytest.raises(KeyboardInterrupt):
         fetch(found, root, "a.bin")
     server.asked.clear()
     server.sent = 0
@@ -75,7 +75,7 @@ def half_downloaded(server: Server, root: Path, at: int = 2_000_000) -> Source:
 def test_a_download_is_there_whole_and_alone(server: Server, tmp_path: Path) -> None:
     server.files["/x/a.bin"] = CONTENT
     heard: list[tuple[str, int, int | None]] = []
-    with fetching.shown(lambda *said: heard.append(said)):
+    with download.shown(lambda *said: heard.append(said)):
         fetch(source(Download((f"{server.url}/x/a.bin",), MD5)), tmp_path, "a.bin")
     assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
     assert files(tmp_path) == ["own/a.bin"]
@@ -321,7 +321,7 @@ def test_only_the_archives_that_are_needed_are_fetched_and_lists_are_followed(se
         listing = root / "own" / "list"
         return [listing, *([root / "own" / listing.read_text()] if listing.is_file() else [])]
 
-    fetching.fetch(source(*downloads), needed, tmp_path)
+    download.fetch(source(*downloads), needed, tmp_path)
     assert files(tmp_path) == ["own/1.png", "own/list"]
     assert [path for path, _ in server.asked] == ["/a", "/b"]
 
@@ -350,13 +350,13 @@ class Made(Dataset):
 
 def test_here_looks_at_the_disk_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "get", None)
-    assert fetching.here(Made(), tmp_path)
-    assert not fetching.here(Two(), tmp_path)
+    assert download.here(Made(), tmp_path)
+    assert not download.here(Two(), tmp_path)
     (tmp_path / "own").mkdir()
     for name in "ab":
-        assert not fetching.here(Two(), tmp_path)
+        assert not download.here(Two(), tmp_path)
         (tmp_path / "own" / name).write_bytes(b"")
-    assert fetching.here(Two(), tmp_path)
+    assert download.here(Two(), tmp_path)
     fetch_set(Two(), tmp_path)
     assert not missing(Two().needed(tmp_path))
 

@@ -26,15 +26,17 @@ from PIL import Image
 from scipy.io import savemat
 from tiny import write
 
-from oodbench import data, raw, study
 from oodbench.api import Dataset
-from oodbench.conformance import conform
+from oodbench.conformance.suite import conform
+from oodbench.data import prepare
+from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
-from oodbench.fetching import fetch_set
-from oodbench.lab import Options, Silent
-from oodbench.registry import Registry
-from oodbench.runner import Runner
-from oodbench.spec import ImageFormat
+from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
+from oodbench.study.registry import Registry
+from oodbench.study.settings import ImageFormat
+from oodbench.toolkit import raw_files
 
 RNG = np.random.default_rng(0)
 SUPER = (
@@ -108,7 +110,7 @@ def test_py2_writes_what_numpy_reads(order: str) -> None:
 def test_read_pickled_reads_what_numpy_reads(tmp_path: Path, order: str) -> None:
     x = np.asarray(noise(5, 7), order=order)  # type: ignore[call-overload]
     write_py2(tmp_path / "batch", {"data": x, "labels": [1, 70000], "batch_label": "training batch 1 of 5"})
-    found = raw.read_pickled(tmp_path / "batch")
+    found = raw_files.read_pickled(tmp_path / "batch")
     assert np.array_equal(found["data"], x)
     assert found["labels"] == [1, 70000]
     assert found["batch_label"] == b"training batch 1 of 5"
@@ -144,7 +146,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, how: str) -> No
     (tmp_path / "batch").write_bytes(content)
     said = "is a pickle of protocol 4" if how == "newest protocol" else r"names \w+\.(mkdir|eval), which is no part of"
     with pytest.raises(ValueError, match=rf"batch is damaged: it {said}"):
-        raw.read_pickled(tmp_path / "batch")
+        raw_files.read_pickled(tmp_path / "batch")
     assert not marker.exists()
 
 
@@ -157,14 +159,14 @@ def test_memory_that_a_file_does_not_fill_is_not_set_aside(tmp_path: Path) -> No
     ):
         (tmp_path / "batch").write_bytes(content)
         with pytest.raises(ValueError, match=r"batch is damaged: (it numbers|it is a pickle|.*expected \d+ bytes)"):
-            raw.read_pickled(tmp_path / "batch")
+            raw_files.read_pickled(tmp_path / "batch")
 
 
 def test_numpy_names_that_could_run_code_are_refused(tmp_path: Path) -> None:
     for named in (b"numpy\nload", b"numpy.core.multiarray\nscalar", b"numpy\nndarray.tofile", b"builtins\ngetattr"):
         (tmp_path / "batch").write_bytes(b"\x80\x04c" + named + b"\n.")
         with pytest.raises(ValueError, match="which is no part of an array"):
-            raw.read_pickled(tmp_path / "batch")
+            raw_files.read_pickled(tmp_path / "batch")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_numpy_names_that_could_run_code_are_refused(tmp_path: Path) -> None:
 def test_a_batch_of_something_else_is_damaged(tmp_path: Path, value: dict[str, Any]) -> None:
     write_py2(tmp_path / "batch", value)
     with pytest.raises(ValueError, match="batch is damaged"):
-        raw.read_rows(tmp_path / "batch", "labels", 10)
+        raw_files.read_rows(tmp_path / "batch", "labels", 10)
 
 
 # ---- tiny sets --------------------------------------------------------------------------------------------
@@ -384,10 +386,10 @@ def test_classes_are_kept_and_left_out_before_anything_is_loaded(tmp_path: Path,
     ):
         folder = tmp_path / f"out{i}"
         folder.mkdir()
-        meta = data.prepare(plugin(name, **given), "test", image, tmp_path, folder)
+        meta = prepare.prepare(plugin(name, **given), "test", image, tmp_path, folder)
         assert meta["classes"] == [names[k] for k in kept]
         assert meta["counts"] == [int((labels == k).sum()) for k in kept]
-        assert data.opened(folder, meta).x.shape == (sum(meta["counts"]), 8, 8, 3)
+        assert prepare.opened(folder, meta).x.shape == (sum(meta["counts"]), 8, 8, 3)
 
 
 # ---- CIFAR-100's super-classes, DTD's parts ------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.fingerprints import code_files, fingerprint, fingerprint_module
+from oodbench.study.fingerprints import code_files, fingerprint, fingerprint_module
 
 Package = Callable[..., str]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from tiny import write
 
-from oodbench import study
 from oodbench.errors import UserError
-from oodbench.grid import Cell, Plan, Run, resolved
-from oodbench.protocol import class_count
-from oodbench.registry import Registry
-from oodbench.weights import plan_of
+from oodbench.study import study
+from oodbench.study.class_protocol import class_count
+from oodbench.study.grid import Cell, Plan, Run, resolved
+from oodbench.study.registry import Registry
+from oodbench.training.weights import plan_of
 
 
 def planned(tmp_path: Path, **changes: Any) -> Plan:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny import write
 
-from oodbench import lab as labs
-from oodbench import study
-from oodbench.lab import Lab, Options, Silent
-from oodbench.runner import Runner
-from oodbench.spec import PLAIN, Seen
+from oodbench.execution import pipeline as labs
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
+from oodbench.study.settings import PLAIN, Seen
 
 
 class Listener(Silent):

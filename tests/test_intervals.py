@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, binomtest, norm
 
-from oodbench import intervals
+from oodbench.scoring import intervals
 
 SIZES = [(0.95, 100, 300), (0.95, 22, 50), (0.5, 7, 1), (0.9, 400, 1000), (0.99, 20, 40)]
 

@@ -18,12 +18,13 @@ from tiny import TINY, write
 from warm import Command
 
 import oodbench
-from oodbench import feed, stages, study
-from oodbench.grid import Run
-from oodbench.lab import Lab, Options
-from oodbench.results import Results
-from oodbench.runner import Outcome, Runner
-from oodbench.spec import PLAIN
+from oodbench.execution.pipeline import Lab, Options
+from oodbench.execution.runner import Outcome, Runner
+from oodbench.store.rows import Results
+from oodbench.study import study
+from oodbench.study.grid import Run
+from oodbench.study.settings import PLAIN
+from oodbench.training import batches, stages
 
 LONG = TINY["recipe"] | {"epochs": 6}
 CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
@@ -50,7 +51,7 @@ def by_hand(lab: Lab, run: Run) -> list[dict[str, torch.Tensor]]:
     id_ = lab.prepared(run.id, "train")
     fit, _ = lab.split(run)
     x = torch.from_numpy(id_.x[fit]).permute(0, 3, 1, 2)
-    data = feed.TrainingData(x, torch.from_numpy(id_.y[fit]), len(id_.classes))
+    data = batches.TrainingData(x, torch.from_numpy(id_.y[fit]), len(id_.classes))
     model = stages.untrained(run.training, run.encoder, run.recipe, run.image, data, run.seed)
     seen: list[dict[str, torch.Tensor]] = []
 

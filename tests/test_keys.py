@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny import write
 
-from oodbench import registry, study
-from oodbench.fingerprints import content
-from oodbench.grid import Cell, Run, Work, digest
-from oodbench.lab import NUMBER, Lab, Options, Piece, Silent
-from oodbench.runner import Runner
-from oodbench.spec import Augment, ImageFormat, Recipe, Reference, Space
+from oodbench.execution.pipeline import NUMBER, Lab, Options, Piece, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import registry, study
+from oodbench.study.fingerprints import content
+from oodbench.study.grid import Cell, Run, Work, digest
+from oodbench.study.settings import Augment, ImageFormat, Recipe, Reference, Space
 
 ROOT = Path(__file__).parent.parent
 

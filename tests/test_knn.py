@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from oodbench.clusters import grouped
-from oodbench.registry import Registry
+from oodbench.study.registry import Registry
+from oodbench.toolkit.clusters import grouped
 
 KNN: Any = Registry().load("distance", "knn")
 module: Any = sys.modules[KNN.__module__]

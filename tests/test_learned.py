@@ -14,14 +14,15 @@ from test_tables import BASE, made
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench import learned, study, tables
-from oodbench.cli import app
+from oodbench.cli.main import app
 from oodbench.errors import UserError
-from oodbench.lab import Options
-from oodbench.results import Results, frame
-from oodbench.runner import Runner
-from oodbench.selection import selection
-from oodbench.study import TableSpec
+from oodbench.execution.pipeline import Options
+from oodbench.execution.runner import Runner
+from oodbench.report import tables, unlearned
+from oodbench.report.selection import selection
+from oodbench.store.rows import Results, frame
+from oodbench.study import study
+from oodbench.study.study import TableSpec
 
 # ID images of noise with labels that mean nothing: three classes, chance 1/3, default floor 1/2
 RANDOM = '''
@@ -63,7 +64,7 @@ GOOD = {"classes": 10, "accuracy": 0.1, "accuracy_linear": 0.2, "accuracy_knn": 
     ],
 )
 def test_the_better_frozen_probe_against_the_floor(change: dict[str, Any], floor: float | None, said: bool) -> None:
-    assert learned.unlearned(frame([BASE | change]), floor).tolist() == [said]
+    assert unlearned.unlearned(frame([BASE | change]), floor).tolist() == [said]
 
 
 def board(rows: pd.DataFrame, floor: float | None = None) -> tables.Table:
@@ -79,8 +80,8 @@ def test_a_leaderboard_marks_the_row_and_says_what_that_means() -> None:
     assert lines[-1].endswith("than chance + 25% of the way from there to 100 %.")
     assert tables.markdown(board(made(BAD), 0.4)).endswith("than 40 %.\n")
     for text in (tables.markdown(board(made(BAD), 0.25)), tables.markdown(board(made(GOOD)))):
-        assert learned.MARK not in text
-        assert learned.NAME not in text
+        assert unlearned.MARK not in text
+        assert unlearned.NAME not in text
 
 
 def test_latex_marks_the_row_and_says_what_that_means() -> None:
@@ -88,7 +89,7 @@ def test_latex_marks_the_row_and_says_what_that_means() -> None:
     assert r"simclr $^\dagger$ & " in text
     assert r"supcon & " in text
     assert r"$^\dagger$ did not learn: " in text.partition(r"\caption{")[2].splitlines()[0]
-    assert learned.MARK not in text  # pdflatex has no such letter
+    assert unlearned.MARK not in text  # pdflatex has no such letter
 
 
 def test_csv_counts_the_runs() -> None:
@@ -107,11 +108,11 @@ def test_a_row_that_failed_is_not_marked() -> None:
 
 def test_the_best_table_explains_only_what_it_shows() -> None:
     both = board(made(BAD, GOOD | {"training": "supcon", "auroc": 0.7}))
-    assert learned.NAME in tables.markdown(tables.best_of_each_training(both))
+    assert unlearned.NAME in tables.markdown(tables.best_of_each_training(both))
     rows = made(BAD | {"encoder": "resnet50"}, GOOD | {"auroc": 0.9})
-    assert learned.NAME in tables.markdown(board(rows))
+    assert unlearned.NAME in tables.markdown(board(rows))
     best = tables.markdown(tables.best_of_each_training(board(rows)))
-    assert learned.MARK not in best
+    assert unlearned.MARK not in best
 
 
 def test_a_declared_table_marks_rows_or_single_numbers() -> None:
@@ -145,7 +146,7 @@ def test_selection_marks_methods() -> None:
     assert table.text(lambda each, mark: each)["training"].tolist() == ["simclr †", "supcon"]
     assert table.unlearned is not None
     assert table.unlearned.to_numpy().max(axis=1).tolist() == [1, 0]
-    assert learned.NAME in tables.markdown(table)
+    assert unlearned.NAME in tables.markdown(table)
     assert not selection(made_for_selection(*bad, *good), DISTANCE, 0.25).marked
 
 
@@ -165,14 +166,14 @@ def rows_of(path: Path) -> pd.DataFrame:
 def test_an_encoder_that_learns_nothing_and_one_that_learns(tmp_path: Path) -> None:
     nothing = rows_of(meaningless(tmp_path / "a", name="a"))
     assert (nothing["classes"] == 3).all()
-    assert learned.unlearned(nothing, None).all()
-    assert not learned.unlearned(nothing, 0.1).any()
+    assert unlearned.unlearned(nothing, None).all()
+    assert not unlearned.unlearned(nothing, 0.1).any()
     recipe = {"epochs": 5, "batch": 16, "lr": 0.05, "warmup": 0, "augment": {"crop": None, "jitter": None, "gray": 0}}
     encoder = {"resnet18": {"width": 8}}
     path = write(tmp_path / "b.yaml", training="cross_entropy", outliers=None, recipe=recipe, encoder=encoder)
     something = rows_of(path)
-    assert learned.frozen(something).min() > 0.9
-    assert not learned.unlearned(something, None).any()
+    assert unlearned.frozen(something).min() > 0.9
+    assert not unlearned.unlearned(something, None).any()
 
 
 def test_the_command_line_says_it_and_a_new_floor_trains_nothing(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Batch, Features
-from oodbench.losses import contrastive, nt_xent
-from oodbench.registry import Registry
+from oodbench.study.registry import Registry
+from oodbench.toolkit.losses import contrastive, nt_xent
 
 
 def batch(out: dict[str, Tensor], **given: object) -> Batch:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench import scoring
 from oodbench.api import Plugin
-from oodbench.grid import Detector
-from oodbench.registry import Registry
-from oodbench.spec import PLAIN, Seen, Space
+from oodbench.scoring import detectors as scoring
+from oodbench.study.grid import Detector
+from oodbench.study.registry import Registry
+from oodbench.study.settings import PLAIN, Seen, Space
 
 N, M, D, CLASSES = 3000, 700, 24, 3
 SPACES = [Space(), Space(unit=True, zscore=True), Space(zscore=True, pca=5)]

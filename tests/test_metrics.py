@@ -19,9 +19,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from oodbench import metrics
-from oodbench.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, METRICS, RECALLS
-from oodbench.metrics import Ranked, Rankings, curve, ranking
+from oodbench.scoring import metrics
+from oodbench.scoring.metrics import Ranked, Rankings, curve, ranking
+from oodbench.store.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, METRICS, RECALLS
 
 Scores = tuple[np.ndarray, np.ndarray]
 

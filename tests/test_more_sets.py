@@ -27,15 +27,17 @@ from scipy.io import loadmat, savemat
 from test_field_sets import write_py2
 from tiny import write
 
-from oodbench import data, preparation, raw, study
-from oodbench.conformance import conform
+from oodbench.conformance.suite import conform
+from oodbench.data import needs, prepare
+from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
-from oodbench.fetching import fetch_set
-from oodbench.lab import Options, Silent
-from oodbench.layouts import Folders, Place
-from oodbench.registry import Registry, source_of
-from oodbench.runner import Runner
-from oodbench.spec import ImageFormat
+from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
+from oodbench.study.registry import Registry, source_of
+from oodbench.study.settings import ImageFormat
+from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Folders, Place
 
 REGISTRY = Registry()
 RNG = np.random.default_rng(0)
@@ -438,7 +440,7 @@ def test_classes_are_kept_and_left_out(tmp_path: Path, case: Case) -> None:
     there = [found.classes[k] for k in sorted(set(found.y.tolist()))]
     folder = tmp_path / "out"
     folder.mkdir()
-    meta = data.prepare(
+    meta = prepare.prepare(
         plugin(case.name, **case.params, keep=(there[-1],)), split, ImageFormat(size=8, channels=3), root, folder
     )
     assert meta["classes"] == [there[-1]]
@@ -602,7 +604,7 @@ def test_labels_are_those_of_the_lists(tmp_path: Path) -> None:
 def test_interpolated_images_are_means(tmp_path: Path) -> None:
     """CSI's loop over batches of 100: each is averaged with the one before it, the first stays."""
     found = plugin("cifar10_interpolated").load("test", written(CASES["cifar10_interpolated"], tmp_path))
-    x, _ = raw.read_rows(tmp_path / "cifar-10-batches-py/test_batch", "labels", 10)
+    x, _ = raw_files.read_rows(tmp_path / "cifar-10-batches-py/test_batch", "labels", 10)
     assert np.array_equal(found.x[:100], x[:100])
     for i in range(100, 130):
         mean = (x[i].astype(int) + x[i - 100].astype(int)) / 2
@@ -736,13 +738,15 @@ def test_a_count_that_is_not_confirmed_is_a_note(tmp_path: Path, monkeypatch: py
         folder = tmp_path / kept
         folder.mkdir()
         monkeypatch.setitem(module(case.name).COUNTS, "test", 6)
-        meta = data.prepare(case.dataset, "test", image, root, folder, room)
+        meta = prepare.prepare(case.dataset, "test", image, root, folder, room)
         assert meta["warnings"] == [f"{root / 'raabin_wbc/TestA'} holds 5 images, expected were 6"]
-        again = data.opened(folder, meta) if room else data.reopened(case.dataset, "test", image, root, folder, meta)
+        again = (
+            prepare.opened(folder, meta) if room else prepare.reopened(case.dataset, "test", image, root, folder, meta)
+        )
         assert list(again.warnings) == meta["warnings"]
         monkeypatch.setitem(module(case.name).COUNTS, "test", 5)
     (tmp_path / "whole").mkdir()
-    assert "warnings" not in data.prepare(case.dataset, "test", image, root, tmp_path / "whole")
+    assert "warnings" not in prepare.prepare(case.dataset, "test", image, root, tmp_path / "whole")
 
 
 def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -762,8 +766,8 @@ def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch:
         "noise(count=20, size=8)": False,
     }
     assert heard.count(f"raabin_wbc, test: {note}") == 1
-    assert list(preparation.prepare(runner.lab, preparation.needs(made))) == []
-    sets = json.loads((made.results / preparation.FILE).read_text())["sets"]
+    assert list(needs.prepare(runner.lab, needs.needs(made))) == []
+    sets = json.loads((made.results / needs.FILE).read_text())["sets"]
     assert [s["splits"]["test"]["warnings"] for s in sets if s["set"] == "raabin_wbc"] == [[note]]
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from oodbench import encoder, feed, optim, stages
 from oodbench.api import Batch, Shifts, State, Training
 from oodbench.errors import UserError
-from oodbench.registry import Registry
-from oodbench.spec import Augment, Encoder, ImageFormat, Recipe
+from oodbench.study.registry import Registry
+from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe
+from oodbench.training import batches, networks, optim, stages
 
 IMAGE = ImageFormat(size=8, channels=1)
 SMALL = Encoder(name="resnet18", params={"width": 2, "stem": "cifar"})
@@ -122,7 +122,7 @@ def test_adamw_is_torchs_but_for_the_decay_of_norms() -> None:
 
 
 def test_parameters_without_decay_are_those_of_one_dimension() -> None:
-    model = encoder.build(SMALL, {"z": "mlp-4"}, IMAGE, 3)
+    model = networks.build(SMALL, {"z": "mlp-4"}, IMAGE, 3)
     decayed, others = optim.parameter_groups(model, Recipe(decay_norms=False))
     names = {id(p): name for name, p in model.named_parameters()}
     kinds = {name: type(module) for name, module in model.named_modules()}
@@ -194,9 +194,9 @@ def test_recipes_that_make_no_sense(params: dict[str, Any], said: str) -> None:
 # ---- a step of a training -------------------------------------------------------------------------------
 
 
-def toy(n: int = 24) -> feed.TrainingData:
+def toy(n: int = 24) -> batches.TrainingData:
     rng = torch.Generator().manual_seed(0)
-    return feed.TrainingData(
+    return batches.TrainingData(
         torch.randint(256, (n, 1, 8, 8), generator=rng, dtype=torch.uint8),
         torch.arange(n) % 3,
         3,
@@ -270,8 +270,8 @@ def test_a_part_of_a_batch_holds_all_shifts_of_its_images() -> None:
 
 def test_parts_of_a_batch_are_cut_from_the_same_views() -> None:
     data, recipe = toy(), dataclasses.replace(QUICK, batch=12, augment=dataclasses.replace(PLAIN, crop=(0.3, 1.0)))
-    (views, *_) = feed.batches(_Seen(), recipe, data, 0, 0)
-    parts = feed.parts(views, 3)
+    (views, *_) = batches.batches(_Seen(), recipe, data, 0, 0)
+    parts = batches.parts(views, 3)
     for name in ("id", "outlier"):
         whole = torch.cat([getattr(part, name) for part in parts], 1)
         order = torch.cat([torch.arange(24)[i::3] for i in range(3)])

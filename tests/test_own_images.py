@@ -19,13 +19,15 @@ from tiny import write
 from torchvision.datasets import ImageFolder
 
 import oodbench
-from oodbench import fingerprints, images, runner, study
-from oodbench.data import opened, prepare
+from oodbench.data.prepare import opened, prepare
 from oodbench.errors import UserError
-from oodbench.lab import Lab, Options, Silent
-from oodbench.registry import Registry
-from oodbench.runner import Runner
-from oodbench.spec import ImageFormat
+from oodbench.execution import runner
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import fingerprints, study
+from oodbench.study.registry import Registry
+from oodbench.study.settings import ImageFormat
+from oodbench.toolkit import image_files
 
 ALL = list(own.WRITERS)
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -186,9 +188,9 @@ def test_a_drawn_split_is_by_class_disjoint_and_the_same_again(name: str, tmp_pa
 @pytest.mark.parametrize(("share", "counts"), [(0.01, [1, 1, 0]), (0.99, [9, 1, 0]), (0.5, [5, 1, 0])])
 def test_both_splits_have_an_image_of_each_class_of_two(share: float, counts: list[int]) -> None:
     y = np.repeat([0, 1, 2], [10, 2, 1])
-    test = images.drawn(y, share, 0, "test")
+    test = image_files.drawn(y, share, 0, "test")
     assert np.bincount(y[test], minlength=3).tolist() == counts
-    assert sorted([*test, *images.drawn(y, share, 0, "train")]) == list(range(13))
+    assert sorted([*test, *image_files.drawn(y, share, 0, "train")]) == list(range(13))
 
 
 def test_a_folder_without_classes_is_one(tmp_path: Path) -> None:
@@ -236,32 +238,32 @@ def test_grey_stays_grey_and_colours_become_rgb() -> None:
         (GREY.astype(np.uint16) * 256 + 200, GREY),
         (np.asarray(palette.convert("RGB")), np.asarray(palette.convert("RGB"))),
     ]:
-        found = images.decode(encoded(x), "x")
+        found = image_files.decode(encoded(x), "x")
         assert found.dtype == np.uint8
         assert np.array_equal(found, expected)
     for options in ({}, {"transparency": bytes([0, 100])}, {"transparency": 3}):
         stream = own.io.BytesIO()
         palette.save(stream, "PNG", **options)
-        assert np.array_equal(images.decode(stream.getvalue(), "x"), np.asarray(palette.convert("RGB")))
+        assert np.array_equal(image_files.decode(stream.getvalue(), "x"), np.asarray(palette.convert("RGB")))
 
 
 def test_exif_orientation_is_ignored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     x = np.zeros((8, 16, 3), np.uint8)
-    assert images.decode(encoded(x, "JPEG", exif=exif), "x").shape == (8, 16, 3)
+    assert image_files.decode(encoded(x, "JPEG", exif=exif), "x").shape == (8, 16, 3)
 
 
 def test_floats_are_refused() -> None:
     with pytest.raises(ValueError, match=r"x\.tif cannot be decoded: its pixels are floats"):
-        images.decode(encoded(GREY.astype(np.float32), "TIFF"), "x.tif")
+        image_files.decode(encoded(GREY.astype(np.float32), "TIFF"), "x.tif")
     with pytest.raises(ValueError, match=r"x\.tif cannot be decoded: it has values beyond 16 bits"):
-        images.decode(encoded(GREY.astype(np.int32) - 5, "TIFF"), "x.tif")
+        image_files.decode(encoded(GREY.astype(np.int32) - 5, "TIFF"), "x.tif")
 
 
 def test_images_are_decoded_when_indexed(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.png", COLOUR + np.uint8(i)) for i in range(3)]
-    found = images.of_files(paths)
+    found = image_files.of_files(paths)
     paths[1].write_bytes(b"no image")
     assert np.array_equal(found[-1], COLOUR + np.uint8(2))
     assert [x[0, 0, 0] for x in found[::2]] == [COLOUR[0, 0, 0], COLOUR[0, 0, 0] + 2]
@@ -495,4 +497,4 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
-    assert Path(images.__file__) in fingerprints.code_files(source.module, source.path)
+    assert Path(image_files.__file__) in fingerprints.code_files(source.module, source.path)

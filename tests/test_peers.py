@@ -10,8 +10,8 @@ from pytorch_ood import detector
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from oodbench.clusters import grouped
-from oodbench.registry import Registry
+from oodbench.study.registry import Registry
+from oodbench.toolkit.clusters import grouped
 
 N = 400
 

@@ -15,9 +15,9 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import weibull_min
 from torch import Tensor
 
-from oodbench import posthoc as adapter
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.registry import Registry
+from oodbench.study.registry import Registry
+from oodbench.toolkit import pytorch_ood as adapter
 
 N, D, C = 90, 12, 4
 NAMES = list(Registry().sources("posthoc"))

@@ -16,11 +16,13 @@ from serving import running
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench import cli, preparation, study
 from oodbench.api import Download
-from oodbench.lab import Lab, Options, Silent
-from oodbench.registry import Registry
-from oodbench.runner import Runner
+from oodbench.cli import main
+from oodbench.data import needs
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
+from oodbench.study.registry import Registry
 
 DIGITS = Registry().load("dataset", "mnist")
 NAMES = [each.name for each in DIGITS().source.downloads]  # type: ignore[attr-defined]
@@ -30,8 +32,8 @@ STUDY: dict[str, Any] = {"ood": {"near": "mnist", "far": {"noise": {"count": 50,
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error."""
-    monkeypatch.setattr(cli, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(cli, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: object) -> Any:
-    return CliRunner().invoke(cli.app, ["prepare", *map(str, words)], catch_exceptions=False)
+    return CliRunner().invoke(main.app, ["prepare", *map(str, words)], catch_exceptions=False)
 
 
 def mnist() -> dict[str, bytes]:
@@ -80,7 +82,7 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
     roles = {each["set"]: each["roles"] for each in manifest(tmp_path)["sets"]}
     assert list(roles.values()) == [["ID", "reference"], ["near"], ["far"], ["outliers"], ["validation"]]
     there = set(lab.store.keys("data"))
-    monkeypatch.setattr("oodbench.data.prepare", None)  # what run needs is there
+    monkeypatch.setattr("oodbench.data.prepare.prepare", None)  # what run needs is there
     runner = Runner(lab.study, Options(device="cpu"))
     for work in runner.plan.work:
         runner.lab.train_key(work.run)
@@ -119,8 +121,8 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
     folder = place(tmp_path)
     file = write(tmp_path / "s.yaml", **STUDY)
     hashed: list[str] = []
-    real = preparation.sha256
-    monkeypatch.setattr(preparation, "sha256", lambda path: hashed.append(path.name) or real(path))
+    real = needs.sha256
+    monkeypatch.setattr(needs, "sha256", lambda path: hashed.append(path.name) or real(path))
     assert call(file).exit_code == 0
     assert sorted(hashed) == NAMES[2:]
     assert call(file).exit_code == 0
@@ -134,7 +136,7 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
 
 def test_very_many_files_have_one_hash_of_names_and_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = place(tmp_path)
-    monkeypatch.setattr(preparation, "SINGLE", 1)
+    monkeypatch.setattr(needs, "SINGLE", 1)
     file = write(tmp_path / "s.yaml", **STUDY)
     assert call(file).exit_code == 0
     (near,) = (each for each in manifest(tmp_path)["sets"] if each["set"] == "mnist")
@@ -192,7 +194,7 @@ def test_a_list_that_is_damaged_and_a_module_that_is_missing(tmp_path: Path, mon
     lists.mkdir(parents=True)
     for part in ("train", "val", "test"):
         (lists / f"{part}1.txt").write_text("../secret.jpg\n")
-    monkeypatch.setattr(preparation, "find_spec", lambda module: None)
+    monkeypatch.setattr(needs, "find_spec", lambda module: None)
     file = write(tmp_path / "s.yaml", ood={"near": "textures", "far": "parquet"})
     shown = {line.split()[0]: line for line in call(file, "--dry-run").stdout.splitlines()}
     assert "damaged" in shown["textures"]

@@ -18,15 +18,16 @@ from tiny import write
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from oodbench import encoder, stages, study, weights
-from oodbench.cli import app
+from oodbench.cli.main import app
 from oodbench.errors import UserError
-from oodbench.grid import Run
-from oodbench.lab import Lab, Options, Silent
-from oodbench.registry import Registry
-from oodbench.runner import Runner
-from oodbench.spec import Encoder
-from oodbench.weights import plan_of
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Runner
+from oodbench.study import study
+from oodbench.study.grid import Run
+from oodbench.study.registry import Registry
+from oodbench.study.settings import Encoder
+from oodbench.training import networks, stages, weights
+from oodbench.training.weights import plan_of
 
 WIDTH, DIM, CLASSES = 4, 32, 10
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
@@ -244,8 +245,8 @@ def test_our_resnets_in_torchvisions_names(name: str) -> None:
     form = Encoder(name=name, params={"width": 64, "stem": "imagenet"})
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name, weights=None).state_dict()
-        ours = nn.ModuleDict({"encoder": encoder.resnet(name, encoder.ResNet(stem="imagenet"), 3)}).state_dict()
-    shapes = {encoder.common_name(form, key): value.shape for key, value in ours.items()}
+        ours = nn.ModuleDict({"encoder": networks.resnet(name, networks.ResNet(stem="imagenet"), 3)}).state_dict()
+    shapes = {networks.common_name(form, key): value.shape for key, value in ours.items()}
     assert shapes == {f"encoder.{key}": v.shape for key, v in theirs.items() if not key.startswith("fc.")}
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from oodbench import probe
+from oodbench.scoring import probes
 
 
 def groups(count: int, seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -46,11 +46,11 @@ def by_descent(f: Tensor, y: Tensor, x: Tensor) -> np.ndarray:
 def test_probes_against_their_slowest_form() -> None:
     (f, y), (x, y_test) = groups(90, 0, 1.5), groups(60, 1, 1.5)
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(2))
-    linear = probe.linear(f, y)
-    found = probe.accuracies(linear, {"penultimate": f}, y, {"penultimate": x, "logits": logits}, y_test)
+    linear = probes.linear(f, y)
+    found = probes.accuracies(linear, {"penultimate": f}, y, {"penultimate": x, "logits": logits}, y_test)
     assert found["classifier"] == pytest.approx(float((logits.argmax(1) == y_test).double().mean()))
     assert found["linear"] == pytest.approx(float((by_descent(f, y, x) == y_test.numpy()).mean()), abs=1 / 60)
-    votes = torch.tensor(by_votes(f, y, x, probe.NEIGHBOURS))
+    votes = torch.tensor(by_votes(f, y, x, probes.NEIGHBOURS))
     assert found["knn"] == pytest.approx(float((votes == y_test).double().mean()), abs=1 / 60)
     assert 0.5 < found["linear"] < 1  # neither chance nor all: a comparison of two ones would say nothing
 
@@ -61,7 +61,7 @@ def test_the_linear_probe_is_scikit_learns_as_one_map(classes: int) -> None:
     f, y = f[y < classes], y[y < classes]
     scaler = StandardScaler().fit(f.double().numpy())
     model = LogisticRegression(C=1.0, max_iter=200).fit(scaler.transform(f.double().numpy()), y.numpy())
-    logits = probe.linear(f, y)(f)
+    logits = probes.linear(f, y)(f)
     assert logits.shape == (len(f), classes)
     wanted = torch.from_numpy(model.predict_proba(scaler.transform(f.double().numpy())))
     assert torch.allclose(logits.double().softmax(1), wanted, atol=1e-5)

@@ -22,14 +22,17 @@ from tiny import write
 from torch import Tensor
 
 import oodbench
-from oodbench import correlation, quality, scoring, study, survey
 from oodbench.api import Clusters
 from oodbench.errors import UserError
-from oodbench.lab import Lab, Options, Silent
-from oodbench.quality import MEASURES, OF_THE_CLASSES, measures
-from oodbench.results import Results, frame
-from oodbench.spec import PLAIN
-from oodbench.weights import plan_of
+from oodbench.execution import cluster_survey
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.report import correlation
+from oodbench.scoring import cluster_quality, detectors
+from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
+from oodbench.store.rows import Results, frame
+from oodbench.study import study
+from oodbench.study.settings import PLAIN
+from oodbench.training.weights import plan_of
 
 
 def drawn(n: int = 90, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,9 +89,9 @@ def slow_local_purity(f: Tensor, y: Tensor) -> float:
     return sum(curve) / len(curve)
 
 
-@pytest.mark.parametrize("block", [quality.BLOCK, 1000])
+@pytest.mark.parametrize("block", [cluster_quality.BLOCK, 1000])
 def test_measures_are_those_of_loops_and_scikit_learn(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "BLOCK", block)  # 1000: eleven rows at a time
+    monkeypatch.setattr(cluster_quality, "BLOCK", block)  # 1000: eleven rows at a time
     f, y, assign = drawn()
     found = one(f, y, assign)
     x = f.double().numpy()
@@ -134,7 +137,7 @@ def test_noise_is_left_out_of_what_is_of_clusters() -> None:
     assign[::4] = -1
     kept = assign >= 0
     found, without = one(f, y, assign), one(f[kept], y[kept], assign[kept])
-    for name in quality.OF_THE_CLUSTERS:
+    for name in cluster_quality.OF_THE_CLUSTERS:
         assert found[name] == pytest.approx(without[name], abs=1e-5), name
     whole = one(f, y, drawn()[2])
     for name in OF_THE_CLASSES:
@@ -208,8 +211,8 @@ class Listener(Silent):
         self.warnings.append(message)
 
 
-def surveyed(path: Path, listener: Listener | None = None) -> survey.Survey:
-    return survey.survey(Lab(study.load(path), Options(device="cpu"), listener or Listener()))
+def surveyed(path: Path, listener: Listener | None = None) -> cluster_survey.Survey:
+    return cluster_survey.survey(Lab(study.load(path), Options(device="cpu"), listener or Listener()))
 
 
 SPACES = [{"layer": "penultimate"}, {"layer": "projection", "unit": True}]
@@ -230,7 +233,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     assert (len(found), first.measured) == (len(places), len(places))
     assert (first.trainings, first.missing) == (2, 0)
     listener = Listener()
-    file = tmp_path / "results" / "s" / survey.FILE
+    file = tmp_path / "results" / "s" / cluster_survey.FILE
     before = file.read_bytes()
     second = surveyed(path, listener)
     assert (second.measured, listener.stages) == (0, [])
@@ -247,13 +250,13 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
 def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES, clustering=[{"kmeans": {"k": 5, "restarts": 1}}])
     fitted: list[Clusters] = []
-    fit = scoring._clusters
+    fit = detectors._clusters
 
     def seen(*args: Any) -> Clusters:
         fitted.append(fit(*args))
         return fitted[-1]
 
-    monkeypatch.setattr(scoring, "_clusters", seen)
+    monkeypatch.setattr(detectors, "_clusters", seen)
     oodbench.run(path, device="cpu")
     scored, fitted = fitted, []
     surveyed(path)
@@ -306,7 +309,7 @@ def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
 def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     oodbench.run(path, device="cpu")
-    before, file = surveyed(path), tmp_path / "results" / "s" / survey.FILE
+    before, file = surveyed(path), tmp_path / "results" / "s" / cluster_survey.FILE
     whole = file.read_bytes()
     file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))  # a line, which is one of two splits
     assert (surveyed(path).measured, file.read_bytes()) == (2, whole)
@@ -320,7 +323,7 @@ def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oodbench.registry import Registry
+    from oodbench.study.registry import Registry
 
     path = write(tmp_path / "s.yaml", training="simclr", clustering=["labels", "one"])
     oodbench.run(path, device="cpu")
@@ -337,7 +340,7 @@ def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Registry, "fingerprint", edited)
     again = surveyed(path)
     assert (again.measured, len(again.rows)) == (2, len(more.rows))
-    monkeypatch.setattr(survey, "fingerprint_module", lambda name: "edited")
+    monkeypatch.setattr(cluster_survey, "fingerprint_module", lambda name: "edited")
     assert surveyed(path).measured == len(more.rows)
 
 
@@ -428,7 +431,7 @@ def made(runs: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
             measured += [place | {"clusters": 3, "split": "test", "cluster_purity": purity}]
             measured += [place | {"clusters": 3, "split": "train", "cluster_purity": 1.0}]
     table = frame([{"cell": str(i)} | row for i, row in enumerate(rows)])
-    return table, pd.DataFrame(measured).reindex(columns=list(survey.COLUMNS))
+    return table, pd.DataFrame(measured).reindex(columns=list(cluster_survey.COLUMNS))
 
 
 def listed(table: correlation.Correlations, **where: str) -> pd.Series[Any]:

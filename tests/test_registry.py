@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from oodbench.errors import UserError
-from oodbench.fingerprints import code_files, fingerprint, fingerprint_module
-from oodbench.registry import ROOMS, Registry, load, source_of, summary
+from oodbench.study.fingerprints import code_files, fingerprint, fingerprint_module
+from oodbench.study.registry import ROOMS, Registry, load, source_of, summary
 
 ROOT = Path(__file__).parent.parent
 OWN = '''"""A user's distance, nobody 2026."""
@@ -71,7 +71,7 @@ def test_an_entry_point_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def points(group: str) -> list[importlib.metadata.EntryPoint]:
         return [point] if group == "oodbench.distance" else []
 
-    monkeypatch.setattr("oodbench.registry.entry_points", points)
+    monkeypatch.setattr("oodbench.study.registry.entry_points", points)
     assert Registry().load("distance", "theirs")().label == "theirs"
 
 
@@ -88,7 +88,9 @@ def test_plugins_that_end_python_or_name_no_type(tmp_path: Path, line: str, said
 
 def test_an_entry_point_of_nothing_hurts_only_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("theirs", "no_such_package.methods", "oodbench.distance")
-    monkeypatch.setattr("oodbench.registry.entry_points", lambda group: [point] if group == "oodbench.distance" else [])
+    monkeypatch.setattr(
+        "oodbench.study.registry.entry_points", lambda group: [point] if group == "oodbench.distance" else []
+    )
     assert Registry().load("distance", "cosine").name == "cosine"
     with pytest.raises(UserError, match="there is no module no_such_package"):
         Registry().source("distance", "theirs")

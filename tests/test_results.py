@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from oodbench.columns import COLUMNS, FLOATS, INTEGERS
-from oodbench.results import Results
+from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS
+from oodbench.store.rows import Results
 
 
 @pytest.fixture

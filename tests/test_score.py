@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner, Result
 
-from oodbench import cli, score
-from oodbench.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
+from oodbench.cli import main
 from oodbench.errors import UserError
-from oodbench.results import Results
+from oodbench.execution import score_features
+from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
+from oodbench.store.rows import Results
 
 C, D = 4, 8
 GRID: dict[str, Any] = {
@@ -39,13 +40,13 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error; files are named as they are."""
     from rich.console import Console
 
-    monkeypatch.setattr(cli, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(cli, "err", Console(highlight=False, width=250, stderr=True))
+    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
+    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
     monkeypatch.chdir(tmp_path)
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
+    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 def gaussians(n: int, seed: int, shift: float = 0.0) -> dict[str, torch.Tensor]:
@@ -258,9 +259,9 @@ def test_what_is_kept_of_large_training_features_lies_in_a_file(monkeypatch: pyt
     mapped, made = np.memmap, []
     monkeypatch.setattr(np, "memmap", lambda *args, **kwargs: made.append(mapped(*args, **kwargs)) or made[-1])
     f, places = torch.randn(1000, 4), np.arange(0, 1000, 3)
-    assert score._rows_of(f, places, 10**6).equal(f[places])
+    assert score_features._rows_of(f, places, 10**6).equal(f[places])
     assert not made
-    found = score._rows_of(f, places, 5000)  # two blocks
+    found = score_features._rows_of(f, places, 5000)  # two blocks
     assert found.equal(f[places])
     assert np.shares_memory(found.numpy(), made[0])
 
@@ -276,10 +277,10 @@ def test_a_temporary_folder_that_is_full_or_not_there_is_said(monkeypatch: pytes
         patch.setattr(os, "posix_fallocate", full, raising=False)
         patch.setattr(sys, "platform", "linux")
         with pytest.raises(UserError, match=r"no temporary file of 0\.0 MB: No space left on device; set TMPDIR"):
-            score._rows_of(f, places, 5000)
+            score_features._rows_of(f, places, 5000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
     with pytest.raises(UserError, match="No such file or directory; set TMPDIR"):
-        score._rows_of(f, places, 5000)
+        score_features._rows_of(f, places, 5000)
 
 
 def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +289,7 @@ def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: p
 
     def run(results: Results, train_key: str) -> dict[str, Any] | None:
         try:
-            with FileLock(results.folder.parent / score.PLAN_LOCK, timeout=0):
+            with FileLock(results.folder.parent / score_features.PLAN_LOCK, timeout=0):
                 locked.append(False)
         except Timeout:
             locked.append(True)

@@ -11,11 +11,12 @@ import pytest
 from test_tables import BASE
 from tiny import write
 
-from oodbench import study, tables
 from oodbench.errors import UserError
-from oodbench.results import frame
-from oodbench.selection import selection
-from oodbench.study import Select
+from oodbench.report import tables
+from oodbench.report.selection import selection
+from oodbench.store.rows import frame
+from oodbench.study import study
+from oodbench.study.study import Select
 
 DISTANCE = Select(over=("distance",))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oodbench.store import MANIFEST, Store
+from oodbench.store.artifacts import MANIFEST, Store
 
 
 @pytest.fixture

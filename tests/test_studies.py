@@ -14,11 +14,14 @@ from rich.console import Console
 from tiny import write
 from typer.testing import CliRunner, Result
 
-from oodbench import against, cli, dry, grid, runner, study, targets, verdict
-from oodbench.columns import STAND_IN
-from oodbench.lab import Options
-from oodbench.registry import Registry
-from oodbench.weights import plan_of
+from oodbench.cli import main
+from oodbench.execution import dry_run, runner
+from oodbench.execution.pipeline import Options
+from oodbench.report import comparison, targets, verdicts
+from oodbench.store.columns import STAND_IN
+from oodbench.study import grid, study
+from oodbench.study.registry import Registry
+from oodbench.training.weights import plan_of
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -26,12 +29,12 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(cli, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
+    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_a_study_plans_without_data(file: Path, monkeypatch: pytest.MonkeyPatch)
     def refuse(*args: object) -> None:
         raise AssertionError("a plan without data fetches nothing")
 
-    monkeypatch.setattr("oodbench.fetching._get", refuse)
+    monkeypatch.setattr("oodbench.data.download._get", refuse)
     done = call("plan", file)
     assert done.exit_code == 0, done.output
     assert "not here: " in done.stdout
@@ -59,7 +62,7 @@ def test_a_study_runs_on_stand_in_data(file: Path) -> None:
     Of Fashion-MNIST's trainings the first alone: every cell of it has published rows, which test_tables holds against
     the study.
     """
-    whole = dry.dry(study.load(file)).study
+    whole = dry_run.dry(study.load(file)).study
     found = dataclasses.replace(whole, encoders=whole.encoders[:1])
     if len(whole.encoders) > 1:
         found = dataclasses.replace(found, ids=whole.ids[-1:])
@@ -76,7 +79,7 @@ def test_a_study_runs_on_stand_in_data(file: Path) -> None:
         text = (found.results / "tables" / f"{name}.md").read_text()
         assert STAND_IN in text.lower()
     of_rows = {name: claim for name, claim in found.claims.items() if claim.table == "rows"}
-    for each in verdict.verdicts(rows, of_rows) if found == whole else ():
+    for each in verdicts.verdicts(rows, of_rows) if found == whole else ():
         assert each.why in ("", "wanted are 3 runs of both sides"), (each.name, each.why)
 
 
@@ -110,13 +113,13 @@ def test_the_numbers_that_a_study_is_held_against(name: str, trainings: set[str]
         found = dataclasses.replace(found, trainings=with_head)
     rows, kept = rows_to_be(dataclasses.replace(found, seeds=found.seeds[:1]))
     registry = Registry()
-    held = against.compare(rows, kept.get, targets.load(targets.published(), registry), registry)
+    held = comparison.compare(rows, kept.get, targets.load(targets.published(), registry), registry)
     assert {line.target.training.name for line in held.lines if line.n and line.target.training} == trainings
 
 
 def test_real_and_dry_runs_are_apart() -> None:
     real = study.load(ROOT / "benchmark.yaml")
-    found = dry.dry(real).study
+    found = dry_run.dry(real).study
     assert found.results == real.results.with_name("benchmark.dry")
     assert found.store.is_relative_to(found.results.resolve())
     assert not {grid.digest(w.run.canonical) for w in plan_of(real).work} & {

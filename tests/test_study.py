@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from oodbench import study
 from oodbench.errors import UserError
-from oodbench.study import Study
-from oodbench.weights import plan_of
+from oodbench.study import study
+from oodbench.study.study import Study
+from oodbench.training.weights import plan_of
 
 HEAD = """\
 image: {size: 8, channels: 1}

@@ -16,17 +16,21 @@ from PIL import Image
 from tiny import TINY, write
 from typer.testing import CliRunner
 
-from oodbench import cli, data, results, study, suite
 from oodbench.api import Images
+from oodbench.cli import main
+from oodbench.data import prepare
 from oodbench.errors import UserError
-from oodbench.gc import garbage
-from oodbench.grid import canonical
-from oodbench.lab import Options, Piece
-from oodbench.protocol import kept_classes
-from oodbench.registry import Registry
-from oodbench.runner import Runner
-from oodbench.suite import Suite
-from oodbench.weights import plan_of
+from oodbench.execution.garbage import garbage
+from oodbench.execution.pipeline import Options, Piece
+from oodbench.execution.runner import Runner
+from oodbench.store import rows as results
+from oodbench.study import study
+from oodbench.study import suites as suite
+from oodbench.study.class_protocol import kept_classes
+from oodbench.study.grid import canonical
+from oodbench.study.registry import Registry
+from oodbench.study.suites import Suite
+from oodbench.training.weights import plan_of
 
 FIELDS = {"says", "source", "own", "image", "id", "ood"}
 OTHER = {"encoder": "resnet18", "training": "simclr", "distance": "cosine", "clustering": "one", "threshold": "pooled"}
@@ -58,7 +62,7 @@ def tiny_suites(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("file", sorted(suite.FOLDER.glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_suite_is_whole_and_says_what_is_its_own(file: Path) -> None:
-    from oodbench.document import read
+    from oodbench.study.document import read
 
     for name, each in read(file).value.items():
         assert set(each) - {"validation", "outliers", "reference", "files"} == FIELDS, name
@@ -258,7 +262,7 @@ def test_tables_and_claims_are_read_without_plugins(tiny_suites: None, tmp_path:
 
 def test_the_command_line_tells_sets_and_own_choices(tiny_suites: None, tmp_path: Path) -> None:
     def call(*words: str) -> list[str]:
-        outcome = CliRunner().invoke(cli.app, list(words))
+        outcome = CliRunner().invoke(main.app, list(words))
         assert outcome.exit_code == 0, outcome.output
         return [" ".join(line.split()) for line in outcome.stdout.splitlines()]
 
@@ -375,16 +379,17 @@ def test_a_limit_is_of_the_whole_set_and_in_no_key_where_it_is_not_given() -> No
     y = np.repeat(np.arange(4), [50, 30, 15, 5])
     images = Images(np.zeros((100, 2, 2), np.uint8), y, ("a", "b", "c", "d"))
     plain: Any = blobs(without=0)
-    index, left, _ = data.select(dataclasses.replace(plain, limit=20), images)
+    index, left, _ = prepare.select(dataclasses.replace(plain, limit=20), images)
     assert len(index) == len(left) == 20
     assert (np.diff(index) > 0).all()
     assert (index >= 50).all()
-    again, _, _ = data.select(dataclasses.replace(plain, limit=20), images)
+    again, _, _ = prepare.select(dataclasses.replace(plain, limit=20), images)
     assert again.tolist() == index.tolist()
     assert (
-        data.select(dataclasses.replace(plain, limit=60), images)[0].tolist() == data.select(plain, images)[0].tolist()
+        prepare.select(dataclasses.replace(plain, limit=60), images)[0].tolist()
+        == prepare.select(plain, images)[0].tolist()
     )
-    both, counted, _ = data.select(dataclasses.replace(plain, per_class=5, limit=12), images)
+    both, counted, _ = prepare.select(dataclasses.replace(plain, per_class=5, limit=12), images)
     assert (len(both), np.bincount(counted).max() <= 5) == (12, True)
     assert "limit" not in (canonical(plain) or {})
     assert (canonical(dataclasses.replace(plain, limit=20)) or {})["limit"] == 20

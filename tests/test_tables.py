@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from oodbench import tables
 from oodbench.errors import UserError
-from oodbench.results import Results, frame
-from oodbench.study import TableSpec, tables_of
+from oodbench.report import tables
+from oodbench.store.rows import Results, frame
+from oodbench.study.study import TableSpec, tables_of
 
 BASE: dict[str, Any] = {
     "status": "ok",

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oodbench import targets
 from oodbench.errors import UserError
-from oodbench.registry import Registry
-from oodbench.spec import RESNETS
-from oodbench.targets import ROOMS, Entry, Target
+from oodbench.report import targets
+from oodbench.report.targets import ROOMS, Entry, Target
+from oodbench.study.registry import Registry
+from oodbench.study.settings import RESNETS
 
 # Data sets that may be listed as elsewhere: they are on their way into the package.
 PURITY = (48.9, 56.0, 61.9, 63.3, 63.9)

@@ -17,9 +17,10 @@ from scipy.stats import gamma as gamma_distribution
 from sklearn.metrics import f1_score, roc_curve
 from torch import Tensor
 
-from oodbench import conformance, metrics
 from oodbench.api import Rule, Scores, Threshold
-from oodbench.registry import Registry
+from oodbench.conformance import suite
+from oodbench.scoring import metrics
+from oodbench.study.registry import Registry
 
 
 @cache
@@ -347,7 +348,7 @@ class OfTheOOD(Threshold):
 )
 def test_conformance_catches_what_is_broken(broken: type[Threshold], said: str) -> None:
     problems = []
-    for check in conformance.THRESHOLD.values():
+    for check in suite.THRESHOLD.values():
         try:
             check(broken())
         except AssertionError as error:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodbench import augment, feed, optim, stages
 from oodbench.api import Batch, Shifts, State, Training
-from oodbench.registry import Registry
-from oodbench.seeds import generator
-from oodbench.spec import Augment, Encoder, ImageFormat, Recipe, Seen
+from oodbench.study.registry import Registry
+from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe, Seen
+from oodbench.toolkit.seeds import generator
+from oodbench.training import augment, batches, optim, stages
 
 IMAGE = ImageFormat(size=8, channels=1)
 SMALL = Encoder(name="resnet18", params={"width": 2, "stem": "cifar"})
@@ -23,19 +23,19 @@ PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 QUICK = Recipe(epochs=2, batch=8, lr=0.05, warmup=0, augment=dataclasses.replace(PLAIN, crop=(0.5, 1.0)))
 
 
-def toy(n: int = 24, outliers: int = 0, channels: int = 1) -> feed.TrainingData:
+def toy(n: int = 24, outliers: int = 0, channels: int = 1) -> batches.TrainingData:
     rng = torch.Generator().manual_seed(0)
     y = torch.arange(n) % 3
     x = (60 * y.view(-1, 1, 1, 1) + torch.randint(40, (n, channels, 8, 8), generator=rng)).to(torch.uint8)
     strange = torch.randint(256, (outliers, channels, 8, 8), generator=rng, dtype=torch.uint8) if outliers else None
-    return feed.TrainingData(x, y, 3, strange)
+    return batches.TrainingData(x, y, 3, strange)
 
 
 def plugin(name: str, **params: Any) -> Any:
     return Registry().load("training", name)(**params)
 
 
-def trained(training: Training, data: feed.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> stages.Trained:
+def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> stages.Trained:
     model = stages.untrained(training, SMALL, recipe, IMAGE, data, seed)
     stages.train(model, training, recipe, "float32", data, seed)
     return model
@@ -216,10 +216,10 @@ def test_a_batch_holds_what_the_training_asks_for() -> None:
     assert b.shift.tolist() == [0] * 8
 
 
-def on_host(x: Tensor) -> feed.HostImages:
+def on_host(x: Tensor) -> batches.HostImages:
     """Return images as every other one of a memory map would be: among others, channels last."""
     among = torch.stack([x, 255 - x], 1).flatten(0, 1)
-    return feed.HostImages(among.permute(0, 2, 3, 1).numpy(), 2 * np.arange(len(x)), torch.device("cpu"))
+    return batches.HostImages(among.permute(0, 2, 3, 1).numpy(), 2 * np.arange(len(x)), torch.device("cpu"))
 
 
 def test_images_that_stay_on_the_host_give_the_same_batches() -> None:
@@ -229,7 +229,7 @@ def test_images_that_stay_on_the_host_give_the_same_batches() -> None:
     training = plugin("oecl")
     for epoch in (0, 1):
         pairs = zip(
-            *(feed.batches(training, QUICK, each, seed=3, epoch=epoch) for each in (data, host)),
+            *(batches.batches(training, QUICK, each, seed=3, epoch=epoch) for each in (data, host)),
             strict=True,
         )
         for here, there in pairs:
@@ -276,7 +276,7 @@ def test_images_are_turned_after_the_flip() -> None:
     """A flip of a turned image is the other quarter turn of the flipped one: no classifier could tell 90 from 270."""
     recipe = dataclasses.replace(QUICK, augment=dataclasses.replace(PLAIN, flip=1))
     data, probe = toy(16), _Probe(views=2, shifts=Shifts(id=(0, 1), outlier=(2, 3)))
-    views = next(feed.batches(probe.training(), recipe, data, 0, 0))
+    views = next(batches.batches(probe.training(), recipe, data, 0, 0))
     mirrored = data.x[views.index[:8]].flip(-1).numpy() / np.float32(255)
     for found, turns in ((views.id, (0, 1)), (views.outlier, (2, 3))):
         wanted = torch.from_numpy(np.concatenate([np.rot90(mirrored, turn, (2, 3)) for turn in turns]))
@@ -301,7 +301,7 @@ def test_id_and_outliers_pass_the_network_together() -> None:
 @pytest.mark.parametrize(("order", "same"), [("fixed", True), ("fresh", False)])
 def test_outliers_are_visited_in_a_fixed_or_a_fresh_order(order: str, same: bool) -> None:
     data, recipe = toy(24, outliers=40), dataclasses.replace(QUICK, outlier_order=order)
-    first, second = (feed.outlier_order(recipe, data, 0, epoch) for epoch in (0, 1))
+    first, second = (batches.outlier_order(recipe, data, 0, epoch) for epoch in (0, 1))
     assert first is not None
     assert second is not None
     assert sorted(first.tolist()) == list(range(40))

@@ -15,19 +15,19 @@ import torch
 from sklearn.metrics import roc_auc_score
 from tiny import write
 
-from oodbench import study
 from oodbench.api import Clusters, Distance, Posthoc, Scores, Split, Threshold
-from oodbench.columns import CHOSEN_BY
 from oodbench.errors import UserError
-from oodbench.lab import Lab, Options, Silent
-from oodbench.metrics import ranking
-from oodbench.registry import Registry
-from oodbench.runner import Outcome, Runner
-from oodbench.scoring import Bank
-from oodbench.spec import PLAIN
-from oodbench.stages import Layers
-from oodbench.vectors import centroids
-from oodbench.weights import plan_of
+from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.runner import Outcome, Runner
+from oodbench.scoring.detectors import Bank
+from oodbench.scoring.metrics import ranking
+from oodbench.store.columns import CHOSEN_BY
+from oodbench.study import study
+from oodbench.study.registry import Registry
+from oodbench.study.settings import PLAIN
+from oodbench.toolkit.vectors import centroids
+from oodbench.training.stages import Layers
+from oodbench.training.weights import plan_of
 
 BASE: dict[str, Any] = {"outliers": None, "clustering": "one", "distance": ["euclidean"], "posthoc": ["msp", "energy"]}
 GLYPHS = {"glyphs": {"count": 40, "size": 8}}
@@ -311,12 +311,12 @@ class Leaky(Dataset):
 def test_the_selection_of_a_study_is_a_table(ran: Ran, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from oodbench import cli
+    from oodbench.cli import main
 
     changes = BASE | {"posthoc": [{"energy": {"temperature": [1.0, 5.0]}}], "threshold": ["pooled"]}
     path = write(tmp_path / "chosen.yaml", validation=GLYPHS, select={"over": ["posthoc"]}, **changes)
     shutil.rmtree(ran.folder / "results" / "chosen", ignore_errors=True)
-    done = CliRunner().invoke(cli.app, ["run", str(path), "--device", "cpu"])
+    done = CliRunner().invoke(main.app, ["run", str(path), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     written = pd.read_csv(ran.folder / "results" / "chosen" / "selection.csv")
     assert written["of"].tolist() == [2, 2]

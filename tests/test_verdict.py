@@ -16,12 +16,14 @@ from test_tables import BASE
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench import cli, study, verdict
-from oodbench.claims import ClaimSpec
-from oodbench.columns import QUALITY, QUALITY_LABELS
+from oodbench.cli import main
 from oodbench.errors import UserError
-from oodbench.results import Results, frame
-from oodbench.verdict import FAILS, HOLDS, MISSING, OPEN, Verdict
+from oodbench.report import verdicts
+from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, Verdict
+from oodbench.store.columns import QUALITY, QUALITY_LABELS
+from oodbench.store.rows import Results, frame
+from oodbench.study import study
+from oodbench.study.declarations import ClaimSpec
 
 SIMCLR, SUPCON, CE = ({"training": name} for name in ("simclr", "supcon", "cross_entropy"))
 
@@ -37,7 +39,7 @@ def runs(values: list[float], **change: Any) -> list[dict[str, Any]]:
 
 
 def judged(rows: pd.DataFrame, **claim: Any) -> Verdict:
-    return verdict.verdict(rows, "c", ClaimSpec(says="so", **claim))
+    return verdicts.verdict(rows, "c", ClaimSpec(says="so", **claim))
 
 
 def compared(left: list[float], right: list[float], **claim: Any) -> Verdict:
@@ -169,8 +171,8 @@ def test_settings_of_a_side_are_averaged_or_the_best_on_test_is_picked_and_marke
     assert (best.state, mean.state) == (FAILS, HOLDS)
     assert "settings picked on test" in best.text()
     assert "picked on test" not in mean.text()
-    assert "picked on test" in verdict.caption([mean, best])
-    assert "picked on test" not in verdict.caption([mean])
+    assert "picked on test" in verdicts.caption([mean, best])
+    assert "picked on test" not in verdicts.caption([mean])
 
 
 def test_a_setting_that_failed_makes_no_mean_but_is_only_no_candidate() -> None:
@@ -285,7 +287,7 @@ def test_outliers_help_less_far_away_as_the_studies_claim_it(name: str, far: flo
         for (training, group), mean in means.items()
     ]
     others = runs([50.0, 50.0, 50.0], training="outlier_exposure", group="near", ood="near", posthoc="energy")
-    assert verdict.verdict(made(*rows, others), "c", claim).state == wanted
+    assert verdicts.verdict(made(*rows, others), "c", claim).state == wanted
 
 
 def grid(**sets: dict[str, list[float]]) -> pd.DataFrame:
@@ -463,7 +465,7 @@ MEASURED = clusters(separated([0.40, 0.42, 0.44], **SUPCON), separated([0.10, 0.
 
 def on_clusters(table: pd.DataFrame | None, **claim: Any) -> Verdict:
     rows = made([{"train_key": "t"}])
-    return verdict.verdict(rows, "c", ClaimSpec(says="so", **SEPARATION | claim), table, "s.yaml")
+    return verdicts.verdict(rows, "c", ClaimSpec(says="so", **SEPARATION | claim), table, "s.yaml")
 
 
 def test_a_claim_about_clusters_is_held_against_their_measures() -> None:
@@ -498,22 +500,22 @@ def test_clusters_that_could_not_be_measured_are_missing() -> None:
 
 
 def test_the_measures_are_those_that_the_command_makes() -> None:
-    from oodbench import survey
-    from oodbench.quality import MEASURES
+    from oodbench.execution import cluster_survey
+    from oodbench.scoring.cluster_quality import MEASURES
 
     assert QUALITY == MEASURES
-    assert set(QUALITY_LABELS) <= set(survey.COLUMNS)
+    assert set(QUALITY_LABELS) <= set(cluster_survey.COLUMNS)
 
 
 def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", claims={"apart": {"says": "so"} | SEPARATION})
     folder = study.results_of(path)
     Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
-    asked = CliRunner().invoke(cli.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
     assert "not enough data" in asked.output
     assert f"oodbench quality {path}" in (folder / "verdict.md").read_text()
     MEASURED.to_csv(folder / "quality.csv", index=False)
-    assert CliRunner().invoke(cli.app, ["verdict", str(path)]).exit_code == 0
+    assert CliRunner().invoke(main.app, ["verdict", str(path)]).exit_code == 0
     assert "| holds" in (folder / "verdict.md").read_text()
     assert "<td>holds</td>" in (folder / "verdict.html").read_text()
 
@@ -521,12 +523,12 @@ def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> Non
 def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
     sides = {"says": "100 % | so_so", "left": SUPCON, "right": SIMCLR}
     path = write(tmp_path / "s.yaml", claims={"yes": sides, "later": sides | {"left": {"training": "later"}}})
-    asked = CliRunner().invoke(cli.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
     assert asked.exit_code == 2
     folder = study.results_of(path)
     rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
     Results(folder).write(rows.to_dict("records"))
-    asked = CliRunner().invoke(cli.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
     assert asked.exit_code == 0, asked.output
     assert "holds" in asked.output
     assert "not enough data" in asked.output
@@ -541,5 +543,5 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
 
 
 def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
-    asked = CliRunner().invoke(cli.app, ["verdict", str(write(tmp_path / "s.yaml"))])
+    asked = CliRunner().invoke(main.app, ["verdict", str(write(tmp_path / "s.yaml"))])
     assert (asked.exit_code, "declares no claims" in asked.output) == (2, True)

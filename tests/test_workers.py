@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oodbench import workers
+from oodbench.cli import workers
 from oodbench.errors import UserError
 
 

@@ -13,7 +13,14 @@ import tempfile
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-IMPORTS = ["oodbench.runner", "oodbench.tables", "timm.models.resnet", "torch._dynamo", "pandas", "typer"]
+IMPORTS = [
+    "oodbench.execution.runner",
+    "oodbench.report.tables",
+    "timm.models.resnet",
+    "torch._dynamo",
+    "pandas",
+    "typer",
+]
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(IMPORTS)
@@ -55,7 +62,7 @@ def _serve(words: list[str], output: Path, env: dict[str, str]) -> None:
             os.dup2(stream.fileno(), number)
     os.environ.clear()
     os.environ.update(env)
-    from oodbench import cli
+    from oodbench.cli import main
 
     sys.argv = ["oodbench", *words]
-    cli.app()
+    main.app()

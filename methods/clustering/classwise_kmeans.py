@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Size
-from oodbench.clusters import grouped, to_device
+from oodbench.toolkit.clusters import grouped, to_device
 
 
 class ClasswiseKMeans(Clustering):

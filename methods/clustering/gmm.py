@@ -14,8 +14,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Count, Positive, Size
-from oodbench.clusters import check_count, to_device
-from oodbench.mixture import Mixture, fit_mixture
+from oodbench.toolkit.clusters import check_count, to_device
+from oodbench.toolkit.mixtures import Mixture, fit_mixture
 
 
 class GMM(Clustering):

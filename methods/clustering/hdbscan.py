@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Size
-from oodbench.clusters import grouped, to_device
+from oodbench.toolkit.clusters import grouped, to_device
 
 
 class HDBSCAN(Clustering):

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans as SklearnKMeans
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Count, Size
-from oodbench.clusters import check_count, grouped, to_device
+from oodbench.toolkit.clusters import check_count, grouped, to_device
 
 
 class KMeans(Clustering):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters
-from oodbench.clusters import grouped
+from oodbench.toolkit.clusters import grouped
 
 
 class Labels(Clustering):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters
-from oodbench.clusters import grouped
+from oodbench.toolkit.clusters import grouped
 
 
 class One(Clustering):

@@ -13,8 +13,8 @@ from sklearn.cluster import kmeans_plusplus
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Count, Size
-from oodbench.clusters import check_count, grouped
-from oodbench.vectors import centroids, unit
+from oodbench.toolkit.clusters import check_count, grouped
+from oodbench.toolkit.vectors import centroids, unit
 
 
 class SphericalKMeans(Clustering):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import BLOCK
-from oodbench.vectors import unit
+from oodbench.toolkit.linear_algebra import BLOCK
+from oodbench.toolkit.vectors import unit
 
 
 class Cosine(Distance):

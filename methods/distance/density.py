@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import squared_distances, squares_between
+from oodbench.toolkit.linear_algebra import squared_distances, squares_between
 
 
 class Density(Distance):

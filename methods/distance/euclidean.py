@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import nearest_to
+from oodbench.toolkit.linear_algebra import nearest_to
 
 
 class Euclidean(Distance):

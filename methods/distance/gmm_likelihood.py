@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import whitened_squares
+from oodbench.toolkit.linear_algebra import whitened_squares
 
 
 class GMMLikelihood(Distance):

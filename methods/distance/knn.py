@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import BLOCK
+from oodbench.toolkit.linear_algebra import BLOCK
 
 ITEMS = 2**25  # bytes of the items that share a pass over the training features
 QUERIES = 1024  # items of a matrix product

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import nearest_to, squared_distances, squared_distances_to, squares_between
+from oodbench.toolkit.linear_algebra import nearest_to, squared_distances, squared_distances_to, squares_between
 
 BLOCK = 512  # queries at a time: a block of distances is BLOCK x members float32
 

@@ -25,7 +25,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
-from oodbench.geometry import (
+from oodbench.toolkit.linear_algebra import (
     lower,
     mean,
     means,

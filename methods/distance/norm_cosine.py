@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.vectors import unit
+from oodbench.toolkit.vectors import unit
 
 BLOCK = 512  # queries at a time: a block of cosines is BLOCK x N float32
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import lower, means, members, moments, nearest_to, scatter, whitening
+from oodbench.toolkit.linear_algebra import lower, means, members, moments, nearest_to, scatter, whitening
 
 
 class RelativeMahalanobis(Distance):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.geometry import moments, standardizer, whitened_squares, whitening
-from oodbench.vectors import unit
+from oodbench.toolkit.linear_algebra import moments, standardizer, whitened_squares, whitening
+from oodbench.toolkit.vectors import unit
 
 
 class SSD(Distance):

@@ -14,7 +14,7 @@ from annotated_types import Interval
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import SetScore, classifier, of_maps, require_rectified
+from oodbench.toolkit.pytorch_ood import SetScore, classifier, of_maps, require_rectified
 
 LEAST = torch.finfo(torch.float64).tiny  # an item without any activation is not 0 / 0
 

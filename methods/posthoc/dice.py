@@ -8,7 +8,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Fraction, Posthoc, Split
-from oodbench.posthoc import SetScore, labels, of_features, weights
+from oodbench.toolkit.pytorch_ood import SetScore, labels, of_features, weights
 
 ENTRIES = 1 << 24  # pytorch-ood multiplies items x classes x dimensions: so many at a time
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Positive, Posthoc, Split
-from oodbench.posthoc import SetScore, of_logits
+from oodbench.toolkit.pytorch_ood import SetScore, of_logits
 
 
 class Energy(Posthoc):

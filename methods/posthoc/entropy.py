@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import SetScore, of_logits
+from oodbench.toolkit.pytorch_ood import SetScore, of_logits
 
 
 class Entropy(Posthoc):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Positive, Posthoc, Size, Split
-from oodbench.posthoc import SetScore, of_logits
+from oodbench.toolkit.pytorch_ood import SetScore, of_logits
 
 
 class GEN(Posthoc):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import SetScore, of_logits, reference
+from oodbench.toolkit.pytorch_ood import SetScore, of_logits, reference
 
 
 class KLMatching(Posthoc):

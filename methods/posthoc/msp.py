@@ -6,7 +6,7 @@ Computed as the sum of the other probabilities: pytorch-ood's MaxSoftmax is 1 fo
 from __future__ import annotations
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import SetScore, doubt, of_logits
+from oodbench.toolkit.pytorch_ood import SetScore, doubt, of_logits
 
 
 class MSP(Posthoc):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Posthoc, Size, Split
-from oodbench.posthoc import SetScore, labels, of_features
+from oodbench.toolkit.pytorch_ood import SetScore, labels, of_features
 
 ROWS = 512  # similarities are items x training items
 

@@ -13,7 +13,7 @@ from pytorch_ood.detector.openmax.numpy import OpenMax as Fit
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Posthoc, Size, Split
-from oodbench.posthoc import SetScore, labels, of_logits
+from oodbench.toolkit.pytorch_ood import SetScore, labels, of_logits
 
 
 class OpenMax(Posthoc):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Fraction, Posthoc, Split
-from oodbench.posthoc import SetScore, classifier, labels, maps, of_maps
+from oodbench.toolkit.pytorch_ood import SetScore, classifier, labels, maps, of_maps
 
 
 class ReAct(Posthoc):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.geometry import lower, moments, nearest_to, scatter, whitening
-from oodbench.posthoc import SetScore, labels, of_features
+from oodbench.toolkit.linear_algebra import lower, moments, nearest_to, scatter, whitening
+from oodbench.toolkit.pytorch_ood import SetScore, labels, of_features
 
 
 class RMDS(Posthoc):

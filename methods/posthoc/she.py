@@ -8,7 +8,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import SetScore, classifier, labels, of_features
+from oodbench.toolkit.pytorch_ood import SetScore, classifier, labels, of_features
 
 
 class SHE(Posthoc):

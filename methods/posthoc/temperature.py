@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import SetScore, doubt, labels, of_logits, reference
+from oodbench.toolkit.pytorch_ood import SetScore, doubt, labels, of_logits, reference
 
 LEAST, MOST = 0.01, 100.0
 STEPS = 60  # halvings: T to the last bits of float64

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pytorch_ood import detector
 
 from oodbench.api import ClassifierHead, Posthoc, Size, Split
-from oodbench.posthoc import SetScore, labels, of_features, weights
+from oodbench.toolkit.pytorch_ood import SetScore, labels, of_features, weights
 
 
 class ViM(Posthoc):

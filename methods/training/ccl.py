@@ -23,8 +23,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from oodbench.api import Batch, Count, Features, Head, Natural, NonNegative, Positive, Size, State, Training
-from oodbench.losses import contrastive, nt_xent
-from oodbench.vectors import centroids, unit
+from oodbench.toolkit.losses import contrastive, nt_xent
+from oodbench.toolkit.vectors import centroids, unit
 
 
 class CCL(Training):

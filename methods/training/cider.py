@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodbench.api import Batch, Features, Fraction, Head, NonNegative, Positive, State, Training
-from oodbench.vectors import centroids, unit
+from oodbench.toolkit.vectors import centroids, unit
 
 
 class CIDER(Training):

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oodbench.api import Batch, Head, Positive, Shifts, State, Training
-from oodbench.losses import contrastive, nt_xent
+from oodbench.toolkit.losses import contrastive, nt_xent
 
 TURNS = (0, 1, 2, 3)
 

@@ -18,7 +18,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from oodbench.api import Batch, Head, Natural, NonNegative, Positive, Shifts, State, Training
-from oodbench.losses import nt_xent
+from oodbench.toolkit.losses import nt_xent
 
 Turn = Annotated[int, Interval(ge=0, le=3)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Batch, Head, Positive, State, Training
-from oodbench.losses import contrastive
+from oodbench.toolkit.losses import contrastive
 
 
 class SupCon(Training):

@@ -1,0 +1,1 @@
+"""From files to images: downloads, prepared sets, duplicates, files of features."""

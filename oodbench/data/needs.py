@@ -1,0 +1,214 @@
+"""What a study needs of data: what of it is there, where the rest is from, and a manifest of what was prepared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from oodbench.api import Dataset, Download
+from oodbench.data.download import absent, offline
+from oodbench.errors import UserError
+from oodbench.execution.pipeline import Lab, Split
+from oodbench.store.artifacts import sha256
+from oodbench.store.files import write_whole
+from oodbench.store.provenance import now, version
+from oodbench.study import suites
+from oodbench.study.grid import canonical
+from oodbench.study.study import Study
+from oodbench.toolkit.raw_files import missing
+
+FILE = "data.json"  # in a study's folder of results
+HASHES = "hashes.json"  # in the store: of original files, with the size and time that they had
+SINGLE = 100  # files of a split, up to which each is hashed
+HERE, TO_DOWNLOAD, BY_HAND, MISSING, DAMAGED = "here", "to download", "by hand", "missing", "damaged"
+GENERATED = "generated, or comes with a library"
+OWN = "your own files"
+
+
+@dataclass
+class Need:
+    """A data set, and what a study needs it for."""
+
+    dataset: Dataset
+    roles: list[str]
+    splits: list[Split]
+    files: suites.Files | None = None  # where its files are from, if a suite says so
+
+
+class Supply(NamedTuple):
+    """Whether the files of a set are there, and what the rest would take."""
+
+    state: str  # HERE, TO_DOWNLOAD, BY_HAND, MISSING or DAMAGED
+    downloads: tuple[Download, ...] = ()  # that are not there
+    licence: str = "–"
+    origin: str = ""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes to download; None where a size is not known."""
+        sizes = [each.size for each in self.downloads]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def needs(study: Study) -> list[Need]:
+    """Return the data sets of a study, each once, with the splits that a run prepares."""
+    found: dict[str, Need] = {}
+
+    def add(label: str, dataset: Dataset, role: str, *splits: Split) -> None:
+        need = found.setdefault(str(canonical(dataset)), Need(dataset, [], []))
+        if dataset.source is None and _own(dataset):
+            need.files = need.files or suites.files(label, role)
+        need.roles += [role] if role not in need.roles else []
+        need.splits += [split for split in splits if split not in need.splits]
+
+    for id_ in study.ids:
+        setup = study.setups[id_.label]
+        of = setup.suite
+        add(of, id_, "ID", "train", "test")
+        if setup.reference.kind == "val":
+            add(of, id_, "reference")
+        if setup.reference.held_out:
+            add(of, setup.reference.held_out, "reference", "test")
+        for group, members in setup.ood.items():
+            for each in members.values():
+                add(of, each, group, "test")
+        for each in setup.outliers if any(training.outliers for training in study.trainings) else ():
+            add(of, each, "outliers", "train")
+        for each in setup.validation:
+            add(of, each, "validation", "train")
+    return list(found.values())
+
+
+def supply(need: Need, root: Path) -> Supply:
+    """Return whether the files of a set are there; looks at names on the disk, and into lists of files."""
+    try:
+        return _supply(need, root)
+    except (OSError, ValueError):  # of a list or a folder; preparing the set says what is wrong
+        return Supply(DAMAGED)
+
+
+def _supply(need: Need, root: Path) -> Supply:
+    dataset, source = need.dataset, need.dataset.source
+    if source is None:
+        own = _own(dataset)
+        there = not own or any(dataset.files(split, root) for split in ("train", "test"))
+        if need.files:
+            return Supply(HERE if there else BY_HAND, licence=need.files.licence, origin=need.files.page)
+        return Supply(HERE if there else MISSING, origin=OWN if own else GENERATED)
+    hosts = dict.fromkeys(urlsplit(each.urls[0]).hostname or "" for each in source.downloads if each.urls)
+    origin = ", ".join([*hosts, source.page])
+    folder = root / source.folder
+    lost = missing(dataset.needed(root))
+    downloads = tuple(each for each in absent(source, lost, folder) if not (folder / each.name).is_file())
+    if not all(each.urls for each in downloads):
+        return Supply(BY_HAND, downloads, source.licence, origin)
+    state = MISSING if offline() else TO_DOWNLOAD
+    return Supply(state if downloads else HERE, downloads, source.licence, origin)
+
+
+def _own(dataset: Dataset) -> bool:
+    """Return whether a set without a source reads files, which are the user's then."""
+    return type(dataset).files is not Dataset.files
+
+
+def prepare(lab: Lab, wanted: Iterable[Need]) -> Iterator[str]:
+    """Prepare every split that a study needs, write the manifest, and yield a line for each set that cannot be had."""
+    hashes = _Hashes(lab.store.root / HASHES)
+    sets = []
+    for need in wanted:
+        facts = _facts(need, lab.study)
+        try:
+            _check_installed(need.dataset)
+            facts["splits"] = {split: _split_facts(need.dataset, split, lab, hashes) for split in need.splits}
+        except UserError as error:
+            facts["problem"] = str(error) + _by_hand(need, lab.study.data)
+            yield facts["problem"]
+        sets.append(facts)
+    hashes.write()
+    manifest = {
+        "study": lab.study.name,
+        "image": lab.study.settings.image.canonical,
+        "version": version(),
+        "made_at": now(),
+        "sets": sets,
+    }
+    write_whole(lab.study.results / FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+def _by_hand(need: Need, root: Path) -> str:
+    """Return what brings the files of a suite's set, to be said after what is wrong; "" where no suite says it."""
+    return f"; {need.files.by_hand.replace('{data}', str(root))}" if need.files else ""
+
+
+def _check_installed(dataset: Dataset) -> None:
+    for module, how in dataset.requires.items():
+        if find_spec(module) is None:
+            raise UserError(f"{dataset.label} needs {module}: {how}")
+
+
+def _facts(need: Need, study: Study) -> dict[str, Any]:
+    dataset, source = need.dataset, need.dataset.source
+    facts = {"set": dataset.label, "roles": need.roles, "parameters": canonical(dataset)}
+    if need.files:
+        return facts | {"source": {"page": need.files.page, "licence": need.files.licence}}
+    if source is None:
+        return facts | {"source": OWN if _own(dataset) else GENERATED}
+    downloads = [
+        {"name": each.name, "urls": each.urls, "hash": each.hash, "size": each.size} for each in source.downloads
+    ]
+    named = {"title": source.title, "page": source.page, "licence": source.licence}
+    return facts | {"source": named | {"downloads": downloads}}
+
+
+def _split_facts(dataset: Dataset, split: Split, lab: Lab, hashes: _Hashes) -> dict[str, Any]:
+    prepared = lab.prepared(dataset, split)
+    counts = np.bincount(prepared.y, minlength=len(prepared.classes)).tolist()
+    files = [Path(file) for file in dataset.files(split, lab.study.data) if Path(file).is_file()]
+    return {
+        "content": prepared.content,
+        "images": len(prepared.y),
+        "classes": dict(zip(prepared.classes, counts, strict=True)),
+        "mapped": isinstance(prepared.x, np.ndarray),
+        "warnings": list(prepared.warnings),
+        "files": _originals(files, lab.study.data, hashes),
+    }
+
+
+def _originals(files: Sequence[Path], root: Path, hashes: _Hashes) -> dict[str, Any]:
+    """Return the SHA-256 of each original file; of very many, one of the list of their names and sizes."""
+    named = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in files}
+    if len(named) <= SINGLE:
+        return {"sha256": {name: hashes.of(path) for name, path in sorted(named.items())}}
+    sizes = {name: path.stat().st_size for name, path in sorted(named.items())}
+    listed = "".join(f"{name}\t{size}\n" for name, size in sizes.items())
+    digest = hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+    return {"count": len(sizes), "bytes": sum(sizes.values()), "sha256 of the sorted names and sizes": digest}
+
+
+class _Hashes:
+    """The SHA-256 of files, remembered for as long as size and time of a file stay."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._known: dict[str, list[Any]] = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            self._known = {}
+
+    def of(self, path: Path) -> str:
+        key, stat = str(path.resolve()), path.stat()
+        known = self._known.get(key)
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            known = self._known[key] = [stat.st_size, stat.st_mtime_ns, sha256(path)]
+        return str(known[2])
+
+    def write(self) -> None:
+        write_whole(self._file, json.dumps(self._known, indent=1).encode())

@@ -1,0 +1,290 @@
+"""From a data set's files to the images that a study sees: class protocol, format, hash, overlap."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oodbench.api import Dataset, Images
+from oodbench.errors import UserError
+from oodbench.study.class_protocol import kept_classes
+from oodbench.study.settings import ImageFormat
+from oodbench.toolkit.colour import luma
+from oodbench.toolkit.image_files import Encoded
+
+SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study
+CHUNK = 1024  # images decoded and resized at a time
+
+
+class LazyImages:
+    """The images of a split in a study's format, decoded whenever they are read, for a disk that does not hold them.
+
+    Indexed like an array (N, H, W, C) of uint8. Raises ValueError where an image is not what was prepared.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self, images: Images, index: NDArray[np.int64], image: ImageFormat, digest: NDArray[np.uint64] | None = None
+    ) -> None:
+        self._x = images.x
+        self._index = index  # (N,) positions in the set
+        self._image = image
+        self._digest = digest  # (N, 2), to be held against
+        self.shape = (len(index), image.size, image.size, image.channels)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, at: int | slice | NDArray[Any]) -> NDArray[np.uint8]:
+        if isinstance(at, int | np.integer):
+            found: NDArray[np.uint8] = self[np.array([at])][0]
+            return found
+        rows = np.arange(len(self))[at]
+        if not len(rows):
+            return np.zeros((0, *self.shape[1:]), dtype=np.uint8)
+        x = _formatted(self._x, self._index[rows], self._image)
+        if self._digest is not None:
+            other = (digests(x) != self._digest[rows]).any(1)
+            if other.any():
+                raise ValueError(
+                    f"image {rows[other][0]} is decoded to other pixels than when the set was prepared: its file, or "
+                    "the library that decodes it, is another one; delete the prepared set, and it is prepared again"
+                )
+        return x
+
+    def chunks(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield the images one piece after the other, each with the position of its first."""
+        for start in range(0, len(self), CHUNK):
+            yield start, self[start : start + CHUNK]
+
+
+class Prepared(NamedTuple):
+    """One split of a set in a study's format."""
+
+    x: NDArray[np.uint8] | LazyImages  # (N, H, W, C), memory-mapped or decoded whenever they are read
+    y: NDArray[np.int64]  # (N,) 0 ... number of classes - 1
+    digest: NDArray[np.uint64]  # (N, 2) hash of each image
+    classes: tuple[str, ...]
+    content: str  # hash of x and y
+    warnings: tuple[str, ...] = ()  # what the set said while it was prepared
+
+
+def here(dataset: Dataset, root: Path) -> bool:
+    """Return whether a set's files seem to be there, without making them be."""
+    try:
+        if needed := dataset.needed(root):
+            return all(path.exists() for path in needed)
+        if type(dataset).files is Dataset.files:
+            return True  # generated, or it comes with a dependency
+        return all(dataset.files(split, root) for split in dataset.splits)
+    except (OSError, ValueError):  # a list that is missing or damaged
+        return False
+
+
+def prepare(
+    dataset: Dataset,
+    split: Literal["train", "test"],
+    image: ImageFormat,
+    root: Path,
+    folder: Path,
+    room: float = math.inf,
+) -> dict[str, Any]:
+    """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them.
+
+    Where x.npy would take more than `room` bytes it is left out, and `lazy` is among the facts. So is, as `warnings`,
+    what the set warns of (`warnings.warn`) while it is loaded.
+    """
+    images, heard = _loaded(dataset, split, root)
+    if len(images.x) != len(images.y):
+        raise ValueError(f"split {split}: {len(images.x)} images, {len(images.y)} labels")
+    outside = set(np.unique(images.y).tolist()) - set(range(len(images.classes)))
+    if outside:
+        raise ValueError(f"split {split}: labels {sorted(outside)} of {len(images.classes)} classes")
+    index, y, classes = select(dataset, images)
+    if not len(index):
+        raise UserError(f"{dataset.label}: the split {split} has no images of these classes")
+    x = LazyImages(images, index, image)
+    lazy = x.nbytes > room
+    out = None if lazy else np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=x.shape)
+    hasher, found = hashlib.sha256(repr((x.shape, y.shape)).encode()), []
+    for start, chunk in x.chunks():
+        if out is not None:
+            out[start : start + len(chunk)] = chunk
+        hasher.update(chunk.data)
+        found.append(digests(chunk))
+    hasher.update(np.ascontiguousarray(y).data)
+    if out is not None:
+        out.flush()
+    np.save(folder / "y.npy", y)
+    np.save(folder / "digest.npy", np.concatenate(found))
+    return (
+        {
+            "name": dataset.label,
+            "split": split,
+            "content": hasher.hexdigest()[:16],  # of x and y
+            "classes": list(classes),
+            "counts": np.bincount(y, minlength=len(classes)).tolist(),
+        }
+        | ({"lazy": x.nbytes} if lazy else {})
+        | ({"warnings": heard} if heard else {})
+    )
+
+
+def _loaded(dataset: Dataset, split: Literal["train", "test"], root: Path) -> tuple[Images, list[str]]:
+    """Return a split, and what the set warns of."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        images = dataset.load(split, root)
+    return images, [str(each.message) for each in heard]
+
+
+def opened(folder: Path, meta: dict[str, Any]) -> Prepared:
+    """Return what `prepare` wrote."""
+    x = np.load(folder / "x.npy", mmap_mode="r")
+    y, digest = np.load(folder / "y.npy"), np.load(folder / "digest.npy")
+    return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"], tuple(meta.get("warnings", ())))
+
+
+def reopened(
+    dataset: Dataset,
+    split: Literal["train", "test"],
+    image: ImageFormat,
+    root: Path,
+    folder: Path,
+    meta: dict[str, Any],
+) -> Prepared:
+    """Return what `prepare` wrote without x.npy: its images are decoded from the set's own files."""
+    images, _ = _loaded(dataset, split, root)
+    index, y, classes = select(dataset, images)
+    digest = np.load(folder / "digest.npy")
+    if not np.array_equal(y, np.load(folder / "y.npy")):
+        raise ValueError(f"split {split}: it is not what was prepared; delete {folder}")
+    x = LazyImages(images, index, image, digest)
+    return Prepared(x, y, digest, classes, meta["content"], tuple(meta.get("warnings", ())))
+
+
+# ---- class protocols ------------------------------------------------------------------------------
+
+
+def select(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Return the positions, new labels and class names left by `keep`, `only`, `without`, `per_class` and `limit`."""
+    kept = kept_classes(dataset, images.classes)
+    number = np.full(len(images.classes), -1, dtype=np.int64)
+    number[kept] = np.arange(len(kept))
+    y = number[np.asarray(images.y, dtype=np.int64)]
+    index = np.flatnonzero(y >= 0)
+    if dataset.per_class is not None:
+        index = _at_most(index, y[index], dataset.per_class)
+    if dataset.limit is not None:
+        index = _at_most(index, np.zeros_like(index), dataset.limit)
+    return index, y[index], tuple(images.classes[k] for k in kept)
+
+
+def _at_most(index: NDArray[np.int64], y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    order = np.random.default_rng(SUBSET_SEED).permutation(len(index))
+    chosen = [order[y[order] == k][:count] for k in np.unique(y)]
+    return np.asarray(index[np.sort(np.concatenate(chosen))])
+
+
+# ---- format -----------------------------------------------------------------------------------------
+
+
+def _formatted(
+    x: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], rows: NDArray[np.int64], image: ImageFormat
+) -> NDArray[np.uint8]:
+    if isinstance(x, np.ndarray):
+        return to_format(x[rows], image)
+
+    def one(i: int) -> NDArray[np.uint8]:
+        return to_format(np.asarray(x[i])[None], image)
+
+    if isinstance(x, Encoded) and x.threads:  # decoders let other threads run meanwhile
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return np.concatenate(list(pool.map(one, rows.tolist())))
+    return np.concatenate([one(i) for i in rows.tolist()])
+
+
+def to_format(images: NDArray[np.uint8], image: ImageFormat) -> NDArray[np.uint8]:
+    """Return images (B, H, W) or (B, H, W, C), uint8, as (B, size, size, channels) of a study's format."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(f"images are uint8 of shape (B, H, W) or (B, H, W, C), not {images.dtype} {images.shape}")
+    x = torch.from_numpy(np.ascontiguousarray(images if images.ndim == 4 else images[..., None]))
+    x = x.permute(0, 3, 1, 2).float()  # (B, C, H, W) in 0 ... 255
+    x = _to_channels(x, image.channels)
+    x = _resized(x, image)
+    if image.levels < 256:
+        top = image.levels - 1
+        x = (x * top / 255).round() * 255 / top
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _to_channels(x: Tensor, channels: int) -> Tensor:
+    have = x.shape[1]
+    if have == channels:
+        return x
+    if have == 1:
+        return x.expand(-1, channels, -1, -1)
+    if have in (3, 4) and channels == 1:
+        return luma(x[:, :3])
+    if have == 4 and channels == 3:
+        return x[:, :3]
+    raise UserError(f"images of {have} channels cannot be turned into {channels}; set image.channels to {have}")
+
+
+def _resized(x: Tensor, image: ImageFormat) -> Tensor:
+    height, width = x.shape[2:]
+    side = image.short or image.size
+    if (height, width) == (side, side) == (image.size, image.size):
+        return x
+    if image.fit == "crop":
+        shorter = min(height, width)  # the longer side is rounded down, as torchvision does
+        height, width = side * height // shorter, side * width // shorter
+    else:
+        height = width = image.size
+    if image.resize == "nearest":
+        x = F.interpolate(x, (height, width), mode="nearest-exact")
+    else:
+        x = F.interpolate(x, (height, width), mode=image.resize, antialias=image.antialias, align_corners=False)
+    top, left = round((height - image.size) / 2), round((width - image.size) / 2)
+    return x[:, :, top : top + image.size, left : left + image.size]
+
+
+# ---- overlap ----------------------------------------------------------------------------------------
+
+
+def digests(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return a 128-bit hash (N, 2) of each image; equal images have equal hashes."""
+    found = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in x)
+    return np.frombuffer(found, dtype=np.uint64).reshape(len(x), 2).copy()
+
+
+def overlap(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the positions in b of images that are also in a, from their digests."""
+    pairs = [np.ascontiguousarray(each).view([("high", np.uint64), ("low", np.uint64)])[:, 0] for each in (a, b)]
+    return np.flatnonzero(np.isin(pairs[1], pairs[0]))
+
+
+def held_out_split(y: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return positions (fit, val): a share of each class, at least one item, is held out for thresholds."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    val = [order[y[order] == k][: max(1, round(share * int((y == k).sum())))] for k in np.unique(y)]
+    held = np.zeros(len(y), dtype=bool)
+    held[np.concatenate(val)] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,275 @@
+"""Which images the sets of a study share, exactly or nearly (see duplicates.py): counted for each pair of sets, listed.
+
+Pairs are remembered in the store, hashes too. A duplicate is counted once for each image of the second set of a pair,
+with its closest image in the first. `index` is an image's position among those that the study takes of a split,
+`original` its position in the whole split, before classes are chosen and `per_class` is applied.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from oodbench.api import Dataset
+from oodbench.data import duplicates, prepare
+from oodbench.execution.pipeline import Lab, Split
+from oodbench.report import tables
+from oodbench.store.files import write_whole
+from oodbench.study.grid import Run
+
+NAME = "audit"
+ID_TRAIN, OUTLIERS, VALIDATION, REFERENCE = "ID train", "outliers", "validation OOD", "ID reference"
+ID_TEST, OOD_TEST = "ID test", "OOD test"
+KINDS = ("exact", "near")
+MAY_SHARE = ({ID_TRAIN, ID_TEST}, {ID_TRAIN, REFERENCE}, {ID_TEST, OOD_TEST})  # as published sets do: said, not refused
+SIDE = ("role", "set", "split", "index", "original", "class")
+SIDES = ("one", "other")
+COLUMNS = ("kind", *(f"{side}_{name}" for side in SIDES for name in SIDE), "bits", "rest", "correlation")
+SHEET, SCALE, ACROSS = 60, 64, 6  # pairs on the sheet, pixels of an image's side at least, pairs in a row
+
+
+class Side(NamedTuple):
+    """A set in its role in a study."""
+
+    role: str
+    dataset: Dataset
+    split: Split
+
+    @property
+    def name(self) -> str:
+        return f"{self.role} ({self.dataset.label})"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two sets share: images of the second, each with its closest one in the first."""
+
+    one: Side
+    other: Side
+    exact: duplicates.Pairs
+    near: duplicates.Pairs  # without the exact ones
+    images: int  # of the second set
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {kind: len(getattr(self, kind).other) for kind in KINDS}
+
+    def text(self) -> str:
+        return f"{len(self.near.other)} of {self.images:,} in {self.one.name}"
+
+
+# ---- which sets are compared -----------------------------------------------------------------------------
+
+
+def sides(lab: Lab, run: Run) -> tuple[list[Side], list[Side]]:
+    """Return what a run sees while it is made, and what it is tested on."""
+    seen = [Side(ID_TRAIN, run.id, "train")]
+    seen += [Side(OUTLIERS, run.outliers, "train")] if run.outliers else []
+    seen += [Side(VALIDATION, each, "train") for each in run.validation]
+    seen += [Side(REFERENCE, run.reference.held_out, "test")] if run.reference.held_out else []
+    tests = [Side(ID_TEST, run.id, "test"), *(Side(OOD_TEST, each, "test") for each in run.sets.values())]
+    return seen, tests
+
+
+def pairs(lab: Lab, runs: Iterable[Run]) -> list[tuple[Side, Side]]:
+    """Return the pairs of sets of a study that should share no image, once each: all but two OOD test sets."""
+    found: dict[tuple[str, str], tuple[Side, Side]] = {}
+    for run in runs:
+        seen, tests = sides(lab, run)
+        id_test, *ood = tests
+        all_ = [*itertools.combinations(seen, 2), *itertools.product(seen, tests), *((id_test, each) for each in ood)]
+        for one, other in all_:
+            found[one.name, other.name] = (one, other)
+    return list(found.values())
+
+
+def refused(one: Side, other: Side) -> bool:
+    """Return whether two sets must have no equal images."""
+    return {one.role, other.role} not in MAY_SHARE
+
+
+# ---- what they share -------------------------------------------------------------------------------------
+
+
+def shared(lab: Lab, one: Side, other: Side) -> Shared:
+    """Return what two sets share; hashes and pairs are in the store afterwards."""
+    a, b = (lab.prepared(each.dataset, each.split) for each in (one, other))
+    first, second = duplicates.exact(a.digest, b.digest)
+    zero = np.zeros(len(first))
+    exact = duplicates.Pairs(first, second, zero.astype(np.int64), zero, zero + 1)
+    near = lab.near(one.dataset, one.split, other.dataset, other.split)
+    new = ~np.isin(near.other, second)
+    return Shared(one, other, exact, near.at(new), len(b.x))
+
+
+def audit(lab: Lab, runs: Iterable[Run]) -> list[Shared]:
+    """Return what each pair of sets of a study shares, and keep the counts in `audit.json` beside its results."""
+    found = [shared(lab, *each) for each in pairs(lab, runs)]
+    facts = {
+        "rule": {"bits": duplicates.BITS, "rest": duplicates.REST, "correlation": duplicates.CORRELATION},
+        "pairs": [
+            {"one": each.one.name, "other": each.other.name, "images": each.images, **each.counts} for each in found
+        ],
+    }
+    write_whole(lab.study.results / f"{NAME}.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    return found
+
+
+def warning(found: list[Shared], study: Path) -> str:
+    """Return a line about near duplicates, and about equal images that are not refused; "" where there are none."""
+    said = []
+    for each in found:
+        kinds = ["near"] if refused(each.one, each.other) else KINDS
+        if counts := " and ".join(f"{each.counts[kind]} {kind}" for kind in kinds if each.counts[kind]):
+            said.append(f"{counts} of {each.images:,} images of {each.other.name} in {each.one.name}")
+    return f"duplicates: {'; '.join(said)}; oodbench audit {study} lists and shows them" if said else ""
+
+
+def notes(found: list[Shared]) -> dict[tuple[str, str], list[str]]:
+    """Return what rows say of near duplicates, by the name of what a run sees and the label of an OOD test set."""
+    return {
+        (each.one.name, each.other.dataset.label): [f"near duplicates: {each.text()}"]
+        for each in found
+        if each.other.role == OOD_TEST and each.one.role != ID_TEST and len(each.near.other)
+    }
+
+
+# ---- the list ----------------------------------------------------------------------------------------------
+
+
+def listed(lab: Lab, found: list[Shared]) -> pd.DataFrame:
+    """Return a row (COLUMNS) for each duplicate: exact ones of a pair of sets first, then the closest."""
+    original = {side: _original(lab, side) for each in found if any(each.counts.values()) for side in each_side(each)}
+    rows = [row for each in found for kind in KINDS for row in _rows(lab, each, kind, original)]
+    return pd.DataFrame.from_records(rows, columns=list(COLUMNS))
+
+
+def each_side(each: Shared) -> tuple[Side, Side]:
+    return each.one, each.other
+
+
+def _original(lab: Lab, side: Side) -> NDArray[np.int64]:
+    """Return the position in the whole split of each image that a study takes of it."""
+    images = side.dataset.load(side.split, lab.study.data)
+    return prepare.select(side.dataset, images)[0]
+
+
+def _rows(lab: Lab, each: Shared, kind: str, original: dict[Side, NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+    found: duplicates.Pairs = getattr(each, kind)
+    prepared = [lab.prepared(side.dataset, side.split) for side in each_side(each)]
+    for i in np.lexsort((found.other, found.rest)):
+        row: dict[str, Any] = {"kind": kind, "bits": found.bits[i], "correlation": round(found.correlation[i], 4)}
+        row["rest"] = round(found.rest[i], 2)
+        for name, side, at, images in zip(
+            SIDES, each_side(each), (found.one[i], found.other[i]), prepared, strict=True
+        ):
+            values = (side.role, side.dataset.label, side.split, at, original[side][at], images.classes[images.y[at]])
+            row |= {f"{name}_{field}": value for field, value in zip(SIDE, values, strict=True)}
+        yield row
+
+
+# ---- the table -----------------------------------------------------------------------------------------------
+
+
+class Counts(tables.Table):
+    """Numbers of duplicates rather than means."""
+
+    def text(self, style: Any) -> pd.DataFrame:
+        return self.mean.astype(int).reset_index().astype(str)
+
+
+def table(found: list[Shared]) -> Counts:
+    """Return the number of exact and near duplicates of each pair of sets."""
+    index = pd.MultiIndex.from_tuples([(each.one.name, each.other.name) for each in found], names=["in", "images of"])
+    counts = pd.DataFrame([each.counts | {"of": each.images} for each in found], index=index)
+    caption = (
+        f"Images of one set that are in another: equal in the study's format, or near, which is a phash within "
+        f"{duplicates.BITS} of 64 bits, at most {duplicates.REST:g} grey levels (root mean square) after a change of "
+        f"brightness and contrast, and a correlation of at least {duplicates.CORRELATION:g}."
+    )
+    return Counts(NAME, caption, counts, counts * np.nan, counts, dict.fromkeys(counts.columns, 0))
+
+
+# ---- the sheet -------------------------------------------------------------------------------------------------
+
+
+def sheet(lab: Lab, found: list[Shared], rows: pd.DataFrame) -> Image.Image:
+    """Return pictures of the first pairs, side by side, that of the first set on the left, with their indices.
+
+    Every pair of sets has its share of the sheet.
+    """
+    order = rows.groupby(["one_role", "one_set", "other_role", "other_set"], sort=False).cumcount()
+    chosen = rows.loc[order.sort_values(kind="stable").index[:SHEET]].sort_index()
+    known = {(side.role, side.dataset.label): side for each in found for side in each_side(each)}
+    tiles = [_tile(lab, known, row) for row in chosen.to_dict("records")]
+    width, height = tiles[0].size
+    across = min(ACROSS, len(tiles))
+    page = Image.new("RGB", (across * width, -(-len(tiles) // across) * height), "white")
+    for i, tile in enumerate(tiles):
+        page.paste(tile, (i % across * width, i // across * height))
+    return page
+
+
+def _tile(lab: Lab, known: dict[tuple[str, str], Side], row: dict[Any, Any]) -> Image.Image:
+    pictures = []
+    for name in SIDES:
+        side = known[row[f"{name}_role"], row[f"{name}_set"]]
+        pictures.append(_picture(lab.prepared(side.dataset, side.split).x[row[f"{name}_index"]]))
+    size = pictures[0].width
+    tile = Image.new("RGB", (2 * size + 24, size + 56), "white")
+    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(10)
+    for i, (name, picture) in enumerate(zip(SIDES, pictures, strict=True)):
+        tile.paste(picture, (8 + i * (size + 4), 4))
+        draw.text((8, size + 6 + 12 * i), _fitting(draw, font, _caption(row, name), tile.width - 12), "black", font)
+    draw.text((8, size + 30), f"{row['kind']}, {row['bits']} bits, rest {row['rest']:g}", "black", font)
+    return tile
+
+
+def _caption(row: dict[Any, Any], name: str) -> str:
+    return f"{row[f'{name}_index']}: {row[f'{name}_role']}, {row[f'{name}_set']}"
+
+
+def _fitting(draw: ImageDraw.ImageDraw, font: Any, text: str, width: int) -> str:
+    while draw.textlength(text, font) > width:
+        text = text[:-1]
+    return text
+
+
+def _picture(image: NDArray[np.uint8]) -> Image.Image:
+    """Return an image (H, W, C) as RGB, enlarged by a whole factor to be seen."""
+    rgb = image if image.shape[2] == 3 else np.repeat(image.mean(2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    factor = -(-SCALE // picture.width)
+    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+def write(lab: Lab, found: list[Shared], folder: Path) -> tuple[Counts, pd.DataFrame]:
+    """Write the list as .csv, the table as .md and .tex, and the sheet as .png where there is a pair to show."""
+    rows, counts = listed(lab, found), table(found)
+    contents = {"csv": rows.to_csv(index=False), "md": tables.markdown(counts), "tex": tables.latex(counts)}
+    for ending, content in contents.items():
+        write_whole(folder / f"{NAME}.{ending}", content.encode())
+    picture = folder / f"{NAME}.png"
+    picture.unlink(missing_ok=True)
+    if len(rows):
+        write_whole(picture, _png(sheet(lab, found, rows)))
+    return counts, rows
+
+
+def _png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,142 @@
+"""A study's features as files that `oodbench score` reads: a folder for each training. It trains nothing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from oodbench.data.feature_files import MATRICES
+from oodbench.errors import UserError
+from oodbench.execution.pipeline import Lab
+from oodbench.scoring.detectors import Bank
+from oodbench.study.grid import LAYER_HEAD, NONE, Run
+from oodbench.study.settings import PLAIN
+from oodbench.study.study import Study
+from oodbench.training.stages import Layers
+from oodbench.training.weights import plan_of
+
+Arrays = dict[str, Tensor]
+LONGEST = 120  # characters of a name, of the 255 bytes that file systems allow
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder of features, and the command that scores it."""
+
+    folder: Path
+    command: str
+
+
+def export(lab: Lab, to: Path) -> Iterator[Exported | Run]:
+    """Write the features of each training of a study, whole or not at all; yield those that are not trained as runs."""
+    runs = [work.run for work in plan_of(lab.study).work]
+    for run in runs:
+        if lab.store.read("train", lab.train_key(run)) is None:  # one that is damaged is not there
+            yield run
+            continue
+        folder = to / f"{_safe(run.title)}-{lab.train_key(run)}"
+        lab.watch.stage("export", run.title)
+        bank = lab.bank(run, [PLAIN], baselines=False)
+        names = _names(bank)
+        try:
+            _write(folder, _files(lab, run, bank, names))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error}") from error
+        yield Exported(folder, _command(lab.study, run, _label(run, runs), folder, names))
+
+
+def _files(lab: Lab, run: Run, bank: Bank, names: dict[tuple[str, str], str]) -> Iterator[tuple[str, Arrays]]:
+    yield "train", _arrays(bank.fit, bank.y) | _head(lab, run)
+    if bank.reference is not None:
+        yield "val", _arrays(bank.reference.layers[PLAIN], bank.reference.y)
+    yield "id", _arrays(bank.test.layers[PLAIN], bank.test.y)
+    for role, sets in (("ood", bank.ood), ("validation", bank.validation)):
+        for name, layers in sets.items():
+            yield names[role, name], _arrays(layers[PLAIN])
+
+
+def _arrays(layers: Layers, y: Tensor | None = None) -> Arrays:
+    """Return the layers (1, M, D) of a set under the names of its file, (M, D)."""
+    found = {name: layers[layer][0] for name, layer in MATRICES.items() if layer in layers}
+    return found if y is None else found | {"labels": y}
+
+
+def _head(lab: Lab, run: Run) -> Arrays:
+    """Return the weights of the training's own classifier, where it has one that is linear."""
+    head = lab.head(run) if LAYER_HEAD["logits"] in run.training.heads else None
+    if head is None or head.weight is None or head.bias is None:
+        return {}
+    return {"weight": head.weight.cpu(), "bias": head.bias.cpu()}
+
+
+def _write(folder: Path, files: Iterable[tuple[str, Arrays]]) -> None:
+    """Write a folder of files in place of one that is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.parent))
+    try:
+        new = made / "new"
+        new.mkdir()
+        for name, arrays in files:
+            save_file({key: each.contiguous() for key, each in arrays.items()}, new / f"{name}.safetensors")
+        if folder.exists():
+            folder.rename(made / "old")
+        new.rename(folder)
+    finally:
+        shutil.rmtree(made)
+
+
+# ---- names ----------------------------------------------------------------------------------------------------
+
+
+def _safe(name: str) -> str:
+    """Return a name that every file system takes and no shell reads as anything else."""
+    return re.sub(r"[^A-Za-z0-9.=_+]+", "-", name).strip("-.")[:LONGEST]
+
+
+def _names(bank: Bank) -> dict[tuple[str, str], str]:
+    """Return the stem of each OOD set's file by role and name, no two alike, in upper or lower case."""
+    found: dict[tuple[str, str], str] = {}
+    taken: set[str] = set()
+    for role, sets in (("ood", bank.ood), ("validation", bank.validation)):
+        for name in sets:
+            stem = first = f"{role}-{_safe(name)}"
+            number = 1
+            while stem.casefold() in taken:
+                number += 1
+                stem = f"{first}-{number}"
+            taken.add(stem.casefold())
+            found[role, name] = stem
+    return found
+
+
+def _label(run: Run, runs: list[Run]) -> str:
+    """Return what tables call a training: its label, and what tells it from others of the same label."""
+    differing = [name for name in ("encoder", "outliers", "precision") if len({each.labels[name] for each in runs}) > 1]
+    parts = [run.training.label, *(run.labels[name] for name in differing), run.recipe_label]
+    return " · ".join(part for part in parts if part not in ("", NONE))
+
+
+def _command(study: Study, run: Run, label: str, folder: Path, names: dict[tuple[str, str], str]) -> str:
+    """Return the command, quoted for a shell, that scores what is in a folder."""
+
+    def file(stem: str) -> str:
+        return str(folder / f"{stem}.safetensors")
+
+    words = ["oodbench", "score", "--train", file("train"), "--id", f"{run.id.label}={file('id')}"]
+    if run.reference.kind != "train":
+        words += ["--val", file("val")]
+    for group, members in run.ood.items():
+        for name in members:
+            words += [f"--{group}", f"{name}={file(names['ood', name])}"]
+    for each in run.validation:
+        words += ["--validation", f"{each.label}={file(names['validation', each.label])}"]
+    words += ["--name", f"{study.name}-features", "--training", label, "--seed", str(run.seed)]
+    return shlex.join(words)

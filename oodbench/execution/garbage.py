@@ -1,0 +1,72 @@
+"""Which artifacts of a store no study needs any more."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from oodbench.api import Dataset
+from oodbench.errors import UserError
+from oodbench.execution import audit
+from oodbench.execution.pipeline import Lab, Options, Silent, Split
+from oodbench.execution.runner import Runner
+from oodbench.store.artifacts import Store
+from oodbench.study.grid import Run, digest
+from oodbench.study.study import Study
+from oodbench.training.checkpoints import KIND
+
+
+def garbage(studies: list[Study], warn: Callable[[str], None]) -> tuple[Store, list[tuple[str, str]]]:
+    """Return the store that studies share, and (kind, key) of each artifact that none of them needs.
+
+    A study whose data is not prepared tells nothing about what it needs: UserError. Checkpoints of trainings that
+    a study needs are kept, and so is what it needs on a device of either precision where it asks for `auto`.
+    """
+    roots = {study.store.resolve() for study in studies}
+    if len(roots) != 1:
+        raise UserError(f"the studies use different stores: {', '.join(sorted(str(root) for root in roots))}")
+    store = Store(studies[0].store, warn)
+    needed = {each for study in studies for each in _needed(study)}
+
+    def wanted(kind: str, key: str) -> bool:
+        return ("train", key.partition("-")[0]) in needed if kind == KIND else (kind, key) in needed
+
+    return store, [(kind, key) for kind in store.kinds() for key in store.keys(kind) if not wanted(kind, key)]
+
+
+def _needed(study: Study) -> set[tuple[str, str]]:
+    runner = Runner(study, Options(device="cpu"), Silent())
+    lab = runner.lab
+    found: set[tuple[str, str]] = set()
+    for work in runner.plan.work:
+        sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
+        sets += [(each, "test") for each in work.run.sets.values()]
+        sets += [(each, "train") for each in (work.run.outliers, *work.run.validation) if each]
+        sets += [(work.run.reference.held_out, "test")] if work.run.reference.held_out else []
+        for dataset, split in sets:
+            found.add(("data", _data_key(lab, dataset, split, study)))
+            found.add(("hash", digest(lab.hash_fields(dataset, split))))
+        for run in (each for last in _resolved(work.run) for each in (*lab.kept(last), last)):
+            found.add(("train", lab.train_key(run)))
+            found.add(("probe", digest(lab.probe_fields(run))))
+            found |= {("bank", digest(lab.bank_fields(run, piece))) for piece in lab.pieces(run, work.ways)}
+    for one, other in audit.pairs(lab, (work.run for work in runner.plan.work)):
+        found.add(("near", digest(lab.near_fields(one.dataset, one.split, other.dataset, other.split))))
+    return found
+
+
+def _resolved(run: Run) -> Iterator[Run]:
+    if run.precision != "auto":
+        yield run
+        return
+    yield dataclasses.replace(run, precision="float32")
+    yield dataclasses.replace(run, precision="bf16")
+
+
+def _data_key(lab: Lab, dataset: Dataset, split: Split, study: Study) -> str:
+    key = digest(lab.data_fields(dataset, split))
+    if not lab.store.has("data", key):
+        raise UserError(
+            f"{study.file}: {dataset.label} is not prepared, so what the study needs is unknown; run it first"
+        )
+    return key

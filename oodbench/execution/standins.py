@@ -1,0 +1,109 @@
+"""What takes the place of a data set, a training or an encoder in a dry run: the same names, nothing of their content.
+
+Each is of a class made for the one that it stands in for, whose label, parameters and class protocol it keeps, so that
+tables, claims and `skip` find what they name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from oodbench.api import Dataset, Images, Training
+from oodbench.study.settings import Encoder
+from oodbench.toolkit.seeds import seed_of
+
+CLASSES = 10  # of a set, and those that its class protocol names
+PATTERN = 0.8  # of a grey value is its class's, the rest is noise
+
+
+class Drawn(NamedTuple):
+    """How a set is generated; part of its parameters, so that no key is one of real data."""
+
+    code: str  # what draws it
+    size: int  # pixels of each side
+    channels: int
+    train: int  # images of each class
+    test: int
+    classes: tuple[str, ...]
+
+
+def dataset(of: Dataset, drawn: Drawn) -> Dataset:
+    """Return a generated set: a random pattern for each class, and noise."""
+    real: Any = type(of)
+
+    class StandIn(real):  # type: ignore[misc]
+        stand_in: Drawn = drawn
+
+        requires: ClassVar[dict[str, str]] = {}
+        class_names = drawn.classes
+        source = None
+        needed = Dataset.needed
+        files = Dataset.files
+
+        def load(self, split: Literal["train", "test"], root: Path) -> Images:
+            how = self.stand_in
+            shape = (how.size, how.size, how.channels)
+            rng = np.random.default_rng(seed_of(0, of.label))
+            levels = np.linspace(0, 255, len(how.classes))
+            colour = np.stack([rng.permutation(levels) for _ in range(how.channels)], -1)  # a crop leaves it
+            light = np.linspace(255, 0, how.size)[:, None, None]  # from above: it tells the turns of an image
+            pattern = 0.6 * colour[:, None, None] + 0.4 * light
+            y = np.repeat(np.arange(len(how.classes)), how.train if split == "train" else how.test)
+            noise = np.random.default_rng(seed_of(1, of.label, split)).integers(256, size=(len(y), *shape))
+            x = PATTERN * pattern[y] + (1 - PATTERN) * noise
+            return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
+
+    StandIn.name = of.name
+    found: Dataset = StandIn(**of.params)
+    return found
+
+
+def class_names(of: Dataset) -> tuple[str, ...]:
+    """Return the names of the classes of a stand-in: the first ones, up to some after the last that is named."""
+    given = [getattr(of, name) for name in ("keep", "only", "without")]
+    named = [each for value in given if value is not None for each in (value if isinstance(value, tuple) else (value,))]
+    words = tuple(dict.fromkeys(each for each in named if isinstance(each, str)))
+    numbers = [each for each in named if isinstance(each, int)]
+    known = of.class_names
+    if known is None:
+        most = max([*numbers, -1]) + 1 + CLASSES
+        return (*words, *(f"class{k}" for k in range(most)))[:most]
+    last = max([*numbers, *(known.index(each) for each in words), -1])
+    return known[: last + 1 + CLASSES]
+
+
+def training(of: Training, **changes: Any) -> Training:
+    """Return a training with other parameters that is shown as it was."""
+    real: Any = type(of)
+
+    class StandIn(real):  # type: ignore[misc]
+        @property
+        def label(self) -> str:
+            return of.label
+
+    StandIn.name = of.name
+    found: Training = StandIn(**of.params | changes)
+    return found
+
+
+def untrained(of: Training, heads: dict[str, str]) -> Training:
+    """Return a training that loads no weights: its network stays as it is drawn."""
+    found = training(of, **{name: None for name in ("weights",) if name in of.params})
+    type(found).weights = None  # type: ignore[assignment, method-assign]
+    type(found).heads = heads  # type: ignore[assignment, method-assign]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slim(Encoder):
+    """An encoder of fewer channels that is shown as another."""
+
+    shown: str
+
+    @property
+    def label(self) -> str:
+        return self.shown

@@ -1,0 +1,1 @@
+"""From rows to tables: leaderboards, verdicts, what was published. No torch."""

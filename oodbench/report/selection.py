@@ -1,0 +1,105 @@
+"""Settings chosen on validation OOD, beside the choice that the test sets would have made. It knows rows alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from oodbench.errors import UserError
+from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, commonest_threshold, named, varies
+from oodbench.report.unlearned import unlearned
+from oodbench.store.columns import SHARES
+from oodbench.study.study import Select
+
+CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
+
+
+def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) -> Table:
+    """Return for each method the settings that validation chooses in each run, and what they cost.
+
+    A setting is what the axes in `select.over` say beyond the name of a plugin; a space is a setting as a whole. A
+    candidate that failed on a set, or lacks the validation number, is none. Ties go to the first in the study.
+    `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
+    """
+    done = rows[rows["status"] == "ok"]
+    if done.empty:
+        raise UserError("there are no rows to select from; run the study first")
+    threshold, level = commonest_threshold(done)
+    done = named(done[(done["threshold"] == threshold) & (done["level"] == level)])
+    if done[select.by].isna().all():
+        raise UserError(f"no row has {select.by}: run the study with its validation sets first")
+    fixed = [axis for axis in RANKED if axis not in select.over]
+    # a name may go on after its parameters: energy(temperature=2) on linear probe
+    names = {axis: done[axis].str.replace(r"\(.*\)", "", regex=True) for axis in select.over if axis != "space"}
+    method = [*fixed, *names]
+    settings = done[list(select.over)].agg(" · ".join, axis=1).str.replace("– · ", "").str.replace(" · –", "")
+    run = done["id"] + " " + done["seed"].astype(str)
+    done = done.assign(**names, setting=settings, run=run, unlearned=unlearned(done, floor))
+    shares = list(SHARES)
+    done[shares] *= 100
+    candidates = _candidates(done, method, select.by)
+    several = candidates.groupby([*method, "run"])["setting"].transform("size") > 1
+    candidates = candidates[several]
+    if candidates.empty:
+        raise UserError(f"nothing to select: no method has several settings of {', '.join(select.over)}")
+    by_run = candidates.groupby([*method, "run"], sort=False)
+    best = by_run[select.by].idxmax() if select.by == "val_auroc" else by_run[select.by].idxmin()
+    chosen = candidates.loc[best].set_index([*method, "run"])
+    groups = [group for group in SHOWN_GROUPS if group in candidates]
+    columns: dict[tuple[str, str], pd.Series[float]] = {}
+    for group in groups:
+        columns[group, CHOSEN] = chosen[group]
+        columns[group, BEST] = by_run[group].max()
+        columns[group, GAP] = columns[group, BEST] - columns[group, CHOSEN]
+    numbers = pd.DataFrame(columns)
+    shown = [axis for axis in method if axis in ("training", *names) or varies(numbers.index.to_frame()[axis])]
+    texts = chosen.groupby(method, sort=False)["setting"].agg(_counted)
+    counts = by_run.size().groupby(method, sort=False).max()
+    over = numbers.groupby(method, sort=False)
+    flags = done.groupby([*method, "run"], sort=False)["unlearned"].any().reindex(numbers.index)
+    lost = pd.DataFrame(dict.fromkeys(numbers, flags)).groupby(method, sort=False).sum()
+    index = pd.MultiIndex.from_frame(
+        texts.reset_index()[shown].assign(chosen=texts.to_numpy(), of=counts.reindex(texts.index).to_numpy())
+    )
+    mean, std, n, lost = (
+        each.reindex(texts.index).set_axis(index) for each in (over.mean(), over.std(ddof=1), over.count(), lost)
+    )
+    better = {column: 1 if column[1] == CHOSEN else 0 for column in columns}
+    caption = _caption(select, f"{threshold} at {level:g}")
+    return Table("selection", caption, mean, std, n, better, unlearned=lost, floor=floor)
+
+
+def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
+    """Return one row for each method, run and setting: its validation number, and its mean AUROC over each group.
+
+    A group that no setting of a method has, as features of it were not given for each encoder, makes none of them fail.
+    """
+    keys = [*method, "run", "setting"]
+    sets = done.groupby(["id", "group"])["ood"].nunique()
+    means = done.groupby([*keys, "id", "group"], sort=False)["auroc"].agg(["mean", "size"]).reset_index()
+    whole = means["size"] == [sets[id_, group] for id_, group in zip(means["id"], means["group"], strict=True)]
+    means = means.assign(mean=means["mean"].where(whole))
+    every = pd.MultiIndex.from_frame(means[keys].drop_duplicates())  # in the order of the study
+    found = {group: each.set_index(keys)["mean"].reindex(every) for group, each in means.groupby("group", sort=False)}
+    found[by] = done.groupby(keys, sort=False)[by].first().reindex(every)
+    table = pd.DataFrame(found, index=every)
+    there = table.drop(columns=by).notna()
+    fair = there | ~there.groupby([*method, "run"], sort=False).transform("any")
+    return table[table[by].notna() & there.any(axis=1) & fair.all(axis=1)].reset_index()
+
+
+def _counted(settings: pd.Series[str]) -> str:
+    counts = settings.value_counts(sort=False)
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return "; ".join(f"{setting} ({count} of {len(settings)})" for setting, count in counts.items())
+
+
+def _caption(select: Select, threshold: str) -> str:
+    metric = {"val_auroc": "AUROC", "val_fpr95_id": "FPR95_id", "val_fpr95_ood": "FPR95_ood"}[select.by]
+    return (
+        f"Settings of {', '.join(select.over)} chosen in each run by the {metric} of the ID reference against the "
+        f"validation OOD sets, mean over these; no test set was seen. Per cent, mean ± standard deviation (ddof 1) "
+        f"over runs. `{BEST}`: the setting of highest test AUROC in each run and group; `{GAP}`: what choosing without "
+        "the test sets costs. `of`: how many settings there were to choose from; methods with one are not shown. "
+        f"Of the thresholds, the rows are those of {threshold}."
+    )

@@ -1,0 +1,395 @@
+"""Claims held against rows: which hold, which fail, which these rows do not decide. It knows rows alone, and, for
+claims about clusters, what `oodbench quality` measured of them.
+
+A claim is about the mean of left minus right over runs (ID classes, encoder and seed), paired by run. It holds where
+the one-sided 95 % t interval of that mean lies within what the claim says, and fails where it lies outside; else it is
+open. Where one of several comparisons is enough to decide, their number divides the 5 % (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from oodbench.errors import suggestion
+from oodbench.report.tables import METHOD, distinct, escaped, page
+from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SHARES
+from oodbench.store.files import write_whole
+from oodbench.study.declarations import PAIRED, SETS, ClaimSpec, Labels
+from oodbench.study.grid import NONE
+
+HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
+ERROR = 0.05  # one-sided
+LEAST = 3  # runs: the deviation of two says nothing
+AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
+TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")
+RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
+FILE = "verdict"
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Differences over runs at one place: left minus right, or by how much one candidate is better than another."""
+
+    place: str  # labels of `over`, "" without
+    pair: str  # who is compared, where the claim does not say
+    state: str
+    difference: float
+    error: float  # standard error over runs
+    low: float  # one-sided 95 % each
+    high: float
+    runs: int
+    wins: int  # runs in which left is above right
+    lost: int  # runs in which a side has no number
+
+    def text(self, unit: str) -> str:
+        """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above`."""
+        where = f"{self.place} ({self.state}): " if self.place else ""
+        who = f"{self.pair} " if self.pair else ""
+        spread = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
+        number = "no run" if not self.runs else f"{self.difference:+.2f}{spread}{unit}, {_counted(self.runs, 'run')}"
+        above = f", {self.wins} above" if self.runs else ""
+        lost = f", {self.lost} without a number" if self.lost else ""
+        return f"{where}{who}{number}{above}{lost}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    name: str
+    claim: ClaimSpec
+    state: str
+    why: str = ""  # what is missing, "" where nothing is
+    evidence: tuple[Evidence, ...] = ()
+    lost: int = 0  # rows without a number: failed, or what they measure does not exist
+
+    @property
+    def unit(self) -> str:
+        return " points" if self.claim.value in SHARES else ""
+
+    def text(self) -> str:
+        """Return the evidence as one line."""
+        lost = [f"{_counted(self.lost, 'row')} without a number"] if self.lost else []
+        best = ["settings picked on test"] if self.claim.pick == "best" else []
+        return "; ".join(filter(None, [self.why, *(each.text(self.unit) for each in self.evidence), *lost, *best]))
+
+
+class _NotThereError(Exception):
+    """No row has what a claim is about."""
+
+
+def verdicts(
+    rows: pd.DataFrame, claims: dict[str, ClaimSpec], clusters: pd.DataFrame | None = None, study: str = "STUDY"
+) -> list[Verdict]:
+    """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none."""
+    return [verdict(rows, name, claim, clusters, study) for name, claim in claims.items()]
+
+
+def verdict(
+    rows: pd.DataFrame, name: str, claim: ClaimSpec, clusters: pd.DataFrame | None = None, study: str = "STUDY"
+) -> Verdict:
+    """Return whether a claim holds on rows, or on the measures of their clusters, and by which numbers."""
+    try:
+        if claim.table == "quality":
+            rows = _of_clusters(rows, claim, clusters, study)
+        rows = _kept(rows[list(dict.fromkeys((*LABELS, *claim.labels, "status", *RANKS, claim.value)))], claim.of)
+        return _best(rows, name, claim) if claim.among else _comparison(rows, name, claim)
+    except _NotThereError as missing:
+        return Verdict(name, claim, MISSING, str(missing))
+
+
+# ---- kinds of claims ------------------------------------------------------------------------------------
+
+
+def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
+    sides: list[pd.DataFrame] = []
+
+    def ahead(rows: pd.DataFrame) -> pd.Series[float]:
+        sides.extend(_side(rows, claim, of) for of in (claim.left, claim.right))
+        left, right = (_numbers(each, claim) for each in sides[-2:])
+        return left.sub(right)  # NaN where one has no such run
+
+    differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
+    places = {str(place): each.to_numpy() for place, each in differences.groupby("place", sort=False)}
+    enough = 1 if claim.where == "all" else len(places)
+    found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
+    state = _together(claim, [each.state for each in found])
+    return Verdict(name, claim, state, _too_few(state), tuple(found), sum(_lost(each) for each in sides))
+
+
+def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
+    """Return whether the winner is ahead of every other candidate; without one, whether every candidate is not."""
+    for column, wanted in claim.winner.items():
+        _kept(rows, {column: wanted})
+    rows = _side(rows, claim, {})
+    sign = -1 if claim.value in LOWER_IS_BETTER else 1
+    wide = sign * _numbers(rows, claim, claim.among).unstack(list(claim.among), sort=False)
+    names = [" · ".join(map(str, each)) for each in wide.columns.to_frame().itertuples(index=False)]
+    places = {str(place): each.to_numpy() for place, each in wide.groupby(level="place", sort=False)}
+    if len(names) < 2:
+        raise _NotThereError(f"there is no one to be ahead of {names[0]}")
+    winner = " · ".join(str(claim.winner[label]) for label in claim.among) if claim.winner else None
+    if winner is not None and winner not in names:
+        raise _NotThereError(f"no row is of {winner}")
+    decided = len(places) * (len(names) - 1)  # comparisons, one of which is enough to lose
+    enough = (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
+
+    def against(place: str, who: int, rival: int) -> Evidence:
+        numbers = places[place]
+        pair = f"{names[who]} against {names[rival]}"
+        return _evidence(claim, numbers[:, who] - numbers[:, rival], enough, decided, place, pair)
+
+    def wins(who: int) -> str:
+        rivals = [each for each in range(len(names)) if each != who]
+        return _together(claim, [_all(against(place, who, each).state for each in rivals) for place in places])
+
+    def closest(place: str) -> Evidence:
+        """Return the winner, or the highest candidate, against the highest of the others."""
+        means = np.array([_mean(column) for column in places[place].T])
+        order = [int(each) for each in np.argsort(-means, kind="stable")]
+        who = names.index(winner) if winner is not None else order[0]
+        return against(place, who, next(each for each in order if each != who))
+
+    if winner is not None:
+        state = wins(names.index(winner))
+    else:
+        state = _all({HOLDS: FAILS, FAILS: HOLDS}.get(each, each) for each in map(wins, range(len(names))))
+    return Verdict(name, claim, state, _too_few(state), tuple(closest(place) for place in places), _lost(rows))
+
+
+# ---- rows to numbers ------------------------------------------------------------------------------------
+
+
+def _kept(rows: pd.DataFrame, of: Labels) -> pd.DataFrame:
+    """Return the rows that have the labels. Raises _NotThereError, naming what no row has."""
+    for column, wanted in of.items():
+        labels = rows[column].astype(str)
+        several = [str(each) for each in (wanted if isinstance(wanted, list) else [wanted])]
+        for each in several:
+            if not (labels == each).any():
+                raise _NotThereError(f"no row has {column} '{each}'{suggestion(each, set(labels))}")
+        rows = rows[labels.isin(several)]
+    if rows.empty:
+        raise _NotThereError("there are no rows")
+    return rows
+
+
+def _of_clusters(rows: pd.DataFrame, claim: ClaimSpec, clusters: pd.DataFrame | None, study: str) -> pd.DataFrame:
+    """Return the measures of clusters of the trainings that rows are of, with the labels of rows that they lack.
+
+    They are of ID test items where the claim does not say of which split.
+    """
+    if clusters is not None:
+        clusters = clusters[clusters["train_key"].isin(rows["train_key"])]  # not of epochs on the way, nor out of date
+    if clusters is None or clusters.empty:
+        raise _NotThereError(f"the clusters of these rows are not measured: oodbench quality {study} does that")
+    said = {*claim.of, *claim.left, *claim.right, *claim.at, *claim.than, *claim.among, *claim.over}
+    if "split" not in said:
+        clusters = clusters[clusters["split"] == "test"]
+    lacking = dict.fromkeys((each for each in LABELS if each not in QUALITY_LABELS), NONE)
+    status = np.where(clusters["error"] == "", "ok", "error")
+    return clusters.assign(**lacking | dict.fromkeys((*RANKS, "level"), np.nan), status=status)
+
+
+def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
+    """Return the rows of a side, with `place`, `number` and how many OOD `sets` make a mean whole.
+
+    Thresholds that rank alike are one, unless the value is of their cuts. An accuracy is a training's: it is taken
+    once, of any row that has it.
+    """
+    if claim.value in ACCURACIES:
+        found = _kept(rows, of)
+        found = found[found["status"] == "ok"].drop_duplicates([*TRAINED, *PAIRED, *claim.over, *claim.among])
+        return _numbered(found.assign(sets=1), claim)
+    tested = _kept(rows, {column: wanted for column, wanted in of.items() if column in SETS})
+    by = ["id", *(column for column in claim.over if column in SETS)]
+    sets = tested.groupby(by)["ood"].nunique().rename("sets")
+    found = _kept(rows, of)
+    cuts = ["threshold", "level"]
+    if (
+        claim.value not in AT_CUT
+        and not {*cuts} & {*claim.over, *claim.among}
+        and len(found[cuts].drop_duplicates()) > 1
+    ):
+        found = distinct(found)
+    return _numbered(found.join(sets, on=by), claim)
+
+
+def _numbered(found: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
+    """Return rows with their `number`, in the unit of the claim, and their `place`."""
+    number = found[claim.value].astype("float64").where(found["status"] == "ok")
+    return found.assign(
+        level=found["level"].fillna(0),  # a threshold set on OOD has none
+        number=number * (100 if claim.value in SHARES else 1),
+        place=found[list(claim.over)].astype(str).agg(" · ".join, axis=1) if claim.over else "",
+    )
+
+
+def _lost(side: pd.DataFrame) -> int:
+    return int(side["number"].isna().sum())
+
+
+def _numbers(side: pd.DataFrame, claim: ClaimSpec, by: tuple[str, ...] = ()) -> pd.Series[float]:
+    """Return one number for each group, place and run; NaN where one that belongs to it is missing.
+
+    It is the mean over OOD sets, then the mean or the best over settings, then the mean over places if that is asked.
+    """
+    index = [*by, "place", *claim.run]
+    settings = [label for label in (*METHOD, "level", "split") if label in side and label not in (*index, *claim.over)]
+    over_sets = side.groupby([*index, *settings], sort=False)
+    whole = over_sets["number"].count() == over_sets["sets"].first()
+    one = over_sets["number"].mean().where(whole)
+    found = one.groupby(index, sort=False)
+    if claim.pick == "best":
+        numbers = found.min() if claim.value in LOWER_IS_BETTER else found.max()
+    else:
+        numbers = _whole_mean(found, [*by, "place"])
+    if claim.where != "mean":
+        return numbers
+    everywhere = f"mean of {', '.join(side['place'].unique())}"
+    over_places = numbers.groupby([*by, *claim.run], sort=False)
+    return pd.concat({everywhere: _whole_mean(over_places, [*by, "id"])}, names=["place"])
+
+
+def _whole_mean(groups: Any, alike: list[str]) -> pd.Series[float]:
+    """Return means of groups, NaN where a member has no number, or where there are fewer than in others alike."""
+    size = groups.size()
+    most = size.groupby(alike, sort=False).transform("max")
+    mean: pd.Series[float] = groups.mean().where((groups.count() == size) & (size == most))
+    return mean
+
+
+# ---- numbers to states ----------------------------------------------------------------------------------
+
+
+def _evidence(claim: ClaimSpec, values: Floats, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
+    """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of."""
+    there = values[~np.isnan(values)]
+    error = float(there.std(ddof=1) / np.sqrt(len(there))) if len(there) > 1 else np.nan
+    state = MISSING
+    if len(there) >= LEAST:
+        within = _region(claim, *_interval(there, enough))
+        beyond = _region(claim, *_interval(there, decided * (2 if claim.relation == "near" else 1)))
+        state = HOLDS if within == HOLDS else FAILS if beyond == FAILS else OPEN
+    low, high = _interval(there, 1) if len(there) >= LEAST else (np.nan, np.nan)
+    wins = int((there > 0).sum())
+    return Evidence(place, pair, state, _mean(there), error, low, high, len(there), wins, len(values) - len(there))
+
+
+def _mean(values: Floats) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
+
+
+def _interval(values: Floats, tests: int) -> tuple[float, float]:
+    """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
+    half = _quantile(len(values) - 1, tests) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+@cache
+def _quantile(freedom: int, tests: int) -> float:
+    return float(student.ppf(1 - ERROR / tests, freedom))
+
+
+def _region(claim: ClaimSpec, low: float, high: float) -> str:
+    """Return where an interval lies: within what a claim says, outside of it, or across its edge."""
+    margin = claim.margin
+    if claim.relation == "above":
+        inside, outside = low > margin, high <= margin
+    elif claim.relation == "at_least":
+        inside, outside = low >= -margin, high < -margin
+    else:
+        inside, outside = low >= -margin and high <= margin, low > margin or high < -margin
+    return HOLDS if inside else FAILS if outside else OPEN
+
+
+def _all(states: Iterable[str]) -> str:
+    """Return whether all hold: one that fails decides, then one without data, then one that is open."""
+    found = set(states)
+    return next((each for each in (FAILS, MISSING, OPEN) if each in found), HOLDS)
+
+
+def _together(claim: ClaimSpec, states: list[str]) -> str:
+    """Return whether a claim holds on all of its places, or on more than half of them."""
+    if claim.where != "most":
+        return _all(states)
+    if 2 * states.count(HOLDS) > len(states):
+        return HOLDS
+    if 2 * states.count(FAILS) >= len(states):
+        return FAILS
+    return MISSING if MISSING in states else OPEN
+
+
+def _too_few(state: str) -> str:
+    return f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+# ---- writing --------------------------------------------------------------------------------------------
+
+
+def caption(found: list[Verdict]) -> str:
+    """Return what the states mean."""
+    best = " Where settings were picked on test, the sides are what no one could have chosen beforehand."
+    return (
+        "Mean difference of the sides, left minus right, ± its standard error over runs (ID classes, encoder, seed), "
+        "paired by run; points are of per cent. holds: the one-sided 95 % t interval lies within what the claim says; "
+        "fails: it lies outside; open: these rows do not decide it. Where one of several comparisons decides, their "
+        f"number divides the 5 %. Runs that differ in ID classes are taken as independent.{best * _picked(found)}"
+    )
+
+
+def _picked(found: list[Verdict]) -> bool:
+    return any(each.claim.pick == "best" for each in found)
+
+
+def table(found: list[Verdict]) -> pd.DataFrame:
+    """Return a row of text for each claim."""
+    return pd.DataFrame(
+        {
+            "claim": [each.claim.says for each in found],
+            "verdict": [each.state for each in found],
+            "evidence": [each.text() or NONE for each in found],
+            "source": [each.claim.source or NONE for each in found],
+        }
+    )
+
+
+def _listed(found: list[Verdict]) -> Iterator[dict[str, Any]]:
+    """Yield each claim at each place, with unrounded numbers."""
+    for each in found:
+        about: dict[str, Any] = {
+            "claim": each.name,
+            "says": each.claim.says,
+            "source": each.claim.source,
+            "verdict": each.state,
+        }
+        about |= {"why": each.why, "value": each.claim.value, "picked": each.claim.pick, "lost_rows": each.lost}
+        nothing = Evidence("", "", each.state, np.nan, np.nan, np.nan, np.nan, 0, 0, 0)
+        yield from (about | vars(line) for line in each.evidence or (nothing,))
+
+
+def write(found: list[Verdict], folder: Path, about: str = "") -> None:
+    """Write verdict.md, .tex and .html, and verdict.csv with a row for each claim and place; `about` are the rows."""
+    text = table(found)
+    note = about + caption(found)
+    markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
+    latex = text.map(escaped).to_latex(
+        index=False, escape=False, column_format="p{5cm}lp{7cm}l", caption=escaped(note), label=f"tab:{FILE}"
+    )
+    listed = pd.DataFrame(list(_listed(found))).to_csv(index=False)
+    html = page(text, FILE, [note], labels=text.shape[1])
+    for ending, content in (("md", f"{markdown}\n\n{note}\n"), ("csv", listed), ("tex", latex), ("html", html)):
+        write_whole(folder / f"{FILE}.{ending}", content.encode())

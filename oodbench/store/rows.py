@@ -1,0 +1,183 @@
+"""The rows of a study: part files, one per piece of work, read as their union, the newest of each row.
+
+A part is `rows/STAMP-DIGEST.csv.gz`, the digest that of its bytes: one cut short or altered is named and not
+used. Beside them, `runs/TRAIN_KEY.json` holds the parameters and circumstances of each training, and
+`plan.json` the cells of the study. It knows pandas and files; no torch, no methods.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS, QUALITY, TEXT, TRACE
+from oodbench.store.files import write_whole
+
+CLUSTERS = "quality.csv"  # what `oodbench quality` measures
+PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
+
+
+class Results:
+    """The rows and runs in a study's folder of results. `warn` hears of what is damaged or out of date."""
+
+    def __init__(self, results: Path, warn: Callable[[str], None] = lambda message: None) -> None:
+        self.folder = results / "rows"
+        self._runs = results / "runs"
+        self._plan = results / "plan.json"
+        self._clusters = results / CLUSTERS
+        self._warn = warn
+        self._known: dict[str, pd.DataFrame] = {}  # parts by name; a part never changes
+        self._damaged: set[str] = set()  # parts warned of
+
+    def read(self) -> pd.DataFrame:
+        """Return all rows, the newest of each cell and OOD set, in the order they were written."""
+        return _newest([part for path in self._parts() if (part := self._read_part(path)) is not None])
+
+    def current(self) -> pd.DataFrame:
+        """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
+
+        They are in the order of the study's cells and sets, in whatever order they were made. Rows made by other code
+        or from other data than the study has now are left out and warned of.
+        """
+        rows, facts = self.read(), self.plan()
+        if facts is None:
+            if len(rows):
+                self._warn(f"{self._plan} is not there to say which rows are the study's: all are taken; run it again")
+            return rows
+        sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
+        wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str").reset_index(names="of sets")
+        rows = rows[rows["cell"].isin(facts["cells"].keys())].drop(columns="group").merge(wanted, on=["id", "ood"])
+        fresh = (rows["cell"].map(facts["cells"]) == rows["key"]) & (rows["ood_data"] == rows["content"])
+        if not fresh.all():
+            self._warn(f"{(~fresh).sum()} rows were made by other code or from other data; run the study to renew them")
+        rows["of cells"] = rows["cell"].map({cell: place for place, cell in enumerate(facts["cells"])})
+        return rows[fresh].sort_values(["of cells", "of sets"])[list(COLUMNS)].reset_index(drop=True)
+
+    def clusters(self) -> pd.DataFrame | None:
+        """Return what `oodbench quality` measured of each training, space, clustering and split; None before it ran."""
+        kinds = {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")}
+        return read_table(self._clusters, kinds, self._warn)
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows as one part."""
+        self._write(frame(rows), datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"))
+
+    def compact(self) -> int:
+        """Put all parts that are whole into one, which holds the newest of each row, and return how many they were.
+
+        It gets the stamp of the newest of them: what another process adds meanwhile stays newer.
+        """
+        parts = {path: part for path in self._parts() if (part := self._read_part(path)) is not None}
+        if len(parts) > 1:
+            self._write(_newest(list(parts.values())), max(parts).name.partition("-")[0])
+            for path in parts:
+                path.unlink(missing_ok=True)
+        return len(parts)
+
+    def write_run(self, train_key: str, facts: dict[str, Any]) -> None:
+        """Keep the parameters and circumstances of a training."""
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        write_whole(self._runs / f"{train_key}.json", text.encode())
+
+    def write_plan(self, facts: dict[str, Any]) -> None:
+        """Keep which cells and OOD sets the study has, and what was left out and why."""
+        write_whole(self._plan, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+
+    def plan(self) -> dict[str, Any] | None:
+        """Return what `write_plan` kept, or None."""
+        return self._json(self._plan)
+
+    def run(self, train_key: str) -> dict[str, Any] | None:
+        """Return what `write_run` kept, or None."""
+        return self._json(self._runs / f"{train_key}.json")
+
+    def _json(self, path: Path) -> dict[str, Any] | None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it holds no names")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self._warn(f"{path} is damaged and not used: {error}")
+            return None
+        return found
+
+    def _parts(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.csv.gz") if PART.match(path.name))
+
+    def _read_part(self, path: Path) -> pd.DataFrame | None:
+        if path.name not in self._known:
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # another process compacted the parts; its part holds these rows
+                return None
+            if path.name in self._damaged:
+                return None
+            if not path.name.endswith(f"-{_digest(content)}.csv.gz"):
+                self._damaged.add(path.name)
+                self._warn(f"{path} was altered or cut short; its rows are not used, and made again where needed")
+                return None
+            self._known[path.name] = parse(gzip.decompress(content))
+        return self._known[path.name]
+
+    def _write(self, rows: pd.DataFrame, stamp: str) -> None:
+        content = gzip.compress(rows.to_csv(index=False).encode(), mtime=0)
+        write_whole(self.folder / f"{stamp}-{_digest(content)}.csv.gz", content)
+
+
+def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    if not parts:
+        return frame([])
+    return pd.concat(parts, ignore_index=True).drop_duplicates(["cell", "ood"], keep="last").reset_index(drop=True)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def read_table(path: Path, kinds: dict[str, str], warn: Callable[[str], None]) -> pd.DataFrame | None:
+    """Return a CSV with columns of some kinds, the others text; None where there is none.
+
+    An empty number is missing, an empty text is a text. One that is damaged is warned of, and as good as none.
+    """
+    if not path.is_file():
+        return None
+    empty = {name: [""] for name, kind in kinds.items() if kind != "str"}
+    types: Any = defaultdict(lambda: "str", kinds)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len({len(line) for line in csv.reader(io.StringIO(text))}) > 1 or not text.endswith("\n"):
+            raise ValueError("it is cut short")  # pandas would take what is lacking for empty
+        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=empty)
+    except ValueError as error:
+        warn(f"{path} is damaged and not used: {error}")
+        return None
+
+
+def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows with every column, in order, each of its type."""
+    table = pd.DataFrame.from_records(list(rows), columns=list(COLUMNS))
+    return table.astype(_TYPES).fillna(dict.fromkeys((*TEXT, *TRACE), ""))
+
+
+def parse(content: bytes) -> pd.DataFrame:
+    """Return the rows of a part."""
+    table = pd.read_csv(io.BytesIO(content), dtype=_TYPES, keep_default_na=False, na_values=[""])
+    return table.reindex(columns=list(COLUMNS)).astype(_TYPES).fillna(dict.fromkeys((*TEXT, *TRACE), ""))
+
+
+_TYPES: Any = (
+    dict.fromkeys((*TEXT, *TRACE), "str") | dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
+)

@@ -1,0 +1,421 @@
+"""From a study to its cells: which combinations there are, and which make no sense and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
+from oodbench.errors import UserError
+from oodbench.study.class_protocol import class_count, family, protocol
+from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
+from oodbench.study.study import Detectors, Skip, Study
+
+DETECTOR_AXES = ("space", "clustering", "distance", "posthoc", "threshold")
+LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penultimate is no head's output
+TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, in its order
+CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
+NONE = "–"  # what a row shows where an axis has no part in a cell
+LATER = ("limit", "count", "sha256", "title")  # parameters that data sets got after there were keys, None by default
+P = TypeVar("P", bound=Plugin)
+Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: everything that decides an encoder's weights."""
+
+    id: Dataset
+    ood: dict[str, dict[str, Dataset]]  # group -> name -> set that the trained encoder is tested on
+    training: Training
+    outliers: Dataset | None
+    encoder: Encoder
+    recipe: Recipe
+    recipe_label: str  # what tells it from the study's others of this training
+    recipe_shown: str  # what rows say: its name, if it has one, and what was changed
+    seed: int
+    image: ImageFormat
+    reference: Reference
+    precision: Precision
+    epoch: int | None = None  # its weights after so many epochs, 0 = before the first step; None = when it is done
+    validation: tuple[Dataset, ...] = ()  # OOD sets whose `train` split thresholds and choices may see
+    suite: str = ""  # which suite of the package the data is from, and what of it the study changed
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        """The parameters that decide the weights, and the reference, as plain values."""
+        held_out = canonical(self.reference.held_out)
+        return {
+            "id": canonical(self.id),
+            "training": canonical(self.training),
+            "outliers": canonical(self.outliers),
+            "encoder": dataclasses.asdict(self.encoder),
+            "recipe": self.recipe.canonical,
+            "seed": self.seed,
+            "image": self.image.canonical,
+            "reference": self.reference.training | ({"kind": "set", "set": held_out} if held_out else {}),
+            "precision": self.precision,
+            **({} if self.epoch is None else {"epoch": self.epoch}),
+        }
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        """What a row shows of this training, by column."""
+        return {
+            "id": self.id.label,
+            "family": family(self.id),
+            "protocol": protocol(self.id),
+            "suite": self.suite,
+            "training": self.training.label,
+            "outliers": self.outliers.label if self.outliers else NONE,
+            "encoder": self.encoder.label,
+            "recipe": self.recipe_shown if self.training.weights is None else _augmentation(self.recipe),
+            "seed": self.seed,
+            "reference": self.reference.label,
+            "precision": self.precision,
+        }
+
+    @property
+    def sets(self) -> dict[str, Dataset]:
+        """All OOD test sets by name."""
+        return {name: each for members in self.ood.values() for name, each in members.items()}
+
+    @property
+    def title(self) -> str:
+        parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
+        parts.append("" if self.epoch is None else f"epoch {self.epoch}")
+        return " · ".join(part for part in parts if part)
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """Return what counts of a recipe where nothing is optimised: how the views of an embedding are drawn."""
+    return Recipe(augment=recipe.augment).label or NONE
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What scores features and decides: space x clustering x distance x threshold, or baseline x threshold."""
+
+    space: Space
+    clustering: Clustering | None
+    distance: Distance | None  # None: a baseline scores
+    threshold: Threshold
+    posthoc: Posthoc | None = None
+    head: str = ""  # of a baseline: CLASSIFIER or PROBE
+    saw: tuple[str, ...] = ()  # the validation OOD sets that the threshold is set on
+
+    @property
+    def scorer(self) -> Distance | Posthoc:
+        found = self.distance or self.posthoc
+        assert found is not None
+        return found
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        scoring: dict[str, Any] = {
+            "space": dataclasses.asdict(self.space),
+            "clustering": canonical(self.clustering),
+            "distance": canonical(self.distance),
+        }
+        if self.posthoc:
+            scoring = {"posthoc": canonical(self.posthoc), "head": self.head}
+        return scoring | {"threshold": canonical(self.threshold)} | ({"saw": list(self.saw)} if self.saw else {})
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        threshold = dataclasses.replace(self.threshold, level=type(self.threshold).level).label
+        return {
+            "space": NONE if self.posthoc else self.space.label,
+            "clustering": self.clustering.label if self.clustering else NONE,
+            "distance": self.distance.label if self.distance else NONE,
+            "posthoc": f"{self.posthoc.label}{' on linear probe' * (self.head == PROBE)}" if self.posthoc else NONE,
+            "threshold": f"{threshold} [saw {', '.join(self.saw)}]" if self.saw else threshold,
+            "level": math.nan if self.threshold.needs_ood else self.threshold.level,  # OOD sets the cut, no level
+        }
+
+    @property
+    def title(self) -> str:
+        return " · ".join(str(value) for value in self.labels.values() if value not in (NONE, math.nan))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one ID set with one seed. It becomes a row for each OOD set."""
+
+    run: Run
+    detector: Detector
+
+    @cached_property
+    def id(self) -> str:
+        """The cell's identity: its parameters, whatever code and data they met."""
+        return digest({"run": self.run.canonical, "detector": self.detector.canonical})
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.title} · {self.detector.title}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training and the cells that need it."""
+
+    run: Run
+    cells: list[Cell]
+
+    @property
+    def ways(self) -> list[Seen]:
+        """How its cells ask for items to be seen."""
+        return sorted({cell.detector.space.seen for cell in self.cells}, key=lambda seen: (seen.views, seen.crop or 0))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a study, by training, and how many were left out for which reason."""
+
+    work: list[Work]
+    left_out: Counter[str]
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for work in self.work for cell in work.cells]
+
+
+def canonical(plugin: Plugin | None) -> dict[str, Any] | None:
+    """Return a plugin's name and all its parameters, defaults filled in.
+
+    A parameter of LATER that is not given is left out: keys made before there was one stay what they were.
+    """
+    if plugin is None:
+        return None
+    given = {name: value for name, value in plugin.params.items() if value is not None or name not in LATER}
+    return {"name": plugin.name, **given}
+
+
+def digest(value: Any) -> str:
+    """Return a hash of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def resolved(plugin: P, classes: int) -> P:
+    """Return a plugin whose counts said in classes (`classes`, `2*classes`) are numbers."""
+    counts = {
+        name: int(match[1] or 1) * classes
+        for name, value in plugin.params.items()
+        if isinstance(value, str) and (match := re.fullmatch(r"(?:(\d+)\*)?classes", value))
+    }
+    return dataclasses.replace(plugin, **counts)  # type: ignore[type-var]
+
+
+def has_shifted(training: Training) -> bool:
+    """Return whether there is a layer `shifted`: the training tells all four quarter turns of an image apart."""
+    told = training.heads.get("shift", "").endswith(f"-{len(TURNS)}")  # a logit for each turn
+    return training.shifts.id == TURNS and told and "z" in training.heads
+
+
+# ---- expansion ----------------------------------------------------------------------------------
+
+
+def plan(study: Study, bind: Bind) -> Plan:
+    """Return the cells of a study, in the order of its file; `bind` gives a training the heads of its weights."""
+    left_out: Counter[str] = Counter()
+    unfit: Counter[str] = Counter()
+    found = list(detectors(study.detectors, unfit))
+    work: list[Work] = []
+    for run in _runs(study, bind, left_out):
+        left_out.update(unfit)
+        cells: list[Cell] = []
+        for detector in found:
+            reason = _senseless(run, detector) or _skipped(study.skips, run, detector)
+            if reason:
+                left_out[reason] += 1
+            else:
+                cells.append(Cell(run, _on(run, detector)))
+        if cells:
+            work.append(Work(run, cells))
+    for i, skip in enumerate(study.skips):
+        if not any(reason == _skipping(skip) for reason in left_out):
+            study.document.fail(("skip", i), f"no cell fits: {_skipping(skip).removeprefix('skipped: ')}")
+    return _taken(Plan(work, +left_out), study.cells)  # without zeros
+
+
+def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
+    """Return a plan of some cells alone."""
+    if cells is None:
+        return whole
+    work = [Work(each.run, [cell for cell in each.cells if cell.id in cells]) for each in whole.work]
+    left_out = len(whole.cells) - sum(len(each.cells) for each in work)
+    return Plan([each for each in work if each.cells], whole.left_out + Counter({"not in a dry run": left_out}))
+
+
+def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
+    axes = (study.ids, study.trainings, study.encoders, study.precisions, study.seeds)
+    for id_, training, encoder, precision, seed in itertools.product(*axes):
+        if training.labels and class_count(id_) == 1:
+            left_out[f"{training.label} needs labels, {id_.label} has one class"] += 1
+            continue
+        if reason := _unfit_weights(training, encoder):
+            left_out[reason] += 1
+            continue
+        for outliers in study.setups[id_.label].outliers if training.outliers else [None]:
+            for label, recipe in _recipes(study, training).items():
+                yield Run(
+                    id=id_,
+                    ood=study.setups[id_.label].ood,
+                    training=_bound(study, bind, training, encoder, id_),
+                    outliers=outliers,
+                    encoder=encoder,
+                    recipe=recipe,
+                    recipe_label=label,
+                    recipe_shown=study.recipes_shown[training.name].get(label, label),
+                    seed=seed,
+                    image=study.settings.image,
+                    reference=study.setups[id_.label].reference,
+                    precision=precision,
+                    validation=tuple(study.setups[id_.label].validation),
+                    suite=study.setups[id_.label].suite,
+                )
+
+
+def _unfit_weights(training: Training, encoder: Encoder) -> str:
+    if training.weights == TIMM and not encoder.name.startswith("timm/"):
+        return f"{training.label} has weights for encoders of timm, {encoder.label} is none"
+    return ""
+
+
+def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: Dataset) -> Training:
+    """Return a training with the heads that its weights bring, where it loads any."""
+    if training.weights is None:
+        return training
+    try:
+        return bind(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
+    except UserError as error:
+        study.document.fail(("training",), str(error))
+
+
+def _recipes(study: Study, training: Training) -> dict[str, Recipe]:
+    """Return the recipes of a training by label; where nothing is optimised, those that augment in other ways."""
+    found = study.recipes[training.name]
+    if training.weights is None:
+        return found
+    once: dict[str, tuple[str, Recipe]] = {}
+    for label, recipe in found.items():
+        once.setdefault(repr(recipe.augment), (label, Recipe(epochs=0, augment=recipe.augment)))
+    (_, first), *others = once.values()
+    return dict(once.values()) if others else {"": first}
+
+
+def detectors(axes: Detectors, left_out: Counter[str]) -> Iterator[Detector]:
+    """Yield each combination that makes sense on any features; count the others by reason."""
+    for space, distance in itertools.product(axes.spaces, axes.distances):
+        reason = _unfit(space, distance, axes.reference)
+        clusterings = list(axes.clusterings) if distance.clusters else [None]
+        if not distance.clusters and len(axes.clusterings) > 1:
+            left_out[f"{distance.label} ignores clusters"] += (len(axes.clusterings) - 1) * len(axes.thresholds)
+        for clustering, threshold in itertools.product(clusterings, axes.thresholds):
+            why = reason or _unfit_clustering(distance, clustering)
+            if why := why or _unfit_threshold(distance.label, clustering, threshold, axes.reference):
+                left_out[why] += 1
+            else:
+                yield Detector(space, clustering, distance, threshold, saw=axes.saw if threshold.needs_ood else ())
+    for posthoc, threshold in itertools.product(axes.posthocs, axes.thresholds):
+        if why := _unfit_posthoc(posthoc, threshold, axes.reference):
+            left_out[why] += 1
+        else:
+            yield Detector(Space(), None, None, threshold, posthoc, saw=axes.saw if threshold.needs_ood else ())
+
+
+def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
+    if space.layer not in distance.layers:
+        return f"{distance.label} is not for the layer {space.layer}"
+    if distance.raw and not space.raw:
+        return f"{distance.label} needs raw features, not {space.label}"
+    if distance.views and space.views == 1:
+        return f"{distance.label} needs several views"
+    if reference.kind == "train" and space.seen != PLAIN:
+        return f"`reference: train` has plain training features only, not {space.label}"
+    if reference.kind == "train" and type(distance).leave_one_out is Distance.leave_one_out:
+        return _not_left_out(distance)
+    return ""
+
+
+def _not_left_out(scorer: Distance | Posthoc) -> str:
+    return f"{scorer.label} does not leave an item out of its own score, as `reference: train` needs"
+
+
+def _unfit_clustering(distance: Distance, clustering: Clustering | None) -> str:
+    if distance.mixture and clustering and not clustering.mixture:
+        return f"{distance.label} needs a mixture, {clustering.label} is none"
+    return ""
+
+
+def _unfit_threshold(scorer: str, clustering: Clustering | None, threshold: Threshold, reference: Reference) -> str:
+    if threshold.held_out and reference.kind == "train":
+        return f"{threshold.label} needs a reference that is held out, not `reference: train`"
+    if threshold.clusters and clustering is None:
+        return f"{threshold.label} needs clusters, {scorer} has none"
+    return ""
+
+
+def _unfit_posthoc(posthoc: Posthoc, threshold: Threshold, reference: Reference) -> str:
+    if reference.kind == "train":
+        return _not_left_out(posthoc)
+    if posthoc.val and threshold.held_out:
+        return f"{threshold.label} needs a reference that nothing is fitted on, {posthoc.label} is fitted on it"
+    return _unfit_threshold(posthoc.label, None, threshold, reference)
+
+
+def _senseless(run: Run, detector: Detector) -> str:
+    layer = detector.space.layer
+    head = LAYER_HEAD.get(layer)
+    if (head and head not in run.training.heads) or (layer == "shifted" and not has_shifted(run.training)):
+        return f"{run.training.label} has no {layer} layer"
+    clustering, classes = detector.clustering, class_count(run.id)
+    if clustering and clustering.labels and classes == 1:
+        return f"{clustering.label} needs labels, {run.id.label} has one class"
+    if clustering and classes and resolved(clustering, classes).single and (needy := needs_several(detector)):
+        return f"{needy} needs several clusters, {clustering.label} makes one"
+    if detector.posthoc and classes == 1:
+        return f"{detector.posthoc.label} needs a classifier, {run.id.label} has one class"
+    form = run.training.heads.get(LAYER_HEAD["logits"], "linear")
+    if detector.posthoc and detector.posthoc.linear and not form.startswith("linear"):
+        return f"{detector.posthoc.label} needs a linear head, {run.training.label} has {form}"
+    return ""
+
+
+def needs_several(detector: Detector) -> str:
+    """Return what of a detector needs more than one cluster, if anything does."""
+    if detector.distance and detector.distance.several:
+        return detector.distance.label
+    return detector.threshold.label if detector.threshold.clusters else ""
+
+
+def _on(run: Run, detector: Detector) -> Detector:
+    """Return a detector as it is on a run: a baseline reads the run's own classifier, or the linear probe."""
+    if detector.saw:
+        detector = dataclasses.replace(detector, saw=tuple(each.label for each in run.validation))
+    if not detector.posthoc:
+        return detector
+    return dataclasses.replace(detector, head=CLASSIFIER if LAYER_HEAD["logits"] in run.training.heads else PROBE)
+
+
+def _skipped(skips: list[Skip], run: Run, detector: Detector) -> str:
+    for skip in skips:
+        parts = {axis: getattr(detector if axis in DETECTOR_AXES else run, axis) for axis in skip.entries}
+        if all(any(match.fits(parts[axis]) for match in matches) for axis, matches in skip.entries.items()):
+            return _skipping(skip)
+    return ""
+
+
+def _skipping(skip: Skip) -> str:
+    texts = {axis: " or ".join(match.text for match in matches) for axis, matches in skip.entries.items()}
+    return "skipped: " + ", ".join(f"{axis} {text}" for axis, text in texts.items())

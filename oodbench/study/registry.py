@@ -1,0 +1,202 @@
+"""Names to plugin classes, by listing rooms, entry points and the folders that a study names.
+
+Listing reads file names and syntax trees only; a plugin is imported when a grid names it, so a broken
+or heavy plugin hurts nobody but its user. The files of one folder that belongs to no package make up a package of
+their own: a plugin may import its neighbours (`from .helper import f`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
+
+from oodbench.api import CONTRACTS, Plugin
+from oodbench.errors import PluginError, UserError, suggestion
+from oodbench.study.fingerprints import fingerprint, loose_folders, module_file, syntax
+
+ROOMS = {room: f"oodbench.methods.{room}" for room in CONTRACTS} | {"dataset": "oodbench.datasets"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a plugin is, known without importing it."""
+
+    room: str
+    name: str
+    module: str
+    path: Path
+
+
+class Registry:
+    """The plugins of the package, of installed packages, and of `folders` (files or folders of a study)."""
+
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
+        self._sources: dict[str, dict[str, Source]] = {room: {} for room in ROOMS}
+        self.broken: dict[str, PluginError] = {}  # name -> why its file or entry point cannot be used
+        for found in [*_built_in(), *_installed(), *_from_folders(folders)]:
+            if isinstance(found, Source):
+                self._add(found)
+            else:
+                self.broken[found.name] = found.error
+
+    def _add(self, source: Source) -> None:
+        known = self._sources[source.room]
+        other = known.setdefault(source.name, source)
+        if other.path.resolve() != source.path.resolve():
+            both = f"two plugins are named '{source.name}' in {source.room}: {other.path} and {source.path}"
+            self.broken[source.name] = PluginError(both)
+
+    def sources(self, room: str) -> dict[str, Source]:
+        """Return the plugins of a room by name, sorted."""
+        return dict(sorted(self._sources[room].items()))
+
+    def source(self, room: str, name: str) -> Source:
+        if name in self.broken:
+            raise self.broken[name]
+        if name not in self._sources[room]:
+            raise UserError(f"there is no {room} '{name}'{suggestion(name, self._sources[room])}")
+        return self._sources[room][name]
+
+    def load(self, room: str, name: str) -> type[Plugin]:
+        """Import a plugin and return its class."""
+        return load(self.source(room, name))
+
+    def fingerprint(self, room: str, name: str) -> str:
+        """Return a hash of a plugin's code and of the code of ours that it imports."""
+        source = self.source(room, name)
+        return fingerprint(source.module, source.path)
+
+
+def load(source: Source) -> type[Plugin]:
+    """Import the file of a plugin and return the one class it defines."""
+    module = _import(source)
+    contract = CONTRACTS[source.room]
+    found = plugin_classes(module, contract)
+    if len(found) != 1:
+        names = ", ".join(cls.__name__ for cls in found) or "none"
+        raise PluginError(
+            f"{source.path}: a plugin file defines exactly one {contract.__name__} class, this one has {names}"
+        )
+    try:
+        get_type_hints(found[0], include_extras=True)
+    except Exception as error:  # an annotation that means nothing
+        raise PluginError(f"{source.path}: a parameter's type cannot be read: {error}") from error
+    found[0].name = source.name
+    return found[0]
+
+
+def plugin_classes(module: ModuleType, contract: type[Plugin]) -> list[type[Plugin]]:
+    """Return the classes that a module defines itself under a contract."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, contract) and value.__module__ == module.__name__
+    ]
+
+
+def _import(source: Source) -> ModuleType:
+    if source.module in sys.modules:
+        return sys.modules[source.module]
+    if source.module.startswith(_LOOSE):
+        _make_packages(source)
+    try:
+        return importlib.import_module(source.module)
+    except (Exception, SystemExit) as error:  # whatever the plugin's own code raises is the author's to read
+        raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+_LOOSE = "oodbench_plugins."  # modules of files that belong to no package
+
+
+def _make_packages(source: Source) -> None:
+    """Let Python import the files beside a loose plugin as one package, without an `__init__.py` or a search path."""
+    importlib.invalidate_caches()  # the folder may be younger than Python's last look at it
+    package = source.module.rpartition(".")[0]
+    for name, paths in ((_LOOSE.rstrip("."), []), (package, [str(source.path.resolve().parent)])):
+        module = sys.modules.setdefault(name, ModuleType(name))
+        module.__path__ = paths
+
+
+# ---- listing ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Broken:
+    name: str
+    error: PluginError
+
+
+def _built_in() -> Iterator[Source]:
+    for room, package in ROOMS.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for path in _plugin_files(Path(folder)):
+                yield Source(room, path.stem, f"{package}.{path.stem}", path)
+
+
+def _installed() -> Iterator[Source | _Broken]:
+    for room in ROOMS:
+        for entry in entry_points(group=f"oodbench.{room}"):
+            path = module_file(entry.module)
+            if path is None:
+                error = f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}"
+                yield _Broken(entry.name, PluginError(error))
+            else:
+                yield Source(room, entry.name, entry.module, path)
+
+
+def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"plugins: there is no file or folder {folder}")
+        files = [folder] if folder.is_file() else _plugin_files(folder)
+        nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
+        for path in [*files, *(path for room in nested for path in _plugin_files(room))]:
+            try:
+                yield source_of(path)
+            except PluginError as error:
+                yield _Broken(path.stem, error)
+
+
+# Its classes derive from a contract, and plugins from them.
+LAYOUTS = Path(str(resources.files("oodbench"))) / "toolkit" / "layouts.py"
+
+
+def _plugin_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def source_of(path: Path) -> Source:
+    """Return where a plugin's file belongs, told by the contract that its class names."""
+    bases = {*_base_names(syntax(path))}
+    shared = syntax(LAYOUTS)
+    if bases & {node.name for node in shared.body if isinstance(node, ast.ClassDef)}:
+        bases |= {*_base_names(shared)}
+    rooms = sorted({room for room, contract in CONTRACTS.items() if contract.__name__ in bases})
+    if len(rooms) != 1:
+        wanted = ", ".join(contract.__name__ for contract in CONTRACTS.values())
+        raise PluginError(f"{path}: a plugin file defines one class that derives from one of {wanted}")
+    digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
+    package = f"{_LOOSE}p{digest}"
+    loose_folders[package] = path.resolve().parent
+    return Source(rooms[0], path.stem, f"{package}.{path.stem}", path)
+
+
+def _base_names(tree: ast.Module) -> list[str]:
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return [ast.unparse(base).rpartition(".")[2] for node in classes for base in node.bases]
+
+
+def summary(source: Source) -> str:
+    """Return the first line of a plugin's docstring, without importing it."""
+    return (ast.get_docstring(syntax(source.path)) or "").partition("\n")[0]

@@ -1,0 +1,213 @@
+"""Backbones and heads: a name in a study becomes a network."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oodbench.errors import UserError, suggestion
+from oodbench.study.settings import RESNETS, Encoder, ImageFormat, ResNet
+from oodbench.toolkit.vectors import unit
+
+
+class Network(nn.Module):
+    """An encoder and its heads."""
+
+    def __init__(self, encoder: nn.Module, heads: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return penultimate features (B, D) and each head's output (B, P) of images (B, C, H, W)."""
+        h = self.encoder(x)
+        return h, {name: head(h) for name, head in self.heads.items()}
+
+
+def build(encoder: Encoder, heads: dict[str, str], image: ImageFormat, classes: int) -> Network:
+    """Return a network with fresh weights drawn from torch's global generator.
+
+    Raises UserError where the encoder does not take the study's images or the name means nothing.
+    """
+    backbone = _backbone(encoder, image)
+    dim = feature_dim(encoder, image)
+    return Network(backbone, {name: head(form, dim, classes) for name, form in heads.items()})
+
+
+def feature_dim(encoder: Encoder, image: ImageFormat) -> int:
+    """Return the number of penultimate features, from a forward pass without data."""
+    own = ":" in encoder.name  # a user's network may not know torch's meta device
+    with torch.device("cpu" if own else "meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = _backbone(encoder, image).eval()
+        images = torch.zeros(2, image.channels, image.size, image.size)
+        try:
+            h = network(images)
+        except Exception as error:  # whatever a network raises is its author's to read
+            size = f"{image.channels} x {image.size} x {image.size}"
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"encoder {encoder.name} does not take images of {size}: {what}") from error
+    if not isinstance(h, Tensor) or h.ndim != 2:
+        raise UserError(f"encoder {encoder.name} must return features of shape (batch, dimensions)")
+    return h.shape[1]
+
+
+# ---- backbones ----------------------------------------------------------------------------------
+
+
+def _backbone(encoder: Encoder, image: ImageFormat) -> nn.Module:
+    if encoder.name in RESNETS:
+        return resnet(encoder.name, ResNet(**encoder.params), image.channels)
+    if encoder.name.startswith("timm/"):
+        return _timm(encoder.name.removeprefix("timm/"), image)
+    return _function(encoder, image)
+
+
+# blocks of each stage, bottleneck or not, bottleneck width relative to ResNet-50's
+_SHAPES = {
+    "resnet18": ((2, 2, 2, 2), False, 1),
+    "resnet34": ((3, 4, 6, 3), False, 1),
+    "resnet50": ((3, 4, 6, 3), True, 1),
+    "resnet101": ((3, 4, 23, 3), True, 1),
+    "wide_resnet50_2": ((3, 4, 6, 3), True, 2),
+    "wide_resnet50_3": ((3, 4, 6, 3), True, 3),
+}
+
+
+def common_name(encoder: Encoder, name: str) -> str:
+    """Return what torchvision calls a parameter of a network: `encoder.0.weight` is `encoder.conv1.weight`.
+
+    Names of other encoders than ours, and of heads, stay.
+    """
+    room, index, *rest = name.split(".")
+    if room != "encoder" or encoder.name not in RESNETS:
+        return name
+    blocks = [f"layer{stage}.{i}" for stage, count in enumerate(_SHAPES[encoder.name][0], 1) for i in range(count)]
+    stem = ["conv1", "bn1", "relu", *["maxpool"] * (ResNet(**encoder.params).stem == "imagenet")]
+    return ".".join([room, [*stem, *blocks][int(index)], *rest])
+
+
+def resnet(name: str, params: ResNet, channels: int) -> nn.Module:
+    """Return a ResNet of any width, made of timm's blocks (timm's own `channels` leaves the stem at 64)."""
+    from timm.models.resnet import BasicBlock, Bottleneck, downsample_conv
+
+    blocks, bottleneck, wide = _SHAPES[name]
+    block = Bottleneck if bottleneck else BasicBlock
+    layers = _stem(params, channels)
+    width_in = params.width
+    for stage, count in enumerate(blocks):
+        width = params.width * 2**stage
+        for i in range(count):
+            stride = 2 if stage > 0 and i == 0 else 1
+            width_out = width * block.expansion
+            shortcut = None
+            if stride != 1 or width_in != width_out:
+                shortcut = downsample_conv(width_in, width_out, kernel_size=1, stride=stride)
+            options: dict[str, Any] = {"base_width": 64 * wide} if bottleneck else {}
+            layers.append(block(width_in, width, stride, shortcut, **options))
+            width_in = width_out
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def _stem(params: ResNet, channels: int) -> list[nn.Module]:
+    if params.stem == "cifar":
+        first: list[nn.Module] = [nn.Conv2d(channels, params.width, 3, 1, 1, bias=False)]
+    else:
+        first = [nn.Conv2d(channels, params.width, 7, 2, 3, bias=False)]
+    pool: list[nn.Module] = [nn.MaxPool2d(3, 2, 1)] if params.stem == "imagenet" else []
+    return [*first, nn.BatchNorm2d(params.width), nn.ReLU(inplace=True), *pool]
+
+
+def _timm(name: str, image: ImageFormat) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(f"timm has no model '{name}'{_nearest_only(name, timm.list_models())}")
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=image.channels)
+    except Exception as error:  # of many kinds, by model
+        raise UserError(f"timm cannot make '{name}' for {image.channels} channels: {error}") from error
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    wanted = config.get("input_size", (3, image.size, image.size))[1]
+    if config.get("fixed_input_size") and wanted != image.size:
+        raise UserError(
+            f"encoder timm/{name} takes images of {wanted} x {wanted} only, the study has {image.size} x {image.size}; "
+            f"set image: {{size: {wanted}}} or take another encoder"
+        )
+    return network
+
+
+def _nearest_only(name: str, allowed: list[str]) -> str:
+    return suggestion(name, allowed).partition(" allowed:")[0].rstrip(";")
+
+
+def _function(encoder: Encoder, image: ImageFormat) -> nn.Module:
+    module, _, name = encoder.name.partition(":")
+    try:
+        function: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the module's own code raises is its author's to read
+        raise UserError(f"encoder {encoder.name} cannot be imported: {type(error).__name__}: {error}") from error
+    try:
+        network = function(channels=image.channels, size=image.size, **encoder.params)
+    except Exception as error:
+        raise UserError(
+            f"encoder {encoder.name} is called as {name}(channels=..., size=..., and the study's parameters): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"encoder {encoder.name} must return a torch module, not {type(network).__name__}")
+    return network
+
+
+# ---- heads --------------------------------------------------------------------------------------
+
+
+class CosineHead(nn.Module):
+    """Cosine of a feature with a weight vector per class, times a learned positive scale that starts at 10."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out, dim))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        nn.init.kaiming_normal_(self.weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.log_scale.exp() * (unit(h) @ unit(self.weight).T)
+
+
+def head(form: str, dim: int, classes: int) -> nn.Module:
+    """Return a head of a form such as `linear`, `cosine-4`, `mlp-128`, `mlp_bn-128` or `mlp-2048-256`."""
+    kind, sizes = _parsed(form)
+    out = head_dim(form, classes)
+    if kind == "linear":
+        return nn.Linear(dim, out)
+    if kind == "cosine":
+        return CosineHead(dim, out)
+    hidden = sizes[0] if len(sizes) == 2 else dim
+    norm = [nn.BatchNorm1d(hidden)] if kind == "mlp_bn" else []
+    return nn.Sequential(nn.Linear(dim, hidden), *norm, nn.ReLU(inplace=True), nn.Linear(hidden, out))
+
+
+def head_dim(form: str, classes: int) -> int:
+    """Return the number of outputs of a head."""
+    sizes = _parsed(form)[1]
+    return sizes[-1] if sizes else classes
+
+
+def _parsed(form: str) -> tuple[str, list[int]]:
+    kind, *sizes = form.split("-")
+    most = {"linear": 1, "cosine": 1, "mlp": 2, "mlp_bn": 2}.get(kind, -1)
+    least = 1 if kind.startswith("mlp") else 0
+    if not least <= len(sizes) <= most or not all(size.isdigit() for size in sizes):
+        raise UserError(
+            f"there is no head '{form}'; allowed: linear[-N], cosine[-N], mlp-[HIDDEN-]N, mlp_bn-[HIDDEN-]N"
+        )
+    return kind, [int(size) for size in sizes]

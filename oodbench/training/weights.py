@@ -1,0 +1,260 @@
+"""Weights that were trained elsewhere: where they are, what is in them, and how they get into a network.
+
+Nothing but tensors is ever read from a file: safetensors, or torch.load with weights_only. What a plan needs, names and
+shapes, comes without a download.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from oodbench.api import Training, Weights
+from oodbench.errors import UserError, suggestion
+from oodbench.store.artifacts import sha256
+from oodbench.study.grid import Plan, plan
+from oodbench.study.settings import TIMM, Encoder, flat
+from oodbench.study.study import Study
+from oodbench.training import networks
+
+TORCHVISION = "torchvision:"
+HARMLESS = "num_batches_tracked"  # of batch norm, not used in evaluation; old files lack it
+SHOWN = 3  # names of each kind in an error
+
+
+class Source(NamedTuple):
+    """Where weights come from."""
+
+    title: str
+    file: Path | None  # None: a download
+    content: Callable[[], str]  # what tells them from others: a hash, or a versioned name
+    shapes: Callable[[], dict[str, Tensor]]  # name -> tensor on the meta device
+    tensors: Callable[[], dict[str, Tensor]]
+    mean: tuple[float, ...] | None = None  # of the network's inputs, where the source tells
+    std: tuple[float, ...] | None = None
+
+
+def source(training: Training, form: Encoder, channels: int, folder: Path) -> Source:
+    """Return where a training's weights come from; paths are relative to a folder. Raises UserError."""
+    where = training.weights
+    assert where is not None
+    if where == TIMM:
+        return _of_timm(form, channels)
+    if where.startswith(TORCHVISION):
+        return _of_torchvision(where.removeprefix(TORCHVISION))
+    return _of_file(folder / Path(where).expanduser(), form)
+
+
+def plan_of(study: Study) -> Plan:
+    """Return the cells of a study, in the order of its file."""
+    return plan(study, bound)
+
+
+def bound(training: Training, form: Encoder, channels: int, classes: int | None, folder: Path) -> Training:
+    """Return a training with the heads that its weights bring for so many ID classes."""
+    given = source(training, form, channels, folder)
+    return _about(given, lambda: training.bound(given.shapes(), classes))
+
+
+def check(training: Training, form: Encoder, channels: int, folder: Path, state: dict[str, Tensor]) -> None:
+    """Raise UserError where a network's state (any device) cannot take a training's weights; downloads nothing."""
+    given = source(training, form, channels, folder)
+    _about(given, lambda: _placed(training.adopt(given.shapes()), form, state))
+    _about(given, lambda: _statistics(given, training.adopt(given.shapes()), channels))
+
+
+class Loaded(NamedTuple):
+    state: dict[str, Tensor]  # of the network
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    facts: dict[str, Any]  # what a run's file says of them
+
+
+def load(training: Training, form: Encoder, channels: int, folder: Path, state: dict[str, Tensor]) -> Loaded:
+    """Return a network's state with a training's weights, and the normalisation of its inputs."""
+    given = source(training, form, channels, folder)
+    taken = _about(given, lambda: training.adopt(given.tensors()))
+    placed = _about(given, lambda: _placed(taken, form, state))
+    mean, std = _about(given, lambda: _statistics(given, taken, channels))
+    facts = {"weights": given.title, "content": given.content(), "layout": taken.layout, "dropped": list(taken.dropped)}
+    return Loaded(placed, mean, std, facts | {"mean": list(mean), "std": list(std)})
+
+
+T = TypeVar("T")
+
+
+def _about(given: Source, look: Callable[[], T]) -> T:
+    try:
+        return look()
+    except UserError as error:
+        raise UserError(f"weights {given.title}: {error}") from error
+
+
+# ---- into a network ------------------------------------------------------------------------------------------
+
+
+def _placed(taken: Weights, form: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's state with the weights in the place of its own. Raises UserError where they do not fit."""
+    wanted = {networks.common_name(form, name): name for name in state}
+    missing = [name for name in wanted if name not in taken.tensors and not name.endswith(HARMLESS)]
+    unexpected = [name for name in taken.tensors if name not in wanted]
+    other = [
+        f"{name} is {tuple(t.shape)}, wanted {tuple(state[wanted[name]].shape)}"
+        for name, t in taken.tensors.items()
+        if name in wanted and t.shape != state[wanted[name]].shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    wrong = [f"{len(each)} {kind} ({_first(each)})" for kind, each in kinds.items() if each]
+    if wrong:
+        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}")
+    return state | {wanted[name]: t for name, t in taken.tensors.items()}
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _statistics(given: Source, taken: Weights, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean, std = taken.mean or given.mean, taken.std or given.std
+    if mean is None or std is None:
+        raise UserError("the mean and standard deviation of its inputs are not known; say `mean` and `std`")
+    for name, each in (("mean", mean), ("std", std)):
+        if len(each) != channels:
+            raise UserError(f"`{name}` has {len(each)} numbers, images of the study have {channels} channels")
+    return mean, std
+
+
+# ---- sources -------------------------------------------------------------------------------------------------
+
+
+def _of_file(file: Path, form: Encoder) -> Source:
+    if not file.is_file():
+        raise UserError(f"there is no weights file {file}")
+    stamp = (file.stat().st_size, file.stat().st_mtime_ns)
+    mean, std = _timm_statistics(form)
+    return Source(
+        title=file.name,
+        file=file,
+        content=lambda: _hash(file, *stamp),
+        shapes=lambda: _renamed(_shapes(file, *stamp), form),
+        tensors=lambda: _renamed(read(file), form),
+        mean=mean,
+        std=std,
+    )
+
+
+@cache
+def _hash(file: Path, size: int, changed: int) -> str:
+    return sha256(file)
+
+
+@cache
+def _shapes(file: Path, size: int, changed: int) -> dict[str, Tensor]:
+    return {name: t.to("meta") for name, t in read(file).items()}
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name, nested ones with dots. Whatever else is in it is left, code is refused."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        # argparse's plain bag of options stands in many checkpoints; it runs nothing
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, by what is wrong with the file
+        asks = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own advice is to read it all the same
+        what = f"it asks for {asks[1]}; save its state dict alone" if asks else f"{type(error).__name__}: {error}"
+        raise UserError(f"{file} cannot be read as tensors alone: {what.partition(chr(10))[0]}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds a {type(found).__name__}, wanted a state dict, or a checkpoint with one")
+    return {name: t for name, t in flat(found).items() if isinstance(t, Tensor)}
+
+
+def _of_timm(form: Encoder, channels: int) -> Source:
+    import timm
+
+    name = form.name.removeprefix("timm/")
+    config = _timm_config(form.name)
+    if not (config.get("url") or config.get("hf_hub_id")):
+        raise UserError(
+            f"timm has no weights of {name}{suggestion(name, timm.list_models(pretrained=True, filter=name[:4] + '*'))}"
+        )
+
+    def tensors() -> dict[str, Tensor]:
+        model = _downloaded(name, lambda: timm.create_model(name, pretrained=True, in_chans=channels))
+        return _renamed(model.state_dict(), form)
+
+    def shapes() -> dict[str, Tensor]:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return _renamed(timm.create_model(name, pretrained=False, in_chans=channels).state_dict(), form)
+
+    mean, std = _timm_statistics(form)
+    content = f"timm: {config.get('hf_hub_id') or config.get('url')}"
+    return Source(
+        f"{config['architecture']}.{config.get('tag') or ''} of timm", None, lambda: content, shapes, tensors, mean, std
+    )
+
+
+def _of_torchvision(name: str) -> Source:
+    from torchvision import models
+
+    model, _, version = name.partition(".")
+    if model not in models.list_models():
+        raise UserError(f"torchvision has no model '{model}'{suggestion(model, models.list_models())}")
+    versions = models.get_model_weights(model).__members__
+    if version not in versions:
+        raise UserError(f"torchvision's {model} has no weights '{version}'{suggestion(version, versions)}")
+    weights = versions[version]
+    views = weights.transforms()
+
+    def shapes() -> dict[str, Tensor]:
+        with torch.device("meta"):
+            found: dict[str, Tensor] = models.get_model(model, weights=None).state_dict()
+        return found
+
+    def tensors() -> dict[str, Tensor]:
+        found: dict[str, Tensor] = _downloaded(name, lambda: weights.get_state_dict(progress=False, check_hash=True))
+        return found
+
+    title, content = f"{name} of torchvision", f"torchvision: {weights.url}"
+    return Source(title, None, lambda: content, shapes, tensors, tuple(views.mean), tuple(views.std))
+
+
+def _downloaded(name: str, download: Callable[[], Any]) -> Any:
+    try:
+        return download()
+    except Exception as error:  # of many kinds: no network, no such file there, a broken download
+        raise UserError(f"{name} cannot be downloaded: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _timm_config(form_name: str) -> dict[str, Any]:
+    import timm
+
+    name = form_name.removeprefix("timm/")
+    if not timm.is_model(name.partition(".")[0]):
+        raise UserError(f"timm has no model '{name}'")
+    config = timm.get_pretrained_cfg(name)
+    return config.to_dict() if config else {}  # type: ignore[no-untyped-call]
+
+
+def _timm_statistics(form: Encoder) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    config = _timm_config(form.name) if form.name.startswith("timm/") else {}
+    return config.get("mean"), config.get("std")
+
+
+def _renamed(tensors: dict[str, Tensor], form: Encoder) -> dict[str, Tensor]:
+    """Return the weights of a timm model with its classifier, whatever it is called there, named `fc`."""
+    classifier = _timm_config(form.name).get("classifier") if form.name.startswith("timm/") else None
+    if not isinstance(classifier, str):
+        return tensors
+    start = f"{classifier}."
+    return {f"fc.{name.removeprefix(start)}" if name.startswith(start) else name: t for name, t in tensors.items()}

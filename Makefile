@@ -30,6 +30,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 data:
 	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from ruamel.yaml import YAML
 from tiny import write
 from typer.testing import CliRunner
@@ -14,7 +15,6 @@ import oodbench
 from oodbench.cli import main
 from oodbench.training.weights import plan_of
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

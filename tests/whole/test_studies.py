@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from places import ROOT
 from rich.console import Console
 from tiny import write
 from typer.testing import CliRunner, Result
@@ -23,7 +24,6 @@ from oodbench.study import grid, study
 from oodbench.study.registry import Registry
 from oodbench.training.weights import plan_of
 
-ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 

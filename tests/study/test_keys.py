@@ -18,8 +18,6 @@ from oodbench.study.fingerprints import content
 from oodbench.study.grid import Cell, Run, Work, digest
 from oodbench.study.settings import Augment, ImageFormat, Recipe, Reference, Space
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:

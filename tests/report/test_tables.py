@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from places import ROOT
 
 from oodbench.errors import UserError
 from oodbench.report import tables
@@ -261,7 +261,6 @@ def test_files(tmp_path: Any) -> None:
     assert all(line.count("&") == 6 for line in body.strip().splitlines())
 
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "published"
 
 

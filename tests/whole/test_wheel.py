@@ -9,9 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from tiny import write
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")

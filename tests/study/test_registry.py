@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from oodbench.errors import UserError
 from oodbench.study.fingerprints import code_files, fingerprint, fingerprint_module
 from oodbench.study.registry import ROOMS, Registry, load, source_of, summary
 
-ROOT = Path(__file__).parent.parent
 OWN = '''"""A user's distance, nobody 2026."""
 from __future__ import annotations
 

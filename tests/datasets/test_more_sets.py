@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import torchvision.datasets as peers
 from PIL import Image
+from places import ROOT
 from scipy.io import loadmat, savemat
 from test_field_sets import write_py2
 from tiny import write
@@ -374,7 +375,7 @@ def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     for cls, name, place in SIZED:
         monkeypatch.setattr(cls, name, place)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    ours = str(Path(__file__).parent.parent)  # its folder `datasets` would hide Hugging Face's package
+    ours = str(ROOT)  # its folder `datasets` would hide Hugging Face's package
     monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each or ".").resolve() != Path(ours)])
     if not hasattr(sys.modules.get("datasets"), "load_dataset"):
         sys.modules.pop("datasets", None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from places import ROOT
 from scipy.stats import ttest_1samp, ttest_rel
 from test_study import HEAD
 from test_tables import BASE
@@ -278,7 +279,7 @@ def test_a_difference_of_differences() -> None:
 @pytest.mark.parametrize("name", ["openood_cifar10", "openood_cifar100"])
 @pytest.mark.parametrize(("far", "wanted"), [(93.0, HOLDS), (97.0, FAILS)])
 def test_outliers_help_less_far_away_as_the_studies_claim_it(name: str, far: float, wanted: str) -> None:
-    claim = study.claims_of(Path(__file__).parent.parent / "studies" / f"{name}.yaml")["outliers_far"]
+    claim = study.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
     means = {("cross_entropy", "near"): 88.0, ("cross_entropy", "far"): 90.0}
     means |= {("outlier_exposure", "near"): 94.0, ("outlier_exposure", "far"): far}
     of = {"posthoc": "msp", "distance": "–"}

@@ -7,13 +7,13 @@ import json
 import subprocess
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 
-PERF = Path(__file__).parent.parent / "perf"
+PERF = ROOT / "perf"
 
 
 def run(*words: str, script: str = "scoring.py") -> tuple[int, list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from oodbench.errors import UserError
 from oodbench.study import study
@@ -410,7 +411,7 @@ def test_a_missing_plugin_folder(tmp_path: Path) -> None:
 
 
 def of_repository() -> list[Path]:
-    root = Path(__file__).parent.parent
+    root = ROOT
     return [root / "benchmark.yaml", *sorted((root / "studies").glob("*.yaml"))]
 
 

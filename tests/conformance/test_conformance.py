@@ -12,7 +12,7 @@ from oodbench.conformance.suite import conform, find
 from oodbench.errors import UserError
 from oodbench.study.registry import ROOMS, Registry, Source, source_of
 
-# Sets that would have to be downloaded: tests/test_field_sets.py and tests/test_more_sets.py run the suite on tiny
+# Sets that would have to be downloaded: tests/datasets run the suite on tiny
 # files in their formats.
 FETCHED = {  # fashion_mnist may be the machine's own
     *("cifar10", "cifar100", "dior", "ham10000", "huggingface", "imagenet1k", "imagenet200", "imagenet30"),

@@ -158,7 +158,7 @@ class Residual(NamedTuple):
     origin: np.ndarray
     rest: np.ndarray  # (D, D - dims)
     alpha: float
-    turn: float  # by what angle float32 covariances, as pytorch-ood has them, may turn `rest`: their rounding by the gap
+    turn: float  # the angle by which float32 covariances, as pytorch-ood has them, may turn `rest`: rounding by the gap
 
 
 def residual(toy: Toy, dims: int) -> Residual:

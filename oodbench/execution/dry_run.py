@@ -33,7 +33,7 @@ RATE = 0.01  # of learning, at most: so few steps at a paper's rate leave classe
 TRAIN = 300  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
 READ = 600  # the same where baselines read a classifier
 MOST = 1200  # and at most, whatever the study asks
-CROWD = 20  # images for each cluster that is asked for, or some have one alone
+CROWD = 2 * standins.ALIKE  # images for each cluster that is asked for, twice as many groups as clusters
 CLASSIFIERS = {LAYER_HEAD["logits"], SHIFTED_HEADS[1]}
 TEST = 40  # test images of a set
 

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images, Training
 from oodbench.study.settings import Encoder
 from oodbench.toolkit.seeds import seed_of
 
 CLASSES = 10  # of a set, and those that its class protocol names
-PATTERN = 0.8  # of a grey value is its class's, the rest is noise
+COARSE = 4  # fields along each side of a class's pattern: a crop leaves them, and a few steps of training learn them
+PATTERN = 0.8  # of a grey value is its class's
+NOISE = 0.02  # is the image's own, and what is left its group's
+ALIKE = 10  # images of a group, at least
 
 
 class Drawn(NamedTuple):
@@ -32,7 +36,12 @@ class Drawn(NamedTuple):
 
 
 def dataset(of: Dataset, drawn: Drawn) -> Dataset:
-    """Return a generated set: a random pattern for each class, and noise."""
+    """Return a generated set: a pattern for each class, within it one for each group of images, and little noise.
+
+    Groups are some ten times as far apart as the images of one, and roughly stay so in the features of any network. So
+    a clustering into no more clusters than there are groups parts groups from each other, not their images: none
+    of its clusters is of one image, however sums are rounded. In noise alone k-means cuts off single outliers.
+    """
     real: Any = type(of)
 
     class StandIn(real):  # type: ignore[misc]
@@ -46,20 +55,36 @@ def dataset(of: Dataset, drawn: Drawn) -> Dataset:
 
         def load(self, split: Literal["train", "test"], root: Path) -> Images:
             how = self.stand_in
-            shape = (how.size, how.size, how.channels)
+            each, classes = how.train if split == "train" else how.test, len(how.classes)
             rng = np.random.default_rng(seed_of(0, of.label))
-            levels = np.linspace(0, 255, len(how.classes))
-            colour = np.stack([rng.permutation(levels) for _ in range(how.channels)], -1)  # a crop leaves it
-            light = np.linspace(255, 0, how.size)[:, None, None]  # from above: it tells the turns of an image
-            pattern = 0.6 * colour[:, None, None] + 0.4 * light
-            y = np.repeat(np.arange(len(how.classes)), how.train if split == "train" else how.test)
-            noise = np.random.default_rng(seed_of(1, of.label, split)).integers(256, size=(len(y), *shape))
-            x = PATTERN * pattern[y] + (1 - PATTERN) * noise
+            pattern, own = _patterns(rng, how), _groups(rng, how)
+            y, group = np.repeat(np.arange(classes), each), np.tile(np.arange(each) % own.shape[1], classes)
+            rng = np.random.default_rng(seed_of(1, of.label, split))
+            noise = rng.integers(256, size=(len(y), how.size, how.size, how.channels))
+            x = PATTERN * pattern[y] + (1 - PATTERN - NOISE) * own[y, group] + NOISE * noise
             return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
 
     StandIn.name = of.name
     found: Dataset = StandIn(**of.params)
     return found
+
+
+def _patterns(rng: np.random.Generator, how: Drawn) -> NDArray[np.float64]:
+    """Return the pattern (K, H, W, C) of each class."""
+    k = len(how.classes)
+    levels = np.linspace(0, 255, k)
+    colour = np.stack([rng.permutation(levels) for _ in range(how.channels)], -1)  # a crop leaves it
+    light = np.linspace(255, 0, how.size)[:, None, None]  # from above: it tells the turns of an image
+    field = np.arange(how.size) * COARSE // how.size
+    fields = 255 * rng.integers(2, size=(k, COARSE, COARSE, how.channels))[:, field][:, :, field]
+    pattern: NDArray[np.float64] = 0.3 * colour[:, None, None] + 0.2 * light + 0.5 * fields
+    return pattern
+
+
+def _groups(rng: np.random.Generator, how: Drawn) -> NDArray[np.int64]:
+    """Return the pattern (K, G, H, W, C) of each of the groups of a class: those of its training images."""
+    groups = max(1, how.train // ALIKE)
+    return rng.integers(256, size=(len(how.classes), groups, how.size, how.size, how.channels))
 
 
 def class_names(of: Dataset) -> tuple[str, ...]:

@@ -164,18 +164,19 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 # stage changed? Then raise its number in oodbench.lab.NUMBER and below. Has it not? Then put in the new hash alone.
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
-    "data": "414052682f76",
-    "augment": "debcb3e76bf5",
-    "encoder": "c5d7b750c165",
-    "feed": "10e90af358eb",
-    "optim": "f7751d4a4f0a",
-    "stages": "fe55e1bb8f0f",
-    "probe": "75c0e4e685db",
-    "scoring": "1dc356763437",
-    "space": "7ff1a67ad64e",
-    "metrics": "de7802a95da3",
-    "vectors": "61207d5d67c0",
-    "geometry": "dcd0ab568a4f",
+    "data.prepare": "414052682f76",
+    "training.augment": "debcb3e76bf5",
+    "training.networks": "c5d7b750c165",
+    "training.batches": "10e90af358eb",
+    "training.optim": "f7751d4a4f0a",
+    "training.stages": "7415dd142d4c",
+    "scoring.probes": "75c0e4e685db",
+    "scoring.detectors": "8837dfe44535",
+    "scoring.spaces": "7ff1a67ad64e",
+    "scoring.metrics": "de7802a95da3",
+    "toolkit.colour": "10a37d03e6ad",
+    "toolkit.vectors": "61207d5d67c0",
+    "toolkit.linear_algebra": "dcd0ab568a4f",
 }
 
 

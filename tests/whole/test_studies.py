@@ -10,18 +10,23 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from oodbench.methods.clustering.kmeans import KMeans
 from places import ROOT
 from rich.console import Console
 from tiny import write
 from typer.testing import CliRunner, Result
 
+from oodbench.api import Clusters
 from oodbench.cli import main
-from oodbench.execution import dry_run, runner
+from oodbench.execution import dry_run, runner, standins
 from oodbench.execution.pipeline import Options
 from oodbench.report import comparison, targets, verdicts
+from oodbench.scoring import detectors
 from oodbench.store.columns import STAND_IN
 from oodbench.study import grid, study
 from oodbench.study.registry import Registry
+from oodbench.toolkit.vectors import unit
 from oodbench.training.weights import plan_of
 
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -56,8 +61,10 @@ def test_a_study_plans_without_data(file: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-def test_a_study_runs_on_stand_in_data(file: Path) -> None:
-    """Of several encoders the first alone, on the last ID set, to save time.
+def test_a_study_runs_on_stand_in_data(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cluster is near to one item, of which there is no covariance: on another CPU sums are rounded otherwise.
+
+    Of several encoders the first alone, on the last ID set, to save time.
 
     Of Fashion-MNIST's trainings the first alone: every cell of it has published rows, which test_tables holds against
     the study.
@@ -68,9 +75,19 @@ def test_a_study_runs_on_stand_in_data(file: Path) -> None:
         found = dataclasses.replace(found, ids=whole.ids[-1:])
     if file.stem == "fashion":
         found = dataclasses.replace(found, trainings=whole.trainings[:1])
+    sizes = [standins.ALIKE]
+    clusters = detectors._clusters
+
+    def noted(*args: Any) -> Clusters:
+        made = clusters(*args)
+        sizes.append(int(torch.bincount(made.assign[made.assign >= 0]).min()))
+        return made
+
+    monkeypatch.setattr(detectors, "_clusters", noted)
     outcome = runner.Runner(found, Options(device="cpu")).run()
     rows = outcome.rows
     assert set(rows["error"]) == {""}
+    assert min(sizes) >= standins.ALIKE / 2  # a group of images, some of which may be held out
     assert rows["warnings"].str.startswith(STAND_IN).all()
     assert len(rows) == sum(len(work.cells) * len(work.run.sets) for work in plan_of(found).work)
     made = call("tables", file, "--dry-data")
@@ -81,6 +98,20 @@ def test_a_study_runs_on_stand_in_data(file: Path) -> None:
     of_rows = {name: claim for name, claim in found.claims.items() if claim.table == "rows"}
     for each in verdicts.verdicts(rows, of_rows) if found == whole else ():
         assert each.why in ("", "wanted are 3 runs of both sides"), (each.name, each.why)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clusters_of_stand_in_images_are_whole_groups(seed: int, tmp_path: Path) -> None:
+    """In their pixels and in features that are drawn at random, however many clusters: half as many as groups."""
+    real = study.load(write(tmp_path / "s.yaml")).ids[0]
+    images = standins.dataset(real, standins.Drawn("", 8, 1, 60, 4, tuple("abcde"))).load("train", tmp_path)
+    x = torch.as_tensor(images.x).flatten(1) / 255
+    h = torch.relu((x - x.mean(0)) @ torch.randn(x.shape[1], 64, generator=torch.Generator().manual_seed(seed)))
+    for f in (x, h, unit(h)):
+        for k in (2, 5, 10, 15):
+            assign = KMeans(k=k).fit(f, None, seed).assign
+            groups = assign.reshape(5, standins.ALIKE, -1)  # of each class its images are dealt to its groups in turn
+            assert (groups == groups[:, :1]).all()
 
 
 def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:

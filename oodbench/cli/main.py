@@ -149,7 +149,7 @@ def prepare(
             raise typer.Exit(1)
         return
     with Board(err) as board:
-        problems = list(preparation.prepare(Pipeline(loaded, _options("cpu"), board), needs))
+        problems = list(preparation.prepare(Pipeline(loaded, _options("cpu"), board).library, needs))
     for problem in problems:
         err.print("[bold red]missing:[/] ", end="")
         err.print(problem, markup=False, soft_wrap=True)

@@ -315,7 +315,7 @@ def grid_ours(scale: Scale) -> Work:
 
     def work() -> dict[tuple[str, str, str], float]:
         how = scoring.How(torch.device("cpu"))
-        found = list(scoring.verdicts(list(detectors), bank, list(bank.ood), SEED, how))
+        found = list(scoring.judged(list(detectors), bank, list(bank.ood), SEED, how))
         errors = [each.error for each in found if each.error]
         if errors:
             raise RuntimeError(errors[0])
@@ -466,7 +466,7 @@ def budget_peak(scale: Scale) -> Work:
         before = anonymous()
         with Peak() as peak:
             how = scoring.How(torch.device("cpu"), budget(scale))
-            errors = [each.error for each in scoring.verdicts(detectors, bank, ["ood"], SEED, how) if each.error]
+            errors = [each.error for each in scoring.judged(detectors, bank, ["ood"], SEED, how) if each.error]
         if errors:
             raise RuntimeError(errors[0])
         return peak.mb - before

@@ -275,7 +275,7 @@ def score(
     from oodbench.execution.score_features import Given
     from oodbench.execution.score_features import score as scored
     from oodbench.scoring.detectors import How
-    from oodbench.study.study import UNGROUPED
+    from oodbench.study.study import UNGROUPED, results_root
 
     groups = (("near", near), ("far", far), (UNGROUPED, ood))
     given = Given(
@@ -294,7 +294,7 @@ def score(
         outcome = scored(given, How(pick_device(device), _bytes(memory)), board)
     for reason, count in outcome.left_out.items():
         out.print(f"left out: {count:>5} cells: {reason}", soft_wrap=True)
-    _tables(grid, outcome.results, outcome.rows, top)
+    _tables(grid, results_root() / name, outcome.rows, top)
     out.print(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     if outcome.failed:
         _show_failures(outcome.rows)

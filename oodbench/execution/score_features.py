@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oodbench.api import ClassifierHead, Clustering, Distance, Plugin, Posthoc, Threshold
+from oodbench.api import ClassifierHead, Clustering, Plugin, Posthoc, Threshold
 from oodbench.data import prepare
 from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
-from oodbench.execution.runner import as_row, sources
+from oodbench.execution.bookkeeping import Bookkeeping, Outcome, Wanted, scored_by
 from oodbench.scoring import detectors as scoring
 from oodbench.store.files import scratch
-from oodbench.store.memo import NUMBER, Watch, digest
-from oodbench.store.provenance import commit, libraries, version
+from oodbench.store.memo import Watch, digest
 from oodbench.store.rows import Results
 from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, needs_several, resolved
 from oodbench.study.registry import Registry
@@ -57,17 +56,6 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What scoring came to."""
-
-    results: Path
-    rows: pd.DataFrame  # of everything scored under this name
-    scored: int  # cells
-    failed: int  # error rows
-    left_out: dict[str, int]
-
-
-@dataclass(frozen=True)
 class _Loaded:
     train: FeatureFile
     test: FeatureFile
@@ -88,8 +76,17 @@ class _Loaded:
         """The content of all files that every row depends on: all but the OOD test sets."""
         return {name: each.content for name, each in self.every.items() if not name.startswith("OOD ")}
 
+    @property
+    def classes(self) -> int | None:
+        """The number of ID classes; None where neither labels nor logits tell."""
+        if self.train.labels is not None:
+            return int(self.train.labels.max()) + 1
+        return self.train.layers["logits"].shape[1] if "logits" in self.train.layers else None
 
-Key = tuple[Detector, str]  # of a row: a detector and the name of an OOD set
+    @property
+    def head(self) -> str:
+        """Whose logits baselines read."""
+        return CLASSIFIER if "logits" in self.train.layers or self.train.weight is not None else PROBE
 
 
 def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
@@ -98,44 +95,21 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     Raises UserError where files do not fit together.
     """
     _check(given)
-    axes = load_grid(given.grid, tuple(given.validation)) if given.grid else _everything(tuple(given.validation))
+    left_out: Counter[str] = Counter()
+    saw = tuple(given.validation)
+    axes = load_grid(given.grid, saw) if given.grid else _everything(saw, left_out)
     if given.val is not None and axes.reference != Reference():
         said = f"`reference: {axes.reference.label}`"
         raise UserError(f"{given.grid}: {said} and --val contradict each other; give one of them")
     loaded = _load(given)
-    left_out = Counter(_unseen(axes, given))
     cells = list(_cells(axes, loaded, left_out))
     if not cells:
         raise UserError(f"no cell is left: {'; '.join(left_out)}")
-    reference = f"val({given.val.name})" if given.val else axes.reference.label
-    base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
-    train_key = digest({**base, "files": loaded.fixed})
-    wanted = list(itertools.product(cells, loaded.ood))
-    ids, keys = _identities(axes, wanted, base, train_key, loaded)
-    # Checked before anything is written: a share of the training items may leave nothing to fit on.
-    bank = _bank(axes.reference, loaded, given.seed, how.memory)
-    results = Results(results_root() / given.name, watch.warn)
-    by_set = {ood: {ids[each, ood]: keys[each, ood] for each in cells} for ood in loaded.ood}
-    _write_plan(results, given, base, by_set, loaded, watch)
-    known = results.read()
-    kept = known[known["status"] != "error"] if given.redo == "failed" else known[:0] if given.redo else known
-    done = set(zip(kept["cell"], kept["key"], strict=True))
-    missing = [each for each in wanted if (ids[each], keys[each]) not in done]
-    todo, sets = list(dict.fromkeys(each for each, _ in missing)), list(dict.fromkeys(ood for _, ood in missing))
-    watch.planned(0, len(cells), len(cells) - len(todo))
-    if todo:
-        _write_run(results, train_key, base, loaded)
-        watch.stage("score", given.training)
-        bank = _with_classifier(bank, loaded, any(each.posthoc for each in todo), how.device)
-        facts = _facts(given, reference, loaded, bank, train_key, str(how.device))
-        groups = {name: group for group, name, _ in given.ood}
-        how = dataclasses.replace(how, compat=axes.compat)
-        rows = list(_rows(scoring.verdicts(todo, bank, sets, given.seed, how), facts, ids, keys, groups))
-        results.write(rows)
-        watch.scored(len(todo), len({row["detector"] for row in rows if row["status"] == "error"}))
-    rows_now = results.current()
-    failed = int((rows_now["status"] == "error").sum())
-    return Outcome(results.folder.parent, rows_now, len(todo), failed, dict(left_out))
+    how = dataclasses.replace(how, compat=axes.compat)
+    features = FileFeatures(given, axes, cells, loaded, how, Results(results_root() / given.name, watch.warn))
+    features.write_plan(watch)
+    outcome = Bookkeeping(features.results, how, given.redo, watch).run([features])
+    return dataclasses.replace(outcome, left_out=dict(left_out))
 
 
 def _check(given: Given) -> None:
@@ -157,53 +131,24 @@ def _check(given: Given) -> None:
         seen[name] = group
 
 
-def _unseen(axes: Detectors, given: Given) -> dict[str, int]:
-    """Return which thresholds are left out of the default grid, where no OOD is there to set them on."""
-    if given.grid or given.validation:
-        return {}
-    registry = axes.registry
-    loaded: list[Threshold] = [registry.load("threshold", name)() for name in registry.sources("threshold")]  # type: ignore[misc]
-    return {f"{each.label} is set on OOD, and there is no --validation": 1 for each in loaded if each.needs_ood}
-
-
-def _rows(
-    verdicts: Iterator[scoring.Verdict],
-    facts: dict[str, Any],
-    ids: dict[Key, str],
-    keys: dict[Key, str],
-    groups: dict[str, str],
-) -> Iterator[dict[str, Any]]:
-    before = time.perf_counter()
-    for verdict in verdicts:
-        seconds, before = time.perf_counter() - before, time.perf_counter()
-        identity = {
-            "cell": ids[verdict.detector, verdict.ood],
-            "key": keys[verdict.detector, verdict.ood],
-            "group": groups[verdict.ood],
-            "ood_data": "",
-        }
-        yield as_row(facts, verdict, identity, seconds)
-
-
-def _everything(saw: tuple[str, ...]) -> Detectors:
-    """Return every plugin with its defaults, on raw and on unit-norm features."""
+def _everything(saw: tuple[str, ...], left_out: Counter[str]) -> Detectors:
+    """Return every plugin with its defaults, on raw and unit-norm features; what is set on OOD where there is any."""
     registry = Registry()
 
     def plugins(room: str) -> list[Any]:
         return [registry.load(room, name)() for name in registry.sources(room)]
 
-    clusterings: list[Clustering] = plugins("clustering")
-    distances: list[Distance] = plugins("distance")
-    posthocs: list[Posthoc] = plugins("posthoc")
     thresholds: list[Threshold] = plugins("threshold")
+    blind = [] if saw else [each for each in thresholds if each.needs_ood]
+    left_out.update(f"{each.label} is set on OOD, and there is no --validation" for each in blind)
     return Detectors(
         registry=registry,
         reference=Reference(),
         spaces=[Space(), Space(unit=True)],
-        clusterings=clusterings,
-        distances=distances,
-        posthocs=posthocs,
-        thresholds=[each for each in thresholds if saw or not each.needs_ood],
+        clusterings=plugins("clustering"),
+        distances=plugins("distance"),
+        posthocs=plugins("posthoc"),
+        thresholds=[each for each in thresholds if each not in blind],
         saw=saw,
     )
 
@@ -256,32 +201,20 @@ def _check_classes(loaded: _Loaded) -> None:
             raise UserError(f"{train.path}: `{name}` is of {value.shape[1]} classes, `labels` of {classes}; drop one")
 
 
-def _classes(loaded: _Loaded) -> int | None:
-    """Return the number of ID classes; None where neither labels nor logits tell."""
-    if loaded.train.labels is not None:
-        return int(loaded.train.labels.max()) + 1
-    return loaded.train.layers["logits"].shape[1] if "logits" in loaded.train.layers else None
-
-
 # ---- which cells there are -----------------------------------------------------------------------------
 
 
 def _cells(axes: Detectors, loaded: _Loaded, left_out: Counter[str]) -> Iterator[Detector]:
-    head = _head_kind(loaded)
     for each in detectors(axes, left_out):
         reason = _senseless(each, loaded)
         if reason:
             left_out[reason] += 1
         else:
-            yield dataclasses.replace(each, head=head) if each.posthoc else each
-
-
-def _head_kind(loaded: _Loaded) -> str:
-    return CLASSIFIER if "logits" in loaded.train.layers or loaded.train.weight is not None else PROBE
+            yield dataclasses.replace(each, head=loaded.head) if each.posthoc else each
 
 
 def _senseless(detector: Detector, loaded: _Loaded) -> str:
-    classes, clustering, layer = _classes(loaded), detector.clustering, detector.space.layer
+    classes, clustering, layer = loaded.classes, detector.clustering, detector.space.layer
     lacking = [each.path.name for each in loaded.every.values() if layer not in each.layers]
     if lacking:
         return f"{', '.join(lacking)} have no {layer} layer"
@@ -318,7 +251,7 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
     """Return why a baseline cannot be: it reads logits, a head's weights, or a probe fitted on labels."""
     if loaded.train.labels is None:
         return f"{posthoc.label} needs labels, {loaded.train.path.name} has none"
-    if _classes(loaded) == 1:
+    if loaded.classes == 1:
         return f"{posthoc.label} needs a classifier, there is one class"
     logits = [name for name, each in loaded.every.items() if "logits" in each.layers]
     if posthoc.val and loaded.val is not None and loaded.val.labels is None:
@@ -326,12 +259,147 @@ def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
     if logits and len(logits) < len(loaded.every) and loaded.train.weight is None:
         return f"{posthoc.label} needs logits in every file, or the head's weight and bias in {loaded.train.path.name}"
     needs_head = posthoc.linear or posthoc.applies
-    if needs_head and _head_kind(loaded) == CLASSIFIER and loaded.train.weight is None:
+    if needs_head and loaded.head == CLASSIFIER and loaded.train.weight is None:
         return f"{posthoc.label} needs the head's weight and bias in {loaded.train.path.name}"
     return ""
 
 
-# ---- the bank ----------------------------------------------------------------------------------------------
+# ---- the features --------------------------------------------------------------------------------------
+
+
+class FileFeatures:
+    """The features of one encoder from files, and the rows of a grid of detectors on them.
+
+    A cell is of one OOD set: each encoder has its own file of it.
+    """
+
+    trains = False
+    allowed = True
+
+    def __init__(
+        self,
+        given: Given,
+        axes: Detectors,
+        cells: list[Detector],
+        loaded: _Loaded,
+        how: scoring.How,
+        results: Results,
+    ) -> None:
+        self.given, self.loaded, self.results = given, loaded, results
+        self.title, self.seed, self.device = given.training, given.seed, how.device
+        reference = f"val({given.val.name})" if given.val else axes.reference.label
+        self.base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
+        self.key = digest({**self.base, "files": loaded.fixed})
+        self.wanted = [
+            Wanted(
+                each,
+                ood,
+                group,
+                cell=digest({**self.base, "ood": ood, "detector": each.canonical}),
+                key=digest({**scored_by(axes, each), "train": self.key, "ood": loaded.ood[ood].content}),
+            )
+            for each, (group, ood, _) in itertools.product(cells, given.ood)
+        ]
+        # Made before anything is written: a share of the training items may leave nothing to fit on.
+        self._unclassified = _bank(axes.reference, loaded, given.seed, how.memory)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return dict.fromkeys(("outliers", "encoder", "recipe", "precision"), NONE) | {
+            **self.base,
+            "family": self.given.id[0],
+            "protocol": "all classes",
+            "classes": self.loaded.classes,
+            "train_key": self.key,
+            "id_data": self.loaded.test.content,
+        }
+
+    def lock(self, wait: bool) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def measured(self) -> dict[str, Any]:
+        self.keep({})
+        if self._correct is None:
+            return {"accuracy": None, "accuracy_by": NONE}
+        reads = CLASSIFIER if "logits" in self.loaded.test.layers or self.loaded.train.weight is not None else PROBE
+        return {"accuracy": float(self._correct.double().mean()), "accuracy_by": reads}
+
+    def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:
+        head = self._head() if any(each.posthoc for each in detectors) else None
+        return dataclasses.replace(self._unclassified, correct=self._correct, head=head)
+
+    def notes(self, ood: str) -> list[str]:
+        return []
+
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Keep where the features came from, with the OOD sets of earlier calls."""
+        with FileLock(self.results.folder.parent / PLAN_LOCK):
+            before = (self.results.run(self.key) or {"parameters": {"files": {}, "contents": {}}})["parameters"]
+            files = before["files"] | {name: str(each.path) for name, each in self.loaded.every.items()}
+            contents = before["contents"] | {name: each.content for name, each in self.loaded.every.items()}
+            parameters = {**self.base, "files": files, "contents": contents}
+            self.results.write_run(self.key, {"parameters": parameters} | facts)
+
+    def write_plan(self, watch: Watch) -> None:
+        """Keep which cells there are, with those of earlier calls of this name whose files are still the same.
+
+        `features` holds, for each encoder, the content of its files and which cells came of which OOD set.
+        """
+        given, loaded, owner = self.given, self.loaded, digest(self.base)
+        folder = self.results.folder.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / PLAN_LOCK):
+            plan = self.results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
+            if "features" not in plan:
+                raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
+            mine = plan["features"].get(owner, {})
+            if mine.get("files") != loaded.fixed:
+                if mine:
+                    watch.warn(_gone(given, mine, loaded))
+                _drop(plan["cells"], mine.get("cells", {}))
+                mine = {"files": loaded.fixed, "ood": {}, "cells": {}}
+            changed = {name for name, each in loaded.ood.items() if mine["ood"].get(name) != each.content}
+            _drop(plan["cells"], {name: mine["cells"].pop(name) for name in changed & mine["cells"].keys()})
+            for name, file in loaded.ood.items():
+                new = {each.cell: each.key for each in self.wanted if each.ood == name}
+                plan["cells"].update(new)
+                mine["cells"][name] = list(dict.fromkeys([*mine["cells"].get(name, []), *new]))
+                mine["ood"][name] = file.content
+            plan["features"][owner] = mine
+            plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
+            self.results.write_plan(plan)
+
+    @cached_property
+    def _linear(self) -> probes.Linear | None:
+        """The linear head: the files' own, or a probe where there are neither logits nor a head, but labels."""
+        train, bank = self.loaded.train, self._unclassified
+        if train.weight is not None and train.bias is not None:
+            return probes.Linear(train.weight, train.bias)
+        if "logits" in train.layers or train.labels is None or bank.classes == 1:
+            return None
+        return probes.linear(bank.fit["penultimate"][0], bank.y)
+
+    @cached_property
+    def _correct(self) -> Tensor | None:
+        """Which ID test items (M,) are classified right; None where that is not known."""
+        test = self.loaded.test
+        if test.labels is None or (self._linear is None and "logits" not in test.layers):
+            return None
+        logits = test.layers["logits"] if "logits" in test.layers else self._linear(test.layers["penultimate"])  # type: ignore[misc]
+        return logits.argmax(1) == test.labels
+
+    def _head(self) -> ClassifierHead | None:
+        if self._unclassified.classes == 1:
+            return None
+        if self._linear is not None:
+            return linear_head(*(each.to(self.device) for each in self._linear))
+
+        def unknown(h: Tensor) -> Tensor:
+            raise ValueError(
+                "what turns features into logits is not known; give `weight` and `bias` in the training file"
+            )
+
+        return ClassifierHead(unknown, None, None)
 
 
 def _bank(reference: Reference, loaded: _Loaded, seed: int, memory: int) -> scoring.Bank:
@@ -352,7 +420,7 @@ def _bank(reference: Reference, loaded: _Loaded, seed: int, memory: int) -> scor
     return scoring.Bank(
         fit=_layers(fit),
         y=fit_y,
-        classes=_classes(loaded) or 1,
+        classes=loaded.classes or 1,
         test=scoring.Known({PLAIN: _layers(loaded.test.layers)}, _labels_of(loaded.test)),
         reference=known,
         ood={name: {PLAIN: _layers(each.layers)} for name, each in loaded.ood.items()},
@@ -379,129 +447,6 @@ def _labels_of(file: FeatureFile) -> Tensor:
     return torch.full((len(file),), -1) if file.labels is None else file.labels
 
 
-def _with_classifier(bank: scoring.Bank, loaded: _Loaded, baselines: bool, device: torch.device) -> scoring.Bank:
-    """Return the bank with what baselines read, and which ID test items are classified right."""
-    linear = _linear(loaded, bank, baselines)
-    return dataclasses.replace(bank, correct=_correct(loaded.test, linear), head=_head(linear, bank, device))
-
-
-def _linear(loaded: _Loaded, bank: scoring.Bank, baselines: bool) -> probes.Linear | None:
-    """Return the linear head: the files' own, or a probe where there are neither logits nor a head, but labels.
-
-    A probe takes its time: it is fitted where baselines read it or the ID accuracy is to be had of it.
-    """
-    weight, bias = loaded.train.weight, loaded.train.bias
-    if weight is not None and bias is not None:
-        return probes.Linear(weight, bias)
-    if "logits" in loaded.train.layers or loaded.train.labels is None or bank.classes == 1:
-        return None
-    return probes.linear(bank.fit["penultimate"][0], bank.y) if baselines or loaded.test.labels is not None else None
-
-
-def _head(linear: probes.Linear | None, bank: scoring.Bank, device: torch.device) -> ClassifierHead | None:
-    if bank.classes == 1:
-        return None
-    if linear is not None:
-        return linear_head(*(each.to(device) for each in linear))
-
-    def unknown(h: Tensor) -> Tensor:
-        raise ValueError("what turns features into logits is not known; give `weight` and `bias` in the training file")
-
-    return ClassifierHead(unknown, None, None)
-
-
-def _correct(test: FeatureFile, linear: probes.Linear | None) -> Tensor | None:
-    if test.labels is None or (linear is None and "logits" not in test.layers):
-        return None
-    logits = test.layers["logits"] if "logits" in test.layers else linear(test.layers["penultimate"])  # type: ignore[misc]
-    return logits.argmax(1) == test.labels
-
-
-# ---- rows ------------------------------------------------------------------------------------------------------
-
-
-def _identities(
-    axes: Detectors, wanted: list[Key], base: dict[str, Any], train_key: str, loaded: _Loaded
-) -> tuple[dict[Key, str], dict[Key, str]]:
-    """Return the identity of each row's cell, and its key: parameters, code and the content of files.
-
-    A cell here is of one OOD set: each encoder has its own file of it.
-    """
-    compat = {"compat": True} if axes.compat else {}
-    codes = {each: _code(axes.registry, each) | compat for each, _ in wanted}
-    ids = {(each, ood): digest({**base, "ood": ood, "detector": each.canonical}) for each, ood in wanted}
-    contents = {ood: {"train": train_key, "ood": file.content} for ood, file in loaded.ood.items()}
-    return ids, {(each, ood): digest({**codes[each], **contents[ood]}) for each, ood in wanted}
-
-
-def _code(registry: Registry, detector: Detector) -> dict[str, Any]:
-    """Return what a detector's numbers depend on, but for the features."""
-    numbers = {"number": NUMBER["score"]} | ({"probe": NUMBER["probe"]} if detector.posthoc else {})
-    return {**numbers, "detector": detector.canonical, "sources": sources(registry, detector)}
-
-
-def _facts(
-    given: Given, reference: str, loaded: _Loaded, bank: scoring.Bank, train_key: str, device: str
-) -> dict[str, Any]:
-    accuracy = None if bank.correct is None else float(bank.correct.double().mean())
-    reads = CLASSIFIER if "logits" in loaded.test.layers or loaded.train.weight is not None else PROBE
-    columns = ("outliers", "encoder", "recipe", "precision")
-    return dict.fromkeys(columns, NONE) | {
-        "id": given.id[0],
-        "family": given.id[0],
-        "protocol": "all classes",
-        "training": given.training,
-        "seed": given.seed,
-        "reference": reference,
-        "classes": _classes(loaded),
-        "accuracy": accuracy,
-        "accuracy_by": NONE if accuracy is None else reads,
-        "train_key": train_key,
-        "id_data": loaded.test.content,
-        "version": version(),
-        "commit": commit(),
-        "libraries": ", ".join(f"{name} {each}" for name, each in libraries().items()),
-        "device": device,
-        "warnings": [],
-    }
-
-
-def _write_plan(
-    results: Results,
-    given: Given,
-    base: dict[str, Any],
-    cells: dict[str, dict[str, str]],
-    loaded: _Loaded,
-    watch: Watch,
-) -> None:
-    """Keep which cells there are, with those of earlier calls of this name whose files are still the same.
-
-    `cells` are, for each OOD set, the identities of its cells and their keys. `features` holds, for each encoder, the
-    content of its files and which cells came of which OOD set.
-    """
-    folder, owner = results.folder.parent, digest(base)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / PLAN_LOCK):
-        plan = results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
-        if "features" not in plan:
-            raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
-        mine = plan["features"].get(owner, {})
-        if mine.get("files") != loaded.fixed:
-            if mine:
-                watch.warn(_gone(given, mine, loaded))
-            _drop(plan["cells"], mine.get("cells", {}))
-            mine = {"files": loaded.fixed, "ood": {}, "cells": {}}
-        changed = {name for name, each in loaded.ood.items() if mine["ood"].get(name) != each.content}
-        _drop(plan["cells"], {name: mine["cells"].pop(name) for name in changed & mine["cells"].keys()})
-        for name, new in cells.items():
-            plan["cells"].update(new)
-            mine["cells"][name] = list(dict.fromkeys([*mine["cells"].get(name, []), *new]))
-            mine["ood"][name] = loaded.ood[name].content
-        plan["features"][owner] = mine
-        plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
-        results.write_plan(plan)
-
-
 def _gone(given: Given, before: dict[str, Any], loaded: _Loaded) -> str:
     """Return what to say where rows leave the tables, because files that all of them depend on are others now."""
     files = before["files"]
@@ -515,12 +460,3 @@ def _gone(given: Given, before: dict[str, Any], loaded: _Loaded) -> str:
 def _drop(cells: dict[str, str], gone: dict[str, list[str]]) -> None:
     for cell in itertools.chain.from_iterable(gone.values()):
         cells.pop(cell, None)
-
-
-def _write_run(results: Results, train_key: str, base: dict[str, Any], loaded: _Loaded) -> None:
-    """Keep where the features came from, with the OOD sets of earlier calls."""
-    with FileLock(results.folder.parent / PLAN_LOCK):
-        before = (results.run(train_key) or {"parameters": {"files": {}, "contents": {}}})["parameters"]
-        files = before["files"] | {name: str(each.path) for name, each in loaded.every.items()}
-        contents = before["contents"] | {name: each.content for name, each in loaded.every.items()}
-        results.write_run(train_key, {"parameters": {**base, "files": files, "contents": contents}})

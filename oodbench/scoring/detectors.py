@@ -51,7 +51,7 @@ class Bank:
     head: ClassifierHead | None = None  # what baselines read, on the device; None where there is one class
 
 
-class Verdict(NamedTuple):
+class Judged(NamedTuple):
     """The numbers of one detector on one OOD set, or why there are none."""
 
     detector: Detector
@@ -74,8 +74,8 @@ class How:
     compat: bool = False  # also by the rules of other codebases
 
 
-def verdicts(detectors: list[Detector], bank: Bank, sets: list[str], seed: int, how: How) -> Iterator[Verdict]:
-    """Yield a verdict for each detector and OOD set. A detector that fails yields its error, the rest goes on.
+def judged(detectors: list[Detector], bank: Bank, sets: list[str], seed: int, how: How) -> Iterator[Judged]:
+    """Yield the numbers of each detector on each OOD set. A detector that fails yields its error, the rest goes on.
 
     Work is shared: one transform a space, one fit a clustering, one pass of scores a distance, one pass for all
     settings of a distance that share theirs. What a plugin warns of (`warnings.warn`) goes into the rows of all that
@@ -100,7 +100,7 @@ def verdicts(detectors: list[Detector], bank: Bank, sets: list[str], seed: int, 
         score = partial(_scored_posthoc, posthoc, bank, judge, how)
         scored = yield from _tried(score, members, sets)
         if scored is not None:
-            yield from judge.verdicts(members, scored.made, scored.warnings)
+            yield from judge.judged(members, scored.made, scored.warnings)
 
 
 def _grouped(detectors: list[Detector], part: Callable[[Detector], T]) -> list[tuple[T, list[Detector]]]:
@@ -133,12 +133,12 @@ class _Made(Generic[T]):
 
 def _tried(
     make: Callable[[], T], detectors: list[Detector], sets: list[str]
-) -> Generator[Verdict, None, _Made[T] | None]:
-    """Return what is made; where that fails, yield the error as the verdict of every detector that needed it."""
+) -> Generator[Judged, None, _Made[T] | None]:
+    """Return what is made; where that fails, yield the error for every detector that needed it."""
     made = _attempt(make)
     if isinstance(made, _Made):
         return made
-    yield from (Verdict(detector, ood, {}, [], made) for detector in detectors for ood in sets)
+    yield from (Judged(detector, ood, {}, [], made) for detector in detectors for ood in sets)
     return None
 
 
@@ -265,7 +265,7 @@ class Clustered(NamedTuple):
 def clustered(
     where: Space, clusterings: list[Clustering | None], bank: Bank, seed: int, device: torch.device
 ) -> Clustered:
-    """Return the clusters that `verdicts` scores against, for the seed of the same run."""
+    """Return the clusters that `judged` scores against, for the seed of the same run."""
     spaced = _Spaced(where, bank, How(device))
 
     def attempt(clustering: Clustering | None) -> Clusters | str:
@@ -296,18 +296,18 @@ class _Scored:
 
 def _scored_family(
     family: Family, clusters: Clusters, spaced: _Spaced, judge: _Judge, notes: list[str]
-) -> Iterator[Verdict]:
-    """Yield the verdicts of distances that share their work; where that fails, of each on its own."""
+) -> Iterator[Judged]:
+    """Yield the numbers of distances that share their work; where that fails, of each on its own."""
     bank, sets = judge.bank, judge.sets
     made = _attempt(partial(_scored, [distance for distance, _ in family], _copy(clusters), spaced, bank, sets))
     if isinstance(made, _Made):
         for (_, members), scored in zip(family, made.made, strict=True):
-            yield from judge.verdicts(members, scored, notes + made.warnings)
+            yield from judge.judged(members, scored, notes + made.warnings)
     elif len(family) > 1:
         for each in family:
             yield from _scored_family([each], clusters, spaced, judge, notes)
     else:
-        yield from (Verdict(detector, ood, {}, [], made) for detector in family[0][1] for ood in sets)
+        yield from (Judged(detector, ood, {}, [], made) for detector in family[0][1] for ood in sets)
 
 
 def _scored(
@@ -403,22 +403,22 @@ def _checked(scores: Scores, name: str, items: int) -> Scores:
 
 
 class _Judge:
-    """Turns scores into verdicts, for one bank and its OOD sets."""
+    """Turns scores into the numbers of detectors, for one bank and its OOD sets."""
 
     def __init__(self, bank: Bank, sets: list[str], compat: bool) -> None:
         self.bank = bank
         self.sets = sets
         self.compat = compat
 
-    def verdicts(self, detectors: list[Detector], scored: _Scored, notes: list[str]) -> Iterator[Verdict]:
-        """Yield the verdicts of the thresholds of one scorer."""
+    def judged(self, detectors: list[Detector], scored: _Scored, notes: list[str]) -> Iterator[Judged]:
+        """Yield the numbers of the thresholds of one scorer."""
         for detector in detectors:
             judged = yield from _tried(partial(self._judged, detector, scored), [detector], self.sets)
             if judged is not None:
                 noted = notes + judged.warnings
                 yield from (each._replace(warnings=noted + each.warnings) for each in judged.made)
 
-    def _judged(self, detector: Detector, scored: _Scored) -> list[Verdict]:
+    def _judged(self, detector: Detector, scored: _Scored) -> list[Judged]:
         threshold = resolved(detector.threshold, self.bank.classes)
         seen = _joined(list(scored.validation.values())) if threshold.needs_ood else None
         rule = threshold.fit(_own(scored.reference), seen)
@@ -433,7 +433,7 @@ class _Judge:
         for name in self.sets:
             scores = scored.ood[name]
             if isinstance(scores, str):
-                found.append(Verdict(detector, name, {}, [], scores))
+                found.append(Judged(detector, name, {}, [], scores))
                 continue
             ood = _calibrated(rule, scores)
             ranking = scored.rankings(id_, ood)
@@ -442,7 +442,7 @@ class _Judge:
             judged = ranking | metrics.recalls(id_, ood, rule.cut) | interval.of_ood(ood) | numbers | sizes
             if self.compat:
                 judged |= _by_others(id_, ood) | _truncated(detector, scored, scores)
-            found.append(Verdict(detector, name, judged, notes + warned))
+            found.append(Judged(detector, name, judged, notes + warned))
         return found
 
     def _chosen_by(self, rule: Rule, reference: metrics.Floats, scored: _Scored) -> dict[str, float]:

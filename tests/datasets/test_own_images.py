@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 import oodbench
 from oodbench.data.prepare import opened, prepare
 from oodbench.errors import UserError
-from oodbench.execution import runner
+from oodbench.execution import checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
@@ -440,7 +440,7 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_not_installed_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     path = write(tmp_path / "s.yaml", ood={"far": {"parquet": {"path": "a.parquet", "test_share": 1}}})
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'oodbench\[parquet\]'"):
         Runner(study.load(path), Options(), Silent()).check()

@@ -63,7 +63,7 @@ def detectors() -> list[Detector]:
 
 
 def numbers(bank: scoring.Bank, memory: int, wanted: list[Detector]) -> dict[tuple[Detector, str], dict[str, float]]:
-    found = list(scoring.verdicts(wanted, bank, list(bank.ood), 0, scoring.How(CPU, memory)))
+    found = list(scoring.judged(wanted, bank, list(bank.ood), 0, scoring.How(CPU, memory)))
     assert not [each.error for each in found if each.error]
     return {(each.detector, each.ood): each.numbers for each in found}
 
@@ -90,7 +90,7 @@ def test_a_disk_without_room_is_an_error_of_the_space_alone(
         Detector(s, plugin("clustering", "one"), plugin("distance", "euclidean"), plugin("threshold", "pooled"))
         for s in (Space(), Space(unit=True))
     ]
-    found = list(scoring.verdicts(wanted, bank, list(bank.ood), 0, scoring.How(CPU, 30_000)))
+    found = list(scoring.judged(wanted, bank, list(bank.ood), 0, scoring.How(CPU, 30_000)))
     errors = {each.detector.space: each.error for each in found}
     assert errors[Space()] == ""
     assert "no temporary file of 0.3 MB: No space left on device; set TMPDIR" in errors[Space(unit=True)]

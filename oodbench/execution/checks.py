@@ -1,0 +1,151 @@
+"""What is looked at before a study does any work: what cannot work is said with its place in the study's file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+from oodbench.api import Plugin
+from oodbench.data import prepare
+from oodbench.errors import UserError, suggestion
+from oodbench.execution import audit
+from oodbench.execution.pipeline import Pipeline
+from oodbench.study.document import Trail
+from oodbench.study.grid import LAYER_HEAD, Plan, Run, Work, has_shifted
+from oodbench.training import augment, batches, distributed, embed, networks
+
+T = TypeVar("T")
+
+
+class Checks:
+    """The checks of a plan; each raises UserError."""
+
+    def __init__(self, pipeline: Pipeline, plan: Plan) -> None:
+        self.study, self.fail, self.warn = pipeline.study, pipeline.study.document.fail, pipeline.watch.warn
+        self.pipeline, self.library, self.encoders = pipeline, pipeline.library, pipeline.encoders
+        self.plan = plan
+        self._dims: dict[str, int] = {}  # encoder -> penultimate features
+
+    def check(self) -> None:
+        """Prepare the data and refuse what cannot work, before anything is trained."""
+        self.check_study()
+        for work in self.plan.work:
+            self.library.prepared(work.run.id, "test")
+            self._check_sizes(work)
+            self._check_reference(work.run)
+        self._check_overlap()
+
+    def check_study(self) -> None:
+        """Refuse what cannot work whatever is in the data; read none."""
+        if not self.plan.work:
+            self.fail((), f"no cell is left: {'; '.join(self.plan.left_out)}")
+        self.check_tables()
+        for recipe in {work.run.recipe for work in self.plan.work}:
+            if 0 < recipe.epochs <= recipe.warmup:
+                self.warn(f"the warm-up takes {recipe.warmup} of {recipe.epochs} epochs: the rate never gets to lr")
+        self._check_installed(self.study.datasets)
+        for work in self.plan.work:
+            run = work.run
+            self._checked(("recipe",), partial(augment.check, run.recipe.augment, run.image.channels))
+            self._feature_dim(run)
+            self._check_modules(work)
+
+    def check_tables(self) -> None:
+        """Refuse a declared table, or a curve, of what no row will have."""
+        labels: dict[str, set[str]] = {}
+        for cell in self.plan.cells:
+            for column, label in (cell.run.labels | cell.detector.labels).items():
+                labels.setdefault(column, set()).add(str(label))
+        sets = [(name, group) for work in self.plan.work for group, members in work.run.ood.items() for name in members]
+        labels |= {"ood": {name for name, _ in sets}, "group": {group for _, group in sets}}
+        chosen: dict[Trail, dict[str, Any]] = {("tables", name): spec.of for name, spec in self.study.tables.items()}
+        for trail, of in (chosen | {("curve",): self.study.curve.of}).items():
+            for column, wanted in of.items():
+                for each in wanted if isinstance(wanted, list) else [wanted]:
+                    if str(each) not in labels[column]:
+                        hint = suggestion(each, labels[column])
+                        self.fail((*trail, "of", column), f"no row has {column} '{each}'{hint}")
+
+    def _check_sizes(self, work: Work) -> None:
+        run, train = work.run, self.library.prepared(work.run.id, "train")
+        fit = train.y[self.encoders.split(run)[0]]
+        items, classes = len(fit), len(train.classes)
+        self._checked(("recipe",), lambda: batches.check(run.recipe, items))
+        missing = [name for k, name in enumerate(train.classes) if not (fit == k).any()]
+        if missing:
+            self.fail(("reference",), f"{run.id.label}: {run.reference.label} leaves no training image of {missing[0]}")
+        if not self.encoders.has_weights(run):
+            trail = ("recipe", "devices")
+            self._checked(trail, lambda: distributed.check(run.recipe, items, self.pipeline.device))
+        heads = {layer: form for layer, head in LAYER_HEAD.items() if (form := run.training.heads.get(head))}
+        widths = {
+            layer: self._checked(("training",), partial(networks.head_dim, form, classes))
+            for layer, form in heads.items()
+        }
+        widths["penultimate"] = self._feature_dim(run)
+        if has_shifted(run.training):
+            widths["shifted"] = embed.shifted_dim(run.training, classes)
+        self._checked(("training",), lambda: self.encoders.check_weights(run))
+        for space in {cell.detector.space for cell in work.cells}:
+            if space.pca is not None and space.pca > min(widths[space.layer], items):
+                self.fail(
+                    ("space",),
+                    f"pca={space.pca} is wider than the features: {run.title} has {widths[space.layer]} {space.layer} "
+                    f"dimensions and {items} training items",
+                )
+
+    def _check_reference(self, run: Run) -> None:
+        """Refuse a reference set of other classes than the ID set's: its labels would mean other things."""
+        if run.reference.held_out:
+            mine = self.library.prepared(run.id, "train").classes
+            its = self.library.reference_set(run.reference.held_out).classes
+            if its != mine:
+                its_text, mine_text = (", ".join(each[:5]) + ", ..." * (len(each) > 5) for each in (its, mine))
+                what = f"the {len(its)} classes of {run.reference.held_out.label} ({its_text}) are not the {len(mine)}"
+                self.fail(("reference",), f"{what} of {run.id.label} ({mine_text})")
+
+    def _check_modules(self, work: Work) -> None:
+        plugins: set[Plugin] = {work.run.training}
+        for cell in work.cells:
+            detector = cell.detector
+            parts = (detector.clustering, detector.distance, detector.posthoc, detector.threshold)
+            plugins |= {each for each in parts if each}
+        self._check_installed(plugins)
+
+    def _check_installed(self, plugins: Iterable[Plugin]) -> None:
+        for plugin in plugins:
+            for module, how in plugin.requires.items():
+                if find_spec(module) is None:
+                    raise UserError(f"{self.study.file}: {plugin.label} needs {module}: {how}")
+
+    def _feature_dim(self, run: Run) -> int:
+        known = run.encoder.label
+        if known not in self._dims:
+            self._dims[known] = self._checked(("encoder",), lambda: networks.feature_dim(run.encoder, run.image))
+        return self._dims[known]
+
+    def _checked(self, trail: Trail, look: Callable[[], T]) -> T:
+        """Return what is found, or say where in the study the mistake is."""
+        try:
+            return look()
+        except UserError as error:
+            self.fail(trail, str(error))
+
+    def _check_overlap(self) -> None:
+        """Refuse, or warn of, equal images in two sets that must share none."""
+        pairs = audit.pairs(self.pipeline, (work.run for work in self.plan.work))
+        wanted = [each for each in pairs if audit.refused(*each)]
+        found = [message for each in wanted if (message := self._overlap(*each))]
+        if found and not self.study.settings.allow_overlap:
+            self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
+        for message in found:
+            self.warn(message)
+
+    def _overlap(self, one: audit.Side, other: audit.Side) -> str:
+        same = prepare.overlap(*(self.library.prepared(each.dataset, each.split).digest for each in (one, other)))
+        if not len(same):
+            return ""
+        shown = ", ".join(str(i) for i in same[:5]) + (", ..." if len(same) > 5 else "")
+        return f"{len(same)} images of {other.name} are also in {one.name} (positions {shown})"

@@ -168,7 +168,7 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
     runner = Runner(_made(study, dry_data), _options(device))
     absent = runner.absent()
     if absent:
-        runner.check_study()
+        runner.checks.check_study()
     else:
         runner.check()
     _show_suites(runner.study.suites)

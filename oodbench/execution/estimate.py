@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from oodbench.execution.bookkeeping import Known
 from oodbench.execution.pipeline import Pipeline
-from oodbench.execution.runner import Runner
+from oodbench.execution.runner import Known, Runner
 from oodbench.store.memo import digest
 from oodbench.study.grid import TURNS, Cell, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment

@@ -1,40 +1,219 @@
-"""Runs a study: checks it, makes the rows that are missing, training by training."""
+"""Runs a study: makes the rows that are missing, training by training. The bookkeeping takes any encoder's features."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+import pandas as pd
 
 from oodbench.api import Dataset
 from oodbench.data import prepare
 from oodbench.execution import audit
-from oodbench.execution.bookkeeping import Bookkeeping, Known, Outcome, Wanted, scored_by
 from oodbench.execution.checks import Checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.scoring import detectors as scoring
-from oodbench.store.memo import Silent, Watch, digest
+from oodbench.store.memo import NUMBER, Silent, Watch, digest
+from oodbench.store.provenance import commit, libraries, now, version
 from oodbench.store.rows import Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
-from oodbench.study.study import Study
+from oodbench.study.study import Detectors, Study
 from oodbench.training.weights import plan_of
+
+Known = dict[tuple[str, str], tuple[str, str]]  # (cell, OOD set) -> (key of the cell, content of the set)
+
+
+class Wanted(NamedTuple):
+    """A row that is to be there."""
+
+    detector: Detector
+    ood: str
+    group: str
+    cell: str  # hash of the cell's parameters; with `ood` the identity of the row
+    key: str  # hash of everything that the numbers depend on, but for `ood_data`
+    ood_data: str = ""  # content of the OOD set, where it is not in the key
+
+
+class FeatureSource(Protocol):
+    """Where the features of one encoder come from, and the rows that its detectors are to have."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def trains(self) -> bool: ...  # whether the encoder is trained here
+    @property
+    def allowed(self) -> bool: ...  # whether its features are there or may be made
+    @property
+    def wanted(self) -> Sequence[Wanted]: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...  # the columns that all rows share and that are known beforehand
+
+    def lock(self, wait: bool) -> AbstractContextManager[bool]:
+        """Return a lock on the encoder; it gives False where it does not wait and another process has it."""
+
+    def measured(self) -> dict[str, Any]:
+        """Return the columns that are measured of the encoder, which is made and kept where it is missing."""
+
+    def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:
+        """Return the features on every set, as these detectors read them."""
+
+    def notes(self, ood: str) -> list[str]:
+        """Return what rows on an OOD set warn of, whatever their detectors are."""
+
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Keep the encoder's parameters beside the rows, with facts about it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What making rows came to."""
+
+    rows: pd.DataFrame  # that are up to date
+    scored: int  # cells
+    failed: int  # error rows, old ones included
+    missing: int  # cells left undone because of `cached_only`
+    trained: int = 0  # encoders
+    unkept: int = 0  # epochs to keep of trainings that are done: `keep` came later
+    left_out: dict[str, int] = field(default_factory=dict)  # reason -> cells that there are not
+
+
+class Bookkeeping:
+    """The rows in a folder of results. With `redo`, each is made again, once; with `failed` error rows alone."""
+
+    def __init__(self, results: Results, how: scoring.How, redo: str, watch: Watch) -> None:
+        self.results, self.how, self.redo, self.watch = results, how, redo, watch
+        self._redone: set[tuple[str, str]] = set()  # rows that were made here
+
+    def known(self) -> Known:
+        """Return the rows that count as done."""
+        rows = self.results.read()
+        found: Known = {}
+        columns = (rows[name] for name in ("cell", "ood", "key", "ood_data", "status"))
+        for cell, ood, key, content, status in zip(*columns, strict=True):
+            again = self.redo and (status != "ok" or self.redo != "failed")
+            if not again or (cell, ood) in self._redone:
+                found[cell, ood] = (key, content)
+        return found
+
+    def pending(self, source: FeatureSource, known: Known) -> list[Wanted]:
+        """Return the rows that are missing, or were made by other code or from other data."""
+        return [each for each in source.wanted if known.get((each.cell, each.ood)) != (each.key, each.ood_data)]
+
+    def run(self, sources: Sequence[FeatureSource]) -> Outcome:
+        """Make every row that is pending."""
+        known = self.known()
+        pending = [(each, cells) for each in sources if (cells := _cells(self.pending(each, known)))]
+        todo = [(each, cells) for each, cells in pending if each.allowed]
+        total, left = sum(_cells(each.wanted) for each in sources), sum(cells for _, cells in pending)
+        missing = left - sum(cells for _, cells in todo)
+        self.watch.planned(sum(each.trains for each, _ in todo), total, total - left)
+        scored = 0
+        for wait in (False, True):  # first what no other process works on, then what is left
+            others = []
+            for each, cells in todo:
+                with each.lock(wait) as mine:
+                    if mine:
+                        wanted = self.pending(each, self.known())
+                        self.watch.scored(cells - _cells(wanted), 0)  # another process was faster
+                        scored += self._make(each, wanted)
+                    else:
+                        others.append((each, cells))
+            todo = others
+            if todo:
+                self.watch.stage("wait", f"{len(todo)} trainings that another process works on")
+        rows = self.results.current()
+        return Outcome(rows, scored, int((rows["status"] == "error").sum()), missing)
+
+    def _make(self, source: FeatureSource, wanted: Sequence[Wanted]) -> int:
+        """Make rows and return the number of their cells."""
+        if wanted:
+            rows = list(self.rows(source, wanted))
+            self.results.write(rows)
+            self._redone.update((row["cell"], row["ood"]) for row in rows)
+            self.watch.scored(_cells(wanted), len({row["detector"] for row in rows if row["status"] == "error"}))
+        return _cells(wanted)
+
+    def rows(self, source: FeatureSource, wanted: Sequence[Wanted]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of every detector of these on every OOD set of these; what fails is rows, too."""
+        detectors, sets = (list(dict.fromkeys(part)) for part in zip(*(each[:2] for each in wanted), strict=True))
+        identities, notes = {each[:2]: each for each in source.wanted}, {ood: source.notes(ood) for ood in sets}
+        facts = source.facts | self._circumstances()
+        try:
+            facts |= source.measured()
+            bank = source.bank(detectors)
+        except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
+            message = f"{type(error).__name__}: {error}"
+            self.watch.failed(source.title, message)
+            source.keep({"error": message})
+            found = iter(scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets)
+        else:
+            self.watch.stage("score", source.title)
+            found = scoring.judged(detectors, bank, sets, source.seed, self.how)
+        before = time.perf_counter()
+        for each in found:
+            seconds, before = time.perf_counter() - before, time.perf_counter()
+            yield facts | _row(each, identities[each.detector, each.ood], notes[each.ood], seconds)
+
+    def _circumstances(self) -> dict[str, str]:
+        installed = ", ".join(f"{name} {each}" for name, each in libraries().items())
+        return {"version": version(), "commit": commit(), "libraries": installed, "device": str(self.how.device)}
+
+
+def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:
+    """Return what a detector's numbers depend on, but for the features: part of the key of its rows."""
+    parts = ("clustering", "distance", "posthoc", "threshold")
+    plugins = {room: plugin for room in parts if (plugin := getattr(detector, room))}
+    return {
+        "number": NUMBER["score"],
+        "detector": detector.canonical,
+        "sources": {room: axes.registry.fingerprint(room, each.name) for room, each in plugins.items()},
+        **({"probe": NUMBER["probe"]} if detector.posthoc else {}),
+        **({"compat": True} if axes.compat else {}),
+    }
+
+
+def _cells(wanted: Sequence[Wanted]) -> int:
+    return len({each.detector for each in wanted})
+
+
+def _row(judged: scoring.Judged, wanted: Wanted, notes: list[str], seconds: float) -> dict[str, Any]:
+    """Return what the row of a detector on an OOD set does not share with the others of its encoder."""
+    return {
+        **judged.detector.labels,
+        **judged.numbers,
+        **{name: getattr(wanted, name) for name in ("cell", "key", "ood", "group", "ood_data")},
+        "status": "error" if judged.error else "ok",
+        "warnings": "; ".join([*notes, *judged.warnings]),
+        "error": judged.error,
+        "detector": json.dumps(judged.detector.canonical),
+        "scored_at": now(),
+        "score_seconds": round(seconds, 4),
+    }
+
+
+# ---- a study ---------------------------------------------------------------------------------------------
 
 
 class Runner:
     """A study, its pipeline and its rows."""
 
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
-        self.study = study
-        self.fail = study.document.fail
+        self.study, self.fail = study, study.document.fail
         self.options = options or Options()
         self.watch: Watch = watch or Silent()
         self.pipeline = Pipeline(study, self.options, self.watch)
+        self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
         self.results = Results(study.results, self.watch.warn)
         how = scoring.How(self.pipeline.device, self.options.memory, study.detectors.compat)
-        self.bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
+        self._bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
         self._near: dict[tuple[str, str], list[str]] = {}  # what rows say of near duplicates, see audit.notes
 
     @cached_property
@@ -49,18 +228,13 @@ class Runner:
         """Make every row of the study that is not there, and return all of them."""
         self.check()
         self._audit()
-        sources = [self.source(work) for work in self.plan.work]
-        self.results.write_plan(self._plan_facts(sources))
-        outcome = self.bookkeeping.run(sources)
-        return dataclasses.replace(outcome, trained=self.pipeline.encoders.trainings, unkept=len(self.unkept()))
+        self.results.write_plan(self.plan_facts())
+        outcome = self._bookkeeping.run([self.source(work) for work in self.plan.work])
+        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def check(self) -> None:
         """Prepare the data and raise UserError about what cannot work, before anything is trained."""
         self.checks.check()
-
-    def check_study(self) -> None:
-        """Raise UserError about what cannot work whatever is in the data; reads none."""
-        self.checks.check_study()
 
     def check_tables(self) -> None:
         """Refuse a declared table, or a curve, of what no row will have."""
@@ -80,37 +254,35 @@ class Runner:
 
     def unkept(self) -> list[Run]:
         """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""
-        return [each for work in self.plan.work for each in self.pipeline.encoders.unkept(work.run)]
+        return [each for work in self.plan.work for each in self.encoders.unkept(work.run)]
+
+    def plan_facts(self) -> dict[str, Any]:
+        """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
+        cells: dict[str, str] = {}
+        sets: dict[str, dict[str, tuple[str, str]]] = {}
+        for work in self.plan.work:
+            wanted = self.source(work).wanted
+            cells |= {each.cell: each.key for each in wanted}
+            sets[work.run.id.label] = {each.ood: (each.group, each.ood_data) for each in wanted}
+        return {"study": self.study.name, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
 
     def source(self, work: Work) -> TrainedFeatures:
-        """Return what makes the features of a training, and the rows that are wanted of its cells."""
+        """Return what makes the features of a training, and the rows that its cells are to have."""
         return TrainedFeatures(work, self.pipeline, self.results, self._near)
 
     def known(self) -> Known:
         """Return the rows that count as done."""
-        return self.bookkeeping.known()
+        return self._bookkeeping.known()
 
     def pending(self, work: Work, known: Known) -> Work:
         """Return the cells that miss a row, or have one made by other code or from other data."""
-        missing = {each.cell for each in self.bookkeeping.pending(self.source(work), known)}
+        missing = {each.cell for each in self._bookkeeping.pending(self.source(work), known)}
         return dataclasses.replace(work, cells=[cell for cell in work.cells if cell.id in missing])
 
     def rows(self, work: Work) -> Iterator[dict[str, Any]]:
         """Yield the rows of cells on every OOD set; what fails is rows, too."""
         source = self.source(work)
-        return self.bookkeeping.rows(source, source.wanted)
-
-    def _plan_facts(self, sources: Sequence[TrainedFeatures]) -> dict[str, Any]:
-        """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
-        return {
-            "study": self.study.name,
-            "cells": {each.cell: each.key for source in sources for each in source.wanted},
-            "sets": {
-                source.work.run.id.label: {each.ood: (each.group, each.ood_data) for each in source.wanted}
-                for source in sources
-            },
-            "left_out": dict(self.plan.left_out),
-        }
+        return self._bookkeeping.rows(source, source.wanted)
 
 
 @dataclass(frozen=True)
@@ -125,58 +297,55 @@ class TrainedFeatures:
     trains = True
 
     @property
+    def run(self) -> Run:
+        return self.work.run
+
+    @property
     def title(self) -> str:
-        return self.work.run.title
+        return self.run.title
 
     @property
     def seed(self) -> int:
-        return self.work.run.seed
+        return self.run.seed
 
     @property
     def key(self) -> str:
-        return self.pipeline.encoders.train_key(self.work.run)
+        return self.pipeline.encoders.train_key(self.run)
 
     @property
     def allowed(self) -> bool:
-        return not self.pipeline.options.cached_only or self.pipeline.encoders.has_weights(self.work.run)
+        return not self.pipeline.options.cached_only or self.pipeline.encoders.has_weights(self.run)
 
     @cached_property
     def wanted(self) -> list[Wanted]:
-        """The rows of the cells; their keys are of everything that numbers depend on, but for the OOD sets."""
-        run, library = self.work.run, self.pipeline.library
-        base = {"train": self.key, "test": library.prepared(run.id, "test").content}
+        run, library = self.run, self.pipeline.library
+        base: dict[str, Any] = {"train": self.key, "test": library.prepared(run.id, "test").content}
         if run.validation:
             base["validation"] = {each.label: library.prepared(each, "train").content for each in run.validation}
         if run.reference.held_out:
             base["reference"] = library.reference_set(run.reference.held_out).content
-        sets = [
-            (group, name, library.prepared(each, "test").content)
-            for group, members in run.ood.items()
-            for name, each in members.items()
-        ]
-        keys = [digest(base | scored_by(self.pipeline.study.detectors, cell.detector)) for cell in self.work.cells]
+        contents = {name: library.prepared(each, "test").content for name, each in run.sets.items()}
         return [
-            Wanted(cell.detector, name, group, cell.id, key, content)
-            for cell, key in zip(self.work.cells, keys, strict=True)
-            for group, name, content in sets
+            Wanted(cell.detector, name, group, cell.id, key, contents[name])
+            for cell in self.work.cells
+            for key in [digest(base | scored_by(self.pipeline.study.detectors, cell.detector))]
+            for group, members in run.ood.items()
+            for name in members
         ]
 
     @property
     def facts(self) -> dict[str, Any]:
-        id_ = self.pipeline.library.prepared(self.work.run.id, "train")
-        return self.work.run.labels | {
-            "precision": self.pipeline.encoders.precision(self.work.run),
-            "classes": len(id_.classes),
-            "train_key": self.key,
-            "id_data": id_.content,
-        }
+        id_ = self.pipeline.library.prepared(self.run.id, "train")
+        precision = self.pipeline.encoders.precision(self.run)
+        found = {"classes": len(id_.classes), "train_key": self.key, "id_data": id_.content}
+        return self.run.labels | {"precision": precision} | found
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
         return self.pipeline.store.lock("run", self.key, wait=wait)
 
     def measured(self) -> dict[str, Any]:
-        artifact = self.pipeline.encoders.trained(self.work.run)
-        accuracy = self.pipeline.banks.accuracies(self.work.run)
+        artifact = self.pipeline.encoders.trained(self.run)
+        accuracy = self.pipeline.banks.accuracies(self.run)
         self.keep({"accuracies": accuracy} | artifact.meta)
         by = "classifier" if accuracy["classifier"] is not None else "linear"
         losses = artifact.meta["losses"]
@@ -188,22 +357,15 @@ class TrainedFeatures:
         }
 
     def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:
-        wanted = set(detectors)
-        scored = [cell for cell in self.work.cells if cell.detector in wanted]
-        baselines = any(detector.posthoc for detector in detectors)
-        return self.pipeline.bank(self.work.run, Work(self.work.run, scored).ways, baselines)
+        asked = set(detectors)
+        ways = dataclasses.replace(self.work, cells=[cell for cell in self.work.cells if cell.detector in asked]).ways
+        return self.pipeline.bank(self.run, ways, any(each.posthoc for each in detectors))
 
     def notes(self, ood: str) -> list[str]:
-        """Return what rows say of the sets, and of near duplicates of an OOD set in what the training sees."""
-        run, library = self.work.run, self.pipeline.library
-        seen, _ = audit.sides(self.pipeline, run)
-        sets = (
-            library.prepared(run.id, "train"),
-            *(library.prepared(each, "test") for each in (run.id, run.sets[ood])),
-        )
-        of_sets = [note for each in sets for note in each.warnings]
-        near = [note for each in seen for note in self.near.get((each.name, ood), [])]
-        return [*self.pipeline.study.warns, *of_sets, *near]
+        seen, _ = audit.sides(self.pipeline, self.run)
+        sets = [(self.run.id, "train"), (self.run.id, "test"), (self.run.sets[ood], "test")]
+        said = [note for dataset, split in sets for note in self.pipeline.library.prepared(dataset, split).warnings]
+        return [*self.pipeline.study.warns, *said, *(n for each in seen for n in self.near.get((each.name, ood), []))]
 
     def keep(self, facts: dict[str, Any]) -> None:
-        self.results.write_run(self.key, {"parameters": self.work.run.canonical} | facts)
+        self.results.write_run(self.key, {"parameters": self.run.canonical} | facts)

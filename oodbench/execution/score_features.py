@@ -22,7 +22,7 @@ from oodbench.api import ClassifierHead, Clustering, Plugin, Posthoc, Threshold
 from oodbench.data import prepare
 from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
-from oodbench.execution.bookkeeping import Bookkeeping, Outcome, Wanted, scored_by
+from oodbench.execution.runner import Bookkeeping, Outcome, Wanted, scored_by
 from oodbench.scoring import detectors as scoring
 from oodbench.store.files import scratch
 from oodbench.store.memo import Watch, digest

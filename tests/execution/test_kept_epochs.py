@@ -18,9 +18,8 @@ from tiny import TINY, write
 from warm import Command
 
 import oodbench
-from oodbench.execution.bookkeeping import Outcome
 from oodbench.execution.pipeline import Options, Pipeline
-from oodbench.execution.runner import Runner
+from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.rows import Results
 from oodbench.study import study
 from oodbench.study.grid import Run

@@ -17,9 +17,8 @@ from tiny import write
 
 from oodbench.api import Clusters, Distance, Posthoc, Scores, Split, Threshold
 from oodbench.errors import UserError
-from oodbench.execution.bookkeeping import Outcome
 from oodbench.execution.pipeline import Options, Pipeline
-from oodbench.execution.runner import Runner
+from oodbench.execution.runner import Outcome, Runner
 from oodbench.scoring.detectors import Bank
 from oodbench.scoring.metrics import ranking
 from oodbench.store.columns import CHOSEN_BY

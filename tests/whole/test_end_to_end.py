@@ -21,9 +21,8 @@ from warm import Command
 import oodbench
 from oodbench.errors import UserError
 from oodbench.execution import estimate
-from oodbench.execution.bookkeeping import Outcome
 from oodbench.execution.pipeline import Options
-from oodbench.execution.runner import Runner
+from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
 from oodbench.store.memo import Silent
 from oodbench.store.rows import Results

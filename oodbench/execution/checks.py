@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -45,12 +45,10 @@ class Checks:
         for recipe in {work.run.recipe for work in self.plan.work}:
             if 0 < recipe.epochs <= recipe.warmup:
                 self.warn(f"the warm-up takes {recipe.warmup} of {recipe.epochs} epochs: the rate never gets to lr")
-        self._check_installed(self.study.datasets)
-        for work in self.plan.work:
-            run = work.run
+        self._check_installed()
+        for run in (work.run for work in self.plan.work):
             self._checked(("recipe",), partial(augment.check, run.recipe.augment, run.image.channels))
             self._feature_dim(run)
-            self._check_modules(work)
 
     def check_tables(self) -> None:
         """Refuse a declared table, or a curve, of what no row will have."""
@@ -106,16 +104,12 @@ class Checks:
                 what = f"the {len(its)} classes of {run.reference.held_out.label} ({its_text}) are not the {len(mine)}"
                 self.fail(("reference",), f"{what} of {run.id.label} ({mine_text})")
 
-    def _check_modules(self, work: Work) -> None:
-        plugins: set[Plugin] = {work.run.training}
-        for cell in work.cells:
-            detector = cell.detector
-            parts = (detector.clustering, detector.distance, detector.posthoc, detector.threshold)
-            plugins |= {each for each in parts if each}
-        self._check_installed(plugins)
-
-    def _check_installed(self, plugins: Iterable[Plugin]) -> None:
-        for plugin in plugins:
+    def _check_installed(self) -> None:
+        """Refuse plugins whose modules are not installed."""
+        plugins: list[Plugin | None] = [*self.study.datasets, *(work.run.training for work in self.plan.work)]
+        for each in {cell.detector for cell in self.plan.cells}:
+            plugins += [each.clustering, each.distance, each.posthoc, each.threshold]
+        for plugin in filter(None, plugins):
             for module, how in plugin.requires.items():
                 if find_spec(module) is None:
                     raise UserError(f"{self.study.file}: {plugin.label} needs {module}: {how}")

@@ -153,7 +153,7 @@ class Bookkeeping:
             message = f"{type(error).__name__}: {error}"
             self.watch.failed(source.title, message)
             source.keep({"error": message})
-            found = iter(scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets)
+            found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
         else:
             self.watch.stage("score", source.title)
             found = scoring.judged(detectors, bank, sets, source.seed, self.how)
@@ -363,9 +363,9 @@ class TrainedFeatures:
 
     def notes(self, ood: str) -> list[str]:
         seen, _ = audit.sides(self.pipeline, self.run)
-        sets = [(self.run.id, "train"), (self.run.id, "test"), (self.run.sets[ood], "test")]
-        said = [note for dataset, split in sets for note in self.pipeline.library.prepared(dataset, split).warnings]
-        return [*self.pipeline.study.warns, *said, *(n for each in seen for n in self.near.get((each.name, ood), []))]
+        said = [self.pipeline.study.warns, self.pipeline.library.prepared(self.run.id, "train").warnings]
+        said += [self.pipeline.library.prepared(each, "test").warnings for each in (self.run.id, self.run.sets[ood])]
+        return [note for each in (*said, *(self.near.get((side.name, ood), []) for side in seen)) for note in each]
 
     def keep(self, facts: dict[str, Any]) -> None:
         self.results.write_run(self.key, {"parameters": self.run.canonical} | facts)

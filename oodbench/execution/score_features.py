@@ -18,7 +18,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oodbench.api import ClassifierHead, Clustering, Plugin, Posthoc, Threshold
+from oodbench.api import ClassifierHead, Plugin, Posthoc, Threshold
 from oodbench.data import prepare
 from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
@@ -163,20 +163,16 @@ def _load(given: Given) -> _Loaded:
     )
     before: dict[str, FeatureFile] = {}
     for option, each in loaded.every.items():
-        _check_columns(each, loaded.train)
+        for layer, f in each.layers.items():
+            mine = loaded.train.layers.get(layer, f)
+            if mine.shape[1] != f.shape[1]:
+                raise UserError(f"{each.path}: {f.shape[1]} columns, {given.train} has {mine.shape[1]} ({layer})")
         for other, file in before.items():
             if torch.equal(each.layers["penultimate"], file.layers["penultimate"]):  # whatever their formats are
                 raise UserError(f"{option} and {other} are the same features: {each.path}, {file.path}")
         before[option] = each
     _check_classes(loaded)
     return loaded
-
-
-def _check_columns(file: FeatureFile, train: FeatureFile) -> None:
-    for layer, f in file.layers.items():
-        mine = train.layers.get(layer)
-        if mine is not None and mine.shape[1] != f.shape[1]:
-            raise UserError(f"{file.path}: {f.shape[1]} columns, {train.path} has {mine.shape[1]} ({layer})")
 
 
 def _check_classes(loaded: _Loaded) -> None:
@@ -206,62 +202,50 @@ def _check_classes(loaded: _Loaded) -> None:
 
 def _cells(axes: Detectors, loaded: _Loaded, left_out: Counter[str]) -> Iterator[Detector]:
     for each in detectors(axes, left_out):
-        reason = _senseless(each, loaded)
-        if reason:
+        if reason := next(_senseless(each, loaded), ""):
             left_out[reason] += 1
         else:
             yield dataclasses.replace(each, head=loaded.head) if each.posthoc else each
 
 
-def _senseless(detector: Detector, loaded: _Loaded) -> str:
+def _senseless(detector: Detector, loaded: _Loaded) -> Iterator[str]:
+    """Yield why a detector cannot be on these features, what is plainest first."""
     classes, clustering, layer = loaded.classes, detector.clustering, detector.space.layer
     lacking = [each.path.name for each in loaded.every.values() if layer not in each.layers]
     if lacking:
-        return f"{', '.join(lacking)} have no {layer} layer"
+        yield f"{', '.join(lacking)} have no {layer} layer"
     if detector.space.seen != PLAIN:
-        return f"features in files have one view, not {detector.space.label}"
+        yield f"features in files have one view, not {detector.space.label}"
     parts: tuple[Plugin | None, ...] = (clustering, detector.distance, detector.posthoc, detector.threshold)
     for part in parts:
         if part and classes is None and resolved(part, 1) != part:
-            return f"{part.label} counts in classes, and there are neither labels nor logits"
-    if clustering:
-        return _unclustered(clustering, detector, classes, loaded)
+            yield f"{part.label} counts in classes, and there are neither labels nor logits"
     if detector.posthoc:
-        return _negative(detector.posthoc, loaded.train) or _without_classifier(detector.posthoc, loaded)
-    return ""
+        yield from _without_classifier(detector.posthoc, loaded)
+    if clustering and clustering.labels and loaded.train.labels is None:
+        yield f"{clustering.label} needs labels, {loaded.train.path.name} has none"
+    if clustering and clustering.labels and classes == 1:
+        yield f"{clustering.label} needs labels, there is one class"
+    if clustering and resolved(clustering, classes or 1).single and (needy := needs_several(detector)):
+        yield f"{needy} needs several clusters, {clustering.label} makes one"
 
 
-def _negative(posthoc: Posthoc, train: FeatureFile) -> str:
+def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> Iterator[str]:
+    """Yield why a baseline cannot be: it reads logits, a head's weights, or a probe fitted on labels."""
+    train, val = loaded.train, loaded.val
     if posthoc.rectified and (train.layers["penultimate"] < 0).any():
-        return f"{posthoc.label} takes features that are never negative, those of {train.path.name} are"
-    return ""
-
-
-def _unclustered(clustering: Clustering, detector: Detector, classes: int | None, loaded: _Loaded) -> str:
-    if clustering.labels and loaded.train.labels is None:
-        return f"{clustering.label} needs labels, {loaded.train.path.name} has none"
-    if clustering.labels and classes == 1:
-        return f"{clustering.label} needs labels, there is one class"
-    if resolved(clustering, classes or 1).single and (needy := needs_several(detector)):
-        return f"{needy} needs several clusters, {clustering.label} makes one"
-    return ""
-
-
-def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> str:
-    """Return why a baseline cannot be: it reads logits, a head's weights, or a probe fitted on labels."""
-    if loaded.train.labels is None:
-        return f"{posthoc.label} needs labels, {loaded.train.path.name} has none"
+        yield f"{posthoc.label} takes features that are never negative, those of {train.path.name} are"
+    if train.labels is None:
+        yield f"{posthoc.label} needs labels, {train.path.name} has none"
     if loaded.classes == 1:
-        return f"{posthoc.label} needs a classifier, there is one class"
-    logits = [name for name, each in loaded.every.items() if "logits" in each.layers]
-    if posthoc.val and loaded.val is not None and loaded.val.labels is None:
-        return f"{posthoc.label} needs labels, {loaded.val.path.name} has none"
-    if logits and len(logits) < len(loaded.every) and loaded.train.weight is None:
-        return f"{posthoc.label} needs logits in every file, or the head's weight and bias in {loaded.train.path.name}"
-    needs_head = posthoc.linear or posthoc.applies
-    if needs_head and loaded.head == CLASSIFIER and loaded.train.weight is None:
-        return f"{posthoc.label} needs the head's weight and bias in {loaded.train.path.name}"
-    return ""
+        yield f"{posthoc.label} needs a classifier, there is one class"
+    if posthoc.val and val is not None and val.labels is None:
+        yield f"{posthoc.label} needs labels, {val.path.name} has none"
+    logits = sum("logits" in each.layers for each in loaded.every.values())
+    if 0 < logits < len(loaded.every) and train.weight is None:
+        yield f"{posthoc.label} needs logits in every file, or the head's weight and bias in {train.path.name}"
+    if (posthoc.linear or posthoc.applies) and loaded.head == CLASSIFIER and train.weight is None:
+        yield f"{posthoc.label} needs the head's weight and bias in {train.path.name}"
 
 
 # ---- the features --------------------------------------------------------------------------------------
@@ -277,13 +261,7 @@ class FileFeatures:
     allowed = True
 
     def __init__(
-        self,
-        given: Given,
-        axes: Detectors,
-        cells: list[Detector],
-        loaded: _Loaded,
-        how: scoring.How,
-        results: Results,
+        self, given: Given, axes: Detectors, cells: list[Detector], loaded: _Loaded, how: scoring.How, results: Results
     ) -> None:
         self.given, self.loaded, self.results = given, loaded, results
         self.title, self.seed, self.device = given.training, given.seed, how.device
@@ -352,14 +330,16 @@ class FileFeatures:
             plan = self.results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
             if "features" not in plan:
                 raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
-            mine = plan["features"].get(owner, {})
-            if mine.get("files") != loaded.fixed:
-                if mine:
-                    watch.warn(_gone(given, mine, loaded))
-                _drop(plan["cells"], mine.get("cells", {}))
-                mine = {"files": loaded.fixed, "ood": {}, "cells": {}}
-            changed = {name for name, each in loaded.ood.items() if mine["ood"].get(name) != each.content}
-            _drop(plan["cells"], {name: mine["cells"].pop(name) for name in changed & mine["cells"].keys()})
+            new_one = {"files": loaded.fixed, "ood": {}, "cells": {}}
+            mine = plan["features"].get(owner, new_one)
+            if mine["files"] != loaded.fixed:
+                watch.warn(_gone(given, mine, loaded))
+                gone, mine = list(mine["cells"].values()), new_one
+            else:
+                changed = [name for name, file in loaded.ood.items() if mine["ood"].get(name) != file.content]
+                gone = [mine["cells"].pop(name, []) for name in changed]
+            for cell in itertools.chain(*gone):
+                plan["cells"].pop(cell, None)
             for name, file in loaded.ood.items():
                 new = {each.cell: each.key for each in self.wanted if each.ood == name}
                 plan["cells"].update(new)
@@ -383,10 +363,10 @@ class FileFeatures:
     def _correct(self) -> Tensor | None:
         """Which ID test items (M,) are classified right; None where that is not known."""
         test = self.loaded.test
-        if test.labels is None or (self._linear is None and "logits" not in test.layers):
-            return None
-        logits = test.layers["logits"] if "logits" in test.layers else self._linear(test.layers["penultimate"])  # type: ignore[misc]
-        return logits.argmax(1) == test.labels
+        logits = test.layers.get("logits")
+        if test.labels is not None and logits is None and self._linear is not None:
+            logits = self._linear(test.layers["penultimate"])
+        return None if test.labels is None or logits is None else logits.argmax(1) == test.labels
 
     def _head(self) -> ClassifierHead | None:
         if self._unclassified.classes == 1:
@@ -404,28 +384,20 @@ class FileFeatures:
 
 def _bank(reference: Reference, loaded: _Loaded, seed: int, memory: int) -> scoring.Bank:
     """Return the features of all sets, without a classifier."""
-    train, y = loaded.train, loaded.train.labels
-    y = torch.zeros(len(train), dtype=torch.int64) if y is None else y
-    fit, fit_y = train.layers, y
-    known: scoring.Known | None = None
-    if loaded.val is not None:
-        known = scoring.Known({PLAIN: _layers(loaded.val.layers)}, _labels_of(loaded.val))
-    elif reference.kind == "val":
+    train = loaded.train
+    fit, y = train.layers, torch.zeros(len(train), dtype=torch.int64) if train.labels is None else train.labels
+    known = None if loaded.val is None else _known(loaded.val)
+    if known is None and reference.kind == "val":
         kept, held = prepare.held_out_split(y.numpy(), reference.share, seed_of(seed, "reference"))
         lost = set(y.tolist()) - set(y[kept].tolist())
         if lost:
             raise UserError(f"{train.path}: {reference.label} leaves no item of class {min(lost)}; give --val, or more")
         val, fit = ({name: _rows_of(f, each, memory) for name, f in train.layers.items()} for each in (held, kept))
-        known, fit_y = scoring.Known({PLAIN: _layers(val)}, y[held]), y[kept]
-    return scoring.Bank(
-        fit=_layers(fit),
-        y=fit_y,
-        classes=loaded.classes or 1,
-        test=scoring.Known({PLAIN: _layers(loaded.test.layers)}, _labels_of(loaded.test)),
-        reference=known,
-        ood={name: {PLAIN: _layers(each.layers)} for name, each in loaded.ood.items()},
-        validation={name: {PLAIN: _layers(each.layers)} for name, each in loaded.validation.items()},
+        known, y = scoring.Known({PLAIN: _layers(val)}, y[held]), y[kept]
+    ood, validation = (
+        {name: _known(each).layers for name, each in files.items()} for files in (loaded.ood, loaded.validation)
     )
+    return scoring.Bank(_layers(fit), y, loaded.classes or 1, _known(loaded.test), known, ood, validation)
 
 
 def _rows_of(f: Tensor, places: NDArray[np.int64], memory: int) -> Tensor:
@@ -443,8 +415,9 @@ def _layers(layers: dict[str, Tensor]) -> embed.Layers:
     return {name: f[None] for name, f in layers.items()}
 
 
-def _labels_of(file: FeatureFile) -> Tensor:
-    return torch.full((len(file),), -1) if file.labels is None else file.labels
+def _known(file: FeatureFile) -> scoring.Known:
+    y = torch.full((len(file),), -1) if file.labels is None else file.labels
+    return scoring.Known({PLAIN: _layers(file.layers)}, y)
 
 
 def _gone(given: Given, before: dict[str, Any], loaded: _Loaded) -> str:
@@ -455,8 +428,3 @@ def _gone(given: Given, before: dict[str, Any], loaded: _Loaded) -> str:
         f"--training {given.training} was scored with other files before ({', '.join(changed)}): its rows on "
         f"{', '.join(before['ood'])} leave the tables. Name another encoder by another --training"
     )
-
-
-def _drop(cells: dict[str, str], gone: dict[str, list[str]]) -> None:
-    for cell in itertools.chain.from_iterable(gone.values()):
-        cells.pop(cell, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import tempfile
@@ -20,11 +21,16 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner, Result
 
 from oodbench.cli import main
+from oodbench.data.feature_files import read
 from oodbench.errors import UserError
 from oodbench.execution import score_features
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
-from oodbench.store.rows import Results
+from oodbench.store.memo import NUMBER, digest
+from oodbench.store.rows import Results, parse
+from oodbench.study.grid import DETECTOR_AXES
+from oodbench.study.registry import Registry
 
+ROWS = Path(__file__).with_name("scored_rows.csv")
 C, D = 4, 8
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -158,6 +164,31 @@ def test_numbers_are_those_of_the_arrays(files: Path) -> None:
     assert row["cut"] == pytest.approx(cut, rel=1e-5)
     assert row["id_recall"] == pytest.approx((distance(id_) <= cut).mean(), abs=0.02)
     assert (row["n_train"], row["n_reference"], row["reference"]) == (120, 40, "val(val.safetensors)")
+
+
+def test_rows_are_those_that_were_before_one_bookkeeping(files: Path) -> None:
+    """ROWS was written by `score` when it kept its books itself: cells, identities, numbers, order."""
+    few = {"space": None, "distance": ["euclidean"], "threshold": ["pooled", "youden"], "compat": True}
+    scored(files, grid=grid(files / "g.yaml", **few), validation=f"s={files / 'seen.safetensors'}")
+    found, wanted = rows(), parse(ROWS.read_bytes())
+    others = ["key", "version", "commit", "libraries", "device", "scored_at", "score_seconds"]  # of code, machine, time
+    pd.testing.assert_frame_equal(found.drop(columns=others), wanted.drop(columns=others), rtol=1e-4)
+
+
+def test_a_key_is_of_code_parameters_and_files(files: Path) -> None:
+    scored(files, far=None)
+    registry, whole = Registry(), rows()
+    for _, row in whole.iterrows():
+        detector = json.loads(row["detector"])
+        plugins = {room: each["name"] for room, each in detector.items() if room in DETECTOR_AXES[1:] and each}
+        fields = {
+            "number": NUMBER["score"],
+            "detector": detector,
+            "sources": {room: registry.fingerprint(room, name) for room, name in plugins.items()},
+            "train": row["train_key"],
+            "ood": read(files / "near.safetensors").content,
+        }
+        assert row["key"] == digest(fields | ({"probe": NUMBER["probe"]} if "posthoc" in plugins else {}))
 
 
 def test_a_second_call_computes_nothing(files: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_failing_training_is_rows_and_the_rest_goes_on(tmp_path: Path, text: s
     assert (outcome.rows[outcome.rows["training"] == "simclr"]["status"] == "ok").all()
     assert (go(path).trained, go(path).scored) == (0, 0)
     plugin(tmp_path, "return b.out['z'].square().mean(), state")  # mended: its code is part of the key
-    oodbench.fingerprints.fingerprint.cache_clear()  # type: ignore[attr-defined]
+    oodbench.study.fingerprints.fingerprint.cache_clear()  # type: ignore[attr-defined]
     for name in [name for name in sys.modules if name.endswith(".fragile")]:
         del sys.modules[name]
     mended = go(path)

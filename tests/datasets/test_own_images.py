@@ -498,4 +498,4 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
-    assert Path(image_files.__file__) in fingerprints.code_files(source.module, source.path)
+    assert Path(image_files.__file__) in fingerprints.modules(source.module, source.path).values()

@@ -9,8 +9,9 @@ import own
 import pytest
 
 from oodbench.conformance.suite import conform, find
+from oodbench.data.download import here
 from oodbench.errors import UserError
-from oodbench.study.registry import ROOMS, Registry, Source, source_of
+from oodbench.study.registry import ROOMS, Registry, Source, load, source_of
 
 # Sets that would have to be downloaded: tests/datasets run the suite on tiny
 # files in their formats.
@@ -34,8 +35,8 @@ def test_conformance(source: Source, tmp_path: Path) -> None:
 
 
 def source_has_files(source: Source, root: Path) -> bool:
-    module: Any = __import__(source.module, fromlist=["x"])
-    return bool(module._found(root))
+    dataset: Any = load(source)()
+    return here(dataset, root)
 
 
 @pytest.fixture(autouse=True)

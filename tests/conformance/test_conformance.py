@@ -93,7 +93,7 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("posthoc/fdbd", "    linear = True\n", "", "head is not linear"),
         ("posthoc/temperature", "    val = True\n", "", "no ID reference"),
         ("dataset/noise", 'split == "test"', "0", "disjoint"),
-        ("dataset/mnist", 'licence="none stated"', 'licence=""', "its source has a licence"),
+        ("dataset/mnist", '"none stated"', '""', "its source has a licence"),
         ("dataset/mnist", "SITES)", "())", "its downloads have a name each"),
         ("dataset/mnist", '"md5:f68', '"f68', "is md5:... or sha256:..., not f68"),
         ("dataset/mnist", "    source = SOURCE\n", "", "a set that needs files says where they are from"),

@@ -96,7 +96,7 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("dataset/mnist", '"none stated"', '""', "its source has a licence"),
         ("dataset/mnist", "SITES)", "())", "its downloads have a name each"),
         ("dataset/mnist", '"md5:f68', '"f68', "is md5:... or sha256:..., not f68"),
-        ("dataset/mnist", "    source = SOURCE\n", "", "a set that needs files says where they are from"),
+        ("dataset/mnist", "    source =", "    other =", "a set that needs files says where they are from"),
         ("dataset/digits", ".astype(np.int64)", ".astype(np.int32)", "labels are int64"),
     ],
 )

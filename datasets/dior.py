@@ -59,7 +59,7 @@ class DIOR(Dataset):
         if not cuts:
             raise ValueError(f"{root / FOLDER}, {split}: no box has sides of {self.least} pixels")
         photographs, y = Photographs(), np.array([cut.label for cut in cuts], dtype=np.int64)
-        return Images(image_files.Decoded(len(cuts), lambda i: photographs.cut(cuts[i])), y, NAMES)
+        return Images(image_files.Encoded(len(cuts), lambda i: photographs.cut(cuts[i])), y, NAMES)
 
 
 class Cut(NamedTuple):

@@ -20,7 +20,7 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import Decoded, Split, check_has, decode, in_order, located, numbered, walk
+from oodbench.toolkit.image_files import Encoded, Split, check_has, decode, in_order, located, numbered, walk
 
 ONE = "images"  # the class of images without labels
 
@@ -59,7 +59,7 @@ class HuggingFace(Dataset):
             raw = Path(cell["path"]).read_bytes() if cell["bytes"] is None else bytes(cell["bytes"])
             return decode(raw, f"{where}, row {i}")
 
-        return Images(Decoded(len(table), image), numbered(labels, classes), classes)
+        return Images(Encoded(len(table), image), numbered(labels, classes), classes)
 
     def _table(self, split: Split, root: Path) -> Any:
         """Return a split as the library has it; its columns are checked."""

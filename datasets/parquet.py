@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import SPLIT, Decoded, Share, Split, check_split, decode, drawn, in_order, numbered
+from oodbench.toolkit.image_files import SPLIT, Encoded, Share, Split, check_split, decode, drawn, in_order, numbered
 
 ONE = "images"  # the class of images without labels
 
@@ -56,7 +56,7 @@ class Parquet(Dataset):
         at = np.arange(len(y)) if self.test_share is None else drawn(y, self.test_share, self.draw, split)
         if not len(at):
             raise ValueError(f"{root / self._pattern(split)} holds no images")
-        return Images(Decoded(len(at), lambda i: cells.image(int(at[i]))), y[at], classes)
+        return Images(Encoded(len(at), lambda i: cells.image(int(at[i]))), y[at], classes)
 
     def _pattern(self, split: Split) -> str:
         return str(Path(self.path.replace(SPLIT, self.train if split == "train" else self.test)).expanduser())

@@ -21,7 +21,7 @@ from oodbench.errors import UserError
 from oodbench.study.class_protocol import kept_classes
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit.colour import luma
-from oodbench.toolkit.image_files import Decoded
+from oodbench.toolkit.image_files import Encoded
 
 SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study
 CHUNK = 1024  # images decoded and resized at a time
@@ -215,7 +215,7 @@ def _formatted(
     def one(i: int) -> NDArray[np.uint8]:
         return to_format(np.asarray(x[i])[None], image)
 
-    if isinstance(x, Decoded) and x.threads:  # decoders let other threads run meanwhile
+    if isinstance(x, Encoded) and x.threads:  # decoders let other threads run meanwhile
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return np.concatenate(list(pool.map(one, rows.tolist())))
     return np.concatenate([one(i) for i in rows.tolist()])

@@ -28,7 +28,7 @@ Share = Annotated[float, Interval(gt=0, le=1)]
 Split = Literal["train", "test"]
 
 
-class Decoded(Sequence[NDArray[np.uint8]]):
+class Encoded(Sequence[NDArray[np.uint8]]):
     """Images that are decoded when indexed: `image(i)` is image i; threads: several threads at once may decode."""
 
     def __init__(self, count: int, image: Callable[[int], NDArray[np.uint8]], threads: bool = False) -> None:
@@ -49,9 +49,9 @@ class Decoded(Sequence[NDArray[np.uint8]]):
         return self._image(range(self._count)[at])
 
 
-def of_files(paths: Sequence[Path]) -> Decoded:
+def of_files(paths: Sequence[Path]) -> Encoded:
     """Return the images of files."""
-    return Decoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i])), threads=True)
+    return Encoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i])), threads=True)
 
 
 def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
@@ -192,7 +192,7 @@ def check_distinct(rows: Iterable[Row]) -> None:
         first[row.path] = row.where
 
 
-def of_rows(rows: Sequence[Row]) -> Decoded:
+def of_rows(rows: Sequence[Row]) -> Encoded:
     """Return the images of rows; raises FileNotFoundError where one is not there."""
     for row in rows:
         if not row.path.is_file():

@@ -557,6 +557,21 @@ def verify(study: StudyFile) -> None:
 
 
 @command
+def rekey(study: StudyFile) -> None:
+    """Carry store and rows over to the keys of today's code, on your word that it changes no number; trains nothing."""
+    from oodbench.cli.progress import Board
+    from oodbench.execution.rekey import rekey as carried
+    from oodbench.execution.runner import Runner
+
+    with Board(err) as board:
+        found = carried(Runner(_load(study), _options("cpu"), board))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.artifacts.items()) or "no artifacts"
+    out.print(f"{kinds}, {found.rows} rows have the keys of today's code; runs say what they were", soft_wrap=True)
+    if found.left:
+        _warn(f"{found.left} rows are of other parameters or data now, and were left")
+
+
+@command
 def gc(
     paths: Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, free nothing.")] = False,

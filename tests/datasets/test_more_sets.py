@@ -794,7 +794,7 @@ def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch:
         "noise(count=20, size=8)": False,
     }
     assert heard.count(f"raabin_wbc, test: {note}") == 1
-    assert list(needs.prepare(runner.pipeline, needs.needs(made))) == []
+    assert list(needs.prepare(runner.pipeline.library, needs.needs(made))) == []
     sets = json.loads((made.results / needs.FILE).read_text())["sets"]
     assert [s["splits"]["test"]["warnings"] for s in sets if s["set"] == "raabin_wbc"] == [[note]]
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from typing import Any
 
 import pandas as pd
 import pytest
-from places import ROOT
 
 from oodbench.errors import UserError
 from oodbench.report import tables
-from oodbench.store.rows import Results, frame
-from oodbench.study.study import TableSpec, tables_of
+from oodbench.store.rows import frame
+from oodbench.study.study import TableSpec
 
 BASE: dict[str, Any] = {
     "status": "ok",
@@ -259,27 +257,6 @@ def test_files(tmp_path: Any) -> None:
     assert "\\begin{tabular}{ll" in files[".tex"]
     body = files[".tex"].split("\\midrule")[1].split("\\bottomrule")[0]
     assert all(line.count("&") == 6 for line in body.strip().splitlines())
-
-
-RESULTS = ROOT / "results" / "published"
-
-
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json")))
-def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
-    """The committed tables are those that the committed rows give, none of which is out of date."""
-    heard: list[str] = []
-    rows = Results(RESULTS / name, heard.append).current()
-    files = [ROOT / f"{name}.yaml", ROOT / "studies" / f"{name}.yaml"]
-    (study,) = [file for file in files if file.is_file()]
-    boards = [each for board in tables.leaderboards(rows) for each in (board, tables.best_of_each_training(board))]
-    declared = [tables.declared(rows, title, spec) for title, spec in tables_of(study)[0].items()]
-    for table, folder in [*((each, ".") for each in boards), *((each, "tables") for each in declared)]:
-        for ending, render in (("md", tables.markdown), ("csv", tables.csv), ("tex", tables.latex)):
-            assert (RESULTS / name / folder / f"{table.name}.{ending}").read_text(encoding="utf-8") == render(table)
-    assert heard == []
-    planned = json.loads((RESULTS / name / "plan.json").read_text(encoding="utf-8"))["cells"]
-    assert rows["cell"].nunique() == len(planned) > 100
-    assert all((RESULTS / name / "runs" / f"{key}.json").is_file() for key in rows["train_key"].unique())
 
 
 def test_no_rows_make_no_table() -> None:

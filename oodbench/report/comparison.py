@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset
-from oodbench.report.tables import METHOD, escaped, page
+from oodbench.report.formats import Sheet
+from oodbench.report.tables import METHOD, TRAINED, counted, spread
 from oodbench.report.targets import CLOSE, Entry, Params, Target, plain, shown
 from oodbench.store.columns import ACCURACIES, QUALITY
-from oodbench.store.files import write_whole
 from oodbench.study.class_protocol import PROTOCOLS
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
@@ -34,7 +33,6 @@ REPRODUCED, NEAR, FAR, OTHER = "reproduced", "close", "not reproduced", "not com
 STATES = (REPRODUCED, NEAR, FAR, OTHER)
 WHICH = ("id", "training", "distance", "posthoc", "ood", "group")  # what a target is about; rows of others are no match
 HOW = ("suite", "protocol", "outliers", "encoder", "epochs", "recipe", "reads", "space", "clustering", "threshold")
-TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")
 OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "epochs")  # told by what is kept of a training
 OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold")
 UNKNOWN = Entry("", {})
@@ -77,7 +75,7 @@ class Comparison:
             "published mean (its deviation, as if with ddof 1, divided by the square root of its runs), but at least "
             "0.5 and at most 1.5 points, and 0.5 where no deviation is published; close: within 3 points. Our own "
             "deviation plays no part: with few runs a verdict is luck, too. "
-            f"{self.elsewhere} target{'' if self.elsewhere == 1 else 's'} of other cells."
+            f"{counted(self.elsewhere, 'target')} of other cells."
         )
 
 
@@ -335,7 +333,12 @@ def state(mean: float, target: Target) -> str:
     return REPRODUCED if difference <= target.band else NEAR if difference <= CLOSE else FAR
 
 
-# ---- writing ---------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------
+
+
+def sheet(found: Comparison, name: str) -> Sheet:
+    """Return the table as it is written, the numbers being a row for each line."""
+    return Sheet(name, table(found), [found.caption], listed(found), labels=4, layout="lllllrrp{4cm}ll")
 
 
 def table(found: Comparison) -> pd.DataFrame:
@@ -347,7 +350,7 @@ def table(found: Comparison) -> pd.DataFrame:
             "method": [line.target.method or NONE for line in found.lines],
             "metric": [line.target.metric for line in found.lines],
             "published": [_number(line.target.value, line.target.std, line.target.n) for line in found.lines],
-            "ours": [_number(line.mean, line.std, line.n) if line.n else NONE for line in found.lines],
+            "ours": [_number(line.mean, line.std, line.n) for line in found.lines],
             "difference": [f"{line.difference:+.2f}" if line.n else NONE for line in found.lines],
             "verdict": [line.state + (f": {line.why}" if line.why else "") for line in found.lines],
             "of": _telling(found),
@@ -361,8 +364,7 @@ def _id(target: Target) -> str:
 
 
 def _number(mean: float, std: float | None, n: int | None) -> str:
-    spread = f" ± {std:.2f}" if std is not None and not np.isnan(std) else ""
-    return f"{mean:.2f}{spread}" + (f" (n={n})" if n else "")
+    return spread(mean, np.nan if std is None else std, 2) + (f" (n={n})" if n else "")
 
 
 def _telling(found: Comparison) -> list[str]:
@@ -400,19 +402,3 @@ def _listed(line: Line) -> dict[str, Any]:
         "target": target.place,
     }
     return parts | about | numbers | ours | text | {f"our_{name}": value for name, value in line.ours}
-
-
-def write(found: Comparison, folder: Path, name: str) -> None:
-    """Write a comparison as NAME.md, .tex, .html and .csv."""
-    text, note = table(found), found.caption
-    markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
-    latex = text.map(escaped).to_latex(
-        index=False, escape=False, column_format="lllllrrp{4cm}ll", caption=escaped(note), label=f"tab:{name}"
-    )
-    for ending, content in (
-        ("md", f"{markdown}\n\n{note}\n"),
-        ("tex", latex),
-        ("html", page(text, name, [note], labels=4)),
-        ("csv", listed(found).to_csv(index=False)),
-    ):
-        write_whole(folder / f"{name}.{ending}", content.encode())

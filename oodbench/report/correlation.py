@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +14,6 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from oodbench.errors import UserError
 from oodbench.report import tables
 from oodbench.store.columns import QUALITY as MEASURES
-from oodbench.store.files import write_whole
-from oodbench.study.grid import NONE
 from oodbench.study.study import GROUPS
 
 NAME = "quality-correlation"
@@ -38,23 +35,22 @@ class Correlations(tables.Table):
     high: pd.DataFrame
     listed: pd.DataFrame  # a row for each coefficient
 
-    def text(self, style: Callable[[str, int], str]) -> pd.DataFrame:
+    def text(self) -> pd.DataFrame:
         """Return `coefficient [low, high]`, an interval where there is one."""
-        shown = {
-            name: self.mean[name].map(_number).str.cat(_interval_text(self.low[name], self.high[name]))
-            for name in self.mean.columns
-        }
-        table = pd.DataFrame(shown, index=self.mean.index)
-        table["n"] = self.n.max(axis=1)
-        return table.reset_index().astype(str)
+        shown = {name: self.mean[name].map(_number).str.cat(self._interval(name)) for name in self.mean.columns}
+        return pd.DataFrame(shown | {"n": self.n.max(axis=1)}, index=self.mean.index).reset_index().astype(str)
+
+    def numbers(self) -> pd.DataFrame:
+        """Return every coefficient, unrounded."""
+        return self.listed
+
+    def _interval(self, name: str) -> pd.Series[str]:
+        low, high = self.low[name], self.high[name]
+        return (" [" + low.map(_number) + ", " + high.map(_number) + "]").where(low.notna(), "")
 
 
 def _number(value: float) -> str:
-    return NONE if np.isnan(value) else f"{value:.2f}"
-
-
-def _interval_text(low: pd.Series[float], high: pd.Series[float]) -> pd.Series[str]:
-    return (" [" + low.map(_number) + ", " + high.map(_number) + "]").where(low.notna(), "")
+    return tables.spread(value, digits=2)
 
 
 # ---- making -------------------------------------------------------------------------------------------
@@ -192,16 +188,3 @@ def _repeated_ranks(a: Floats, times: Floats) -> Floats:
     np.add.at(size.T, group, times.T)
     ranks: Floats = (np.cumsum(size, 1) - size / 2 + 0.5)[:, group]
     return ranks
-
-
-# ---- writing ------------------------------------------------------------------------------------------
-
-
-def write(table: Correlations, folder: Path) -> list[Path]:
-    """Write the table as .md, .tex and .html, and every coefficient unrounded as .csv; return the files."""
-    contents = {"md": tables.markdown(table), "csv": table.listed.to_csv(index=False)}
-    contents |= {"tex": tables.latex(table), "html": tables.html(table)}
-    paths = {ending: folder / f"{table.name}.{ending}" for ending in contents}
-    for ending, content in contents.items():
-        write_whole(paths[ending], content.encode())
-    return list(paths.values())

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from typing import NamedTuple
 
 LATEX = {r"\textbackslash ": "\\", r"\textasciitilde ": "~", r"\textasciicircum ": "^", r"$\pm$": "±", "--": "–"}
+LATEX |= {rf"\textascii{name} \space ": f"{sign} " for name, sign in (("tilde", "~"), ("circum", "^"))}
 LATEX |= {r"$^\dagger$": "†"} | {f"\\{sign}": sign for sign in "&%$#_{}"}
 
 
@@ -20,8 +21,12 @@ Grid = list[list[Cell]]  # the first row is the headings
 
 def of_markdown(text: str) -> Grid:
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = [re.split(r"(?<!\\)\|", line.strip("|")) for line in (lines[0], *lines[2:])]
-    return [[_of_markdown(each.strip().replace("\\|", "|")) for each in row] for row in rows]
+    rows = [re.findall(r"((?:\\.|[^|\\])+)\|", line[1:]) for line in (lines[0], *lines[2:])]
+    return [[_of_markdown(re.sub(r"((?:\\\\)*)\\\|", _bar, each.strip())) for each in row] for row in rows]
+
+
+def _bar(escaped: re.Match[str]) -> str:
+    return "\\" * (len(escaped[1]) // 2) + "|"
 
 
 def _of_markdown(cell: str) -> Cell:
@@ -32,7 +37,7 @@ def _of_markdown(cell: str) -> Cell:
 
 
 def of_latex(text: str) -> Grid:
-    head, body = text.split("\\toprule\n")[1].split("\\bottomrule")[0].split("\\midrule\n")
+    head, body = text.partition("\\toprule\n")[2].partition("\\bottomrule")[0].split("\\midrule\n")
     return [[_of_latex(each) for each in line.removesuffix(r" \\").split(" & ")] for line in (head + body).splitlines()]
 
 
@@ -45,7 +50,7 @@ def _of_latex(cell: str) -> Cell:
 
 def plain(latex: str) -> str:
     """Return what LaTeX prints."""
-    return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], latex)
+    return re.sub("|".join(map(re.escape, sorted(LATEX, key=len, reverse=True))), lambda found: LATEX[found[0]], latex)
 
 
 class _Html(HTMLParser):

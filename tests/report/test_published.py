@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from oodbench.cli.main import app
 from oodbench.execution import epoch_curve
-from oodbench.report import correlation
+from oodbench.report import correlation, formats
 from oodbench.store.rows import Results, read_table
 
 PUBLISHED = ROOT / "results" / "published"
@@ -78,7 +78,7 @@ def test_the_course_over_epochs(tmp_path: Path) -> None:
 def test_the_correlations(tmp_path: Path) -> None:
     """Rows of some scores moved by rounding, and of all by their order, after these were published."""
     made = correlation.correlations(Results(FASHION).current(), pd.read_csv(FASHION / "quality.csv"))
-    correlation.write(made, tmp_path)
+    formats.write_table(made.sheet(), tmp_path)
     ours, theirs = tmp_path / correlation.NAME, FASHION / correlation.NAME
     read: list[tuple[str, Callable[[str], grids.Grid]]] = [("md", grids.of_markdown), ("tex", grids.of_latex)]
     for ending, grid in read:

@@ -130,8 +130,8 @@ class _Rows:
                 return
             found = narrower
         rows = self.rows[found]
-        why = _too_little(target, rows, [self._named(each) for each in target.ood])
-        if why:
+        sets = [[label for label in self._sets if self._is(each, label)] for each in target.ood]
+        if why := _too_little(target, rows, sets):
             yield Line(target, OTHER, why)
             return
         yield from _lines(target, rows)
@@ -144,9 +144,8 @@ class _Rows:
 
     def _fitting(self, name: str, wanted: Any) -> Mask:
         if name == "ood":
-            return np.isin(
-                self._set, [i for each in wanted for i, label in enumerate(self._sets) if self._is(each, label)]
-            )
+            of_sets = [any(self._is(each, label) for each in wanted) for label in self._sets]
+            return np.array(of_sets, dtype=bool)[self._set]
         if name in OF_RUNS:
             return np.array([self._fits(name, wanted, each[name]) for each in self._runs], dtype=bool)[self._run]
         if name in OF_DETECTORS:
@@ -176,10 +175,6 @@ class _Rows:
 
         return Entry(id_.name, {**id_.params, **{key: number(value) for key, value in chosen.items()}})
 
-    def _named(self, wanted: Entry) -> list[str]:
-        """Return the labels of the OOD sets that an entry is of."""
-        return [label for label in self._sets if self._is(wanted, label)]
-
     def _is(self, wanted: Entry, label: str) -> bool:
         found = _of_label(label)
         if found.name != wanted.name or not wanted.params:
@@ -192,10 +187,8 @@ class _Rows:
             theirs = {self._runs[i]["epochs"] for i in np.unique(self._run[found])}
             labels = sorted("not known" if each is None else str(each) for each in theirs)
         elif name == "recipe":
-            labels = [
-                shown({key: _recipe(self._runs[i]).get(key) for key in flat(wanted)})
-                for i in np.unique(self._run[found])
-            ]
+            recipes = [self._runs[i]["recipe"].params for i in np.unique(self._run[found])]
+            labels = [shown({key: recipe.get(key) for key in flat(wanted)}) for recipe in recipes]
         elif name == "reads":
             labels = [self._detectors[i][name].name or "not known" for i in np.unique(self._detector[found])]
         else:
@@ -214,11 +207,6 @@ def _of_run(row: dict[Any, Any], kept: dict[str, Any]) -> dict[str, Any]:
             found[name] = _of_parameters(parameters[name])
     recipe = parameters.get("recipe") or {}
     return found | {"recipe": Entry("", flat(recipe)), "epochs": recipe.get("epochs")}
-
-
-def _recipe(run: dict[str, Any]) -> Params:
-    found: Entry = run["recipe"]
-    return found.params
 
 
 @cache
@@ -390,15 +378,9 @@ def _listed(line: Line) -> dict[str, Any]:
     entries = ("id", "training", "outliers", "encoder", "clustering", "distance", "posthoc", "threshold")
     parts = {name: each.text if (each := getattr(target, name)) else "" for name in entries}
     about = {name: getattr(target, name) for name in ("suite", "protocol", "splits", "group", "epochs", "metric")}
-    about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space)}
-    about["head"] = target.reads
+    about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space), "head": target.reads}
     numbers = {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
     ours = {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
-    text = {
-        "verdict": line.state,
-        "why": line.why,
-        "source": target.source,
-        "note": target.note,
-        "target": target.place,
-    }
+    text = {"verdict": line.state, "why": line.why, "source": target.source}
+    text |= {"note": target.note, "target": target.place}
     return parts | about | numbers | ours | text | {f"our_{name}": value for name, value in line.ours}

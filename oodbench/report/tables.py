@@ -132,13 +132,9 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
     `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
     """
     several = rows.groupby("family")["protocol"].transform("nunique") > 1
-    names = rows["family"] + _where(several, ", " + rows["protocol"])
+    names = rows["family"] + (", " + rows["protocol"]).where(several, "")
     boards = list(dict.fromkeys(names))
     return [_leaderboard(rows[names == name], "" if len(boards) == 1 else name, floor) for name in boards]
-
-
-def _where(condition: pd.Series[bool], text: pd.Series[str]) -> pd.Series[str]:
-    return text.where(condition, "")
 
 
 def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
@@ -148,11 +144,12 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
     sets = _wide(runs, by, "auroc", "ood")
+    alone = runs.loc[runs.groupby("group")["ood"].transform("nunique") == 1, "ood"].unique()  # the mean of its group
     columns: dict[tuple[str, str], pd.Series[float]] = {}
     if accuracy.notna().any():  # one class has none
         columns["ID", "accuracy"] = accuracy
     columns |= {(group, "AUROC"): groups["auroc"][group] for group in SHOWN_GROUPS if group in groups["auroc"]}
-    columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if not _alone(runs, name)}
+    columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if name not in alone}
     for metric in ("fpr95_id", "fpr95_ood"):
         found = groups[metric]
         columns |= {(group, SHOWN[metric]): found[group] for group in SHOWN_GROUPS if group in found}
@@ -161,7 +158,9 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
     table = averaged(name, _caption(rows, board), pd.DataFrame(columns), lost, by, better, floor)
     everything = pd.MultiIndex.from_frame(rows[by].drop_duplicates())  # a method that failed altogether comes last
-    order = table.mean.reindex(everything).sort_values(_keys(columns), ascending=False).index
+    # near, then far, then the sets: a group that lacks one has no mean
+    keys: Any = [column for column in columns if column[1] == SHOWN["auroc"]]
+    order = table.mean.reindex(everything).sort_values(keys, ascending=False).index
     in_order = [
         *(c for c in columns if c[1] == SHOWN["fpr95_ood"]),
         *(c for c in columns if c[0] not in ("ID", *SHOWN_GROUPS)),
@@ -175,7 +174,7 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows in which recipes and thresholds say just what tells them from others of the same method."""
     recipes = rows.groupby("training")["recipe"].transform(_differences)
     levels = rows.groupby([*RANKED, "threshold"], sort=False)["level"].transform("nunique") > 1
-    thresholds = rows["threshold"] + _where(levels, " at " + rows["level"].map("{:g}".format))
+    thresholds = rows["threshold"] + (" at " + rows["level"].map("{:g}".format)).where(levels, "")
     return rows.assign(recipe=recipes, threshold=thresholds)
 
 
@@ -198,20 +197,8 @@ def best_of_each_training(board: Table) -> Table:
     return replace(board.taken(lambda part: part[first]), name=name, caption=caption)
 
 
-def _keys(columns: dict[tuple[str, str], Any]) -> Any:
-    """Return what a leaderboard is sorted by: near, then far, then the sets: a group that lacks one has no mean."""
-    groups = [(group, "AUROC") for group in SHOWN_GROUPS if (group, "AUROC") in columns]
-    return groups + [column for column in columns if column[1] == "AUROC" and column not in groups]
-
-
 def varies(column: pd.Series[str]) -> bool:
     return column[column != NONE].nunique() > 1
-
-
-def _alone(runs: pd.DataFrame, name: str) -> bool:
-    """Return whether an OOD set is the only one of its group, whose mean it then is."""
-    group = runs.loc[runs["ood"] == name, "group"].iloc[0]
-    return bool((runs.loc[runs["group"] == group, "ood"] == name).all())
 
 
 def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None = None) -> Table:

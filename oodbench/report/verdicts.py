@@ -115,7 +115,8 @@ def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict
     enough = 1 if claim.where == "all" else len(places)
     found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
     state = _together(claim, [each.state for each in found])
-    return ClaimVerdict(name, claim, state, _too_few(state), tuple(found), sum(_lost(each) for each in sides))
+    lost = sum(int(each["number"].isna().sum()) for each in sides)
+    return ClaimVerdict(name, claim, state, _too_few(state), tuple(found), lost)
 
 
 def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
@@ -155,7 +156,8 @@ def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
         state = wins(names.index(winner))
     else:
         state = _all({HOLDS: FAILS, FAILS: HOLDS}.get(each, each) for each in map(wins, range(len(names))))
-    return ClaimVerdict(name, claim, state, _too_few(state), tuple(closest(place) for place in places), _lost(rows))
+    lost = int(rows["number"].isna().sum())
+    return ClaimVerdict(name, claim, state, _too_few(state), tuple(map(closest, places)), lost)
 
 
 # ---- rows to numbers ------------------------------------------------------------------------------------
@@ -218,10 +220,6 @@ def _numbered(found: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
         number=number * (100 if claim.value in SHARES else 1),
         place=found[list(claim.over)].astype(str).agg(" · ".join, axis=1) if claim.over else "",
     )
-
-
-def _lost(side: pd.DataFrame) -> int:
-    return int(side["number"].isna().sum())
 
 
 def _numbers(side: pd.DataFrame, claim: ClaimSpec, by: tuple[str, ...] = ()) -> pd.Series[float]:

@@ -120,26 +120,25 @@ class Bookkeeping:
             others = []
             for each, cells in todo:
                 with each.lock(wait) as mine:
-                    if mine:
-                        wanted = self.pending(each, self.known())
-                        self.watch.scored(cells - _cells(wanted), 0)  # another process was faster
-                        scored += self._make(each, wanted)
-                    else:
+                    if not mine:
                         others.append((each, cells))
+                        continue
+                    wanted = self.pending(each, self.known())
+                    self.watch.scored(cells - _cells(wanted), 0)  # another process was faster
+                    if wanted:
+                        self._write(list(self.rows(each, wanted)))
+                        scored += _cells(wanted)
             todo = others
             if todo:
                 self.watch.stage("wait", f"{len(todo)} trainings that another process works on")
         rows = self.results.current()
         return Outcome(rows, scored, int((rows["status"] == "error").sum()), missing)
 
-    def _make(self, source: FeatureSource, wanted: Sequence[Wanted]) -> int:
-        """Make rows and return the number of their cells."""
-        if wanted:
-            rows = list(self.rows(source, wanted))
-            self.results.write(rows)
-            self._redone.update((row["cell"], row["ood"]) for row in rows)
-            self.watch.scored(_cells(wanted), len({row["detector"] for row in rows if row["status"] == "error"}))
-        return _cells(wanted)
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        self.results.write(rows)
+        self._redone.update((row["cell"], row["ood"]) for row in rows)
+        failed = [row for row in rows if row["status"] == "error"]
+        self.watch.scored(*(len({row["detector"] for row in each}) for each in (rows, failed)))
 
     def rows(self, source: FeatureSource, wanted: Sequence[Wanted]) -> Iterator[dict[str, Any]]:
         """Yield the rows of every detector of these on every OOD set of these; what fails is rows, too."""

@@ -43,12 +43,10 @@ class Wanted(NamedTuple):
 class FeatureSource(Protocol):
     """Where the features of one encoder come from, and the rows that its detectors are to have."""
 
-    @property
-    def title(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def trains(self) -> bool: ...  # whether the encoder is trained here
+    title: str
+    seed: int
+    trains: bool  # whether the encoder is trained here
+
     @property
     def allowed(self) -> bool: ...  # whether its features are there or may be made
     @property
@@ -213,7 +211,7 @@ class Runner:
         self.results = Results(study.results, self.watch.warn)
         how = scoring.How(self.pipeline.device, self.options.memory, study.detectors.compat)
         self._bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
-        self._near: dict[tuple[str, str], list[str]] = {}  # what rows say of near duplicates, see audit.notes
+        self._near: dict[tuple[str, str], list[str]] = {}
 
     @cached_property
     def plan(self) -> Plan:
@@ -284,32 +282,20 @@ class Runner:
         return self._bookkeeping.rows(source, source.wanted)
 
 
-@dataclass(frozen=True)
 class TrainedFeatures:
-    """The features of a training of a study, which its pipeline makes, and the rows of its cells."""
+    """The features of a training of a study, which its pipeline makes, and the rows of its cells.
 
-    work: Work
-    pipeline: Pipeline
-    results: Results
-    near: dict[tuple[str, str], list[str]]  # what rows say of near duplicates
+    `near` is what rows say of near duplicates, see audit.notes.
+    """
 
     trains = True
 
-    @property
-    def run(self) -> Run:
-        return self.work.run
-
-    @property
-    def title(self) -> str:
-        return self.run.title
-
-    @property
-    def seed(self) -> int:
-        return self.run.seed
-
-    @property
-    def key(self) -> str:
-        return self.pipeline.encoders.train_key(self.run)
+    def __init__(
+        self, work: Work, pipeline: Pipeline, results: Results, near: dict[tuple[str, str], list[str]]
+    ) -> None:
+        self.work, self.pipeline, self.results, self.near = work, pipeline, results, near
+        self.run, self.title, self.seed = work.run, work.run.title, work.run.seed
+        self.key = pipeline.encoders.train_key(work.run)
 
     @property
     def allowed(self) -> bool:

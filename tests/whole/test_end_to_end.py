@@ -510,7 +510,7 @@ def test_what_cannot_work_is_said_before_any_work(tmp_path: Path, changes: dict[
     assert not (tmp_path / "results" / "store" / "train").exists()
 
 
-def test_missing_data_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_is_said_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "absent.py").write_text(ABSENT)
     with pytest.raises(UserError, match=r"data set absent: place absent.bin in .*data/absent"):
         go(write(tmp_path / "s.yaml", plugins=["absent.py"], ood={"far": "absent"}))
@@ -524,11 +524,8 @@ from oodbench.api import Dataset
 class Absent(Dataset):
     """Absent."""
 
-    def fetch(self, root):
-        raise FileNotFoundError(f"place absent.bin in {root / 'absent'}")
-
     def load(self, split, root):
-        raise NotImplementedError
+        raise FileNotFoundError(f"place absent.bin in {root / 'absent'}")
 '''
 
 

@@ -100,7 +100,7 @@ def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study:
         done = call(*words[1:], "--grid", grid, "--device", "cpu")
         assert done.exit_code == 0, done.output
     wanted = oodbench.rows(study)
-    found = oodbench.results.Results(root / "results" / "s-features").current()  # type: ignore[attr-defined]
+    found = oodbench.store.rows.Results(root / "results" / "s-features").current()  # type: ignore[attr-defined]
     assert len(found) == len(wanted) > 50
     both = [each.sort_values(METHOD).set_index(METHOD) for each in (found, wanted)]
     same = ["auroc", "aupr_in", "fpr95_id", "cut", "id_recall", "ood_recall", "val_auroc", "accuracy", "accuracy_by"]

@@ -178,7 +178,7 @@ CODE = {
     "training.embed": "7fad272c0179",
     "training.optim": "f7751d4a4f0a",
     "training.probes": "75c0e4e685db",
-    "scoring.detectors": "8837dfe44535",
+    "scoring.detectors": "2eb736b89530",
     "scoring.spaces": "7ff1a67ad64e",
     "scoring.metrics": "de7802a95da3",
     "toolkit.colour": "10a37d03e6ad",

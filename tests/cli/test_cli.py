@@ -10,27 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import call
 from tiny import write
-from typer.testing import CliRunner, Result
 from warm import Command
 
 from oodbench.cli import main
 from oodbench.report.tables import Table
 
 HEAVY = {"PIL", "datasets", "faiss", "pytorch_ood", "scipy", "sklearn", "timm", "torch", "torchvision"}
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consoles write to whatever the runner puts in place of standard output and error."""
-    from rich.console import Console
-
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 @pytest.fixture

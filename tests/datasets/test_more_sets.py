@@ -24,8 +24,8 @@ import pytest
 import torchvision.datasets as peers
 from PIL import Image
 from places import ROOT
+from python2_pickles import write_py2
 from scipy.io import loadmat, savemat
-from test_field_sets import write_py2
 from tiny import write
 
 from oodbench.conformance.suite import conform

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from test_cli import call, plain  # noqa: F401 - a fixture
+from command_line import call
 from tiny import TINY, write
 from torch.nn.functional import normalize
 

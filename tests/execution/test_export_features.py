@@ -11,13 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from command_line import Result, call
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from tiny import write
-from typer.testing import CliRunner, Result
 
 import oodbench
-from oodbench.cli import main
 
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -30,10 +29,6 @@ VALIDATION = {"glyphs": {"count": 40, "size": 8}}
 METHOD = ["training", "id", "seed", "space", "clustering", "distance", "posthoc", "threshold", "ood", "group"]
 
 
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("export")
@@ -41,11 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests share one store, and consoles write to whatever the runner puts in place of standard output."""
-    from rich.console import Console
-
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
+    """The tests share one store."""
     monkeypatch.setenv("OODBENCH_RESULTS", str(root / "results"))
 
 

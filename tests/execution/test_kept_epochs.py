@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from safetensors.torch import load_file
-from test_cli import call, plain  # noqa: F401 - a fixture
 from tiny import TINY, write
 from warm import Command
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from sklearn.metrics import roc_auc_score
 from tiny import write
 
@@ -309,14 +310,11 @@ class Leaky(Dataset):
 
 
 def test_the_selection_of_a_study_is_a_table(ran: Ran, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from oodbench.cli import main
 
     changes = BASE | {"posthoc": [{"energy": {"temperature": [1.0, 5.0]}}], "threshold": ["pooled"]}
     path = write(tmp_path / "chosen.yaml", validation=GLYPHS, select={"over": ["posthoc"]}, **changes)
     shutil.rmtree(ran.folder / "results" / "chosen", ignore_errors=True)
-    done = CliRunner().invoke(main.app, ["run", str(path), "--device", "cpu"])
+    done = call("run", path, "--device", "cpu")
     assert done.exit_code == 0, done.output
     written = pd.read_csv(ran.folder / "results" / "chosen" / "selection.csv")
     assert written["of"].tolist() == [2, 2]

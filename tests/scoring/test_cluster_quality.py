@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from scipy.stats import spearmanr
 from sklearn.metrics import (
     davies_bouldin_score,
@@ -17,7 +18,6 @@ from sklearn.metrics import (
     silhouette_score,
     v_measure_score,
 )
-from test_cli import call, plain  # noqa: F401 - the fixture
 from tiny import write
 from torch import Tensor
 

@@ -7,22 +7,12 @@ from typing import Any
 
 import pytest
 from places import ROOT
+from tiny import HEAD
 
 from oodbench.errors import UserError
 from oodbench.study import study
 from oodbench.study.study import Study
 from oodbench.training.weights import plan_of
-
-HEAD = """\
-image: {size: 8, channels: 1}
-id: digits
-ood: {far: noise}
-encoder: {resnet18: {width: 8}}
-training: simclr
-clustering: one
-distance: cosine
-threshold: pooled
-"""
 
 
 def load(tmp_path: Path, text: str) -> Study:

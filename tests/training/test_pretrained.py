@@ -13,12 +13,11 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from command_line import call
 from safetensors.torch import save_file
 from tiny import write
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
-from oodbench.cli.main import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Lab, Options, Silent
 from oodbench.execution.runner import Runner
@@ -290,7 +289,7 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
         tmp_path / "s.yaml",
         **{**SMALL, "training": "pretrained", "encoder": ["timm/resnet10t", {"resnet18": {"width": 4}}]},
     )
-    said = CliRunner().invoke(app, ["plan", str(path), "--device", "cpu"])
+    said = call("plan", path, "--device", "cpu")
     assert said.exit_code == 0, said.output
     assert "weights for encoders of timm, resnet18(width=4) is none" in " ".join(said.output.split())
     assert "time: about" in said.output
@@ -464,18 +463,18 @@ def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     params = openood(tmp_path)
     more = {"posthoc": "msp", "recipe": {"augment": {"jitter": None, "gray": 0}}, "seed": [0, 1]}
     path = write(tmp_path / "s.yaml", **{**SMALL, **more, "training": {"pretrained": params}})
-    said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    said = call("run", path, "--device", "cpu")
     assert said.exit_code == 0, said.output
     rows = Runner(study.load(path), Options(device="cpu")).run().rows
     assert (rows["status"] == "ok").all()
     assert set(rows["posthoc"]) == {"–", "msp"}  # on the file's own classifier, not on a probe
     assert set(rows["accuracy_by"]) == {"classifier"}
     assert rows["loss"].isna().all()
-    assert "0 trained, 0 cells scored" in CliRunner().invoke(app, ["run", str(path), "--device", "cpu"]).output
+    assert "0 trained, 0 cells scored" in call("run", path, "--device", "cpu").output
     torch.save(lived(Released("shortcut", CLASSES), 3).state_dict(), tmp_path / "w.pth")
-    said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    said = call("run", path, "--device", "cpu")
     assert "4 cells scored" in said.output
-    assert CliRunner().invoke(app, ["plan", str(path), "--device", "cpu"]).exit_code == 0
+    assert call("plan", path, "--device", "cpu").exit_code == 0
 
 
 def test_reading_nests_names_and_leaves_the_rest(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from command_line import call
 from places import ROOT
 from ruamel.yaml import YAML
 from tiny import write
-from typer.testing import CliRunner
 
 import oodbench
 from oodbench.cli import main
@@ -26,7 +26,7 @@ def test_the_plugin_passes_conformance_and_runs_in_a_study(tmp_path: Path) -> No
     (code,) = blocks("python")
     plugin = tmp_path / "cityblock.py"
     plugin.write_text(code)
-    checked = CliRunner().invoke(main.app, ["check", str(plugin)])
+    checked = call("check", plugin)
     assert checked.exit_code == 0, checked.output
     study = write(tmp_path / "s.yaml", plugins=["cityblock.py"], distance=["cityblock", "cosine"], training="simclr")
     rows = oodbench.run(study, device="cpu")

@@ -11,14 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from oodbench.methods.clustering.kmeans import KMeans
 from places import ROOT
-from rich.console import Console
 from tiny import write
-from typer.testing import CliRunner, Result
 
 from oodbench.api import Clusters
-from oodbench.cli import main
 from oodbench.execution import dry_run, runner, standins
 from oodbench.execution.pipeline import Options
 from oodbench.report import comparison, targets, verdicts
@@ -30,16 +28,6 @@ from oodbench.toolkit.vectors import unit
 from oodbench.training.weights import plan_of
 
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import NONE, Run, Work, canonical, digest
 from oodbench.study.settings import Seen, Space
 from oodbench.toolkit.linear_algebra import nearest_to
-from oodbench.training import stages
+from oodbench.training import embed
 from oodbench.training.weights import plan_of
 
 FILE = CLUSTERS
@@ -139,7 +139,7 @@ def _bank(lab: Lab, run: Run, ways: Iterable[Seen]) -> scoring.Bank | None:
     return scoring.Bank(fit, y, len(train.classes), scoring.Known(there, test_y), None, ood={}, validation={})
 
 
-def _stored(lab: Lab, run: Run, piece: Piece) -> stages.Layers | None:
+def _stored(lab: Lab, run: Run, piece: Piece) -> embed.Layers | None:
     """Return features from the store; those of a kept epoch, which no run makes, are made of its weights."""
     if run.epoch is not None:
         return None if lab.store.read("train", lab.train_key(run)) is None else lab.layers(run, piece)

@@ -13,7 +13,7 @@ from oodbench.execution.pipeline import Lab, Piece
 from oodbench.execution.runner import Known, Runner
 from oodbench.study.grid import TURNS, Cell, Run, Work, digest, has_shifted, resolved
 from oodbench.study.settings import Augment
-from oodbench.training import batches, networks, stages
+from oodbench.training import batches, embed, networks, train
 
 BATCH = 64  # images of a measured step
 FORWARD = 1 / 3  # the share of a step that embedding takes: no backward pass
@@ -121,10 +121,10 @@ def _measured(lab: Lab, run: Run) -> float:
         run.recipe, epochs=1, batch=BATCH, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
     )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
-    model = stages.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
+    model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
     if run.training.weights is not None:  # nothing to optimise
-        return _timed(lambda: stages.features(model, x)) / (FORWARD * len(x))
-    seconds = _timed(lambda: stages.train(model, small.training, recipe, lab.precision(run), data, run.seed))
+        return _timed(lambda: embed.features(model, x)) / (FORWARD * len(x))
+    seconds = _timed(lambda: train.train(model, small.training, recipe, lab.precision(run), data, run.seed))
     return seconds / (2 * _step_views(small))
 
 
@@ -145,6 +145,6 @@ def _bytes(lab: Lab, seen: _Seen) -> int:
     heads = sum(networks.head_dim(form, classes) for form in run.training.heads.values())
     width = networks.feature_dim(run.encoder, run.image) + heads
     if has_shifted(run.training):
-        width += stages.shifted_dim(run.training, classes)
+        width += embed.shifted_dim(run.training, classes)
     features = sum(4 * width * piece.views * len(lab.images(run, piece)) for piece in seen.missing)
     return features + (0 if lab.has_weights(run) else weights * (1 + len(lab.kept(run))))

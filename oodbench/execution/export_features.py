@@ -20,7 +20,7 @@ from oodbench.scoring.detectors import Bank
 from oodbench.study.grid import LAYER_HEAD, NONE, Run
 from oodbench.study.settings import PLAIN
 from oodbench.study.study import Study
-from oodbench.training.stages import Layers
+from oodbench.training.embed import Layers
 from oodbench.training.weights import plan_of
 
 Arrays = dict[str, Tensor]

@@ -33,7 +33,7 @@ from oodbench.study.grid import LAYER_HEAD, Run, canonical, digest, has_shifted,
 from oodbench.study.settings import PLAIN, Precision, Seen
 from oodbench.study.study import Study
 from oodbench.toolkit.seeds import seed_of
-from oodbench.training import batches, distributed, stages, weights
+from oodbench.training import batches, distributed, embed, networks, train, weights
 from oodbench.training.checkpoints import Checkpoints
 
 # Raise a number when the arithmetic of its stage changes; everything after it is then made again.
@@ -115,7 +115,7 @@ class Silent:
 
 class _Ready(NamedTuple):
     training: Training
-    model: stages.Trained
+    model: networks.Trained
     data: batches.TrainingData
 
 
@@ -133,7 +133,7 @@ class Lab:
         self._train_keys: dict[str, str] = {}
         self._on_host: set[str] = set()  # contents of sets that did not fit on the device
         self._made: set[str] = set()  # keys made or found by this lab: not to be made again under `redo`
-        self._model: tuple[str, stages.Trained] | None = None  # the last one used, by its key
+        self._model: tuple[str, networks.Trained] | None = None  # the last one used, by its key
 
     # ---- data
 
@@ -254,7 +254,7 @@ class Lab:
             return
         classes = len(self.prepared(run.id, "train").classes)
         with torch.device("meta"):
-            network = stages.blank(run.training, run.encoder, run.image, classes).network
+            network = networks.blank(run.training, run.encoder, run.image, classes).network
         weights.check(run.training, run.encoder, run.image.channels, self.study.file.parent, network.state_dict())
 
     def train_key(self, run: Run) -> str:
@@ -305,11 +305,11 @@ class Lab:
         """Make the artifact of a training whose weights are loaded."""
         start = time.perf_counter()
         classes = len(self.prepared(run.id, "train").classes)
-        model = stages.blank(run.training, run.encoder, run.image, classes, run.seed)
+        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed)
         network, where = model.network, (run.encoder, run.image.channels, self.study.file.parent)
         found = weights.load(run.training, *where, network.state_dict())
         network.load_state_dict(found.state)
-        stages.normalise(model, torch.tensor(found.mean), torch.tensor(found.std))
+        networks.normalise(model, torch.tensor(found.mean), torch.tensor(found.std))
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
         seconds = round(time.perf_counter() - start, 3)
         return {"title": run.title, "losses": [], "seconds": seconds, **found.facts, **self._circumstances()}
@@ -347,18 +347,18 @@ class Lab:
             if at and self.store.read("train", self.train_key(at)) is None:  # else it was kept before a kill
                 self.store.write("train", self.train_key(at), self.train_fields(at), partial(save, at, weights))
 
-        def watch(epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:
+        def watch(epoch: int, loss: float, progress: Callable[[], train.Progress]) -> None:
             self.watch.epoch(epoch, run.recipe.epochs, loss)
             losses.append(loss)
             # before a checkpoint, so that whoever goes on from it misses none
-            keep(epoch + 1, lambda: stages.weights_of(progress()))
+            keep(epoch + 1, lambda: train.weights_of(progress()))
             checkpoints.offer(epoch + 1, progress)
 
         keep(0, model.state_dict)
         if run.recipe.devices > 1:
             distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
         else:
-            stages.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
+            train.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
         self.trainings += 1
         return save(run, model.state_dict, folder)
 
@@ -402,7 +402,7 @@ class Lab:
             outliers=self._outliers(run.outliers, device) if run.outliers else None,
         )
         training = resolved(run.training, seen.classes)
-        return _Ready(training, stages.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
+        return _Ready(training, networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
 
     def _check_shared(self, dataset: Dataset | None) -> None:
         """Raise UserError where several devices cannot each hold a set's training images."""
@@ -441,12 +441,12 @@ class Lab:
             self.watch.warn(f"{what}; they stay in host memory, and batches are copied")
         return batches.HostImages(prepared.x, at, device)
 
-    def model(self, run: Run) -> stages.Trained:
+    def model(self, run: Run) -> networks.Trained:
         """Return the trained network of a run."""
         key = self.train_key(run)
         if self._model is None or self._model[0] != key:
             classes = len(self.prepared(run.id, "train").classes)
-            model = stages.blank(resolved(run.training, classes), run.encoder, run.image, classes)
+            model = networks.blank(resolved(run.training, classes), run.encoder, run.image, classes)
             model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
             self._model = (key, model.to(self.device).eval())
         return self._model[1]
@@ -480,7 +480,7 @@ class Lab:
             "crop": piece.crop,
         }
 
-    def layers(self, run: Run, piece: Piece) -> stages.Layers:
+    def layers(self, run: Run, piece: Piece) -> embed.Layers:
         """Return the features of a piece under a trained network."""
         title = f"{piece.dataset.label}, {piece.split} · {run.title}"
         fields = self.bank_fields(run, piece)
@@ -491,8 +491,8 @@ class Lab:
         prepared = self.prepared(piece.dataset, piece.split)
         x = self._images(piece.dataset, prepared, self.images(run, piece), self.device)
         seed = seed_of(run.seed, "views", prepared.content, piece.part)
-        embed = stages.embed_shifted if has_shifted(run.training) else stages.embed
-        found = embed(self.model(run), x, Seen(piece.views, piece.crop), run.recipe, seed)
+        embedding = embed.embed_shifted if has_shifted(run.training) else embed.embed
+        found = embedding(self.model(run), x, Seen(piece.views, piece.crop), run.recipe, seed)
         save_file({name: value.contiguous() for name, value in found.items()}, folder / "features.safetensors")
         return {"set": piece.dataset.label, "split": piece.split, "part": piece.part, "images": len(x)}
 
@@ -503,7 +503,7 @@ class Lab:
         fit, held_out = self.split(run)
         found = {piece: self.layers(run, piece) for piece in self.pieces(run, ways)}
 
-        def seen(dataset: Dataset, split: Split, part: Literal["val", "all"] = "all") -> dict[Seen, stages.Layers]:
+        def seen(dataset: Dataset, split: Split, part: Literal["val", "all"] = "all") -> dict[Seen, embed.Layers]:
             return {way: found[Piece(dataset, split, part, *way)] for way in ways}
 
         reference = None

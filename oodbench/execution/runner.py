@@ -24,7 +24,7 @@ from oodbench.study.document import Trail
 from oodbench.study.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted
 from oodbench.study.registry import Registry
 from oodbench.study.study import Study
-from oodbench.training import augment, batches, distributed, networks, stages
+from oodbench.training import augment, batches, distributed, embed, networks
 from oodbench.training.weights import plan_of
 
 T = TypeVar("T")
@@ -312,7 +312,7 @@ class Runner:
         }
         widths["penultimate"] = self._feature_dim(run)
         if has_shifted(run.training):
-            widths["shifted"] = stages.shifted_dim(run.training, classes)
+            widths["shifted"] = embed.shifted_dim(run.training, classes)
         self._checked(("training",), lambda: self.lab.check_weights(run))
         for space in {cell.detector.space for cell in work.cells}:
             if space.pca is not None and space.pca > min(widths[space.layer], items):

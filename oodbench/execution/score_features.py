@@ -34,7 +34,7 @@ from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN, Reference, Space
 from oodbench.study.study import NAME, Detectors, load_grid, results_root
 from oodbench.toolkit.seeds import seed_of
-from oodbench.training import stages
+from oodbench.training import embed
 
 REDO = ("score", "failed")
 PLAN_LOCK = ".plan.lock"  # several calls of one name may be under way
@@ -371,7 +371,7 @@ def _rows_of(f: Tensor, places: NDArray[np.int64], memory: int) -> Tensor:
     return torch.from_numpy(file)
 
 
-def _layers(layers: dict[str, Tensor]) -> stages.Layers:
+def _layers(layers: dict[str, Tensor]) -> embed.Layers:
     return {name: f[None] for name, f in layers.items()}
 
 

@@ -24,7 +24,7 @@ from oodbench.store.rows import Results
 from oodbench.study import study
 from oodbench.study.grid import Run
 from oodbench.study.settings import PLAIN
-from oodbench.training import batches, stages
+from oodbench.training import batches, embed, networks, train
 
 LONG = TINY["recipe"] | {"epochs": 6}
 CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
@@ -52,14 +52,14 @@ def by_hand(lab: Lab, run: Run) -> list[dict[str, torch.Tensor]]:
     fit, _ = lab.split(run)
     x = torch.from_numpy(id_.x[fit]).permute(0, 3, 1, 2)
     data = batches.TrainingData(x, torch.from_numpy(id_.y[fit]), len(id_.classes))
-    model = stages.untrained(run.training, run.encoder, run.recipe, run.image, data, run.seed)
+    model = networks.untrained(run.training, run.encoder, run.recipe, run.image, data, run.seed)
     seen: list[dict[str, torch.Tensor]] = []
 
     def watch(*_: Any) -> None:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     watch()
-    stages.train(model, run.training, run.recipe, "float32", data, run.seed, watch)
+    train.train(model, run.training, run.recipe, "float32", data, run.seed, watch)
     return seen
 
 
@@ -87,10 +87,10 @@ def test_what_is_made_of_an_epoch_is_of_its_weights(tmp_path: Path) -> None:
     run = each.plan.work[0].run
     (at,) = each.lab.kept(run)
     bank = each.lab.bank(at, [PLAIN], baselines=False)
-    model = stages.blank(run.training, run.encoder, run.image, 3)
+    model = networks.blank(run.training, run.encoder, run.image, 3)
     model.load_state_dict(by_hand(each.lab, run)[2])
     x = torch.from_numpy(np.array(each.lab.prepared(run.id, "test").x)).permute(0, 3, 1, 2)
-    assert torch.equal(bank.test.layers[PLAIN]["penultimate"][0], stages.features(model, x).h)
+    assert torch.equal(bank.test.layers[PLAIN]["penultimate"][0], embed.features(model, x).h)
 
 
 def test_keeping_is_no_part_of_a_training(tmp_path: Path) -> None:

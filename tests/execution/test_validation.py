@@ -27,7 +27,7 @@ from oodbench.study import study
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN
 from oodbench.toolkit.vectors import centroids
-from oodbench.training.stages import Layers
+from oodbench.training.embed import Layers
 from oodbench.training.weights import plan_of
 
 BASE: dict[str, Any] = {"outliers": None, "clustering": "one", "distance": ["euclidean"], "posthoc": ["msp", "energy"]}

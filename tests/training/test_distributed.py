@@ -21,8 +21,8 @@ from oodbench.execution.runner import Runner
 from oodbench.study import study
 from oodbench.study.registry import Source, source_of
 from oodbench.study.settings import Recipe
-from oodbench.training import distributed, stages
-from oodbench.training.world import ALONE, Part
+from oodbench.training import distributed, networks, train
+from oodbench.training.batches import ALONE, Part
 
 CPU = torch.device("cpu")
 Found = dict[str, Tensor]
@@ -68,7 +68,7 @@ def test_two_processes_come_to_what_one_does(label: str, what: str, one: Found, 
 def test_what_a_loss_does_not_depend_on_has_no_gradient_and_does_not_decay(one: Found, two: list[Found]) -> None:
     head = "network.heads.logits.weight"
     assert f"state/gradient/{head}" not in two[0]
-    fresh = stages.untrained(ranks.TRAININGS["state"], ranks.SMALL, ranks.RECIPE, ranks.IMAGE, ranks.toy(), 0)
+    fresh = networks.untrained(ranks.TRAININGS["state"], ranks.SMALL, ranks.RECIPE, ranks.IMAGE, ranks.toy(), 0)
     assert torch.equal(two[0][f"state/weight/{head}"], fresh.state_dict()[head])
     assert set(two[0]) == set(one)
 
@@ -169,7 +169,7 @@ class Failing(Training):
     [
         ("raise ValueError('no such thing')", "1.0", distributed.RankError, "process 1 .*ValueError: no such thing"),
         ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)"),
-        ("pass", "float('nan')", stages.DivergedError, "the loss is nan at epoch 1, step 0"),
+        ("pass", "float('nan')", train.DivergedError, "the loss is nan at epoch 1, step 0"),
     ],
 )
 def test_a_failing_process_ends_all_with_one_message(
@@ -185,12 +185,12 @@ def test_a_failing_process_ends_all_with_one_message(
     assert capfd.readouterr().err == ""
 
 
-def train_two(source: Source, watch: Callable[[int, float, Callable[[], stages.Progress]], None]) -> list[float]:
+def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
     """Train a plugin's defaults in two processes."""
     recipe = dataclasses.replace(ranks.RECIPE, devices=2)
     training = ranks.loaded(source)
     data = ranks.toy()
-    model = stages.untrained(training, ranks.SMALL, recipe, ranks.IMAGE, data, 0)
+    model = networks.untrained(training, ranks.SMALL, recipe, ranks.IMAGE, data, 0)
     job = distributed.Job(source, training.params, ranks.SMALL, ranks.IMAGE, data.classes, recipe, "float32", 0, CPU)
     return distributed.train(model, job, data, watch)
 

@@ -25,7 +25,7 @@ from oodbench.study import study
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Encoder
-from oodbench.training import networks, stages, weights
+from oodbench.training import embed, networks, weights
 from oodbench.training.weights import plan_of
 
 WIDTH, DIM, CLASSES = 4, 32, 10
@@ -213,7 +213,7 @@ def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, n
         x = expected(images(), statistics)
         h = getattr(network, "encoder", network)(x)
         out = {name: getattr(network, head)(h) for name, head in heads.items()}
-    found = stages.features(lab.model(run), images())
+    found = embed.features(lab.model(run), images())
     torch.testing.assert_close(found.h, h)
     assert found.out.keys() == out.keys()
     for name, wanted in out.items():
@@ -256,7 +256,7 @@ def test_torchvisions_names_from_safetensors(tmp_path: Path) -> None:
     lab, run = made(tmp_path, params=params, encoder={"resnet18": {"stem": "imagenet"}})
     with torch.no_grad():
         logits = network(expected(images(), (MEAN, STD)))
-    torch.testing.assert_close(stages.features(lab.model(run), images()).out["logits"], logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(embed.features(lab.model(run), images()).out["logits"], logits, rtol=1e-4, atol=1e-4)
     assert lab.trained(run).meta["layout"] == "plain"
 
 
@@ -269,7 +269,7 @@ def test_a_timm_model_from_a_file(tmp_path: Path, classes: int, kept: bool) -> N
     with torch.no_grad():
         x = expected(images(), (network.pretrained_cfg["mean"], network.pretrained_cfg["std"]))
         h = network.forward_head(network.forward_features(x), pre_logits=True)
-    found = stages.features(lab.model(run), images())
+    found = embed.features(lab.model(run), images())
     torch.testing.assert_close(found.h, h)
     assert ("logits" in found.out) is kept
     assert lab.trained(run).meta["dropped"] == ([] if kept else ["fc.weight", "fc.bias"])

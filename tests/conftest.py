@@ -37,7 +37,9 @@ def seeded() -> None:
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the tiny study when it has run."""
     folder = tmp_path_factory.mktemp("tiny")
-    Runner(study.load(write(folder / "s.yaml", store=str(folder / "store"))), Options(device="cpu")).run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OODBENCH_RESULTS", str(folder))
+        Runner(study.load(write(folder / "s.yaml")), Options(device="cpu")).run()
     return folder / "store"
 
 

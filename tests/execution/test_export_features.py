@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny import write
 
 import oodbench
+from oodbench.store.rows import Results
 
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -91,7 +92,7 @@ def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study:
         done = call(*words[1:], "--grid", grid, "--device", "cpu")
         assert done.exit_code == 0, done.output
     wanted = oodbench.rows(study)
-    found = oodbench.results.Results(root / "results" / "s-features").current()  # type: ignore[attr-defined]
+    found = Results(root / "results" / "s-features").current()
     assert len(found) == len(wanted) > 50
     both = [each.sort_values(METHOD).set_index(METHOD) for each in (found, wanted)]
     same = ["auroc", "aupr_in", "fpr95_id", "cut", "id_recall", "ood_recall", "val_auroc", "accuracy", "accuracy_by"]

@@ -16,8 +16,9 @@ from tiny import TINY, write
 from torch import Tensor
 
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import study
 from oodbench.study.registry import Source, source_of
 from oodbench.study.settings import Recipe
@@ -113,8 +114,8 @@ def runner(path: Path, watch: Silent, **recipe: object) -> Runner:
     return Runner(study.load(file), Options(device="cpu", checkpoint_minutes=0), watch)
 
 
-def weights(lab: Lab, one: Runner) -> tuple[dict[str, Tensor], dict[str, object]]:
-    artifact = lab.trained(one.plan.work[0].run)
+def weights(pipeline: Pipeline, one: Runner) -> tuple[dict[str, Tensor], dict[str, object]]:
+    artifact = pipeline.encoders.trained(one.plan.work[0].run)
     return safetensors.torch.load_file(artifact.file("weights.safetensors")), artifact.meta
 
 
@@ -127,11 +128,11 @@ def test_a_study_on_two_devices_goes_on_where_it_was_stopped(tmp_path: Path) -> 
     outcome = again.run()
     assert (outcome.failed, outcome.trained) == (0, 1)
     assert set(outcome.rows["recipe"].map(lambda label: "devices=2" in label)) == {True}
-    found, facts = weights(again.lab, again)
+    found, facts = weights(again.pipeline, again)
     assert facts["resumed_at_epoch"] == 2
     alone = runner(tmp_path / "s.yaml", Silent())
-    wanted, wanted_facts = weights(alone.lab, alone)
-    assert alone.lab.trainings == 1  # under a key of its own: sums differ
+    wanted, wanted_facts = weights(alone.pipeline, alone)
+    assert alone.pipeline.encoders.trainings == 1  # under a key of its own: sums differ
     assert facts["losses"] == pytest.approx(wanted_facts["losses"], rel=1e-5)
     assert [name for name, value in wanted.items() if not same(found[name], value)] == []
 
@@ -232,8 +233,8 @@ def test_a_set_smaller_than_a_batch_that_devices_cannot_share_is_refused_before_
 def test_a_set_that_does_not_fit_on_each_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of one device may stay on the host; several devices are each handed all of them."""
     several = runner(tmp_path / "s.yaml", Silent(), batch=8, devices=2)
-    lab, run = several.lab, several.plan.work[0].run
-    lab._ready(run)
-    monkeypatch.setattr("oodbench.execution.pipeline.room", lambda device: 10)
+    pipeline, run = several.pipeline, several.plan.work[0].run
+    pipeline.encoders._ready(run)
+    monkeypatch.setattr("oodbench.training.encoders.room", lambda device: 10)
     with pytest.raises(UserError, match="does not fit on each device, as a training on several devices needs"):
-        lab._ready(run)
+        pipeline.encoders._ready(run)

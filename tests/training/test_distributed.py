@@ -45,6 +45,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
 @pytest.fixture
 def warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the processes of a training start warm, to save time."""
+    warm.started()
     monkeypatch.setattr(distributed, "get_context", lambda method: warm.context)
 
 
@@ -166,17 +167,28 @@ class Failing(Training):
 
 
 @pytest.mark.parametrize(
-    ("how", "factor", "error", "message"),
+    ("how", "factor", "error", "message", "is_new"),
     [
-        ("raise ValueError('no such thing')", "1.0", distributed.RankError, "process 1 .*ValueError: no such thing"),
-        ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)"),
-        ("pass", "float('nan')", train.DivergedError, "the loss is nan at epoch 1, step 0"),
+        ("raise ValueError('no such')", "1.0", distributed.RankError, "process 1 .*ValueError: no such", True),
+        ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)", False),
+        ("pass", "float('nan')", train.DivergedError, "the loss is nan at epoch 1, step 0", False),
     ],
 )
 def test_a_failing_process_ends_all_with_one_message(
-    how: str, factor: str, error: type[Exception], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    how: str,
+    factor: str,
+    error: type[Exception],
+    message: str,
+    is_new: bool,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """In new processes, not in warm ones, whose standard error is not this one's."""
+    """Once in new processes, as trainings have them; then in warm ones, to save time, which write errors to a file."""
+    errors = warm.started()
+    said = errors.read_text()
+    if not is_new:
+        request.getfixturevalue("warm_processes")
     (tmp_path / "failing.py").write_text(LOSS.format(how=how, factor=factor))
     source = source_of(tmp_path / "failing.py")
     heard: list[int] = []
@@ -184,6 +196,7 @@ def test_a_failing_process_ends_all_with_one_message(
         train_two(source, lambda epoch, loss, progress: heard.append(epoch))
     assert heard == [0]
     assert capfd.readouterr().err == ""
+    assert errors.read_text() == said
 
 
 def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:

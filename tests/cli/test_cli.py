@@ -49,6 +49,7 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> None:
     call("run", study)
@@ -62,6 +63,7 @@ def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> No
     assert {path: path.read_bytes() for path in files} == before
 
 
+@pytest.mark.slow
 def test_plan_says_what_is_there_and_what_is_to_do(study: Path) -> None:
     first = call("plan", study)
     assert first.exit_code == 0, first.output
@@ -76,6 +78,7 @@ def test_plan_says_what_is_there_and_what_is_to_do(study: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> None:
     call("run", study)
@@ -101,6 +104,7 @@ def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> Non
     assert f"{row['cell']}/{row['ood']} is in no table: code or data have changed" in " ".join(outdated.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     study = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": 500}}], training="simclr")
@@ -280,6 +284,7 @@ def test_list_names_every_recipe_with_its_source() -> None:
     assert not any("mahalanobis" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     call("run", study)
@@ -292,6 +297,7 @@ def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     assert "1 damaged" in done.stdout
 
 
+@pytest.mark.slow
 def test_gc_frees_what_no_study_needs(tmp_path: Path) -> None:
     folder = tmp_path / "studies"
     first = write(folder / "a.yaml", training="simclr", seed=0)
@@ -318,6 +324,7 @@ def test_gc_refuses_to_guess(tmp_path: Path) -> None:
     assert "is not prepared" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_compact(study: Path, tmp_path: Path) -> None:
     assert "has no rows; run the study first" in call("compact", study).stderr
@@ -330,6 +337,7 @@ def test_compact(study: Path, tmp_path: Path) -> None:
     assert "0 trained, 0 cells scored, 20 rows" in call("run", study).stdout
 
 
+@pytest.mark.slow
 def test_numbers_of_the_csv_are_means_over_seeds(tmp_path: Path) -> None:
     study = write(tmp_path / "s.yaml", training="simclr", seed=[0, 1, 2])
     call("run", study)
@@ -347,6 +355,7 @@ def test_numbers_of_the_csv_are_means_over_seeds(tmp_path: Path) -> None:
     assert line["near AUROC n"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_does_where_nobody_watches(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

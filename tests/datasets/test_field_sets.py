@@ -653,6 +653,7 @@ STUDY: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_study_of_them(tmp_path: Path) -> None:
     """Sets of other sizes, channels and places meet in one study; textures are all of them, in the test split."""
     for name in ("cifar100", "mnist", "svhn", "textures"):

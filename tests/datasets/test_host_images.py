@@ -35,6 +35,7 @@ def bank(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     return {f"{name} {layer}": f for name, each in layers.items() for layer, f in each.items()}, listener.warnings
 
 
+@pytest.mark.slow
 def test_a_study_whose_images_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit by bit the same weights and features; it is said once for each set."""
     expected, nothing = bank(tmp_path / "device")

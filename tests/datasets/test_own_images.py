@@ -461,6 +461,7 @@ def own_study(tmp_path: Path) -> Path:
     return write(tmp_path / "s.yaml", id="folder", ood=sets, outliers=None, training=["cross_entropy"])
 
 
+@pytest.mark.slow
 def test_a_study_of_own_images(tmp_path: Path) -> None:
     path = own_study(tmp_path)
     outcome = Runner(study.load(path), Options(), Silent()).run()

@@ -206,6 +206,7 @@ class Listener(Silent):
         self.warnings.append(message)
 
 
+@pytest.mark.slow
 def test_a_run_warns_of_near_duplicates_and_records_them(tmp_path: Path) -> None:
     path = planted(tmp_path, "near")
     listener = Listener()

@@ -22,6 +22,8 @@ from oodbench.store.memo import Silent
 from oodbench.study import study
 from oodbench.study.settings import PLAIN
 
+pytestmark = pytest.mark.slow
+
 LONG = TINY["recipe"] | {"epochs": 3}
 KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, "last"]}
 

@@ -84,6 +84,7 @@ def test_each_training_is_a_folder_of_files(exported: Result, root: Path) -> Non
     assert set(load_file(folders[1] / "ood-noise-count=50-size=8.safetensors")) == {"features", "projection"}
 
 
+@pytest.mark.slow
 def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study: Path, root: Path) -> None:
     grid = root / "g.yaml"
     with grid.open("w") as stream:

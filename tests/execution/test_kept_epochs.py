@@ -26,6 +26,8 @@ from oodbench.study.grid import Run
 from oodbench.study.settings import PLAIN
 from oodbench.training import batches, embed, networks, train
 
+pytestmark = pytest.mark.slow
+
 LONG = TINY["recipe"] | {"epochs": 6}
 CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
 

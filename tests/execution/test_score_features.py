@@ -101,6 +101,7 @@ def rows(name: str = "features") -> pd.DataFrame:
 # ---- from files to tables -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_complete_and_tables_are_written(files: Path) -> None:
     done = scored(files)
     assert "leaderboard: " in done.stdout
@@ -125,6 +126,7 @@ def test_rows_are_complete_and_tables_are_written(files: Path) -> None:
             assert (Path("results/features") / f"{name}.{ending}").stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_arrays(files: Path) -> None:
     """Euclidean distance to the nearest class mean of the training file, the level on the file of --val."""
     scored(files, val=files / "val.safetensors")
@@ -151,6 +153,7 @@ def test_numbers_are_those_of_the_arrays(files: Path) -> None:
     assert (row["n_train"], row["n_reference"], row["reference"]) == (120, 40, "val(val.safetensors)")
 
 
+@pytest.mark.slow
 def test_a_second_call_computes_nothing(files: Path) -> None:
     scored(files)
     before = sorted(Path("results/features/rows").iterdir()), rows()
@@ -160,6 +163,7 @@ def test_a_second_call_computes_nothing(files: Path) -> None:
     pd.testing.assert_frame_equal(rows(), before[1])
 
 
+@pytest.mark.slow
 def test_what_is_there_is_scored_again_on_demand(files: Path) -> None:
     scored(files)
     before = rows().set_index(["cell", "ood"])["scored_at"]
@@ -169,6 +173,7 @@ def test_what_is_there_is_scored_again_on_demand(files: Path) -> None:
     assert (rows().set_index(["cell", "ood"])["scored_at"] >= before).all()
 
 
+@pytest.mark.slow
 def test_error_rows_are_tried_again_on_demand(files: Path) -> None:
     changes = {"clustering": ["labels", {"kmeans": {"k": 1000}}]}
     grid(files / "g.yaml", **changes)
@@ -180,6 +185,7 @@ def test_error_rows_are_tried_again_on_demand(files: Path) -> None:
     assert f"{failed // 2} cells scored" in call("score", *words(files, redo="failed")).stdout
 
 
+@pytest.mark.slow
 def test_another_encoder_joins_the_leaderboard(files: Path, tmp_path: Path) -> None:
     scored(files, training="one")
     other = tmp_path / "other"
@@ -193,6 +199,7 @@ def test_another_encoder_joins_the_leaderboard(files: Path, tmp_path: Path) -> N
     assert set(rows()["training"]) == {"one", "two"}
 
 
+@pytest.mark.slow
 def test_two_files_of_one_id_set_are_one_leaderboard_by_its_name(files: Path) -> None:
     scored(files, training="one", id=f"digits={files / 'id.safetensors'}")
     (files / "id.safetensors").rename(files / "id=two.safetensors")
@@ -201,6 +208,7 @@ def test_two_files_of_one_id_set_are_one_leaderboard_by_its_name(files: Path) ->
     assert set(rows()["id"]) == {"digits"}
 
 
+@pytest.mark.slow
 def test_sets_may_come_one_after_the_other(files: Path) -> None:
     scored(files, far=None)
     both = scored(files, near=None)
@@ -210,6 +218,7 @@ def test_sets_may_come_one_after_the_other(files: Path) -> None:
     assert "0 cells scored, 22 rows" in scored(files).stdout
 
 
+@pytest.mark.slow
 def test_an_added_set_scores_that_set_alone(files: Path) -> None:
     scored(files, far=None)
     before = rows()
@@ -218,6 +227,7 @@ def test_an_added_set_scores_that_set_alone(files: Path) -> None:
     pd.testing.assert_frame_equal(kept, before)  # the time of scoring, too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "id"])
 def test_a_changed_file_is_scored_again(files: Path, name: str) -> None:
     scored(files)
@@ -228,6 +238,7 @@ def test_a_changed_file_is_scored_again(files: Path, name: str) -> None:
     assert not rows()["auroc"].equals(before["auroc"])
 
 
+@pytest.mark.slow
 def test_a_changed_ood_file_is_scored_again_alone(files: Path) -> None:
     scored(files)
     before = rows()
@@ -239,6 +250,7 @@ def test_a_changed_ood_file_is_scored_again_alone(files: Path) -> None:
     pd.testing.assert_frame_equal(*far)
 
 
+@pytest.mark.slow
 def test_rows_that_leave_the_tables_are_said(files: Path) -> None:
     assert "leave the tables" not in scored(files, far=None).output
     assert "leave the tables" not in scored(files, near=None).output
@@ -293,6 +305,7 @@ def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: p
     assert all(locked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "near"])
 def test_rows_of_a_changed_file_go_even_where_the_grid_has_fewer_cells(files: Path, name: str) -> None:
     scored(files)
@@ -305,6 +318,7 @@ def test_rows_of_a_changed_file_go_even_where_the_grid_has_fewer_cells(files: Pa
     )
 
 
+@pytest.mark.slow
 def test_seeds_are_runs_of_one_method(files: Path) -> None:
     scored(files, seed=0)
     done = scored(files, seed=1)
@@ -312,6 +326,7 @@ def test_seeds_are_runs_of_one_method(files: Path) -> None:
     assert "11 cells scored, 44 rows" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_grid_every_plugin_is_tried_and_what_needs_ood_says_so(files: Path) -> None:
     done = call("score", *words(files, grid=None))
     assert "ash takes features that are never negative, those of train.safetensors are" in done.stdout
@@ -325,6 +340,7 @@ def test_without_a_grid_every_plugin_is_tried_and_what_needs_ood_says_so(files: 
 # ---- validation OOD --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_validation_sets_thresholds_and_choices(files: Path) -> None:
     changes = {
         "threshold": ["pooled", "youden"],
@@ -343,6 +359,7 @@ def test_validation_sets_thresholds_and_choices(files: Path) -> None:
 # ---- cells that are left out -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_grid_may_ask_for_the_rules_of_other_codebases(files: Path) -> None:
     scored(files)
     assert rows()["compat_fpr95_ssd"].isna().all()
@@ -372,6 +389,7 @@ def with_logits(folder: Path, *files: str, head: bool = False) -> None:
 SETS = ("train", "id", "near", "far")
 
 
+@pytest.mark.slow
 def test_without_labels_what_needs_them_is_left_out(files: Path) -> None:
     without(files, "labels")
     done = scored(files)
@@ -419,6 +437,7 @@ def test_logits_without_a_head(files: Path) -> None:
     assert (found["accuracy_by"] == "classifier").all()
 
 
+@pytest.mark.slow
 def test_a_head_alone_makes_the_logits(files: Path) -> None:
     with_logits(files, *SETS, head=True)
     scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "vim"]))
@@ -431,6 +450,7 @@ def test_a_head_alone_makes_the_logits(files: Path) -> None:
     assert found["auroc"].tolist() == pytest.approx(whole["auroc"].tolist(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_fitted_on_labels_of_the_reference(files: Path) -> None:
     without(files, "labels", files=("val",))
     done = scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "temperature"]), val=files / "val.safetensors")
@@ -493,6 +513,7 @@ def test_the_same_features_in_another_format_are_refused(files: Path) -> None:
     assert "OOD n and --train are the same features" in refused(files, near=f"n={files / 'copy.npy'}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "id", "val"])
 def test_sets_may_be_called_like_roles(files: Path, name: str) -> None:
     scored(files, near=f"{name}={files / 'near.safetensors'}", val=files / "val.safetensors")
@@ -562,6 +583,7 @@ def test_mistakes_in_a_grid_have_a_place(files: Path, changes: dict[str, Any], k
     assert first <= place <= own  # in what stands under the key
 
 
+@pytest.mark.slow
 def test_reference_train_and_val_contradict_each_other(files: Path) -> None:
     grid(files / "g.yaml", reference="train", distance={"knn": {"k": 3}}, posthoc=None)
     said = refused(files, val=files / "val.safetensors")

@@ -116,6 +116,7 @@ def of(rows: pd.DataFrame, **labels: Any) -> pd.DataFrame:
 # ---- baselines --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["msp", "energy"])
 @pytest.mark.parametrize(("training", "label"), [("cross_entropy", ""), ("simclr", " on linear probe")])
 def test_a_baseline_is_the_plugin_on_the_stored_features(ran: Ran, training: str, label: str, name: str) -> None:
@@ -310,6 +311,7 @@ class Leaky(Dataset):
 '''
 
 
+@pytest.mark.slow
 def test_the_selection_of_a_study_is_a_table(ran: Ran, tmp_path: Path) -> None:
 
     changes = BASE | {"posthoc": [{"energy": {"temperature": [1.0, 5.0]}}], "threshold": ["pooled"]}

@@ -339,6 +339,7 @@ def ran(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
     asked = call("tables", ran, "--against", str(ran.parent / "t1.csv"))
     assert asked.exit_code == 0, asked.output
@@ -350,6 +351,7 @@ def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
     assert "fpr95_id" not in (folder / "tables" / "mine-against.md").read_text()  # another value than the table's
 
 
+@pytest.mark.slow
 def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_others(ran: Path) -> None:
     asked = call("tables", ran, "--against", "targets")
     assert asked.exit_code == 0, asked.output

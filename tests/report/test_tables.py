@@ -230,6 +230,7 @@ def test_files(tmp_path: Any) -> None:
 RESULTS = ROOT / "results" / "published"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json")))
 def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
     """The committed tables are those that the committed rows give, none of which is out of date."""

@@ -219,6 +219,7 @@ def surveyed(path: Path, listener: Listener | None = None) -> cluster_survey.Sur
 SPACES = [{"layer": "penultimate"}, {"layer": "projection", "unit": True}]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES)
@@ -247,6 +248,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     assert first.rows.groupby("split")["n"].unique().to_dict() == {"train": [90], "test": [120]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES, clustering=[{"kmeans": {"k": 5, "restarts": 1}}])
@@ -266,6 +268,7 @@ def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch:
         assert torch.equal(one_.assign, other.assign)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering="labels", distance="cosine")
@@ -283,6 +286,7 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     assert rows.loc["train", ["cluster_purity", "nmi", "ari"]].tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_for_it(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml")
     found = surveyed(path)
@@ -306,6 +310,7 @@ def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
     assert "altered or cut short" in listener.warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
@@ -322,6 +327,7 @@ def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
         assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oodbench.study.registry import Registry
@@ -345,6 +351,7 @@ def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert surveyed(path).measured == len(more.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_clustering_that_fails_leaves_the_others_theirs(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering=["labels", {"kmeans": {"k": 91}}])
@@ -357,6 +364,7 @@ def test_a_clustering_that_fails_leaves_the_others_theirs(tmp_path: Path) -> Non
     assert (again.measured, len(again.rows)) == (2, len(rows))  # it is tried again, and there once
 
 
+@pytest.mark.slow
 def test_one_class_has_no_measures_of_classes(tmp_path: Path) -> None:
     path = write(
         tmp_path / "s.yaml",
@@ -494,6 +502,7 @@ def test_rows_of_other_trainings_are_not_compared() -> None:
 # ---- the command ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quality_prints_and_writes(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", seed=[0, 1, 2])
     never = call("quality", path)
@@ -514,6 +523,7 @@ def test_quality_prints_and_writes(tmp_path: Path) -> None:
     assert "0 rows measured, 36 in all" in call("quality", path).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_quality_without_features_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")

@@ -55,6 +55,7 @@ def of_roc(positive: np.ndarray, negative: np.ndarray) -> float:
 small = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=40).map(np.array)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(small, small)
 def test_openood_is_scikit_learns_curve(id_: np.ndarray, ood: np.ndarray) -> None:
@@ -193,6 +194,7 @@ def aupr_from_zero_by_hand(positive: np.ndarray, negative: np.ndarray) -> float:
     return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(points))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(small, small)
 def test_areas_under_precision_and_recall(id_: np.ndarray, ood: np.ndarray) -> None:

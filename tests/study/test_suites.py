@@ -72,6 +72,7 @@ def test_a_suite_is_whole_and_says_what_is_its_own(file: Path) -> None:
         assert unsaid == any("held out for thresholds" in line for line in each["own"]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", suite.book())
 def test_every_suite_makes_a_study(name: str, tmp_path: Path) -> None:
     found = load(tmp_path, name)
@@ -260,6 +261,7 @@ def test_tables_and_claims_are_read_without_plugins(tiny_suites: None, tmp_path:
     assert study.results_of(file).name == "s"
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_sets_and_own_choices(tiny_suites: None, tmp_path: Path) -> None:
     def call(*words: str) -> list[str]:
         outcome = command_line.call(*words)
@@ -303,6 +305,7 @@ def runner(tmp_path: Path) -> Callable[..., Runner]:
     return make
 
 
+@pytest.mark.slow
 def test_rows_of_a_reference_set_are_those_computed_by_hand(runner: Callable[..., Runner]) -> None:
     made = runner(validation={"glyphs": {"count": 30, "size": 8, "draw": 3}}, threshold=["pooled", "conformal"])
     outcome = made.run()

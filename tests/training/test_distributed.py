@@ -25,6 +25,8 @@ from oodbench.study.settings import Recipe
 from oodbench.training import distributed, networks, train
 from oodbench.training.batches import ALONE, Part
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 Found = dict[str, Tensor]
 

@@ -168,6 +168,7 @@ def trained(name: str, device: Device, monkeypatch: pytest.MonkeyPatch, host: bo
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_a_step_is_on_one_device_and_never_makes_the_host_wait(
     name: str, device: Device, monkeypatch: pytest.MonkeyPatch

@@ -317,6 +317,7 @@ class _Waits(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])
 def test_no_step_waits_for_the_device(optimizer: Any) -> None:
     """As many waits in an epoch of two steps as in one of twelve."""

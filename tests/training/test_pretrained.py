@@ -202,6 +202,7 @@ def expected(x: Tensor, statistics: tuple[Any, Any]) -> Tensor:
     return (x.float() / 255 - mean) / std
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False], ids=["said", "recognised"])
 @pytest.mark.parametrize("case", CASES)
 def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, named: bool) -> None:
@@ -250,6 +251,7 @@ def test_our_resnets_in_torchvisions_names(name: str) -> None:
     assert shapes == {f"encoder.{key}": v.shape for key, v in theirs.items() if not key.startswith("fc.")}
 
 
+@pytest.mark.slow
 def test_torchvisions_names_from_safetensors(tmp_path: Path) -> None:
     network = lived(torchvision.models.resnet18(num_classes=CLASSES))
     save_file(network.state_dict(), tmp_path / "w.safetensors")
@@ -312,6 +314,7 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
     assert pipeline.encoders.train_fields(run)["training"]["weights"].startswith("timm: ")
 
 
+@pytest.mark.slow
 def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = lived(torchvision.models.resnet18())
     enum = torchvision.models.ResNet18_Weights
@@ -462,6 +465,7 @@ def test_recipes_of_what_is_not_optimised_are_one(tmp_path: Path) -> None:
     assert [each.labels["recipe"] for each in runs] == ["augment.flip=0.0", "–"]
 
 
+@pytest.mark.slow
 def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     params = openood(tmp_path)
     more = {"posthoc": "msp", "recipe": {"augment": {"jitter": None, "gray": 0}}, "seed": [0, 1]}

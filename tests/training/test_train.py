@@ -41,6 +41,7 @@ def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUI
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("stop", [1, 3])
 @pytest.mark.parametrize(
@@ -422,6 +423,7 @@ def test_embedding_is_in_evaluation_mode_whatever_the_batch() -> None:
     torch.testing.assert_close(whole, parts)
 
 
+@pytest.mark.slow
 def test_cross_entropy_learns_the_toy() -> None:
     data = toy(60)
     model = trained(plugin("cross_entropy"), data, dataclasses.replace(QUICK, epochs=20, augment=PLAIN))
@@ -429,6 +431,7 @@ def test_cross_entropy_learns_the_toy() -> None:
     assert (logits.argmax(1) == data.y).double().mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params"),
     [

@@ -85,6 +85,7 @@ def test_only_the_command_line_prints() -> None:
         assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--help"], ["list"], ["run", "--help"], ["tables", "nowhere.yaml"], ["verdict", "nowhere.yaml"]]
 )

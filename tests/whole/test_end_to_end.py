@@ -28,6 +28,8 @@ from oodbench.store.memo import Silent
 from oodbench.store.rows import Results
 from oodbench.study import study
 
+pytestmark = pytest.mark.slow
+
 NOT_NUMBERS = ["commit", "scored_at", "score_seconds", "train_seconds"]  # whoever commits meanwhile changes no number
 OECL = {"oecl": {"warmup": 0}}
 

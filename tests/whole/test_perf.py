@@ -14,6 +14,8 @@ import torch
 import warm
 from places import ROOT
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]
 
 

@@ -28,6 +28,8 @@ from oodbench.study.registry import Registry
 from oodbench.toolkit.vectors import unit
 from oodbench.training.weights import plan_of
 
+pytestmark = pytest.mark.slow
+
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 

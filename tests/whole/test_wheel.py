@@ -12,6 +12,8 @@ import pytest
 from places import ROOT
 from tiny import write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -115,6 +115,7 @@ def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     assert "2 rows failed and are in no mean" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
     done = call("run", write(tmp_path / "s.yaml", distance={"knn": {"k": 500}}, training="simclr"))

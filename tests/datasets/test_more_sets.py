@@ -751,6 +751,7 @@ def test_a_count_that_is_not_confirmed_is_a_note(tmp_path: Path, monkeypatch: py
     assert "warnings" not in prepare.prepare(case.dataset, "test", image, root, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(CASES["raabin_wbc"], tmp_path / "data")
     monkeypatch.setitem(module("raabin_wbc").COUNTS, "test", 6)

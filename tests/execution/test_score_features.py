@@ -420,12 +420,14 @@ def test_one_class_has_no_baselines(files: Path) -> None:
     assert "labels needs labels, there is one class" in done.stdout
 
 
+@pytest.mark.slow
 def test_logits_in_some_files_only(files: Path) -> None:
     with_logits(files, "train", "id")
     done = scored(files)
     assert "msp needs logits in every file, or the head's weight and bias in train.safetensors" in done.stdout
 
 
+@pytest.mark.slow
 def test_logits_without_a_head(files: Path) -> None:
     with_logits(files, *SETS)
     done = scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "vim", "react"]))

@@ -214,6 +214,7 @@ def test_mistakes_have_a_place(tmp_path: Path, changes: dict[str, Any], key: str
     assert line(path, key) <= place <= line(path, key) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["cross_entropy", "simclr"])
 @pytest.mark.parametrize("name", ["youden", "f1"])
 def test_the_cut_is_the_plugin_on_reference_and_validation(ran: Ran, training: str, name: str) -> None:

@@ -290,6 +290,7 @@ CASES: list[tuple[Callable[..., list[float]], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("oracle", "params"), CASES, ids=lambda each: getattr(each, "__name__", str(each)))
 def test_scores_are_those_of_the_paper(toy: Toy, oracle: Callable[..., list[float]], params: dict[str, Any]) -> None:
     expected = oracle(toy, *params.values())

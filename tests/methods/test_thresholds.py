@@ -272,6 +272,7 @@ def test_no_cut_is_better_on_the_validation_data(name: str, aim: Any, ref: list[
     assert rule.cut == max(cut for cut in every if aim(cut, ref, ood) == best)
 
 
+@pytest.mark.slow
 def test_youden_and_f1_against_scikit_learn() -> None:
     rng = np.random.default_rng(5)
     ref, ood = rng.normal(size=300), rng.normal(1.5, 1.0, size=120)

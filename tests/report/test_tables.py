@@ -149,6 +149,7 @@ def test_recipes_show_only_what_tells_them_apart() -> None:
     assert set(board.mean.index.get_level_values("recipe")) == {"lr=0.1", "lr=0.2", "–"}
 
 
+@pytest.mark.slow
 def test_class_splits_are_runs_of_one_leaderboard_and_other_sets_have_their_own() -> None:
     only = {"protocol": "one class"}
     rows = made(

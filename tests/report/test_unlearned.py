@@ -69,6 +69,7 @@ def board(rows: pd.DataFrame, floor: float | None = None) -> tables.Table:
     return found
 
 
+@pytest.mark.slow
 def test_a_leaderboard_marks_the_row_and_says_what_that_means() -> None:
     table = board(made(BAD, GOOD | {"training": "supcon"}, {"training": "ccl"}))
     lines = tables.markdown(table).splitlines()
@@ -160,6 +161,7 @@ def rows_of(path: Path) -> pd.DataFrame:
     return Runner(study.load(path), Options(device="cpu")).run().rows
 
 
+@pytest.mark.slow
 def test_an_encoder_that_learns_nothing_and_one_that_learns(tmp_path: Path) -> None:
     nothing = rows_of(meaningless(tmp_path / "a", name="a"))
     assert (nothing["classes"] == 3).all()
@@ -173,6 +175,7 @@ def test_an_encoder_that_learns_nothing_and_one_that_learns(tmp_path: Path) -> N
     assert not unlearned.unlearned(something, None).any()
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_and_a_new_floor_trains_nothing(tmp_path: Path) -> None:
     path = meaningless(tmp_path)
     said = call("run", path, "--device", "cpu")

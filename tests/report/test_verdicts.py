@@ -60,6 +60,7 @@ def test_the_difference_is_paired_by_run_and_its_error_is_over_runs() -> None:
     assert found.text() == "+2.00 ± 0.41 points, 4 runs, 4 above"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relation", ["above", "at_least", "near"])
 def test_a_claim_is_decided_as_by_t_tests(relation: str) -> None:
     """Above: one test each way. Near: two tests that both must reject (TOST); either of two is enough to fail."""

@@ -131,6 +131,7 @@ def oodeel_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:
 BY_HAND = {"ssd": ssd_by_hand, "cider": cider_by_hand, "knn_ood": knn_ood_by_hand, "oodeel": oodeel_by_hand}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_HAND)
 @settings(max_examples=100, deadline=None)
 @given(small, small)

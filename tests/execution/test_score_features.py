@@ -286,6 +286,7 @@ def test_a_temporary_folder_that_is_full_or_not_there_is_said(monkeypatch: pytes
         score_features._rows_of(f, places, 5000)
 
 
+@pytest.mark.slow
 def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where features came from is read, added to and written under a lock: each call has OOD sets of its own."""
     plain, locked = Results.run, []
@@ -411,6 +412,7 @@ def test_layers_and_views_that_files_do_not_have(files: Path) -> None:
     assert "features in files have one view, not penultimate views=2" in done.stdout
 
 
+@pytest.mark.slow
 def test_one_class_has_no_baselines(files: Path) -> None:
     for name in ("train", "id"):
         arrays = load_file(files / f"{name}.safetensors")

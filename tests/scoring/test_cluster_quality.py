@@ -26,7 +26,7 @@ from oodbench.api import Clusters
 from oodbench.errors import UserError
 from oodbench.execution import cluster_survey
 from oodbench.execution.pipeline import Options, Pipeline
-from oodbench.report import correlation
+from oodbench.report import correlation, formats
 from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
 from oodbench.store.memo import Silent
@@ -90,6 +90,7 @@ def slow_local_purity(f: Tensor, y: Tensor) -> float:
     return sum(curve) / len(curve)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [cluster_quality.BLOCK, 1000])
 def test_measures_are_those_of_loops_and_scikit_learn(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_quality, "BLOCK", block)  # 1000: eleven rows at a time
@@ -157,6 +158,7 @@ def test_perfect_clusters() -> None:
     assert found["davies_bouldin"] == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_random_labels() -> None:
     rng = torch.Generator().manual_seed(0)
     f, y = torch.randn(2000, 3, generator=rng), torch.randint(0, 2, (2000,), generator=rng)
@@ -472,7 +474,7 @@ def test_correlations_of_a_study(tmp_path: Path) -> None:
     assert "18 cells in all, of 6 trained encoders" in table.caption
     assert "pooled at 0.9" in table.caption
     assert "not causation" in table.caption
-    correlation.write(table, tmp_path)
+    formats.write_table(table.sheet(), tmp_path)
     text = (tmp_path / "quality-correlation.md").read_text()
     assert f"| {found['spearman']:.2f} [{found['low']:.2f}, {found['high']:.2f}] |" in " ".join(text.split())
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "quality-correlation.csv"), table.listed)

@@ -134,6 +134,7 @@ def test_a_cell_keeps_its_identity_when_others_come(tmp_path: Path) -> None:
     assert before < after
 
 
+@pytest.mark.slow
 def test_every_parameter_is_part_of_a_cells_identity(tmp_path: Path) -> None:
     base = {cell.id for cell in cells(planned(tmp_path))}
     for changes in (

@@ -229,6 +229,7 @@ def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, n
     assert facts["dropped"] == unused.get(case, [])
 
 
+@pytest.mark.slow
 def test_heads_that_are_said(tmp_path: Path) -> None:
     network = lived(WithHeads("shortcut", mlp(), CLASSES))
     torch.save({"model": network.state_dict()}, tmp_path / "c.pt")
@@ -265,6 +266,7 @@ def test_torchvisions_names_from_safetensors(tmp_path: Path) -> None:
     assert pipeline.encoders.trained(run).meta["layout"] == "plain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "kept"), [(CLASSES, True), (7, False)])
 def test_a_timm_model_from_a_file(tmp_path: Path, classes: int, kept: bool) -> None:
     """The classifier stays where it has as many classes as the ID set; mean and std are timm's own."""

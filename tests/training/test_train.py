@@ -70,6 +70,7 @@ def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
         assert torch.equal(fresh.state_dict()[key], value), key
 
 
+@pytest.mark.slow
 def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> None:
     """A state that every loss changes, and noise from torch's own generator, whatever has been drawn meanwhile."""
 
@@ -136,6 +137,7 @@ def test_normalisation_is_that_of_the_training_images() -> None:
     assert half.mean.flatten().tolist() == half.std.flatten().tolist() == [0.5] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross_entropy", "simclr", "supcon"])
 def test_the_same_seed_gives_the_same_weights(name: str) -> None:
     data = toy()
@@ -450,6 +452,7 @@ def test_the_loss_falls_on_the_toy(name: str, params: dict[str, Any]) -> None:
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("params", "same"), [({}, True), ({"labels": True}, False)])
 def test_labels_do_not_reach_a_training_that_does_not_ask_for_them(params: dict[str, Any], same: bool) -> None:
     data = toy()

@@ -17,7 +17,7 @@ from tiny import write
 from typer.testing import CliRunner
 
 from oodbench.api import Download
-from oodbench.cli import main
+from oodbench.cli import app, screen
 from oodbench.data import needs
 from oodbench.execution.pipeline import Lab, Options, Silent
 from oodbench.execution.runner import Runner
@@ -32,8 +32,8 @@ STUDY: dict[str, Any] = {"ood": {"near": "mnist", "far": {"noise": {"count": 50,
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error."""
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=200, stderr=True))
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: object) -> Any:
-    return CliRunner().invoke(main.app, ["prepare", *map(str, words)], catch_exceptions=False)
+    return CliRunner().invoke(app.app, ["prepare", *map(str, words)], catch_exceptions=False)
 
 
 def mnist() -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from PIL import Image
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.data import duplicates, prepare
 from oodbench.errors import UserError
 from oodbench.execution import audit
@@ -250,7 +250,7 @@ def test_outliers_and_id_test_must_share_no_image_an_id_set_may(tmp_path: Path) 
 
 def test_the_command_lists_indices_before_and_after_the_class_protocol(tmp_path: Path) -> None:
     path = planted(tmp_path, "near", ood={"near": {"planted": {"seed": 1, "copies": "near", "only": "b"}}})
-    done = CliRunner().invoke(main.app, ["audit", str(path)])
+    done = CliRunner().invoke(app.app, ["audit", str(path)])
     assert done.exit_code == 0, done.output
     folder = tmp_path / "results" / "s"
     rows = pd.read_csv(folder / "audit.csv")
@@ -273,7 +273,7 @@ def test_sets_that_share_nothing_leave_an_empty_list(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "s"
     folder.mkdir(parents=True)
     (folder / "audit.png").write_bytes(b"of an earlier audit")
-    done = CliRunner().invoke(main.app, ["audit", str(planted(tmp_path, "none"))])
+    done = CliRunner().invoke(app.app, ["audit", str(planted(tmp_path, "none"))])
     assert done.exit_code == 0, done.output
     assert "no image is in two sets, equal or nearly so" in done.output
     assert (folder / "audit.csv").read_text() == ",".join(audit.COLUMNS) + "\n"

@@ -311,12 +311,12 @@ class Leaky(Dataset):
 def test_the_selection_of_a_study_is_a_table(ran: Ran, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from oodbench.cli import main
+    from oodbench.cli import app
 
     changes = BASE | {"posthoc": [{"energy": {"temperature": [1.0, 5.0]}}], "threshold": ["pooled"]}
     path = write(tmp_path / "chosen.yaml", validation=GLYPHS, select={"over": ["posthoc"]}, **changes)
     shutil.rmtree(ran.folder / "results" / "chosen", ignore_errors=True)
-    done = CliRunner().invoke(main.app, ["run", str(path), "--device", "cpu"])
+    done = CliRunner().invoke(app.app, ["run", str(path), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     written = pd.read_csv(ran.folder / "results" / "chosen" / "selection.csv")
     assert written["of"].tolist() == [2, 2]

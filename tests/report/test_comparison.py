@@ -13,7 +13,7 @@ from test_tables import BASE, by_seed
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.errors import UserError
 from oodbench.report import comparison, tables, targets
 from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
@@ -341,7 +341,7 @@ def ran(tmp_path: Path) -> Path:
 
 
 def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
+    asked = CliRunner().invoke(app.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
     assert asked.exit_code == 0, asked.output
     assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
     folder = study.results_of(ran)
@@ -352,12 +352,12 @@ def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
 
 
 def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_others(ran: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", "targets"])
+    asked = CliRunner().invoke(app.app, ["tables", str(ran), "--against", "targets"])
     assert asked.exit_code == 0, asked.output
     every = len(targets.load(targets.published(), REGISTRY))
     assert f"{every} targets of other cells" in asked.output.replace("\n", " ")
     (ran.parent / "t1.csv").write_text(CSV.replace("auroc", "fpr95"))
-    asked = CliRunner().invoke(main.app, ["tables", str(ran)])  # the table's own
+    asked = CliRunner().invoke(app.app, ["tables", str(ran)])  # the table's own
     assert (asked.exit_code, "t1.csv:2: metric: rows have no number 'fpr95'" in asked.output) == (2, True)
 
 

@@ -14,7 +14,7 @@ from test_tables import BASE, made
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner

@@ -17,7 +17,7 @@ from test_tables import BASE
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.errors import UserError
 from oodbench.report import verdicts
 from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, Verdict
@@ -512,11 +512,11 @@ def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> Non
     path = write(tmp_path / "s.yaml", claims={"apart": {"says": "so"} | SEPARATION})
     folder = study.results_of(path)
     Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(app.app, ["verdict", str(path)])
     assert "not enough data" in asked.output
     assert f"oodbench quality {path}" in (folder / "verdict.md").read_text()
     MEASURED.to_csv(folder / "quality.csv", index=False)
-    assert CliRunner().invoke(main.app, ["verdict", str(path)]).exit_code == 0
+    assert CliRunner().invoke(app.app, ["verdict", str(path)]).exit_code == 0
     assert "| holds" in (folder / "verdict.md").read_text()
     assert "<td>holds</td>" in (folder / "verdict.html").read_text()
 
@@ -524,12 +524,12 @@ def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> Non
 def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
     sides = {"says": "100 % | so_so", "left": SUPCON, "right": SIMCLR}
     path = write(tmp_path / "s.yaml", claims={"yes": sides, "later": sides | {"left": {"training": "later"}}})
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(app.app, ["verdict", str(path)])
     assert asked.exit_code == 2
     folder = study.results_of(path)
     rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
     Results(folder).write(rows.to_dict("records"))
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(app.app, ["verdict", str(path)])
     assert asked.exit_code == 0, asked.output
     assert "holds" in asked.output
     assert "not enough data" in asked.output
@@ -544,5 +544,5 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
 
 
 def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["verdict", str(write(tmp_path / "s.yaml"))])
+    asked = CliRunner().invoke(app.app, ["verdict", str(write(tmp_path / "s.yaml"))])
     assert (asked.exit_code, "declares no claims" in asked.output) == (2, True)

@@ -17,7 +17,7 @@ from tiny import TINY, write
 from typer.testing import CliRunner
 
 from oodbench.api import Images
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.data import prepare
 from oodbench.errors import UserError
 from oodbench.execution.garbage import garbage
@@ -262,7 +262,7 @@ def test_tables_and_claims_are_read_without_plugins(tiny_suites: None, tmp_path:
 
 def test_the_command_line_tells_sets_and_own_choices(tiny_suites: None, tmp_path: Path) -> None:
     def call(*words: str) -> list[str]:
-        outcome = CliRunner().invoke(main.app, list(words))
+        outcome = CliRunner().invoke(app.app, list(words))
         assert outcome.exit_code == 0, outcome.output
         return [" ".join(line.split()) for line in outcome.stdout.splitlines()]
 

@@ -18,7 +18,7 @@ from tiny import write
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Lab, Options, Silent
 from oodbench.execution.runner import Runner

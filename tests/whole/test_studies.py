@@ -18,7 +18,7 @@ from tiny import write
 from typer.testing import CliRunner, Result
 
 from oodbench.api import Clusters
-from oodbench.cli import main
+from oodbench.cli import app, screen
 from oodbench.execution import dry_run, runner, standins
 from oodbench.execution.pipeline import Options
 from oodbench.report import comparison, targets, verdicts
@@ -34,12 +34,12 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=200, stderr=True))
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
+    return CliRunner().invoke(app.app, [str(word) for word in words])
 
 
 @pytest.mark.parametrize(

@@ -108,11 +108,11 @@ def _one_named(option: str, given: str) -> tuple[str, Path]:
 def export_features(study: StudyFile, to: To, device: Device = "auto") -> None:
     """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
     from oodbench.execution.export_features import Exported, export
-    from oodbench.execution.pipeline import Lab, Options
+    from oodbench.execution.pipeline import Options, Pipeline
 
     found = []
     with Board(screen.err) as board:
-        for each in export(Lab(arguments.load(study), Options(device), board), to):
+        for each in export(Pipeline(arguments.load(study), Options(device), board), to):
             found.append(each)
             if isinstance(each, Exported):
                 screen.say(f"\n{each.folder}\n    {each.command}")

@@ -62,7 +62,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
 def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
     """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
     from oodbench.execution.cluster_survey import FILE, survey
-    from oodbench.execution.pipeline import Lab, Options
+    from oodbench.execution.pipeline import Options, Pipeline
     from oodbench.report import correlation
 
     given = arguments.results(study, dry_data)
@@ -71,13 +71,15 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
         raise arguments.without_rows(given)
     loaded = arguments.made(study, dry_data)
     with Board(screen.err) as board:
-        lab = Lab(loaded, Options(device), board)
-        found = survey(lab)
+        pipeline = Pipeline(loaded, Options(device), board)
+        found = survey(pipeline)
     if found.missing:
-        screen.warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
+        screen.warn(f"the features of {found.missing} of {found.trainings} trainings are not in {pipeline.store.root}")
     arguments.say_unkept(study, found.unkept)
     if found.rows.empty:
-        raise UserError(f"{lab.store.root} has no features of {study}; run the study first, with this store and device")
+        raise UserError(
+            f"{pipeline.store.root} has no features of {study}; run the study first, with this store and device"
+        )
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"clusters could not be measured: {message}")
     table = tables.noted(correlation.correlations(rows, found.rows), rows)
@@ -99,7 +101,7 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry
     with Board(screen.err) as board:
         runner = Runner(loaded, Options(device, memory=arguments.number_of_bytes(memory)), board)
         found = epoch_curve.curve(runner)
-    folder, store = runner.study.results, runner.lab.store.root
+    folder, store = runner.study.results, runner.pipeline.store.root
     for title in found.missing:
         screen.warn(f"not in {store}: {title}")
     if found.missing:

@@ -61,7 +61,7 @@ def run(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
         )
         runner = Runner(loaded, options, board)
-        others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
+        others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
         with processes.helped(_words(study, options, dry_data), others, board.others):
@@ -111,7 +111,7 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
     from oodbench.data import needs as preparation
     from oodbench.data.download import OFFLINE
-    from oodbench.execution.pipeline import Lab, Options
+    from oodbench.execution.pipeline import Options, Pipeline
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
@@ -124,7 +124,7 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
             raise typer.Exit(1)
         return
     with Board(screen.err) as board:
-        problems = list(preparation.prepare(Lab(loaded, Options("cpu"), board), needs))
+        problems = list(preparation.prepare(Pipeline(loaded, Options("cpu"), board).library, needs))
     for problem in problems:
         screen.complain("[bold red]missing:[/]", problem)
     prepared = f"{len(needs) - len(problems)} of {len(needs)} sets prepared"
@@ -173,9 +173,9 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
         screen.out.print("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
-        screen.out.print(f"time: {time} on {runner.lab.device}; disk: about {decimal(cost.bytes or 0)}")
+        screen.out.print(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         arguments.say_unkept(study, len(runner.unkept()))
-    screen.out.print(f"store: {runner.lab.store.root}; results: {runner.study.results}")
+    screen.out.print(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
 
 
 def _show_suites(suites: list[str]) -> None:
@@ -197,7 +197,7 @@ def _show_runs(runner: Runner, known: bool) -> None:
     for labels, members in groups.items():
         seeds = ", ".join(str(seed) for seed in sorted({work.run.seed for work in members}))
         epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
-        trained = str(sum(runner.lab.has_weights(work.run) for work in members)) if known else "?"
+        trained = str(sum(runner.pipeline.encoders.has_weights(work.run) for work in members)) if known else "?"
         cells = sum(len(work.cells) for work in members)
         table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
     screen.out.print(table)
@@ -217,16 +217,16 @@ def _show_counts(cost: Estimate) -> None:
 def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
     from oodbench.execution import audit as auditing
-    from oodbench.execution.pipeline import Lab, Options
+    from oodbench.execution.pipeline import Options, Pipeline
     from oodbench.training.weights import plan_of
 
     with Board(screen.err) as board:
-        lab = Lab(arguments.load(study), Options("cpu"), board)
-        found = auditing.audit(lab, [work.run for work in plan_of(lab.study).work])
-        table, rows = auditing.write(lab, found, lab.study.results)
+        pipeline = Pipeline(arguments.load(study), Options("cpu"), board)
+        found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
+        table, rows = auditing.write(pipeline, found, pipeline.study.results)
     screen.show(table, auditing.NAME, len(table.mean))
     kinds = rows["kind"].value_counts()
     counts = " and ".join(f"{kinds.get(kind, 0)} {kind}" for kind in auditing.KINDS)
     said = f"{counts} duplicates" if len(rows) else "no image is in two sets, equal or nearly so"
     endings = ".md, .tex and .png" if len(rows) else ".md and .tex"
-    screen.say(f"\n{said}: {lab.study.results / auditing.NAME}.csv, {endings}")
+    screen.say(f"\n{said}: {pipeline.study.results / auditing.NAME}.csv, {endings}")

@@ -142,6 +142,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["new", "training", "Big-Name"], "cannot name a plugin"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
+        (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(

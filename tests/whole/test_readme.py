@@ -63,3 +63,10 @@ def test_every_command_is_in_the_readme_and_nothing_else() -> None:
     table = README.split("| command |")[1].split("\n\n")[0]
     words = "run|plan|prepare|tables|score|export-features|quality|curve|verdict|audit|show|list|new|check|verify|gc"
     assert commands == set(re.findall(rf"(?<=`)(?:oodbench )?({words}|compact)\b(?!-)", table))
+
+
+def test_the_list_of_plugins_is_that_of_their_docstrings(tmp_path: Path) -> None:
+    renewed = tmp_path / "README.md"
+    renewed.write_text(README, encoding="utf-8")
+    assert CliRunner().invoke(app.app, ["list", "--markdown", str(renewed)]).exit_code == 0
+    assert renewed.read_text(encoding="utf-8") == README, "renew it: oodbench list --markdown README.md"

@@ -17,6 +17,8 @@ def has_its_files(source: Source) -> bool:
     """Tell of a data set whether it is made, on this machine, or written by a test here: tests/datasets do others."""
     if source.room != "dataset" or source.name in own.WRITERS:
         return True
+    if source.name == "tiny_images":  # withdrawn: it cannot be made
+        return False
     dataset: Any = load(source)()
     needed = dataset.needed(Path("nowhere"))
     return all(path.is_file() for path in needed) and not dataset.requires

@@ -28,6 +28,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     plugin_commands.check,
     store_commands.compact,
     store_commands.verify,
+    store_commands.rekey,
     store_commands.gc,
 )
 

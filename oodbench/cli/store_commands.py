@@ -1,4 +1,4 @@
-"""Commands on what is kept: show where a number comes from, compact rows, verify and free artifacts."""
+"""Commands on what is kept: show where a number comes from, compact rows, verify, rekey and free artifacts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
 from oodbench.cli.arguments import StudyFile
+from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -76,6 +77,20 @@ def verify(study: StudyFile) -> None:
     screen.out.print(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
     if damaged:
         raise typer.Exit(1)
+
+
+def rekey(study: StudyFile) -> None:
+    """Carry store and rows over to the keys of today's code, on your word that it changes no number; trains nothing."""
+    from oodbench.execution import rekey as carrying
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+
+    with Board(screen.err) as board:
+        found = carrying.rekey(Runner(arguments.load(study), Options("cpu"), board))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.artifacts.items()) or "no artifacts"
+    screen.say(f"{kinds}, {found.rows} rows have the keys of today's code; runs say what they were")
+    if found.left:
+        screen.warn(f"{found.left} rows are of other parameters or data now, and were left")
 
 
 def gc(

@@ -38,7 +38,7 @@ def tables_(
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
-    from oodbench.report import verdicts
+    from oodbench.report import formats, verdicts
     from oodbench.study.study import claims_of
 
     claims, given = claims_of(study), arguments.results(study, dry_data)
@@ -48,7 +48,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     if rows.empty:
         raise arguments.without_rows(given)
     found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
-    verdicts.write(found, folder, tables.note(rows))
+    formats.write_table(verdicts.sheet(found, tables.note(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
     for each in found:
@@ -63,7 +63,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
     """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
     from oodbench.execution.cluster_survey import FILE, survey
     from oodbench.execution.pipeline import Options, Pipeline
-    from oodbench.report import correlation
+    from oodbench.report import correlation, formats
 
     given = arguments.results(study, dry_data)
     rows, folder = given.current(), given.folder.parent
@@ -83,7 +83,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"clusters could not be measured: {message}")
     table = tables.noted(correlation.correlations(rows, found.rows), rows)
-    correlation.write(table, folder)
+    formats.write_table(table.sheet(), folder)
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
     screen.show(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
     measured = f"{found.measured} rows measured, {len(found.rows)} in all"

@@ -43,7 +43,7 @@ def columns(*headings: str) -> RichTable:
 
 def show(table: Table, title: str, top: int) -> None:
     """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
-    text = table.text(lambda each, mark: {1: f"[bold green]{each}[/]", 2: f"[underline]{each}[/]"}.get(mark, each))
+    text = table.sheet().tagged("[bold green]{}[/]", "[underline]{}[/]")
     labels = len(table.mean.index.names)
     for i in range(labels):
         text.isetitem(i, text.iloc[:, i].map(escape).to_list())  # youden [saw noise]

@@ -21,6 +21,7 @@ Noted = TypeVar("Noted", bound="Table")
 
 def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
+    from oodbench.report import formats
     from oodbench.report import tables as making
     from oodbench.study.study import tables_of
 
@@ -29,16 +30,16 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     specs, select, floor = tables_of(study) if study else ({}, None, None)
     for board in _boards(rows, select, floor):
         table = noted(board, rows)
-        making.write(table, folder)
+        formats.write_table(table.sheet(), folder)
         screen.show(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     for name, spec in specs.items():
         table = noted(making.declared(rows, name, spec, floor), rows)
-        making.write(table, folder / "tables")
+        formats.write_table(table.sheet(), folder / "tables")
         screen.show(table, table.name, len(table.mean))
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
         elif spec.against and study:
-            given, kept = (spec.against, study.parent), making.kept(rows, name, spec)
+            given, kept = (spec.against, study.parent), making.kept(rows, spec.of)
             hold(study, folder, f"tables/{name}-against", kept, given, spec.values)
     screen.say(f"\nall tables, as .md, .csv, .tex and .html: {folder}")
 
@@ -70,14 +71,14 @@ def hold(
     study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
-    from oodbench.report import comparison, targets
+    from oodbench.report import comparison, formats, targets
     from oodbench.study.study import registry_of
 
     registry = registry_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
     found = comparison.compare(rows, results_in(folder).run, wanted, registry)
     file = folder / name
-    comparison.write(found, file.parent, file.name)
+    formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)
 
 

@@ -9,6 +9,7 @@ import own
 import pytest
 
 from oodbench.conformance.suite import conform, find
+from oodbench.data.download import here
 from oodbench.errors import UserError
 from oodbench.study.registry import ROOMS, Registry, Source, load, source_of
 
@@ -20,8 +21,7 @@ def has_its_files(source: Source) -> bool:
     if source.name == "tiny_images":  # withdrawn: it cannot be made
         return False
     dataset: Any = load(source)()
-    needed = dataset.needed(Path("nowhere"))
-    return all(path.is_file() for path in needed) and not dataset.requires
+    return here(dataset, Path("nowhere")) and not dataset.requires
 
 
 ALL = [each for room in ROOMS for each in Registry().sources(room).values() if has_its_files(each)]
@@ -89,10 +89,10 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("posthoc/fdbd", "    linear = True\n", "", "head is not linear"),
         ("posthoc/temperature", "    val = True\n", "", "no ID reference"),
         ("dataset/noise", 'split == "test"', "0", "disjoint"),
-        ("dataset/mnist", 'licence="none stated"', 'licence=""', "its source has a licence"),
+        ("dataset/mnist", '"none stated"', '""', "its source has a licence"),
         ("dataset/mnist", "SITES)", "())", "its downloads have a name each"),
         ("dataset/mnist", '"md5:f68', '"f68', "is md5:... or sha256:..., not f68"),
-        ("dataset/mnist", "    source = SOURCE\n", "", "a set that needs files says where they are from"),
+        ("dataset/mnist", "    source =", "    other =", "a set that needs files says where they are from"),
         ("dataset/digits", ".astype(np.int64)", ".astype(np.int32)", "labels are int64"),
     ],
 )

@@ -223,7 +223,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
     from oodbench.report import verdicts as judging
     from oodbench.store.rows import Results
-    from oodbench.study.study import claims_of
+    from oodbench.study.reader import claims_of
 
     claims, folder = claims_of(study), _folder(study, dry_data)
     if not claims:
@@ -419,7 +419,7 @@ def show(
     import pandas as pd
 
     from oodbench.store.rows import Results
-    from oodbench.study.study import results_of
+    from oodbench.study.reader import results_of
 
     results = Results(results_of(study), _warn)
     table = results.read()
@@ -530,7 +530,7 @@ def check(
 def compact(study: StudyFile) -> None:
     """Put the part files of a study's rows into one."""
     from oodbench.store.rows import Results
-    from oodbench.study.study import results_of
+    from oodbench.study.reader import results_of
 
     results = Results(results_of(study), _warn)
     parts = results.compact()
@@ -574,7 +574,8 @@ def gc(
 
 
 def _folder(study: Path, dry_data: bool = False) -> Path:
-    from oodbench.study.study import DRY, results_of
+    from oodbench.study.reader import results_of
+    from oodbench.study.study import DRY
 
     folder = results_of(study)
     return folder.with_name(folder.name + DRY) if dry_data else folder
@@ -594,9 +595,9 @@ def _note(rows: Any) -> str:
 
 
 def _load(study: Path) -> Any:
-    from oodbench.study import study as studies
+    from oodbench.study import reader
 
-    return studies.load(study)
+    return reader.load(study)
 
 
 def _made(study: Path, dry_data: bool) -> Any:
@@ -685,7 +686,7 @@ def _one_named(option: str, given: str) -> tuple[str, Path]:
 
 def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     from oodbench.report import tables as making
-    from oodbench.study.study import tables_of
+    from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
@@ -724,7 +725,7 @@ def _held(
     from oodbench.report import comparison as against
     from oodbench.report import targets
     from oodbench.store.rows import Results
-    from oodbench.study.study import registry_of
+    from oodbench.study.reader import registry_of
 
     registry = registry_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]

@@ -8,7 +8,7 @@ from oodbench.errors import UserError
 from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, commonest_threshold, named, varies
 from oodbench.report.unlearned import unlearned
 from oodbench.store.columns import SHARES
-from oodbench.study.study import Select
+from oodbench.study.declarations import Select
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 

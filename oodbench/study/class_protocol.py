@@ -42,6 +42,18 @@ def protocol(dataset: Dataset) -> str:
     return "one class" if count == 1 else f"{count} classes"
 
 
+def held_out(dataset: Dataset) -> Dataset:
+    """Return the classes that a set leaves out, as a set. Raises UserError where it leaves out none."""
+    given = next((name for name in ("without", "only", "keep") if getattr(dataset, name) is not None), "")
+    if not given:
+        raise UserError(f"the ID set {dataset.label} leaves no class out; give it keep, only or without")
+    value = getattr(dataset, given)
+    names = value if isinstance(value, tuple) else (value,)
+    if given == "without":
+        return dataclasses.replace(dataset, keep=names, without=None)
+    return dataclasses.replace(dataset, without=names, keep=None, only=None)
+
+
 def _given(dataset: Dataset) -> str:
     given = [name for name in PROTOCOLS if getattr(dataset, name) is not None]
     if len(given) > 1:

@@ -158,7 +158,7 @@ def _installed() -> Iterator[Source | _Broken]:
 def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
     for folder in folders:
         if not folder.exists():
-            raise UserError(f"plugins: there is no file or folder {folder}")
+            raise UserError(f"there is no file or folder {folder}")
         files = [folder] if folder.is_file() else _plugin_files(folder)
         nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
         for path in [*files, *(path for room in nested for path in _plugin_files(room))]:

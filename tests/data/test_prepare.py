@@ -23,7 +23,7 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Lab, Options, Silent
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import image_files as images
@@ -257,7 +257,7 @@ def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, mon
         monkeypatch.setattr(Store, "free", lambda self, free=free: free)
         heard = Heard()
         file = write(tmp_path / f"{free}.yaml", store=str(tmp_path / f"store{free}"), training="cross_entropy")
-        lab = Lab(study.load(file), Options(device="cpu"), heard)
+        lab = Lab(reader.load(file), Options(device="cpu"), heard)
         labs.append(lab)
         run = Runner(lab.study, Options(device="cpu")).plan.work[0].run
         keys.append(lab.train_key(run))

@@ -14,7 +14,8 @@ from places import ROOT
 from oodbench.errors import UserError
 from oodbench.report import tables
 from oodbench.store.rows import Results, frame
-from oodbench.study.study import TableSpec, tables_of
+from oodbench.study.declarations import TableSpec
+from oodbench.study.reader import tables_of
 
 BASE: dict[str, Any] = {
     "status": "ok",

@@ -3,7 +3,7 @@
 PATH is absolute or in DATA; a file that ends in .tsv has tabs. Paths of images are absolute, or relative to the file
 or to `root` (absolute or in DATA). Rows of the splits that `leave_out` names are not used, and any other word in that
 column is refused; `test_share` draws the split instead and looks at no column. Classes, of all rows, are numbered by
-value where all labels are whole numbers, else by name. How pixels are read: oodbench/images.py.
+value where all labels are whole numbers, else by name. How pixels are read: oodbench/toolkit/image_files.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 PATH is absolute or in DATA. `test_share` draws a split from PATH/CLASS/IMAGE instead; `classes: false` reads all images
 below PATH/SPLIT, or PATH, as one class. A class has the images at any depth below its folder; classes are numbered in
 the order of their names. Hidden files are left out; any other file that is no image is an error. How pixels are read:
-oodbench/images.py.
+oodbench/toolkit/image_files.py.
 
 Size and time of every image and folder decide whether the set is prepared again: a look at each file once a run.
 """

@@ -3,7 +3,7 @@
 PATH is a folder, absolute or in DATA (Parquet files, a folder of images, or what `save_to_disk` wrote), else a name on
 the Hub such as `ylecun/mnist`. A set of the Hub needs `revision`, the hash of a commit: a branch moves, and results
 would not say what they were made of. What is downloaded and converted is kept in DATA/huggingface. Images are decoded
-when indexed, as oodbench/images.py says. Where the library names the classes they are in that order; else, of both
+when indexed, as oodbench/toolkit/image_files.py says. Where the library names the classes they are in that order; else, of both
 splits, by value where all labels are whole numbers, else by name. Needs `datasets`.
 """
 

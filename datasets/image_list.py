@@ -3,7 +3,7 @@
 The lists are absolute or in DATA: `lists/{split}.txt`, where {split} becomes `train` or `test`; `test_share` draws a
 split from one list instead. Images are relative to `root` (absolute or in DATA), or to their list. What follows the
 last blank is the label; classes, of both lists, are numbered by value where all labels are whole numbers, else by name
-(a list that labels every image -1, as OpenOOD's OOD lists, has one class). How pixels are read: oodbench/images.py.
+(a list that labels every image -1, as OpenOOD's OOD lists, has one class). How pixels are read: oodbench/toolkit/image_files.py.
 
 `count` and `sha256` say which list is meant: another one is refused. They are of the list; where {split} makes it two,
 of both: [train, test].

@@ -3,7 +3,7 @@
 The files are absolute or in DATA: `data/{split}-*.parquet`, where {split} becomes `train` or `test` and * anything;
 `test_share` draws a split from all files instead. Images are bytes, or a struct with `bytes`. Where Hugging Face's
 metadata name the labels, classes are in that order; else, of both splits, by value where all labels are whole numbers,
-else by name. One row group at a time is in memory. How pixels are read: oodbench/images.py. Needs pyarrow.
+else by name. One row group at a time is in memory. How pixels are read: oodbench/toolkit/image_files.py. Needs pyarrow.
 """
 
 from __future__ import annotations

@@ -164,20 +164,20 @@ class Ready(NamedTuple):
 def ready(scale: Scale, width: int | None = None) -> Ready:
     from oodbench.study.settings import Encoder, ImageFormat, Recipe
     from oodbench.training import batches as feed
-    from oodbench.training import stages
+    from oodbench.training import networks
 
     x = images(scale)
     data = feed.TrainingData(x.to(device()), classes(len(x)).to(device()), 10)
     training, recipe = plugin("training", "supcon"), Recipe(epochs=1, batch=min(BATCH, len(x)), warmup=0)
     form = Encoder(name="resnet18", params={"width": width or scale.dim})
-    return Ready(training, recipe, data, stages.untrained(training, form, recipe, ImageFormat(size=SIZE), data, SEED))
+    return Ready(training, recipe, data, networks.untrained(training, form, recipe, ImageFormat(size=SIZE), data, SEED))
 
 
 def train_ours(scale: Scale) -> Work:
-    from oodbench.training import stages
+    from oodbench.training import train
 
     training, recipe, data, model = ready(scale)
-    return synced(lambda: stages.train(model, training, recipe, precision(), data, SEED))
+    return synced(lambda: train.train(model, training, recipe, precision(), data, SEED))
 
 
 def feed_ours(scale: Scale) -> Work:
@@ -215,7 +215,7 @@ def train_bare(scale: Scale) -> Work:
     """Forward, backward and update on tensors that are there, in the best precision and layout; no loss to speak of."""
     import torch
 
-    from oodbench.training.allocator import keep_freed_memory
+    from oodbench.training.train import keep_freed_memory
 
     keep_freed_memory()
     _, recipe, data, model = ready(scale)
@@ -258,16 +258,16 @@ def views(scale: Scale) -> int:
 
 def embed_ours(scale: Scale) -> Work:
     from oodbench.study.settings import PLAIN
-    from oodbench.training import stages
+    from oodbench.training import embed
 
     _, recipe, data, model = ready(scale)
-    return synced(lambda: stages.embed(model, data.x, PLAIN, recipe, SEED))
+    return synced(lambda: embed.embed(model, data.x, PLAIN, recipe, SEED))
 
 
 def embed_bare(scale: Scale) -> Work:
     import torch
 
-    from oodbench.training import stages
+    from oodbench.training import embed
 
     _, _, data, model = ready(scale)
     network = model.network.eval()
@@ -275,7 +275,7 @@ def embed_bare(scale: Scale) -> Work:
 
     @torch.no_grad()
     def work() -> None:
-        for rows in x.split(stages.EMBED_BATCH):
+        for rows in x.split(embed.EMBED_BATCH):
             network(rows)
 
     return synced(work)
@@ -284,13 +284,13 @@ def embed_bare(scale: Scale) -> Work:
 def checkpoint_ours(scale: Scale) -> Work:
     """One checkpoint of a ResNet-18 of full width, on its way to the disk."""
     from oodbench.store.artifacts import Store
-    from oodbench.training import stages
+    from oodbench.training import train
     from oodbench.training.checkpoints import Checkpoints
 
     folder = tempfile.TemporaryDirectory()
     training, recipe, data, model = ready(Scale(0.01), CHECKPOINT_WIDTH)
     kept = []
-    stages.train(model, training, recipe, "float32", data, SEED, lambda epoch, loss, progress: kept.append(progress))
+    train.train(model, training, recipe, "float32", data, SEED, lambda epoch, loss, progress: kept.append(progress))
     store = Store(Path(folder.name), lambda message: None)
 
     def work() -> None:

@@ -92,7 +92,7 @@ def run(
     with Board(err) as board:
         options = _options(device, redo, cached_only, checkpoint_minutes, memory, checkpoint_epochs)
         runner = Runner(loaded, options, board)
-        others = min(processes.count(workers, runner.lab.device), max(1, len(runner.plan.work))) - 1
+        others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
         words = [
@@ -136,7 +136,7 @@ def prepare(
     from oodbench.cli.progress import Board
     from oodbench.data import needs as preparation
     from oodbench.data.download import OFFLINE
-    from oodbench.execution.pipeline import Lab
+    from oodbench.execution.pipeline import Pipeline
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
@@ -149,7 +149,7 @@ def prepare(
             raise typer.Exit(1)
         return
     with Board(err) as board:
-        problems = list(preparation.prepare(Lab(loaded, _options("cpu"), board), needs))
+        problems = list(preparation.prepare(Pipeline(loaded, _options("cpu"), board), needs))
     for problem in problems:
         err.print("[bold red]missing:[/] ", end="")
         err.print(problem, markup=False, soft_wrap=True)
@@ -190,9 +190,9 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
         out.print("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {_duration(cost.seconds)}"
-        out.print(f"time: {time} on {runner.lab.device}; disk: about {_size(cost.bytes or 0)}")
+        out.print(f"time: {time} on {runner.pipeline.device}; disk: about {_size(cost.bytes or 0)}")
         _say_unkept(study, len(runner.unkept()))
-    out.print(f"store: {runner.lab.store.root}; results: {runner.study.results}")
+    out.print(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
 
 
 @command
@@ -310,11 +310,11 @@ def export_features(
     """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
     from oodbench.cli.progress import Board
     from oodbench.execution.export_features import Exported, export
-    from oodbench.execution.pipeline import Lab
+    from oodbench.execution.pipeline import Pipeline
 
     found = []
     with Board(err) as board:
-        for each in export(Lab(_load(study), _options(device), board), to):
+        for each in export(Pipeline(_load(study), _options(device), board), to):
             found.append(each)
             if isinstance(each, Exported):
                 out.print(f"\n{each.folder}\n    {each.command}", markup=False, soft_wrap=True)
@@ -331,7 +331,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
     """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
     from oodbench.cli.progress import Board
     from oodbench.execution.cluster_survey import FILE, survey
-    from oodbench.execution.pipeline import Lab
+    from oodbench.execution.pipeline import Pipeline
     from oodbench.report import correlation
 
     folder = _folder(study, dry_data)
@@ -340,13 +340,15 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
     loaded = _made(study, dry_data)
     with Board(err) as board:
-        lab = Lab(loaded, _options(device), board)
-        found = survey(lab)
+        pipeline = Pipeline(loaded, _options(device), board)
+        found = survey(pipeline)
     if found.missing:
-        _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {lab.store.root}")
+        _warn(f"the features of {found.missing} of {found.trainings} trainings are not in {pipeline.store.root}")
     _say_unkept(study, found.unkept)
     if found.rows.empty:
-        raise UserError(f"{lab.store.root} has no features of {study}; run the study first, with this store and device")
+        raise UserError(
+            f"{pipeline.store.root} has no features of {study}; run the study first, with this store and device"
+        )
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         _warn(f"clusters could not be measured: {message}")
     table = correlation.correlations(rows, found.rows)
@@ -371,11 +373,11 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry
         found = curves.curve(runner)
     folder = runner.study.results
     for title in found.missing:
-        _warn(f"not in {runner.lab.store.root}: {title}")
+        _warn(f"not in {runner.pipeline.store.root}: {title}")
     if found.missing:
         _warn(f"oodbench run {study} makes what is not trained, with --redo train the epochs of what is")
     if not (found.rows["error"] == "").any():
-        raise UserError(f"{runner.lab.store.root} has nothing to follow of {study}; run the study first")
+        raise UserError(f"{runner.pipeline.store.root} has nothing to follow of {study}; run the study first")
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         _warn(f"a cell has no numbers at some epoch: {message}")
     table = curves.table(found.rows)
@@ -391,19 +393,19 @@ def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
     from oodbench.cli.progress import Board
     from oodbench.execution import audit as auditing
-    from oodbench.execution.pipeline import Lab
+    from oodbench.execution.pipeline import Pipeline
     from oodbench.training.weights import plan_of
 
     with Board(err) as board:
-        lab = Lab(_load(study), _options("cpu"), board)
-        found = auditing.audit(lab, [work.run for work in plan_of(lab.study).work])
-        table, rows = auditing.write(lab, found, lab.study.results)
+        pipeline = Pipeline(_load(study), _options("cpu"), board)
+        found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
+        table, rows = auditing.write(pipeline, found, pipeline.study.results)
     _print(table, auditing.NAME, len(table.mean))
     kinds = rows["kind"].value_counts()
     counts = " and ".join(f"{kinds.get(kind, 0)} {kind}" for kind in auditing.KINDS)
     said = f"{counts} duplicates" if len(rows) else "no image is in two sets, equal or nearly so"
     endings = ".md, .tex and .png" if len(rows) else ".md and .tex"
-    out.print(f"\n{said}: {lab.study.results / auditing.NAME}.csv, {endings}", soft_wrap=True)
+    out.print(f"\n{said}: {pipeline.study.results / auditing.NAME}.csv, {endings}", soft_wrap=True)
 
 
 @command
@@ -817,7 +819,7 @@ def _show_runs(runner: Runner, known: bool) -> None:
     for labels, members in groups.items():
         seeds = ", ".join(str(seed) for seed in sorted({work.run.seed for work in members}))
         epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
-        trained = str(sum(runner.lab.has_weights(work.run) for work in members)) if known else "?"
+        trained = str(sum(runner.pipeline.encoders.has_weights(work.run) for work in members)) if known else "?"
         cells = sum(len(work.cells) for work in members)
         table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
     out.print(table)

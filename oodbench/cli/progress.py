@@ -18,7 +18,7 @@ MB = 1e6  # bytes
 
 
 class Board:
-    """Shows what a lab does: live on a terminal, a line for each training elsewhere."""
+    """Shows what a pipeline does: live on a terminal, a line for each training elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

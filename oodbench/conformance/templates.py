@@ -12,7 +12,7 @@ TRAINING = '''
 from torch import Tensor
 
 from oodbench.api import Batch, Head, Positive, State, Training
-from oodbench.losses import nt_xent
+from oodbench.toolkit.losses import nt_xent
 
 
 class {cls}(Training):
@@ -36,7 +36,7 @@ CLUSTERING = '''
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Count
-from oodbench.clusters import grouped
+from oodbench.toolkit.clusters import grouped
 
 
 class {cls}(Clustering):
@@ -86,7 +86,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.posthoc import of_logits
+from oodbench.toolkit.pytorch_ood import of_logits
 
 
 class {cls}(Posthoc):

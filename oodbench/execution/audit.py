@@ -22,7 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from oodbench.api import Dataset
 from oodbench.data import duplicates, prepare
-from oodbench.execution.pipeline import Lab, Split
+from oodbench.data.library import Split
+from oodbench.execution.pipeline import Pipeline
 from oodbench.report import tables
 from oodbench.store.files import write_whole
 from oodbench.study.grid import Run
@@ -71,7 +72,7 @@ class Shared:
 # ---- which sets are compared -----------------------------------------------------------------------------
 
 
-def sides(lab: Lab, run: Run) -> tuple[list[Side], list[Side]]:
+def sides(pipeline: Pipeline, run: Run) -> tuple[list[Side], list[Side]]:
     """Return what a run sees while it is made, and what it is tested on."""
     seen = [Side(ID_TRAIN, run.id, "train")]
     seen += [Side(OUTLIERS, run.outliers, "train")] if run.outliers else []
@@ -81,11 +82,11 @@ def sides(lab: Lab, run: Run) -> tuple[list[Side], list[Side]]:
     return seen, tests
 
 
-def pairs(lab: Lab, runs: Iterable[Run]) -> list[tuple[Side, Side]]:
+def pairs(pipeline: Pipeline, runs: Iterable[Run]) -> list[tuple[Side, Side]]:
     """Return the pairs of sets of a study that should share no image, once each: all but two OOD test sets."""
     found: dict[tuple[str, str], tuple[Side, Side]] = {}
     for run in runs:
-        seen, tests = sides(lab, run)
+        seen, tests = sides(pipeline, run)
         id_test, *ood = tests
         all_ = [*itertools.combinations(seen, 2), *itertools.product(seen, tests), *((id_test, each) for each in ood)]
         for one, other in all_:
@@ -101,27 +102,27 @@ def refused(one: Side, other: Side) -> bool:
 # ---- what they share -------------------------------------------------------------------------------------
 
 
-def shared(lab: Lab, one: Side, other: Side) -> Shared:
+def shared(pipeline: Pipeline, one: Side, other: Side) -> Shared:
     """Return what two sets share; hashes and pairs are in the store afterwards."""
-    a, b = (lab.prepared(each.dataset, each.split) for each in (one, other))
+    a, b = (pipeline.library.prepared(each.dataset, each.split) for each in (one, other))
     first, second = duplicates.exact(a.digest, b.digest)
     zero = np.zeros(len(first))
     exact = duplicates.Pairs(first, second, zero.astype(np.int64), zero, zero + 1)
-    near = lab.near(one.dataset, one.split, other.dataset, other.split)
+    near = pipeline.library.near(one.dataset, one.split, other.dataset, other.split)
     new = ~np.isin(near.other, second)
     return Shared(one, other, exact, near.at(new), len(b.x))
 
 
-def audit(lab: Lab, runs: Iterable[Run]) -> list[Shared]:
+def audit(pipeline: Pipeline, runs: Iterable[Run]) -> list[Shared]:
     """Return what each pair of sets of a study shares, and keep the counts in `audit.json` beside its results."""
-    found = [shared(lab, *each) for each in pairs(lab, runs)]
+    found = [shared(pipeline, *each) for each in pairs(pipeline, runs)]
     facts = {
         "rule": {"bits": duplicates.BITS, "rest": duplicates.REST, "correlation": duplicates.CORRELATION},
         "pairs": [
             {"one": each.one.name, "other": each.other.name, "images": each.images, **each.counts} for each in found
         ],
     }
-    write_whole(lab.study.results / f"{NAME}.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    write_whole(pipeline.study.results / f"{NAME}.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
     return found
 
 
@@ -147,10 +148,12 @@ def notes(found: list[Shared]) -> dict[tuple[str, str], list[str]]:
 # ---- the list ----------------------------------------------------------------------------------------------
 
 
-def listed(lab: Lab, found: list[Shared]) -> pd.DataFrame:
+def listed(pipeline: Pipeline, found: list[Shared]) -> pd.DataFrame:
     """Return a row (COLUMNS) for each duplicate: exact ones of a pair of sets first, then the closest."""
-    original = {side: _original(lab, side) for each in found if any(each.counts.values()) for side in each_side(each)}
-    rows = [row for each in found for kind in KINDS for row in _rows(lab, each, kind, original)]
+    original = {
+        side: _original(pipeline, side) for each in found if any(each.counts.values()) for side in each_side(each)
+    }
+    rows = [row for each in found for kind in KINDS for row in _rows(pipeline, each, kind, original)]
     return pd.DataFrame.from_records(rows, columns=list(COLUMNS))
 
 
@@ -158,15 +161,17 @@ def each_side(each: Shared) -> tuple[Side, Side]:
     return each.one, each.other
 
 
-def _original(lab: Lab, side: Side) -> NDArray[np.int64]:
+def _original(pipeline: Pipeline, side: Side) -> NDArray[np.int64]:
     """Return the position in the whole split of each image that a study takes of it."""
-    images = side.dataset.load(side.split, lab.study.data)
+    images = side.dataset.load(side.split, pipeline.study.data)
     return prepare.select(side.dataset, images)[0]
 
 
-def _rows(lab: Lab, each: Shared, kind: str, original: dict[Side, NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+def _rows(
+    pipeline: Pipeline, each: Shared, kind: str, original: dict[Side, NDArray[np.int64]]
+) -> Iterator[dict[str, Any]]:
     found: duplicates.Pairs = getattr(each, kind)
-    prepared = [lab.prepared(side.dataset, side.split) for side in each_side(each)]
+    prepared = [pipeline.library.prepared(side.dataset, side.split) for side in each_side(each)]
     for i in np.lexsort((found.other, found.rest)):
         row: dict[str, Any] = {"kind": kind, "bits": found.bits[i], "correlation": round(found.correlation[i], 4)}
         row["rest"] = round(found.rest[i], 2)
@@ -203,7 +208,7 @@ def table(found: list[Shared]) -> Counts:
 # ---- the sheet -------------------------------------------------------------------------------------------------
 
 
-def sheet(lab: Lab, found: list[Shared], rows: pd.DataFrame) -> Image.Image:
+def sheet(pipeline: Pipeline, found: list[Shared], rows: pd.DataFrame) -> Image.Image:
     """Return pictures of the first pairs, side by side, that of the first set on the left, with their indices.
 
     Every pair of sets has its share of the sheet.
@@ -211,7 +216,7 @@ def sheet(lab: Lab, found: list[Shared], rows: pd.DataFrame) -> Image.Image:
     order = rows.groupby(["one_role", "one_set", "other_role", "other_set"], sort=False).cumcount()
     chosen = rows.loc[order.sort_values(kind="stable").index[:SHEET]].sort_index()
     known = {(side.role, side.dataset.label): side for each in found for side in each_side(each)}
-    tiles = [_tile(lab, known, row) for row in chosen.to_dict("records")]
+    tiles = [_tile(pipeline, known, row) for row in chosen.to_dict("records")]
     width, height = tiles[0].size
     across = min(ACROSS, len(tiles))
     page = Image.new("RGB", (across * width, -(-len(tiles) // across) * height), "white")
@@ -220,11 +225,11 @@ def sheet(lab: Lab, found: list[Shared], rows: pd.DataFrame) -> Image.Image:
     return page
 
 
-def _tile(lab: Lab, known: dict[tuple[str, str], Side], row: dict[Any, Any]) -> Image.Image:
+def _tile(pipeline: Pipeline, known: dict[tuple[str, str], Side], row: dict[Any, Any]) -> Image.Image:
     pictures = []
     for name in SIDES:
         side = known[row[f"{name}_role"], row[f"{name}_set"]]
-        pictures.append(_picture(lab.prepared(side.dataset, side.split).x[row[f"{name}_index"]]))
+        pictures.append(_picture(pipeline.library.prepared(side.dataset, side.split).x[row[f"{name}_index"]]))
     size = pictures[0].width
     tile = Image.new("RGB", (2 * size + 24, size + 56), "white")
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(10)
@@ -256,16 +261,16 @@ def _picture(image: NDArray[np.uint8]) -> Image.Image:
 # ---- writing ---------------------------------------------------------------------------------------------------
 
 
-def write(lab: Lab, found: list[Shared], folder: Path) -> tuple[Counts, pd.DataFrame]:
+def write(pipeline: Pipeline, found: list[Shared], folder: Path) -> tuple[Counts, pd.DataFrame]:
     """Write the list as .csv, the table as .md and .tex, and the sheet as .png where there is a pair to show."""
-    rows, counts = listed(lab, found), table(found)
+    rows, counts = listed(pipeline, found), table(found)
     contents = {"csv": rows.to_csv(index=False), "md": tables.markdown(counts), "tex": tables.latex(counts)}
     for ending, content in contents.items():
         write_whole(folder / f"{NAME}.{ending}", content.encode())
     picture = folder / f"{NAME}.png"
     picture.unlink(missing_ok=True)
     if len(rows):
-        write_whole(picture, _png(sheet(lab, found, rows)))
+        write_whole(picture, _png(sheet(pipeline, found, rows)))
     return counts, rows
 
 

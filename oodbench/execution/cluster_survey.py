@@ -21,16 +21,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters
-from oodbench.execution.pipeline import NUMBER, Lab, Piece
+from oodbench.execution.pipeline import Pipeline
 from oodbench.scoring import cluster_quality
 from oodbench.scoring import detectors as scoring
 from oodbench.store.files import write_whole
+from oodbench.store.memo import NUMBER, digest
 from oodbench.store.rows import CLUSTERS, read_table
 from oodbench.study.fingerprints import fingerprint_module
-from oodbench.study.grid import NONE, Run, Work, canonical, digest
+from oodbench.study.grid import NONE, Run, Work, canonical
 from oodbench.study.settings import Seen, Space
 from oodbench.toolkit.linear_algebra import nearest_to
-from oodbench.training import stages
+from oodbench.training import embed
+from oodbench.training.banks import Piece
 from oodbench.training.weights import plan_of
 
 FILE = CLUSTERS
@@ -65,12 +67,14 @@ class Place(NamedTuple):
         return {"space": self.space.label, "clustering": self.clustering.label if self.clustering else NONE}
 
 
-def survey(lab: Lab, only: Container[tuple[Space, Clustering | None]] | None = None) -> Survey:
+def survey(pipeline: Pipeline, only: Container[tuple[Space, Clustering | None]] | None = None) -> Survey:
     """Measure what is not measured yet, there only where it is asked for, keep it, and return everything."""
-    path = lab.study.results / FILE
-    known = _by_key(_read(path, lab.watch.warn))
-    planned = plan_of(lab.study).work
-    work = [(run, _places(lab, run, each)) for each in planned for run in (*lab.kept(each.run), each.run)]
+    path = pipeline.study.results / FILE
+    known = _by_key(_read(path, pipeline.watch.warn))
+    planned = plan_of(pipeline.study).work
+    work = [
+        (run, _places(pipeline, run, each)) for each in planned for run in (*pipeline.encoders.kept(each.run), each.run)
+    ]
     keys = {place.key: epoch_of(run) for run, places in work for place in places}
     measured = missing = 0
     for run, places in work:
@@ -79,18 +83,20 @@ def survey(lab: Lab, only: Container[tuple[Space, Clustering | None]] | None = N
             for place in places
             if place.key not in known and (only is None or (place.space, place.clustering) in only)
         ]
-        bank = _bank(lab, run, {place.space.seen for place in pending}) if pending else None
+        bank = _bank(pipeline, run, {place.space.seen for place in pending}) if pending else None
         if bank is None:
             missing += bool(pending) and run.epoch is None
             continue
-        lab.watch.stage("quality", run.title)
-        rows = list(_measured(lab, run, pending, bank))
+        pipeline.watch.stage("quality", run.title)
+        rows = list(_measured(pipeline, run, pending, bank))
         known |= _by_key(rows)
         measured += len(rows)
-        _write(lab, _in_order(known, keys))  # a killed survey goes on after the last training
+        _write(pipeline, _in_order(known, keys))  # a killed survey goes on after the last training
     found = _in_order(known, keys)
-    _write(lab, found)
-    return Survey(found, measured, len(planned), missing, sum(len(lab.unkept(each.run)) for each in planned))
+    _write(pipeline, found)
+    return Survey(
+        found, measured, len(planned), missing, sum(len(pipeline.encoders.unkept(each.run)) for each in planned)
+    )
 
 
 def epoch_of(run: Run) -> int:
@@ -98,23 +104,23 @@ def epoch_of(run: Run) -> int:
     return run.recipe.epochs if run.epoch is None else run.epoch
 
 
-def _places(lab: Lab, run: Run, work: Work) -> list[Place]:
+def _places(pipeline: Pipeline, run: Run, work: Work) -> list[Place]:
     """Return every space and clustering of a training's cells, once; no clustering is one, too."""
     detectors = [cell.detector for cell in work.cells if cell.detector.distance]
     found = dict.fromkeys((detector.space, detector.clustering) for detector in detectors)
-    return [Place(space, clustering, _key(lab, run, space, clustering)) for space, clustering in found]
+    return [Place(space, clustering, _key(pipeline, run, space, clustering)) for space, clustering in found]
 
 
-def _key(lab: Lab, run: Run, space: Space, clustering: Clustering | None) -> str:
+def _key(pipeline: Pipeline, run: Run, space: Space, clustering: Clustering | None) -> str:
     pieces = (_train(run), _test(run, space.seen))
     return digest(
         {
             "number": NUMBER["score"],
             "code": fingerprint_module(cluster_quality.__name__),
-            "features": [digest(lab.bank_fields(run, piece)) for piece in pieces],
+            "features": [digest(pipeline.banks.bank_fields(run, piece)) for piece in pieces],
             "space": dataclasses.asdict(space),
             "clustering": canonical(clustering),
-            "source": lab.study.registry.fingerprint("clustering", clustering.name) if clustering else None,
+            "source": pipeline.study.registry.fingerprint("clustering", clustering.name) if clustering else None,
         }
     )
 
@@ -127,46 +133,50 @@ def _test(run: Run, seen: Seen) -> Piece:
     return Piece(run.id, "test", "all", *seen)
 
 
-def _bank(lab: Lab, run: Run, ways: Iterable[Seen]) -> scoring.Bank | None:
+def _bank(pipeline: Pipeline, run: Run, ways: Iterable[Seen]) -> scoring.Bank | None:
     """Return the ID features of a run, or None where some are not in the store."""
-    train = lab.prepared(run.id, "train")
-    fit, test = _stored(lab, run, _train(run)), {way: _stored(lab, run, _test(run, way)) for way in ways}
+    train = pipeline.library.prepared(run.id, "train")
+    fit, test = _stored(pipeline, run, _train(run)), {way: _stored(pipeline, run, _test(run, way)) for way in ways}
     there = {way: layers for way, layers in test.items() if layers is not None}
     if fit is None or len(there) < len(test):
         return None
-    y = torch.from_numpy(train.y[lab.split(run)[0]])
-    test_y = torch.from_numpy(np.array(lab.prepared(run.id, "test").y))
+    y = torch.from_numpy(train.y[pipeline.encoders.split(run)[0]])
+    test_y = torch.from_numpy(np.array(pipeline.library.prepared(run.id, "test").y))
     return scoring.Bank(fit, y, len(train.classes), scoring.Known(there, test_y), None, ood={}, validation={})
 
 
-def _stored(lab: Lab, run: Run, piece: Piece) -> stages.Layers | None:
+def _stored(pipeline: Pipeline, run: Run, piece: Piece) -> embed.Layers | None:
     """Return features from the store; those of a kept epoch, which no run makes, are made of its weights."""
     if run.epoch is not None:
-        return None if lab.store.read("train", lab.train_key(run)) is None else lab.layers(run, piece)
-    artifact = lab.store.read("bank", digest(lab.bank_fields(run, piece)))
+        return (
+            None
+            if pipeline.store.read("train", pipeline.encoders.train_key(run)) is None
+            else pipeline.banks.layers(run, piece)
+        )
+    artifact = pipeline.store.read("bank", digest(pipeline.banks.bank_fields(run, piece)))
     return None if artifact is None else load_file(artifact.file("features.safetensors"))
 
 
 # ---- measuring ----------------------------------------------------------------------------------------
 
 
-def _measured(lab: Lab, run: Run, places: list[Place], bank: scoring.Bank) -> Iterator[Row]:
+def _measured(pipeline: Pipeline, run: Run, places: list[Place], bank: scoring.Bank) -> Iterator[Row]:
     """Yield two rows of each place, one for each split."""
     by_space: dict[Space, list[Place]] = {}
     for place in places:
         by_space.setdefault(place.space, []).append(place)
-    shared = {name: run.labels[name] for name in RUN} | {"train_key": lab.train_key(run)}
+    shared = {name: run.labels[name] for name in RUN} | {"train_key": pipeline.encoders.train_key(run)}
     for members in by_space.values():
         try:
-            rows = list(_in_space(lab, run, members, bank))
+            rows = list(_in_space(pipeline, run, members, bank))
         except Exception as error:  # noqa: BLE001 - one space that cannot be measured leaves the others their rows
             message = f"{type(error).__name__}: {error}"
             rows = [_row(place, split, {"error": message}) for place in members for split in ("train", "test")]
         yield from (shared | row for row in rows)
 
 
-def _in_space(lab: Lab, run: Run, places: list[Place], bank: scoring.Bank) -> Iterator[Row]:
-    found = scoring.clustered(places[0].space, [place.clustering for place in places], bank, run.seed, lab.device)
+def _in_space(pipeline: Pipeline, run: Run, places: list[Place], bank: scoring.Bank) -> Iterator[Row]:
+    found = scoring.clustered(places[0].space, [place.clustering for place in places], bank, run.seed, pipeline.device)
     for split, f, y in (("train", found.train, bank.y), ("test", found.test, bank.test.y)):
         groupings = [_grouping(place, each, f, split) for place, each in zip(places, found.clusters, strict=True)]
         numbers = cluster_quality.measures(f, y.to(f.device), bank.classes, groupings)
@@ -220,9 +230,9 @@ def _read(path: Path, warn: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def _write(lab: Lab, rows: pd.DataFrame) -> None:
-    shown = rows if lab.study.keep else rows[_plain(COLUMNS)]
-    write_whole(lab.study.results / FILE, shown.to_csv(index=False).encode())
+def _write(pipeline: Pipeline, rows: pd.DataFrame) -> None:
+    shown = rows if pipeline.study.keep else rows[_plain(COLUMNS)]
+    write_whole(pipeline.study.results / FILE, shown.to_csv(index=False).encode())
 
 
 def _plain(columns: Iterable[str]) -> list[str]:

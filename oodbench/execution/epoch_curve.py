@@ -49,17 +49,17 @@ class Curve:
 
 def curve(runner: Runner) -> Curve:
     """Score and measure what is not there yet, keep it, and return everything that there is."""
-    study, lab = runner.study, runner.lab
+    study, pipeline = runner.study, runner.pipeline
     if not study.keep:
         study.document.fail(("keep",), "says no epochs to follow, such as keep: [0, 10, last]")
     runner.check_tables()
     path = study.results / f"{NAME}.csv"
-    rows = _of_the_study(runner) | _read(path, lab.watch.warn)
+    rows = _of_the_study(runner) | _read(path, pipeline.watch.warn)
     course = list(_course(runner))
     scored, missing = 0, []
     for work in course:
         todo = runner.pending(work, _known(rows))
-        if todo.cells and lab.store.read("train", lab.train_key(work.run)) is None:
+        if todo.cells and pipeline.store.read("train", pipeline.encoders.train_key(work.run)) is None:
             missing.append(work.run.title)
         elif todo.cells:
             made = [row | {"epoch": epoch_of(work.run)} for row in runner.rows(todo)]
@@ -67,7 +67,7 @@ def curve(runner: Runner) -> Curve:
             scored += len(todo.cells)
             _write(path, _frame(_in_order(runner, course, rows)))  # one that is killed goes on after this epoch
     places = {(cell.detector.space, cell.detector.clustering) for work in course for cell in work.cells}
-    found = _measured(_frame(_in_order(runner, course, rows)), survey(lab, places).rows)
+    found = _measured(_frame(_in_order(runner, course, rows)), survey(pipeline, places).rows)
     _write(path, found)
     return Curve(found, scored, missing)
 
@@ -81,7 +81,7 @@ def _course(runner: Runner) -> Iterator[Work]:
     if not any(work.cells for work in chosen):
         runner.fail(("curve",), "no cell has all of these labels")
     for work in chosen:
-        for run in (*runner.lab.kept(work.run), work.run):
+        for run in (*runner.pipeline.encoders.kept(work.run), work.run):
             yield Work(run, [dataclasses.replace(cell, run=run) for cell in work.cells])
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from oodbench.execution.pipeline import Lab, Piece
+from oodbench.execution.pipeline import Pipeline
 from oodbench.execution.runner import Known, Runner
-from oodbench.study.grid import TURNS, Cell, Run, Work, digest, has_shifted, resolved
+from oodbench.store.memo import digest
+from oodbench.study.grid import TURNS, Cell, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment
-from oodbench.training import batches, networks, stages
+from oodbench.training import batches, embed, networks, train
+from oodbench.training.banks import Piece
 
 BATCH = 64  # images of a measured step
 FORWARD = 1 / 3  # the share of a step that embedding takes: no backward pass
@@ -38,15 +40,15 @@ class Estimate:
 def counted(runner: Runner) -> Estimate:
     """Return what a study consists of, where its data is not here to tell what of it is there."""
     work = runner.plan.work
-    banks = sum(len(runner.lab.pieces(each.run, each.ways)) for each in work)
+    banks = sum(len(runner.pipeline.banks.pieces(each.run, each.ways)) for each in work)
     return Estimate(len(work), None, banks, None, len(runner.plan.cells), None, None, None)
 
 
 def estimate(runner: Runner) -> Estimate:
     """Return the cost of what a study misses. Prepares data that is not prepared; reads no other artifact."""
-    lab, known = runner.lab, runner.known()
+    pipeline, known = runner.pipeline, runner.known()
     seen = [_seen(runner, work, known) for work in runner.plan.work]
-    trained = sum(lab.has_weights(each.run) for each in seen)
+    trained = sum(pipeline.encoders.has_weights(each.run) for each in seen)
     return Estimate(
         trainings=len(seen),
         trained=trained,
@@ -55,7 +57,7 @@ def estimate(runner: Runner) -> Estimate:
         cells=len(runner.plan.cells),
         done=sum(each.done for each in seen),
         seconds=_seconds(runner, seen),
-        bytes=sum(_bytes(lab, each) for each in seen if each.todo),
+        bytes=sum(_bytes(pipeline, each) for each in seen if each.todo),
     )
 
 
@@ -71,10 +73,12 @@ class _Seen:
 
 
 def _seen(runner: Runner, work: Work, known: Known) -> _Seen:
-    run, lab = work.run, runner.lab
+    run, pipeline = work.run, runner.pipeline
     todo = runner.pending(work, known).cells
-    pieces = lab.pieces(run, work.ways)
-    missing = [piece for piece in pieces if not lab.store.has("bank", digest(lab.bank_fields(run, piece)))]
+    pieces = pipeline.banks.pieces(run, work.ways)
+    missing = [
+        piece for piece in pieces if not pipeline.store.has("bank", digest(pipeline.banks.bank_fields(run, piece)))
+    ]
     return _Seen(run, len(work.cells) - len(todo), todo, len(pieces), missing)
 
 
@@ -87,12 +91,18 @@ def _seconds(runner: Runner, seen: list[_Seen]) -> float | None:
         if not each.todo:
             continue
         kind = (each.run.training.label, each.run.encoder.label)
-        views = 0 if runner.lab.has_weights(each.run) else _step_views(each.run) * _steps(runner.lab, each.run)
+        views = (
+            0
+            if runner.pipeline.encoders.has_weights(each.run)
+            else _step_views(each.run) * _steps(runner.pipeline, each.run)
+        )
         turns = len(TURNS) if has_shifted(each.run.training) else 1
-        embedded = sum(turns * len(runner.lab.images(each.run, piece)) * piece.views for piece in each.missing)
+        embedded = sum(
+            turns * len(runner.pipeline.banks.images(each.run, piece)) * piece.views for piece in each.missing
+        )
         if kind not in rates and views + embedded:
             try:
-                rates[kind] = _measured(runner.lab, each.run)
+                rates[kind] = _measured(runner.pipeline, each.run)
             except Exception as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
                 runner.watch.warn(f"a step of {each.run.title} cannot be measured: {type(error).__name__}: {error}")
                 return None
@@ -100,8 +110,8 @@ def _seconds(runner: Runner, seen: list[_Seen]) -> float | None:
     return total
 
 
-def _steps(lab: Lab, run: Run) -> int:
-    return run.recipe.epochs * batches.steps_per_epoch(run.recipe, len(lab.split(run)[0]))
+def _steps(pipeline: Pipeline, run: Run) -> int:
+    return run.recipe.epochs * batches.steps_per_epoch(run.recipe, len(pipeline.encoders.split(run)[0]))
 
 
 def _step_views(run: Run) -> int:
@@ -111,20 +121,22 @@ def _step_views(run: Run) -> int:
     return training.views * (recipe.batch * len(training.shifts.id) + (outliers or 0))
 
 
-def _measured(lab: Lab, run: Run) -> float:
+def _measured(pipeline: Pipeline, run: Run) -> float:
     """Return the seconds that one view takes in a step of a training, from two steps on random images."""
-    classes = len(lab.prepared(run.id, "train").classes)
+    classes = len(pipeline.library.prepared(run.id, "train").classes)
     shape = (2 * BATCH, run.image.channels, run.image.size, run.image.size)
-    x = torch.randint(256, shape, dtype=torch.uint8, device=lab.device)
-    data = batches.TrainingData(x, torch.arange(len(x), device=lab.device) % classes, classes, x)
+    x = torch.randint(256, shape, dtype=torch.uint8, device=pipeline.device)
+    data = batches.TrainingData(x, torch.arange(len(x), device=pipeline.device) % classes, classes, x)
     recipe = dataclasses.replace(
         run.recipe, epochs=1, batch=BATCH, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
     )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
-    model = stages.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
+    model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
     if run.training.weights is not None:  # nothing to optimise
-        return _timed(lambda: stages.features(model, x)) / (FORWARD * len(x))
-    seconds = _timed(lambda: stages.train(model, small.training, recipe, lab.precision(run), data, run.seed))
+        return _timed(lambda: embed.features(model, x)) / (FORWARD * len(x))
+    seconds = _timed(
+        lambda: train.train(model, small.training, recipe, pipeline.encoders.precision(run), data, run.seed)
+    )
     return seconds / (2 * _step_views(small))
 
 
@@ -136,15 +148,15 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _bytes(lab: Lab, seen: _Seen) -> int:
+def _bytes(pipeline: Pipeline, seen: _Seen) -> int:
     run = seen.run
-    classes = len(lab.prepared(run.id, "train").classes)
+    classes = len(pipeline.library.prepared(run.id, "train").classes)
     with torch.device("meta"):
         network = networks.build(run.encoder, run.training.heads, run.image, classes)
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     heads = sum(networks.head_dim(form, classes) for form in run.training.heads.values())
     width = networks.feature_dim(run.encoder, run.image) + heads
     if has_shifted(run.training):
-        width += stages.shifted_dim(run.training, classes)
-    features = sum(4 * width * piece.views * len(lab.images(run, piece)) for piece in seen.missing)
-    return features + (0 if lab.has_weights(run) else weights * (1 + len(lab.kept(run))))
+        width += embed.shifted_dim(run.training, classes)
+    features = sum(4 * width * piece.views * len(pipeline.banks.images(run, piece)) for piece in seen.missing)
+    return features + (0 if pipeline.encoders.has_weights(run) else weights * (1 + len(pipeline.encoders.kept(run))))

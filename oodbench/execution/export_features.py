@@ -15,12 +15,12 @@ from torch import Tensor
 
 from oodbench.data.feature_files import MATRICES
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Lab
+from oodbench.execution.pipeline import Pipeline
 from oodbench.scoring.detectors import Bank
 from oodbench.study.grid import LAYER_HEAD, NONE, Run
 from oodbench.study.settings import PLAIN
 from oodbench.study.study import Study
-from oodbench.training.stages import Layers
+from oodbench.training.embed import Layers
 from oodbench.training.weights import plan_of
 
 Arrays = dict[str, Tensor]
@@ -35,26 +35,26 @@ class Exported:
     command: str
 
 
-def export(lab: Lab, to: Path) -> Iterator[Exported | Run]:
+def export(pipeline: Pipeline, to: Path) -> Iterator[Exported | Run]:
     """Write the features of each training of a study, whole or not at all; yield those that are not trained as runs."""
-    runs = [work.run for work in plan_of(lab.study).work]
+    runs = [work.run for work in plan_of(pipeline.study).work]
     for run in runs:
-        if lab.store.read("train", lab.train_key(run)) is None:  # one that is damaged is not there
+        if pipeline.store.read("train", pipeline.encoders.train_key(run)) is None:  # one that is damaged is not there
             yield run
             continue
-        folder = to / f"{_safe(run.title)}-{lab.train_key(run)}"
-        lab.watch.stage("export", run.title)
-        bank = lab.bank(run, [PLAIN], baselines=False)
+        folder = to / f"{_safe(run.title)}-{pipeline.encoders.train_key(run)}"
+        pipeline.watch.stage("export", run.title)
+        bank = pipeline.bank(run, [PLAIN], baselines=False)
         names = _names(bank)
         try:
-            _write(folder, _files(lab, run, bank, names))
+            _write(folder, _files(pipeline, run, bank, names))
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error}") from error
-        yield Exported(folder, _command(lab.study, run, _label(run, runs), folder, names))
+        yield Exported(folder, _command(pipeline.study, run, _label(run, runs), folder, names))
 
 
-def _files(lab: Lab, run: Run, bank: Bank, names: dict[tuple[str, str], str]) -> Iterator[tuple[str, Arrays]]:
-    yield "train", _arrays(bank.fit, bank.y) | _head(lab, run)
+def _files(pipeline: Pipeline, run: Run, bank: Bank, names: dict[tuple[str, str], str]) -> Iterator[tuple[str, Arrays]]:
+    yield "train", _arrays(bank.fit, bank.y) | _head(pipeline, run)
     if bank.reference is not None:
         yield "val", _arrays(bank.reference.layers[PLAIN], bank.reference.y)
     yield "id", _arrays(bank.test.layers[PLAIN], bank.test.y)
@@ -69,9 +69,9 @@ def _arrays(layers: Layers, y: Tensor | None = None) -> Arrays:
     return found if y is None else found | {"labels": y}
 
 
-def _head(lab: Lab, run: Run) -> Arrays:
+def _head(pipeline: Pipeline, run: Run) -> Arrays:
     """Return the weights of the training's own classifier, where it has one that is linear."""
-    head = lab.head(run) if LAYER_HEAD["logits"] in run.training.heads else None
+    head = pipeline.banks.head(run) if LAYER_HEAD["logits"] in run.training.heads else None
     if head is None or head.weight is None or head.bias is None:
         return {}
     return {"weight": head.weight.cpu(), "bias": head.bias.cpu()}

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from oodbench.api import Dataset
+from oodbench.data.library import Split
 from oodbench.errors import UserError
 from oodbench.execution import audit
-from oodbench.execution.pipeline import Lab, Options, Silent, Split
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
-from oodbench.study.grid import Run, digest
+from oodbench.store.memo import Silent, digest
+from oodbench.study.grid import Run
 from oodbench.study.study import Study
 from oodbench.training.checkpoints import KIND
 
@@ -36,7 +38,7 @@ def garbage(studies: list[Study], warn: Callable[[str], None]) -> tuple[Store, l
 
 def _needed(study: Study) -> set[tuple[str, str]]:
     runner = Runner(study, Options(device="cpu"), Silent())
-    lab = runner.lab
+    pipeline = runner.pipeline
     found: set[tuple[str, str]] = set()
     for work in runner.plan.work:
         sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
@@ -44,14 +46,17 @@ def _needed(study: Study) -> set[tuple[str, str]]:
         sets += [(each, "train") for each in (work.run.outliers, *work.run.validation) if each]
         sets += [(work.run.reference.held_out, "test")] if work.run.reference.held_out else []
         for dataset, split in sets:
-            found.add(("data", _data_key(lab, dataset, split, study)))
-            found.add(("hash", digest(lab.hash_fields(dataset, split))))
-        for run in (each for last in _resolved(work.run) for each in (*lab.kept(last), last)):
-            found.add(("train", lab.train_key(run)))
-            found.add(("probe", digest(lab.probe_fields(run))))
-            found |= {("bank", digest(lab.bank_fields(run, piece))) for piece in lab.pieces(run, work.ways)}
-    for one, other in audit.pairs(lab, (work.run for work in runner.plan.work)):
-        found.add(("near", digest(lab.near_fields(one.dataset, one.split, other.dataset, other.split))))
+            found.add(("data", _data_key(pipeline, dataset, split, study)))
+            found.add(("hash", digest(pipeline.library.hash_fields(dataset, split))))
+        for run in (each for last in _resolved(work.run) for each in (*pipeline.encoders.kept(last), last)):
+            found.add(("train", pipeline.encoders.train_key(run)))
+            found.add(("probe", digest(pipeline.banks.probe_fields(run))))
+            found |= {
+                ("bank", digest(pipeline.banks.bank_fields(run, piece)))
+                for piece in pipeline.banks.pieces(run, work.ways)
+            }
+    for one, other in audit.pairs(pipeline, (work.run for work in runner.plan.work)):
+        found.add(("near", digest(pipeline.library.near_fields(one.dataset, one.split, other.dataset, other.split))))
     return found
 
 
@@ -63,9 +68,9 @@ def _resolved(run: Run) -> Iterator[Run]:
     yield dataclasses.replace(run, precision="bf16")
 
 
-def _data_key(lab: Lab, dataset: Dataset, split: Split, study: Study) -> str:
-    key = digest(lab.data_fields(dataset, split))
-    if not lab.store.has("data", key):
+def _data_key(pipeline: Pipeline, dataset: Dataset, split: Split, study: Study) -> str:
+    key = digest(pipeline.library.data_fields(dataset, split))
+    if not pipeline.store.has("data", key):
         raise UserError(
             f"{study.file}: {dataset.label} is not prepared, so what the study needs is unknown; run it first"
         )

@@ -14,17 +14,19 @@ import pandas as pd
 
 from oodbench.api import Dataset, Plugin
 from oodbench.data import prepare
+from oodbench.data.library import Split
 from oodbench.errors import UserError, suggestion
 from oodbench.execution import audit
-from oodbench.execution.pipeline import NUMBER, Lab, Options, Silent, Split, Watch
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.scoring import detectors as scoring
+from oodbench.store.memo import NUMBER, Silent, Watch, digest
 from oodbench.store.provenance import commit, libraries, now, version
 from oodbench.store.rows import Results
 from oodbench.study.document import Trail
-from oodbench.study.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, digest, has_shifted
+from oodbench.study.grid import LAYER_HEAD, NONE, Cell, Detector, Plan, Run, Work, canonical, has_shifted
 from oodbench.study.registry import Registry
 from oodbench.study.study import Study
-from oodbench.training import augment, batches, distributed, networks, stages
+from oodbench.training import augment, batches, distributed, embed, networks
 from oodbench.training.weights import plan_of
 
 T = TypeVar("T")
@@ -45,14 +47,15 @@ class Outcome:
 
 
 class Runner:
-    """A study, its lab and its rows."""
+    """A study, its pipeline and its rows."""
 
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
         self.study = study
         self.fail = study.document.fail
         self.options = options or Options()
         self.watch: Watch = watch or Silent()
-        self.lab = Lab(study, self.options, self.watch)
+        self.pipeline = Pipeline(study, self.options, self.watch)
+        self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
         self.results = Results(study.results, self.watch.warn)
         self._redone: set[tuple[str, str]] = set()  # rows that this runner has made
         self._near: dict[tuple[str, str], list[str]] = {}  # what rows say of near duplicates, see audit.notes
@@ -73,13 +76,13 @@ class Runner:
         total = len(self.plan.cells)
         done = total - sum(len(work.cells) for work in pending)
         if self.options.cached_only:
-            missing = sum(len(work.cells) for work in pending if not self.lab.has_weights(work.run))
-            pending = [work for work in pending if self.lab.has_weights(work.run)]
+            missing = sum(len(work.cells) for work in pending if not self.encoders.has_weights(work.run))
+            pending = [work for work in pending if self.encoders.has_weights(work.run)]
         self.watch.planned(len(pending), total, done)
         for wait in (False, True):  # first what no other process works on, then what is left
             left = []
             for work in pending:
-                with self.lab.store.lock("run", self.lab.train_key(work.run), wait=wait) as mine:
+                with self.pipeline.store.lock("run", self.encoders.train_key(work.run), wait=wait) as mine:
                     if mine:
                         todo = self.pending(work, self.known())
                         self.watch.scored(len(work.cells) - len(todo.cells), 0)  # another process was faster
@@ -92,11 +95,11 @@ class Runner:
         rows = self.results.current()
         failed = int((rows["status"] == "error").sum())
         unkept = len(self.unkept())
-        return Outcome(rows, self.lab.trainings, scored, failed, missing, unkept)
+        return Outcome(rows, self.encoders.trainings, scored, failed, missing, unkept)
 
     def unkept(self) -> list[Run]:
         """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""
-        return [each for work in self.plan.work for each in self.lab.unkept(work.run)]
+        return [each for work in self.plan.work for each in self.encoders.unkept(work.run)]
 
     def plan_facts(self) -> dict[str, Any]:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
@@ -140,19 +143,21 @@ class Runner:
         return replace(work, cells=[cell for cell, key in self._keys(work) if missing(cell, key)])
 
     def _contents(self, run: Run) -> dict[str, str]:
-        return {name: self.lab.prepared(each, "test").content for name, each in run.sets.items()}
+        return {name: self.library.prepared(each, "test").content for name, each in run.sets.items()}
 
     def _keys(self, work: Work) -> list[tuple[Cell, str]]:
         """Return each cell with the hash of everything that its numbers depend on, but for the OOD sets."""
         base = {
             "number": NUMBER["score"],
-            "train": self.lab.train_key(work.run),
-            "test": self.lab.prepared(work.run.id, "test").content,
+            "train": self.encoders.train_key(work.run),
+            "test": self.library.prepared(work.run.id, "test").content,
         }
         if work.run.validation:
-            base["validation"] = {each.label: self.lab.prepared(each, "train").content for each in work.run.validation}
+            base["validation"] = {
+                each.label: self.library.prepared(each, "train").content for each in work.run.validation
+            }
         if work.run.reference.held_out:
-            base["reference"] = self.lab.reference_set(work.run.reference.held_out).content
+            base["reference"] = self.library.reference_set(work.run.reference.held_out).content
         if self.study.detectors.compat:
             base["compat"] = True
         probe = {"probe": NUMBER["probe"]}
@@ -204,37 +209,37 @@ class Runner:
         facts = self._facts(run)
         try:
             facts |= self._trained_facts(run)
-            bank = self.lab.bank(run, work.ways, any(detector.posthoc for detector in detectors))
+            bank = self.pipeline.bank(run, work.ways, any(detector.posthoc for detector in detectors))
         except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
             message = f"{type(error).__name__}: {error}"
             self.watch.failed(run.title, message)
-            self.results.write_run(self.lab.train_key(run), {"parameters": run.canonical, "error": message})
+            self.results.write_run(self.encoders.train_key(run), {"parameters": run.canonical, "error": message})
             return facts, (scoring.Verdict(d, name, {}, [], message) for d in detectors for name in sets)
         self.watch.stage("score", run.title)
         return facts, scoring.verdicts(detectors, bank, sets, run.seed, self._how())
 
     def _how(self) -> scoring.How:
-        return scoring.How(self.lab.device, self.options.memory, self.study.detectors.compat)
+        return scoring.How(self.pipeline.device, self.options.memory, self.study.detectors.compat)
 
     def _facts(self, run: Run) -> dict[str, Any]:
-        id_ = self.lab.prepared(run.id, "train")
+        id_ = self.library.prepared(run.id, "train")
         return run.labels | {
-            "precision": self.lab.precision(run),
+            "precision": self.encoders.precision(run),
             "classes": len(id_.classes),
-            "train_key": self.lab.train_key(run),
+            "train_key": self.encoders.train_key(run),
             "id_data": id_.content,
             "version": version(),
             "commit": commit(),
             "libraries": ", ".join(f"{name} {each}" for name, each in libraries().items()),
-            "device": str(self.lab.device),
+            "device": str(self.pipeline.device),
             "warnings": [*self.study.warns, *id_.warnings],
         }
 
     def _trained_facts(self, run: Run) -> dict[str, Any]:
-        artifact = self.lab.trained(run)
-        accuracy = self.lab.accuracies(run)
+        artifact = self.encoders.trained(run)
+        accuracy = self.pipeline.banks.accuracies(run)
         facts = {"parameters": run.canonical, "accuracies": accuracy} | artifact.meta
-        self.results.write_run(self.lab.train_key(run), facts)
+        self.results.write_run(self.encoders.train_key(run), facts)
         by = "classifier" if accuracy["classifier"] is not None else "linear"
         losses = artifact.meta["losses"]
         return {f"accuracy_{name}": value for name, value in accuracy.items()} | {
@@ -255,7 +260,7 @@ class Runner:
         """Prepare the data and raise UserError about what cannot work, before anything is trained."""
         self.check_study()
         for work in self.plan.work:
-            self.lab.prepared(work.run.id, "test")
+            self.library.prepared(work.run.id, "test")
             self._check_sizes(work)
             self._check_reference(work.run)
         self._check_overlap()
@@ -295,16 +300,16 @@ class Runner:
                         self.fail((*trail, "of", column), f"no row has {column} '{each}'{hint}")
 
     def _check_sizes(self, work: Work) -> None:
-        run, train = work.run, self.lab.prepared(work.run.id, "train")
-        fit = train.y[self.lab.split(run)[0]]
+        run, train = work.run, self.library.prepared(work.run.id, "train")
+        fit = train.y[self.encoders.split(run)[0]]
         items, classes = len(fit), len(train.classes)
         self._checked(("recipe",), lambda: batches.check(run.recipe, items))
         missing = [name for k, name in enumerate(train.classes) if not (fit == k).any()]
         if missing:
             self.fail(("reference",), f"{run.id.label}: {run.reference.label} leaves no training image of {missing[0]}")
-        if not self.lab.has_weights(run):
+        if not self.encoders.has_weights(run):
             trail = ("recipe", "devices")
-            self._checked(trail, lambda: distributed.check(run.recipe, items, self.lab.device))
+            self._checked(trail, lambda: distributed.check(run.recipe, items, self.pipeline.device))
         heads = {layer: form for layer, head in LAYER_HEAD.items() if (form := run.training.heads.get(head))}
         widths = {
             layer: self._checked(("training",), partial(networks.head_dim, form, classes))
@@ -312,8 +317,8 @@ class Runner:
         }
         widths["penultimate"] = self._feature_dim(run)
         if has_shifted(run.training):
-            widths["shifted"] = stages.shifted_dim(run.training, classes)
-        self._checked(("training",), lambda: self.lab.check_weights(run))
+            widths["shifted"] = embed.shifted_dim(run.training, classes)
+        self._checked(("training",), lambda: self.encoders.check_weights(run))
         for space in {cell.detector.space for cell in work.cells}:
             if space.pca is not None and space.pca > min(widths[space.layer], items):
                 self.fail(
@@ -325,8 +330,8 @@ class Runner:
     def _check_reference(self, run: Run) -> None:
         """Refuse a reference set of other classes than the ID set's: its labels would mean other things."""
         if run.reference.held_out:
-            mine = self.lab.prepared(run.id, "train").classes
-            its = self.lab.reference_set(run.reference.held_out).classes
+            mine = self.library.prepared(run.id, "train").classes
+            its = self.library.reference_set(run.reference.held_out).classes
             if its != mine:
                 its_text, mine_text = (", ".join(each[:5]) + ", ..." * (len(each) > 5) for each in (its, mine))
                 what = f"the {len(its)} classes of {run.reference.held_out.label} ({its_text}) are not the {len(mine)}"
@@ -361,7 +366,7 @@ class Runner:
 
     def _check_overlap(self) -> None:
         """Refuse, or warn of, equal images in two sets that must share none."""
-        wanted = [each for each in audit.pairs(self.lab, self._runs()) if audit.refused(*each)]
+        wanted = [each for each in audit.pairs(self.pipeline, self._runs()) if audit.refused(*each)]
         found = [message for each in wanted if (message := self._overlap(*each))]
         if found and not self.study.settings.allow_overlap:
             self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
@@ -369,7 +374,7 @@ class Runner:
             self.watch.warn(message)
 
     def _overlap(self, one: audit.Side, other: audit.Side) -> str:
-        a, b = (self.lab.prepared(each.dataset, each.split) for each in (one, other))
+        a, b = (self.library.prepared(each.dataset, each.split) for each in (one, other))
         return _shared((one.name, other.name), a, b)
 
     def _runs(self) -> list[Run]:
@@ -377,15 +382,15 @@ class Runner:
 
     def _audit(self) -> None:
         """Record what sets share, and warn of what is not refused."""
-        found = audit.audit(self.lab, self._runs())
+        found = audit.audit(self.pipeline, self._runs())
         if message := audit.warning(found, self.study.file):
             self.watch.warn(message)
         self._near = audit.notes(found)
 
     def _notes(self, run: Run, ood: str) -> list[str]:
         """Return what the rows of a run on an OOD set say of the test sets, and of near duplicates in what it sees."""
-        seen, _ = audit.sides(self.lab, run)
-        tests = [self.lab.prepared(each, "test").warnings for each in (run.id, run.sets[ood])]
+        seen, _ = audit.sides(self.pipeline, run)
+        tests = [self.library.prepared(each, "test").warnings for each in (run.id, run.sets[ood])]
         return [*sum(tests, ()), *(note for each in seen for note in self._near.get((each.name, ood), []))]
 
 

@@ -22,21 +22,21 @@ from oodbench.api import ClassifierHead, Clustering, Distance, Plugin, Posthoc, 
 from oodbench.data import prepare
 from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
-from oodbench.execution.pipeline import NUMBER, Watch, linear_head
 from oodbench.execution.runner import as_row, sources
 from oodbench.scoring import detectors as scoring
-from oodbench.scoring import probes
 from oodbench.store.files import scratch
+from oodbench.store.memo import NUMBER, Watch, digest
 from oodbench.store.provenance import commit, libraries, version
 from oodbench.store.rows import Results
 from oodbench.study.declarations import NAME
-from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, digest, needs_several, resolved
+from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, needs_several, resolved
 from oodbench.study.reader import load_grid
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN, Reference, Space
 from oodbench.study.study import Detectors, results_root
 from oodbench.toolkit.seeds import seed_of
-from oodbench.training import stages
+from oodbench.training import embed, probes
+from oodbench.training.banks import linear_head
 
 REDO = ("score", "failed")
 PLAN_LOCK = ".plan.lock"  # several calls of one name may be under way
@@ -373,7 +373,7 @@ def _rows_of(f: Tensor, places: NDArray[np.int64], memory: int) -> Tensor:
     return torch.from_numpy(file)
 
 
-def _layers(layers: dict[str, Tensor]) -> stages.Layers:
+def _layers(layers: dict[str, Tensor]) -> embed.Layers:
     return {name: f[None] for name, f in layers.items()}
 
 

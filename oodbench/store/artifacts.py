@@ -131,6 +131,14 @@ class Store:
         names = sorted(path.name for path in self.root.glob("[!.]*") if path.is_dir())
         return [name for name in names if name not in NO_KINDS and self.keys(name)]
 
+    def fields(self, kind: str, key: str) -> dict[str, Any]:
+        """Return what the key of an artifact is said to be a hash of, unverified; nothing where that cannot be read."""
+        try:
+            found: dict[str, Any] = json.loads((self.path(kind, key) / MANIFEST).read_text(encoding="utf-8"))["fields"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return found
+
     def size(self, kind: str, key: str) -> int:
         """Return the bytes of an artifact."""
         return sum(file.stat().st_size for file in self.path(kind, key).rglob("*") if file.is_file())

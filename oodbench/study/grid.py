@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 import re
 from collections import Counter
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
 from oodbench.errors import UserError
+from oodbench.store.memo import digest
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
 from oodbench.study.study import Detectors, Skip, Study
@@ -199,11 +198,6 @@ def canonical(plugin: Plugin | None) -> dict[str, Any] | None:
         return None
     given = {name: value for name, value in plugin.params.items() if value is not None or name not in LATER}
     return {"name": plugin.name, **given}
-
-
-def digest(value: Any) -> str:
-    """Return a hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def resolved(plugin: P, classes: int) -> P:

@@ -1,7 +1,8 @@
 """From pytorch-ood's three kinds of detectors (of logits, of features, of feature maps) to the contract of a baseline.
 
 Each function takes what scores a batch and returns what scores a set: in float64, without gradients, some rows at a
-time. pytorch-ood's outlier scores have our orientation (higher = more OOD); tests/methods/test_posthoc.py holds each to it.
+time. pytorch-ood's outlier scores have our orientation (higher = more OOD); tests/methods/test_posthoc.py holds each
+to it.
 """
 
 from __future__ import annotations

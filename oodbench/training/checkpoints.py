@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from oodbench.store.artifacts import Store
-from oodbench.training.stages import Progress
+from oodbench.training.train import Progress
 
 KIND = "checkpoint"
 

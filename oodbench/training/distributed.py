@@ -34,12 +34,13 @@ from oodbench.api import State, Training
 from oodbench.errors import UserError
 from oodbench.study import registry
 from oodbench.study.settings import Encoder, ImageFormat, Precision, Recipe
-from oodbench.training import stages
-from oodbench.training.batches import TrainingData
-from oodbench.training.world import Part, World
+from oodbench.training import networks
+from oodbench.training.batches import Part, TrainingData, World
+from oodbench.training.train import DivergedError, Progress, under
+from oodbench.training.train import train as train_here
 
 PATIENCE = timedelta(days=7)  # of processes for the first, which may cluster; a dead one is noticed by the parent
-Watch = Callable[[int, float, Callable[[], stages.Progress]], None]
+Watch = Callable[[int, float, Callable[[], Progress]], None]
 
 
 class RankError(Exception):
@@ -110,9 +111,9 @@ class _Finished(NamedTuple):
 
 
 def train(
-    model: stages.Trained, job: Job, data: TrainingData, watch: Watch, done: stages.Progress | None = None
+    model: networks.Trained, job: Job, data: TrainingData, watch: Watch, done: Progress | None = None
 ) -> list[float]:
-    """Train a model in place, as `stages.train` does, in `job.recipe.devices` new processes.
+    """Train a model in place, as `train` of one process does, in `job.recipe.devices` new processes.
 
     Raises what a process raised: DivergedError, UserError, else RankError with its message.
     """
@@ -133,7 +134,7 @@ def train(
     return finished.losses
 
 
-def _handed(model: stages.Trained, data: TrainingData, done: stages.Progress | None) -> dict[str, Tensor]:
+def _handed(model: networks.Trained, data: TrainingData, done: Progress | None) -> dict[str, Tensor]:
     """Return all tensors that the processes start from, by name."""
     images = {"x": data.x} | ({} if data.outliers is None else {"outliers": data.outliers})
     tensors = {name: cast(Tensor, x) for name, x in images.items()} | {"y": data.y}  # the parent's are on the CPU
@@ -157,7 +158,7 @@ def _quiet_start() -> Iterator[None]:
 class _Rank:
     """One of the processes, as the parent sees it."""
 
-    def __init__(self, job: Job, rank: int, done: stages.Progress | None, folder: Path) -> None:
+    def __init__(self, job: Job, rank: int, done: Progress | None, folder: Path) -> None:
         context = get_context("spawn")  # a fork would share the parent's threads and its CUDA state
         self.number = rank
         self.line, theirs = context.Pipe()
@@ -201,15 +202,15 @@ def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
             rank.line.send(False)
 
 
-def _asked(rank: _Rank) -> stages.Progress:
+def _asked(rank: _Rank) -> Progress:
     rank.line.send(True)
     kept = rank.line.recv()
-    return stages.Progress(kept.epochs, kept.losses, safetensors.torch.load(kept.tensors))
+    return Progress(kept.epochs, kept.losses, safetensors.torch.load(kept.tensors))
 
 
 def _cause(ranks: Sequence[_Rank], rank: _Rank, failed: _Failed) -> Exception:
     """Return what to raise. Where a process is gone, the failures of the others follow from that."""
-    known = {"DivergedError": stages.DivergedError, "UserError": UserError}
+    known = {"DivergedError": DivergedError, "UserError": UserError}
     if failed.kind in known:
         return known[failed.kind](failed.message)
     connection.wait([each.process.sentinel for each in ranks], timeout=1)
@@ -222,9 +223,7 @@ def _cause(ranks: Sequence[_Rank], rank: _Rank, failed: _Failed) -> Exception:
 # ---- each process ---------------------------------------------------------------------------------------
 
 
-def _run(
-    job: Job, rank: int, done: stages.Progress | None, folder: Path, threads: int, line: connection.Connection
-) -> None:
+def _run(job: Job, rank: int, done: Progress | None, folder: Path, threads: int, line: connection.Connection) -> None:
     """Train in this process and tell the parent, who ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to hear
     threading.Thread(target=_outlive_nobody, daemon=True).start()
@@ -247,7 +246,7 @@ def _outlive_nobody() -> None:
     os._exit(1)
 
 
-def _trained(job: Job, rank: int, done: stages.Progress | None, folder: Path, line: connection.Connection) -> _Finished:
+def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: connection.Connection) -> _Finished:
     device = torch.device("cuda", rank) if job.device.type == "cuda" else job.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -261,17 +260,17 @@ def _trained(job: Job, rank: int, done: stages.Progress | None, folder: Path, li
         outliers = outliers.to(device).contiguous(memory_format=torch.channels_last)
     data = TrainingData(x, given["y"].to(device), job.classes, outliers, Ranks(rank, job.recipe.devices, device))
     training = cast(type[Training], registry.load(job.source))(**job.params)
-    model = stages.blank(training, job.encoder, job.image, job.classes)
-    model.load_state_dict(stages.under("model/", given))
+    model = networks.blank(training, job.encoder, job.image, job.classes)
+    model.load_state_dict(under("model/", given))
     model.to(device)
-    begun = done._replace(tensors=stages.under("done/", given)) if done else None
+    begun = done._replace(tensors=under("done/", given)) if done else None
     watch: Watch = (lambda *heard: _tell(line, *heard)) if rank == 0 else (lambda *heard: None)
-    losses = stages.train(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
+    losses = train_here(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     return _Finished(losses, safetensors.torch.save(weights))
 
 
-def _tell(line: connection.Connection, epoch: int, loss: float, progress: Callable[[], stages.Progress]) -> None:
+def _tell(line: connection.Connection, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
     line.send(_Epoch(epoch, loss))
     while line.recv():
         now = progress()

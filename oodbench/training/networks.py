@@ -1,4 +1,4 @@
-"""Backbones and heads: a name in a study becomes a network."""
+"""Backbones, heads and normalisation: a name in a study becomes a network, which takes images of uint8."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oodbench.api import Training
 from oodbench.errors import UserError, suggestion
-from oodbench.study.settings import RESNETS, Encoder, ImageFormat, ResNet
+from oodbench.study.settings import RESNETS, Encoder, ImageFormat, Recipe, ResNet
+from oodbench.toolkit.seeds import seed_of
 from oodbench.toolkit.vectors import unit
+from oodbench.training.batches import Images, TrainingData
+
+LEVELS_BATCH = 1024  # images whose grey levels are counted at once
 
 
 class Network(nn.Module):
@@ -211,3 +216,76 @@ def _parsed(form: str) -> tuple[str, list[int]]:
             f"there is no head '{form}'; allowed: linear[-N], cosine[-N], mlp-[HIDDEN-]N, mlp_bn-[HIDDEN-]N"
         )
     return kind, [int(size) for size in sizes]
+
+
+# ---- networks with the normalisation of their inputs ------------------------------------------------------------
+
+
+class Trained(nn.Module):
+    """A network with the normalisation it was trained with: uint8 images in, features out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, channels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+        self.layout = _layout(network)
+        self.to(memory_format=self.layout)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return penultimate features and head outputs of float images (B, C, H, W) in [0, 1]."""
+        x = ((x - self.mean) / self.std).contiguous(memory_format=self.layout)
+        h, out = self.network(x)
+        return h, out
+
+
+def untrained(
+    training: Training, form: Encoder, recipe: Recipe, image: ImageFormat, data: TrainingData, seed: int
+) -> Trained:
+    """Return the network before its first step, on the device of the data."""
+    model = blank(training, form, image, data.classes, seed)
+    normalise(model, *_normalisation(recipe, data.x))
+    return model.to(data.x.device)
+
+
+def normalise(model: Trained, mean: Tensor, std: Tensor) -> None:
+    """Give a model the mean (C,) and the standard deviation (C,) of its inputs in [0, 1]."""
+    model.mean.copy_(mean.view_as(model.mean))
+    model.std.copy_(std.view_as(model.std))
+
+
+def blank(training: Training, form: Encoder, image: ImageFormat, classes: int, seed: int = 0) -> Trained:
+    """Return a network with fresh weights and no normalisation, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "weights"))
+        network = build(form, training.heads, image, classes)
+    return Trained(network, image.channels)
+
+
+def _layout(network: nn.Module) -> torch.memory_format:
+    """Return channels last, the faster layout, but for convolutions of fewer than 8 channels.
+
+    The backward pass of these writes out of bounds on one CPU thread (oneDNN in torch 2.14, AVX2).
+    """
+    narrow = any(isinstance(each, nn.Conv2d) and each.out_channels < 8 for each in network.modules())
+    return torch.contiguous_format if narrow else torch.channels_last
+
+
+def _normalisation(recipe: Recipe, x: Images) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel, in units of 255, from exact counts of grey levels."""
+    if recipe.normalize != "standard":
+        half = 0.5 if recipe.normalize == "half" else 0.0
+        return torch.full((x.shape[1],), half), torch.full((x.shape[1],), half or 1.0)
+    counts = torch.stack([_levels(rows) for rows in x.split(LEVELS_BATCH)]).sum(0).cpu().double()
+    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ level
+    std = (share * (level - mean[:, None]).square()).sum(1).sqrt()
+    return mean.float(), std.clamp_min(1 / 255).float()
+
+
+def _levels(x: Tensor) -> Tensor:
+    """Return how often each channel has each grey level (C, 256)."""
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)])

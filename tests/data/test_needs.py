@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from oodbench.api import Download
 from oodbench.cli import main
 from oodbench.data import needs
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 
@@ -78,17 +79,17 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
     assert done.exit_code == 0, done.output
     assert "generated, or comes with a library" in done.stdout
     assert "5 of 5 sets prepared" in done.stdout
-    lab = Lab(reader.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
     roles = {each["set"]: each["roles"] for each in manifest(tmp_path)["sets"]}
     assert list(roles.values()) == [["ID", "reference"], ["near"], ["far"], ["outliers"], ["validation"]]
-    there = set(lab.store.keys("data"))
+    there = set(pipeline.store.keys("data"))
     monkeypatch.setattr("oodbench.data.prepare.prepare", None)  # what run needs is there
-    runner = Runner(lab.study, Options(device="cpu"))
+    runner = Runner(pipeline.study, Options(device="cpu"))
     for work in runner.plan.work:
-        runner.lab.train_key(work.run)
+        runner.pipeline.encoders.train_key(work.run)
         runner._keys(work)
         runner.pending(work, {})
-    assert set(lab.store.keys("data")) == there
+    assert set(pipeline.store.keys("data")) == there
     assert len(there) == 6  # train and test of ID, one split of each other
 
 
@@ -104,8 +105,8 @@ def test_the_manifest_says_what_was_made_of_what(tmp_path: Path) -> None:
     assert [each["name"] for each in near["source"]["downloads"]] == NAMES
     assert near["source"]["downloads"][0]["hash"] == "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
     (test,) = near["splits"].values()
-    lab = Lab(reader.load(file), Options(device="cpu"), Silent())
-    prepared = lab.prepared(DIGITS(), "test")
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
+    prepared = pipeline.library.prepared(DIGITS(), "test")
     assert (test["content"], test["images"], test["mapped"]) == (prepared.content, 20, True)
     assert list(test["classes"].values()) == np.bincount(prepared.y, minlength=10).tolist()
     assert test["files"]["sha256"] == {

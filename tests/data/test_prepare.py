@@ -20,9 +20,10 @@ from oodbench.api import Dataset, Images
 from oodbench.data import prepare
 from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
@@ -257,10 +258,10 @@ def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, mon
         monkeypatch.setattr(Store, "free", lambda self, free=free: free)
         heard = Heard()
         file = write(tmp_path / f"{free}.yaml", store=str(tmp_path / f"store{free}"), training="cross_entropy")
-        lab = Lab(reader.load(file), Options(device="cpu"), heard)
-        labs.append(lab)
-        run = Runner(lab.study, Options(device="cpu")).plan.work[0].run
-        keys.append(lab.train_key(run))
+        pipeline = Pipeline(reader.load(file), Options(device="cpu"), heard)
+        labs.append(pipeline)
+        run = Runner(pipeline.study, Options(device="cpu")).plan.work[0].run
+        keys.append(pipeline.encoders.train_key(run))
         assert len(heard.said) == (free < 10**9)
     for words in (
         "blobs(groups=3, count=120), train: ",
@@ -270,7 +271,10 @@ def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, mon
         assert words in heard.said[0]
     assert keys[0] == keys[1]
     fit, _ = labs[0].split(run)
-    seen = [lab._images(run.id, lab.prepared(run.id, "train"), fit, lab.device) for lab in labs]
+    seen = [
+        pipeline.encoders.images(run.id, pipeline.library.prepared(run.id, "train"), fit, pipeline.device)
+        for pipeline in labs
+    ]
     assert isinstance(seen[1], HostImages)
     rows = torch.tensor([5, 0, 80])
     assert torch.equal(seen[0][rows], seen[1][rows])

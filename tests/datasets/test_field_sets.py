@@ -31,8 +31,9 @@ from oodbench.conformance.suite import conform
 from oodbench.data import prepare
 from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat

@@ -9,8 +9,9 @@ import torch
 from tiny import write
 
 from oodbench.execution import pipeline as labs
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN, Seen
 
@@ -28,7 +29,7 @@ def bank(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     listener = Listener()
     loaded = reader.load(write(folder / "s.yaml", training=[{"oecl": {"warmup": 0}}], store=str(folder / "store")))
     run = Runner(loaded, Options(device="cpu")).plan.work[0].run
-    found = Lab(loaded, Options(device="cpu"), listener).bank(run, [PLAIN, Seen(2)], baselines=False)
+    found = Pipeline(loaded, Options(device="cpu"), listener).bank(run, [PLAIN, Seen(2)], baselines=False)
     ood = {f"{name} {views}": each for name, seen in found.ood.items() for views, each in seen.items()}
     layers = {"fit": found.fit} | {f"test {views}": each for views, each in found.test.layers.items()} | ood
     return {f"{name} {layer}": f for name, each in layers.items() for layer, f in each.items()}, listener.warnings

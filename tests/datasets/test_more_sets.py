@@ -32,8 +32,9 @@ from oodbench.conformance.suite import conform
 from oodbench.data import needs, prepare
 from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.registry import Registry, source_of
 from oodbench.study.settings import ImageFormat
@@ -767,7 +768,7 @@ def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch:
         "noise(count=20, size=8)": False,
     }
     assert heard.count(f"raabin_wbc, test: {note}") == 1
-    assert list(needs.prepare(runner.lab, needs.needs(made))) == []
+    assert list(needs.prepare(runner.pipeline, needs.needs(made))) == []
     sets = json.loads((made.results / needs.FILE).read_text())["sets"]
     assert [s["splits"]["test"]["warnings"] for s in sets if s["set"] == "raabin_wbc"] == [[note]]
 

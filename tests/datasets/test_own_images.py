@@ -22,8 +22,9 @@ import oodbench
 from oodbench.data.prepare import opened, prepare
 from oodbench.errors import UserError
 from oodbench.execution import runner
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import fingerprints, reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
@@ -277,11 +278,11 @@ def test_images_are_decoded_when_indexed(tmp_path: Path) -> None:
 
 
 def said(name: str, data: Path, split: Any = "train", /, **params: Any) -> str:
-    """Return what a lab tells the user about a data set that cannot be prepared."""
+    """Return what a pipeline tells the user about a data set that cannot be prepared."""
     file = write(data / "s.yaml", id={name: params}, data=str(data), image={"size": 6, "channels": 1})
     loaded = reader.load(file)
     with pytest.raises(UserError) as caught:
-        Lab(loaded, Options(), Silent()).prepared(loaded.datasets[0], split)
+        Pipeline(loaded, Options(), Silent()).prepared(loaded.datasets[0], split)
     message = str(caught.value)
     assert message.startswith(f"data set {name}")
     assert "Error" not in message
@@ -480,7 +481,7 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         os.utime(path, (0, 0))
     loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
-    before = Lab(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train")
+    before = Pipeline(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train")
     first = root / "train" / "bee" / "009.png"
     if change == "overwrite":
         save(first, COLOUR)
@@ -492,7 +493,7 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
         first.rename(root / "train" / "cat" / "moved.png")
     else:
         (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
-    assert Lab(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train") != before
+    assert Pipeline(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train") != before
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

@@ -15,9 +15,10 @@ from torch.nn.functional import normalize
 
 from oodbench.errors import UserError
 from oodbench.execution import cluster_survey, epoch_curve
-from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.scoring.cluster_quality import MEASURES
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN
 
@@ -26,7 +27,7 @@ KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, 
 
 
 class Listener(Silent):
-    """Remembers the stages that a lab goes through."""
+    """Remembers the stages that a pipeline goes through."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -54,8 +55,8 @@ def test_each_epoch_has_the_numbers_of_its_weights(tmp_path: Path) -> None:
     assert (found.missing, found.scored) == ([], 4)  # two distances at two epochs; those of the last are rows
     assert found.rows.groupby("epoch").size().to_dict() == {0: 4, 1: 4, 3: 4}
     run = each.plan.work[0].run
-    for at, epoch in [*zip(each.lab.kept(run), (0, 1), strict=True), (run, 3)]:
-        bank = each.lab.bank(at, [PLAIN], baselines=False)
+    for at, epoch in [*zip(each.pipeline.encoders.kept(run), (0, 1), strict=True), (run, 3)]:
+        bank = each.pipeline.bank(at, [PLAIN], baselines=False)
         f = bank.fit["penultimate"][0]
         centers = normalize(torch.stack([f[bank.y == c].mean(0) for c in range(3)]).double(), dim=1)
 
@@ -68,8 +69,8 @@ def test_each_epoch_has_the_numbers_of_its_weights(tmp_path: Path) -> None:
             assert rows.loc[name, "auroc"] == pytest.approx(
                 auroc(id_, score(layers[PLAIN]["penultimate"][0])), abs=2e-3
             )
-        assert set(rows["accuracy_linear"]) == {each.lab.accuracies(at)["linear"]}
-        assert set(rows["train_key"]) == {each.lab.train_key(at)}
+        assert set(rows["accuracy_linear"]) == {each.pipeline.banks.accuracies(at)["linear"]}
+        assert set(rows["train_key"]) == {each.pipeline.encoders.train_key(at)}
     assert found.rows.groupby(["distance", "ood"])["auroc"].nunique().gt(1).any()
 
 
@@ -77,7 +78,7 @@ def test_measures_are_those_of_quality(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()
     rows = epoch_curve.curve(runner(path)).rows
-    measured = cluster_survey.survey(runner(path).lab).rows
+    measured = cluster_survey.survey(runner(path).pipeline).rows
     assert measured.groupby("epoch").size().to_dict() == {0: 6, 1: 6, 3: 6}  # labels, k-means and none, two splits
     of_test = measured[measured["split"] == "test"].set_index(["epoch", "clustering"])[list(MEASURES)]
     for _, row in rows.iterrows():
@@ -224,8 +225,8 @@ def test_a_damaged_epoch_is_as_good_as_none(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()
     each = runner(path)
-    first, _ = each.lab.kept(each.plan.work[0].run)
-    file = each.lab.store.path("train", each.lab.train_key(first)) / "weights.safetensors"
+    first, _ = each.pipeline.encoders.kept(each.plan.work[0].run)
+    file = each.pipeline.store.path("train", each.pipeline.encoders.train_key(first)) / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     found = epoch_curve.curve(runner(path))
     assert found.missing == [first.title]

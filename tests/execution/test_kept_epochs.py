@@ -18,13 +18,13 @@ from tiny import TINY, write
 from warm import Command
 
 import oodbench
-from oodbench.execution.pipeline import Lab, Options
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.rows import Results
 from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.settings import PLAIN
-from oodbench.training import batches, stages
+from oodbench.training import batches, embed, networks, train
 
 LONG = TINY["recipe"] | {"epochs": 6}
 CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
@@ -38,28 +38,28 @@ def go(path: Path, **options: Any) -> Outcome:
     return runner(path, **options).run()
 
 
-def weights(lab: Lab, run: Run) -> dict[str, torch.Tensor]:
-    return load_file(lab.trained(run).file("weights.safetensors"))
+def weights(pipeline: Pipeline, run: Run) -> dict[str, torch.Tensor]:
+    return load_file(pipeline.encoders.trained(run).file("weights.safetensors"))
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def by_hand(lab: Lab, run: Run) -> list[dict[str, torch.Tensor]]:
+def by_hand(pipeline: Pipeline, run: Run) -> list[dict[str, torch.Tensor]]:
     """Return the weights of a training before its first step and after each epoch, from the stage alone."""
-    id_ = lab.prepared(run.id, "train")
-    fit, _ = lab.split(run)
+    id_ = pipeline.library.prepared(run.id, "train")
+    fit, _ = pipeline.encoders.split(run)
     x = torch.from_numpy(id_.x[fit]).permute(0, 3, 1, 2)
     data = batches.TrainingData(x, torch.from_numpy(id_.y[fit]), len(id_.classes))
-    model = stages.untrained(run.training, run.encoder, run.recipe, run.image, data, run.seed)
+    model = networks.untrained(run.training, run.encoder, run.recipe, run.image, data, run.seed)
     seen: list[dict[str, torch.Tensor]] = []
 
     def watch(*_: Any) -> None:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     watch()
-    stages.train(model, run.training, run.recipe, "float32", data, run.seed, watch)
+    train.train(model, run.training, run.recipe, "float32", data, run.seed, watch)
     return seen
 
 
@@ -69,14 +69,14 @@ def test_kept_epochs_are_those_of_the_training(tmp_path: Path) -> None:
     assert (outcome.trained, outcome.failed, outcome.unkept) == (1, 0, 0)
     each = runner(path)
     run = each.plan.work[0].run
-    kept = each.lab.kept(run)
+    kept = each.pipeline.encoders.kept(run)
     assert [at.epoch for at in kept] == [0, 3, 5]  # the sixth is the last, which is there anyway
-    wanted = by_hand(each.lab, run)
+    wanted = by_hand(each.pipeline, run)
     for at, epoch in [*zip(kept, (0, 3, 5), strict=True), (run, 6)]:
-        assert equal(weights(each.lab, at), wanted[epoch])
-    losses = each.lab.trained(run).meta["losses"]
-    assert [each.lab.trained(at).meta["losses"] for at in kept] == [[], losses[:3], losses[:5]]
-    assert len(each.lab.store.keys("train")) == 4
+        assert equal(weights(each.pipeline, at), wanted[epoch])
+    losses = each.pipeline.encoders.trained(run).meta["losses"]
+    assert [each.pipeline.encoders.trained(at).meta["losses"] for at in kept] == [[], losses[:3], losses[:5]]
+    assert len(each.pipeline.store.keys("train")) == 4
     assert not equal(wanted[3], wanted[5])
 
 
@@ -85,25 +85,29 @@ def test_what_is_made_of_an_epoch_is_of_its_weights(tmp_path: Path) -> None:
     go(path)
     each = runner(path)
     run = each.plan.work[0].run
-    (at,) = each.lab.kept(run)
-    bank = each.lab.bank(at, [PLAIN], baselines=False)
-    model = stages.blank(run.training, run.encoder, run.image, 3)
-    model.load_state_dict(by_hand(each.lab, run)[2])
-    x = torch.from_numpy(np.array(each.lab.prepared(run.id, "test").x)).permute(0, 3, 1, 2)
-    assert torch.equal(bank.test.layers[PLAIN]["penultimate"][0], stages.features(model, x).h)
+    (at,) = each.pipeline.encoders.kept(run)
+    bank = each.pipeline.bank(at, [PLAIN], baselines=False)
+    model = networks.blank(run.training, run.encoder, run.image, 3)
+    model.load_state_dict(by_hand(each.pipeline, run)[2])
+    x = torch.from_numpy(np.array(each.pipeline.library.prepared(run.id, "test").x)).permute(0, 3, 1, 2)
+    assert torch.equal(bank.test.layers[PLAIN]["penultimate"][0], embed.features(model, x).h)
 
 
 def test_keeping_is_no_part_of_a_training(tmp_path: Path) -> None:
     plain_ = runner(write(tmp_path / "a" / "s.yaml", recipe=LONG, training="simclr"))
     keeping = runner(write(tmp_path / "b" / "s.yaml", recipe=LONG, training="simclr", keep=[0, 2, "last"]))
     (one,), (other,) = plain_.plan.work, keeping.plan.work
-    assert plain_.lab.train_key(one.run) == keeping.lab.train_key(other.run)
+    assert plain_.pipeline.encoders.train_key(one.run) == keeping.pipeline.encoders.train_key(other.run)
     assert plain_._keys(one) != []
     assert [key for _, key in plain_._keys(one)] == [key for _, key in keeping._keys(other)]
     assert [cell.id for cell in one.cells] == [cell.id for cell in other.cells]
-    lab = keeping.lab
-    runs = [*lab.kept(other.run), other.run, *lab.kept(dataclasses.replace(other.run, seed=1))]
-    assert len({lab.train_key(each) for each in runs}) == len({each.title for each in runs}) == 5
+    pipeline = keeping.pipeline
+    runs = [
+        *pipeline.encoders.kept(other.run),
+        other.run,
+        *pipeline.encoders.kept(dataclasses.replace(other.run, seed=1)),
+    ]
+    assert len({pipeline.encoders.train_key(each) for each in runs}) == len({each.title for each in runs}) == 5
 
 
 def test_a_killed_training_misses_no_epoch_and_doubles_none(tmp_path: Path) -> None:
@@ -146,49 +150,52 @@ def test_epochs_asked_for_too_late_are_named_and_made_by_redo(tmp_path: Path) ->
         done = call(*words, path)
         assert said in done.stderr
         assert done.exit_code == 0
-    before = weights((each := runner(path)).lab, run := each.plan.work[0].run)
+    before = weights((each := runner(path)).pipeline, run := each.plan.work[0].run)
     done = call("run", path, "--redo", "train")
     assert done.stderr.count("warning") == 0
     assert "1 trained" in done.stdout
     again = runner(path)
-    assert equal(weights(again.lab, run), before)
-    assert [equal(weights(again.lab, at), by_hand(again.lab, run)[at.epoch or 0]) for at in again.lab.kept(run)] == [
+    assert equal(weights(again.pipeline, run), before)
+    assert [
+        equal(weights(again.pipeline, at), by_hand(again.pipeline, run)[at.epoch or 0])
+        for at in again.pipeline.encoders.kept(run)
+    ] == [
         True,
         True,
     ]
     assert "0 trained, 0 cells scored" in call("run", path).stdout
     with pytest.raises(LookupError, match="epoch 5 are not in"):
-        again.lab.trained(dataclasses.replace(run, epoch=5))
+        again.pipeline.encoders.trained(dataclasses.replace(run, epoch=5))
 
 
 def test_redo_makes_kept_epochs_and_what_hangs_on_them_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr", keep=[1])
     go(path)
     each = runner(path)
-    (at,) = each.lab.kept(each.plan.work[0].run)
-    each.lab.bank(at, [PLAIN], baselines=False)
-    banks = set(each.lab.store.keys("bank"))
-    kept = each.lab.store.path("train", each.lab.train_key(at)) / "manifest.json"
+    (at,) = each.pipeline.encoders.kept(each.plan.work[0].run)
+    each.pipeline.bank(at, [PLAIN], baselines=False)
+    banks = set(each.pipeline.store.keys("bank"))
+    kept = each.pipeline.store.path("train", each.pipeline.encoders.train_key(at)) / "manifest.json"
     before = kept.stat().st_mtime_ns
     assert go(path, redo="train").unkept == 0
     assert kept.stat().st_mtime_ns > before
-    left = set(runner(path).lab.store.keys("bank"))
+    left = set(runner(path).pipeline.store.keys("bank"))
     assert left < banks
     assert len(left) == len(banks) / 2
-    assert runner(path).lab.store.keys("probe") != []
+    assert runner(path).pipeline.store.keys("probe") != []
 
 
 def test_verify_and_gc_know_kept_epochs(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr", keep=[0, 1])
     go(path)
     each = runner(path)
-    first, _ = each.lab.kept(each.plan.work[0].run)
-    each.lab.accuracies(first)
-    each.lab.bank(first, [PLAIN], baselines=False)
+    first, _ = each.pipeline.encoders.kept(each.plan.work[0].run)
+    each.pipeline.banks.accuracies(first)
+    each.pipeline.bank(first, [PLAIN], baselines=False)
     assert "freed 0 artifacts" in call("gc", path).stdout
     write(path, recipe=LONG, training="simclr", keep=[1])
     assert "would free 7 artifacts" in call("gc", path, "--dry-run").stdout  # weights, 5 sets, 1 probe
-    file = each.lab.store.path("train", each.lab.train_key(first)) / "weights.safetensors"
+    file = each.pipeline.store.path("train", each.pipeline.encoders.train_key(first)) / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     done = call("verify", path)
     assert done.exit_code == 1
@@ -218,10 +225,15 @@ def test_a_diverging_training_leaves_the_epochs_before_and_no_last(tmp_path: Pat
     assert rows.groupby("training")["status"].unique().map(list).to_dict() == {"fragile": ["error"], "simclr": ["ok"]}
     each = runner(path)
     fragile, simclr = (work.run for work in each.plan.work)
-    assert not each.lab.has_weights(fragile)
-    assert [each.lab.has_weights(at) for at in each.lab.kept(fragile)] == [True, True, False, False]
-    assert each.lab.has_weights(simclr)
-    assert all(each.lab.has_weights(at) for at in each.lab.kept(simclr))
+    assert not each.pipeline.encoders.has_weights(fragile)
+    assert [each.pipeline.encoders.has_weights(at) for at in each.pipeline.encoders.kept(fragile)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert each.pipeline.encoders.has_weights(simclr)
+    assert all(each.pipeline.encoders.has_weights(at) for at in each.pipeline.encoders.kept(simclr))
     again = go(path, redo="failed")  # goes on at the checkpoint of epoch 3, and says the same
     assert (again.trained, again.unkept) == (0, 0)
     assert set(again.rows.loc[again.rows["training"] == "fragile", "error"]) == set(
@@ -233,5 +245,5 @@ def test_a_diverging_training_leaves_the_epochs_before_and_no_last(tmp_path: Pat
 def test_trainings_of_other_lengths_keep_what_they_have(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", recipe=LONG | {"epochs": [2, 4]}, training="simclr", keep=[0, 2])
     each = runner(path)
-    assert [[at.epoch for at in each.lab.kept(work.run)] for work in each.plan.work] == [[0], [0, 2]]
+    assert [[at.epoch for at in each.pipeline.encoders.kept(work.run)] for work in each.plan.work] == [[0], [0, 2]]
     assert each.unkept() == []  # nothing is trained

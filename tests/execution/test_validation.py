@@ -17,16 +17,17 @@ from tiny import write
 
 from oodbench.api import Clusters, Distance, Posthoc, Scores, Split, Threshold
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.scoring.detectors import Bank
 from oodbench.scoring.metrics import ranking
 from oodbench.store.columns import CHOSEN_BY
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN
 from oodbench.toolkit.vectors import centroids
-from oodbench.training.stages import Layers
+from oodbench.training.embed import Layers
 from oodbench.training.weights import plan_of
 
 BASE: dict[str, Any] = {"outliers": None, "clustering": "one", "distance": ["euclidean"], "posthoc": ["msp", "energy"]}
@@ -35,7 +36,7 @@ NOISE = {"noise": {"count": 30, "size": 8, "draw": 7}}
 
 
 class Listener(Silent):
-    """Remembers what a lab makes."""
+    """Remembers what a pipeline makes."""
 
     def __init__(self) -> None:
         self.stages: list[tuple[str, str]] = []
@@ -61,9 +62,9 @@ class Ran:
 
     def bank(self, training: str) -> Bank:
         """Return what is stored of a training."""
-        lab = Lab(reader.load(self.path), Options(device="cpu", cached_only=True), Silent())
-        (run,) = (work.run for work in plan_of(lab.study).work if work.run.training.name == training)
-        return lab.bank(run, [PLAIN], baselines=True)
+        pipeline = Pipeline(reader.load(self.path), Options(device="cpu", cached_only=True), Silent())
+        (run,) = (work.run for work in plan_of(pipeline.study).work if work.run.training.name == training)
+        return pipeline.bank(run, [PLAIN], baselines=True)
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +258,9 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
 
 
 def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
-    lab = Lab(reader.load(ran.path), Options(device="cpu"), Silent())
-    work = plan_of(lab.study).work[0]
-    splits = {piece.split for piece in lab.pieces(work.run, [PLAIN]) if piece.dataset in work.run.validation}
+    pipeline = Pipeline(reader.load(ran.path), Options(device="cpu"), Silent())
+    work = plan_of(pipeline.study).work[0]
+    splits = {piece.split for piece in pipeline.banks.pieces(work.run, [PLAIN]) if piece.dataset in work.run.validation}
     assert splits == {"train"}
     assert {len(each[PLAIN]["penultimate"][0]) for each in ran.bank("simclr").validation.values()} == {40, 30}
 

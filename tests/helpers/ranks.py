@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from oodbench.api import Batch, Features, State, Training
 from oodbench.study.registry import Registry, Source, load
 from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe
-from oodbench.training import batches, distributed, stages
-from oodbench.training.world import ALONE, World
+from oodbench.training import batches, distributed, embed, networks, train
+from oodbench.training.batches import ALONE, World
 
 IMAGE = ImageFormat(size=8, channels=3)
 SMALL = Encoder(name="ranks:network")
@@ -76,20 +76,20 @@ def everything(world: World) -> dict[str, Tensor]:
     found = {}
     data = toy(world)
     for label, training in TRAININGS.items():
-        first = stages.untrained(training, SMALL, RECIPE, IMAGE, data, 0)
+        first = networks.untrained(training, SMALL, RECIPE, IMAGE, data, 0)
         found |= {f"{label}/gradient/{key}": value for key, value in gradients(first, training, data).items()}
-        model = stages.untrained(training, SMALL, RECIPE, IMAGE, data, 0)
-        losses = stages.train(model, training, RECIPE, "float32", data, 0)
+        model = networks.untrained(training, SMALL, RECIPE, IMAGE, data, 0)
+        losses = train.train(model, training, RECIPE, "float32", data, 0)
         found[f"{label}/losses"] = torch.tensor(losses)
         found |= {f"{label}/weight/{key}": value for key, value in model.state_dict().items()}
     return {name: value.clone().contiguous() for name, value in found.items()}
 
 
-def gradients(model: stages.Trained, training: Training, data: batches.TrainingData) -> dict[str, Tensor]:
+def gradients(model: networks.Trained, training: Training, data: batches.TrainingData) -> dict[str, Tensor]:
     """Return the gradients of the first batch, and the loss."""
-    state = training.init(stages.features(model, data.x), None, 0)
+    state = training.init(embed.features(model, data.x), None, 0)
     model.train()
-    step = data.world.parallel(stages.Step(model, training, "float32", data.world))
+    step = data.world.parallel(train.Step(model, training, "float32", data.world))
     views = next(batches.batches(training, RECIPE, data, 0, 0))
     loss, _ = step(views, 0, 0, state)
     loss.backward()

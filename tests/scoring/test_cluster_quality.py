@@ -25,10 +25,11 @@ import oodbench
 from oodbench.api import Clusters
 from oodbench.errors import UserError
 from oodbench.execution import cluster_survey
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.report import correlation
 from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
+from oodbench.store.memo import Silent
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN
@@ -198,7 +199,7 @@ def test_groupings_do_not_see_each_other() -> None:
 
 
 class Listener(Silent):
-    """Remembers what a lab says."""
+    """Remembers what a pipeline says."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -212,7 +213,7 @@ class Listener(Silent):
 
 
 def surveyed(path: Path, listener: Listener | None = None) -> cluster_survey.Survey:
-    return cluster_survey.survey(Lab(reader.load(path), Options(device="cpu"), listener or Listener()))
+    return cluster_survey.survey(Pipeline(reader.load(path), Options(device="cpu"), listener or Listener()))
 
 
 SPACES = [{"layer": "penultimate"}, {"layer": "projection", "unit": True}]
@@ -270,9 +271,9 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering="labels", distance="cosine")
     oodbench.run(path, device="cpu")
     rows = surveyed(path).rows.set_index("split")
-    lab = Lab(reader.load(path), Options(device="cpu"), Silent())
-    (work,) = plan_of(lab.study).work
-    bank = lab.bank(work.run, [PLAIN], baselines=False)
+    pipeline = Pipeline(reader.load(path), Options(device="cpu"), Silent())
+    (work,) = plan_of(pipeline.study).work
+    bank = pipeline.bank(work.run, [PLAIN], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y
     f_test, y_test = bank.test.layers[PLAIN]["penultimate"][0], bank.test.y
     centers = torch.stack([f[y == c].mean(0) for c in range(3)])

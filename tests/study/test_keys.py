@@ -11,12 +11,14 @@ import pytest
 import torch
 from tiny import write
 
-from oodbench.execution.pipeline import NUMBER, Lab, Options, Piece, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import NUMBER, Silent, digest
 from oodbench.study import reader, registry
 from oodbench.study.fingerprints import content
-from oodbench.study.grid import Cell, Run, Work, digest
+from oodbench.study.grid import Cell, Run, Work
 from oodbench.study.settings import Augment, ImageFormat, Recipe, Reference, Space
+from oodbench.training.banks import Piece
 
 
 @pytest.fixture
@@ -57,18 +59,18 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
 ) -> None:
     """Cards before Ampere (8) only emulate bf16, and are slower with it: torch counts them in by default."""
     run = dataclasses.replace(runner.plan.work[0].run, precision="auto")
-    assert runner.lab.precision(run) == "float32"  # the CPU
-    monkeypatch.setattr(runner.lab, "device", torch.device("cuda"))
+    assert runner.pipeline.encoders.precision(run) == "float32"  # the CPU
+    monkeypatch.setattr(runner.pipeline, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
     card = types.SimpleNamespace(major=generation)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    assert runner.lab.precision(run) == precision
+    assert runner.pipeline.encoders.precision(run) == precision
 
 
 def test_every_field_of_a_training_is_in_its_key(runner: Runner) -> None:
-    run, lab = runner.plan.work[0].run, runner.lab
+    run, pipeline = runner.plan.work[0].run, runner.pipeline
     changed: list[tuple[str, Run]] = [
         *((f"recipe.{name}", dataclasses.replace(run, recipe=each)) for name, each in variants(run.recipe)),
         *((f"image.{name}", dataclasses.replace(run, image=each)) for name, each in variants(run.image)),
@@ -84,8 +86,8 @@ def test_every_field_of_a_training_is_in_its_key(runner: Runner) -> None:
         ("outliers", dataclasses.replace(run, outliers=run.sets["noise(count=50, size=8)"])),
         ("id", dataclasses.replace(run, id=dataclasses.replace(run.id, per_class=20))),
     ]
-    keys = [digest(lab.train_fields(each)) for _, each in changed]
-    same = [name for (name, _), key in zip(changed, keys, strict=True) if key == lab.train_key(run)]
+    keys = [digest(pipeline.encoders.train_fields(each)) for _, each in changed]
+    same = [name for (name, _), key in zip(changed, keys, strict=True) if key == pipeline.encoders.train_key(run)]
     assert same == []
     assert len(set(keys)) == len(keys)
     names = {name.partition(".")[2] for name, _ in changed}
@@ -101,7 +103,7 @@ def test_a_recipe_without_padding_has_the_key_that_it_had_before_there_was_any()
 
 
 def test_a_bank_depends_on_its_training_set_part_and_views(runner: Runner) -> None:
-    run, lab = runner.plan.work[0].run, runner.lab
+    run, pipeline = runner.plan.work[0].run, runner.pipeline
     pieces = [
         Piece(run.id, "test", "all", 1),
         Piece(run.id, "test", "all", 2),
@@ -111,7 +113,9 @@ def test_a_bank_depends_on_its_training_set_part_and_views(runner: Runner) -> No
         *(Piece(each, "test", "all", 1) for each in run.sets.values()),
     ]
     keys = {
-        digest(lab.bank_fields(each, piece)) for piece in pieces for each in (run, dataclasses.replace(run, seed=1))
+        digest(pipeline.banks.bank_fields(each, piece))
+        for piece in pieces
+        for each in (run, dataclasses.replace(run, seed=1))
     }
     assert len(keys) == 2 * len(pieces)
 
@@ -156,21 +160,24 @@ def test_rows_follow_their_training(runner: Runner) -> None:
 
 def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_path: Path) -> None:
     other = reader.load(write(tmp_path / "elsewhere" / "t.yaml", training="simclr", name="other"))
-    lab = Lab(other, Options(device="cpu", checkpoint_minutes=1), Silent())
-    assert lab.train_key(runner.plan.work[0].run) == runner.lab.train_key(runner.plan.work[0].run)
+    pipeline = Pipeline(other, Options(device="cpu", checkpoint_minutes=1), Silent())
+    assert pipeline.encoders.train_key(runner.plan.work[0].run) == runner.pipeline.encoders.train_key(
+        runner.plan.work[0].run
+    )
 
 
 # The code that computes and that no plugin's fingerprint covers. Where a hash no longer fits: has the arithmetic of a
-# stage changed? Then raise its number in oodbench.lab.NUMBER and below. Has it not? Then put in the new hash alone.
+# stage changed? Then raise its number in oodbench.store.memo.NUMBER and below. Has it not? Then the new hash alone.
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
     "data.prepare": "414052682f76",
     "training.augment": "debcb3e76bf5",
-    "training.networks": "c5d7b750c165",
-    "training.batches": "10e90af358eb",
+    "training.networks": "4a025c166c5f",
+    "training.batches": "ac4d10a1fab8",
+    "training.train": "c15c6480ec8c",
+    "training.embed": "7fad272c0179",
     "training.optim": "f7751d4a4f0a",
-    "training.stages": "7415dd142d4c",
-    "scoring.probes": "75c0e4e685db",
+    "training.probes": "75c0e4e685db",
     "scoring.detectors": "8837dfe44535",
     "scoring.spaces": "7ff1a67ad64e",
     "scoring.metrics": "de7802a95da3",

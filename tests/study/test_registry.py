@@ -41,7 +41,7 @@ def test_every_room_of_the_repository_is_found() -> None:
 
 def test_listing_imports_nothing() -> None:
     code = (
-        "import sys; from oodbench.registry import *; r = Registry(); "
+        "import sys; from oodbench.study.registry import *; r = Registry(); "
         "print([summary(s) for room in ROOMS for s in r.sources(room).values()] and 'torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -115,7 +115,7 @@ def test_an_installed_package_brings_plugins(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[oodbench.distance]\ntheirs = their_package\n")
-    code = "from oodbench.registry import Registry; print(Registry().load('distance', 'theirs')().label)"
+    code = "from oodbench.study.registry import Registry; print(Registry().load('distance', 'theirs')().label)"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(tmp_path)}
     )
@@ -168,7 +168,7 @@ def test_the_code_of_imported_modules_of_the_same_package_counts(
 def test_a_fingerprint_follows_losses_but_not_contracts() -> None:
     source = Registry().source("training", "supcon")
     files = [path.relative_to(ROOT).as_posix() for path in code_files(source.module, source.path)]
-    assert files == ["methods/training/supcon.py", "oodbench/losses.py", "oodbench/vectors.py"]
+    assert files == ["methods/training/supcon.py", "oodbench/toolkit/losses.py", "oodbench/toolkit/vectors.py"]
 
 
 def test_loading_twice_gives_the_same_class(tmp_path: Path) -> None:

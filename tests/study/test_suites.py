@@ -21,7 +21,7 @@ from oodbench.cli import main
 from oodbench.data import prepare
 from oodbench.errors import UserError
 from oodbench.execution.garbage import garbage
-from oodbench.execution.pipeline import Options, Piece
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store import rows as results
 from oodbench.study import reader, study
@@ -30,6 +30,7 @@ from oodbench.study.class_protocol import kept_classes
 from oodbench.study.grid import canonical
 from oodbench.study.registry import Registry
 from oodbench.study.suites import Suite
+from oodbench.training.banks import Piece
 from oodbench.training.weights import plan_of
 
 FIELDS = {"says", "source", "own", "image", "id", "ood"}
@@ -311,7 +312,7 @@ def test_rows_of_a_reference_set_are_those_computed_by_hand(runner: Callable[...
     assert held_out is not None
 
     def features(dataset: Any, split: Any, part: Any) -> torch.Tensor:
-        return made.lab.layers(run, Piece(dataset, split, part, 1))["penultimate"][0].double()
+        return made.pipeline.banks.layers(run, Piece(dataset, split, part, 1))["penultimate"][0].double()
 
     fit = features(run.id, "train", "fit")
     assert len(fit) == 120  # all of ID train
@@ -341,7 +342,7 @@ def test_what_a_reference_set_is_part_of(runner: Callable[..., Runner]) -> None:
         runner(reference="train"),
         runner(reference={"set": {"blobs": HELD["set"]["blobs"] | {"draw": 2}}}),
     )
-    made = [each.lab.train_key(each.plan.work[0].run) for each in (first, whole, other)]
+    made = [each.pipeline.encoders.train_key(each.plan.work[0].run) for each in (first, whole, other)]
     assert len(set(made)) == 1
     keys = [{cell.id: key for cell, key in each._keys(each.plan.work[0])} for each in (first, other)]
     assert keys[0].keys().isdisjoint(keys[1])

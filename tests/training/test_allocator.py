@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from oodbench.training.allocator import keep_freed_memory
+from oodbench.training.train import keep_freed_memory
 
 CODE = """
 import resource, torch
-from oodbench.allocator import keep_freed_memory
+from oodbench.training.train import keep_freed_memory
 def faults(tensors):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(tensors):
@@ -36,5 +36,5 @@ def test_what_was_freed_is_taken_again_without_page_faults() -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oodbench.training.allocator.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("oodbench.training.train.ctypes.CDLL", lambda name: object())
     assert not keep_freed_memory()

@@ -9,7 +9,7 @@ import torch
 
 from oodbench.store.artifacts import Store
 from oodbench.training.checkpoints import KIND, Checkpoints
-from oodbench.training.stages import Progress
+from oodbench.training.train import Progress
 
 
 def offered(checkpoints: Checkpoints, store: Store, epochs: int) -> list[int]:

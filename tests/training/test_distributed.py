@@ -16,13 +16,14 @@ from tiny import TINY, write
 from torch import Tensor
 
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.registry import Source, source_of
 from oodbench.study.settings import Recipe
-from oodbench.training import distributed, stages
-from oodbench.training.world import ALONE, Part
+from oodbench.training import distributed, networks, train
+from oodbench.training.batches import ALONE, Part
 
 CPU = torch.device("cpu")
 Found = dict[str, Tensor]
@@ -68,7 +69,7 @@ def test_two_processes_come_to_what_one_does(label: str, what: str, one: Found, 
 def test_what_a_loss_does_not_depend_on_has_no_gradient_and_does_not_decay(one: Found, two: list[Found]) -> None:
     head = "network.heads.logits.weight"
     assert f"state/gradient/{head}" not in two[0]
-    fresh = stages.untrained(ranks.TRAININGS["state"], ranks.SMALL, ranks.RECIPE, ranks.IMAGE, ranks.toy(), 0)
+    fresh = networks.untrained(ranks.TRAININGS["state"], ranks.SMALL, ranks.RECIPE, ranks.IMAGE, ranks.toy(), 0)
     assert torch.equal(two[0][f"state/weight/{head}"], fresh.state_dict()[head])
     assert set(two[0]) == set(one)
 
@@ -113,8 +114,8 @@ def runner(path: Path, watch: Silent, **recipe: object) -> Runner:
     return Runner(reader.load(file), Options(device="cpu", checkpoint_minutes=0), watch)
 
 
-def weights(lab: Lab, one: Runner) -> tuple[dict[str, Tensor], dict[str, object]]:
-    artifact = lab.trained(one.plan.work[0].run)
+def weights(pipeline: Pipeline, one: Runner) -> tuple[dict[str, Tensor], dict[str, object]]:
+    artifact = pipeline.encoders.trained(one.plan.work[0].run)
     return safetensors.torch.load_file(artifact.file("weights.safetensors")), artifact.meta
 
 
@@ -127,11 +128,11 @@ def test_a_study_on_two_devices_goes_on_where_it_was_stopped(tmp_path: Path) -> 
     outcome = again.run()
     assert (outcome.failed, outcome.trained) == (0, 1)
     assert set(outcome.rows["recipe"].map(lambda label: "devices=2" in label)) == {True}
-    found, facts = weights(again.lab, again)
+    found, facts = weights(again.pipeline, again)
     assert facts["resumed_at_epoch"] == 2
     alone = runner(tmp_path / "s.yaml", Silent())
-    wanted, wanted_facts = weights(alone.lab, alone)
-    assert alone.lab.trainings == 1  # under a key of its own: sums differ
+    wanted, wanted_facts = weights(alone.pipeline, alone)
+    assert alone.pipeline.encoders.trainings == 1  # under a key of its own: sums differ
     assert facts["losses"] == pytest.approx(wanted_facts["losses"], rel=1e-5)
     assert [name for name, value in wanted.items() if not same(found[name], value)] == []
 
@@ -169,7 +170,7 @@ class Failing(Training):
     [
         ("raise ValueError('no such thing')", "1.0", distributed.RankError, "process 1 .*ValueError: no such thing"),
         ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)"),
-        ("pass", "float('nan')", stages.DivergedError, "the loss is nan at epoch 1, step 0"),
+        ("pass", "float('nan')", train.DivergedError, "the loss is nan at epoch 1, step 0"),
     ],
 )
 def test_a_failing_process_ends_all_with_one_message(
@@ -185,12 +186,12 @@ def test_a_failing_process_ends_all_with_one_message(
     assert capfd.readouterr().err == ""
 
 
-def train_two(source: Source, watch: Callable[[int, float, Callable[[], stages.Progress]], None]) -> list[float]:
+def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
     """Train a plugin's defaults in two processes."""
     recipe = dataclasses.replace(ranks.RECIPE, devices=2)
     training = ranks.loaded(source)
     data = ranks.toy()
-    model = stages.untrained(training, ranks.SMALL, recipe, ranks.IMAGE, data, 0)
+    model = networks.untrained(training, ranks.SMALL, recipe, ranks.IMAGE, data, 0)
     job = distributed.Job(source, training.params, ranks.SMALL, ranks.IMAGE, data.classes, recipe, "float32", 0, CPU)
     return distributed.train(model, job, data, watch)
 
@@ -232,8 +233,8 @@ def test_a_set_smaller_than_a_batch_that_devices_cannot_share_is_refused_before_
 def test_a_set_that_does_not_fit_on_each_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of one device may stay on the host; several devices are each handed all of them."""
     several = runner(tmp_path / "s.yaml", Silent(), batch=8, devices=2)
-    lab, run = several.lab, several.plan.work[0].run
-    lab._ready(run)
-    monkeypatch.setattr("oodbench.execution.pipeline.room", lambda device: 10)
+    pipeline, run = several.pipeline, several.plan.work[0].run
+    pipeline.encoders._ready(run)
+    monkeypatch.setattr("oodbench.training.encoders.room", lambda device: 10)
     with pytest.raises(UserError, match="does not fit on each device, as a training on several devices needs"):
-        lab._ready(run)
+        pipeline.encoders._ready(run)

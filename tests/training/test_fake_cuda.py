@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Augment, Recipe
-from oodbench.training import batches, networks, stages
+from oodbench.training import batches, networks, train
 
 CUDA = torch.device("cuda", 0)
 COUNT, SIZE, CLASSES = 4, 8, 3
@@ -114,11 +114,11 @@ def test_the_device_notices_what_makes_the_host_wait(what: str, device: Device) 
         WAITS[what](torch.zeros(3, device=CUDA))
 
 
-def network(training: Any, device: Device) -> stages.Trained:
+def network(training: Any, device: Device) -> networks.Trained:
     """Return a small network whose parameters are on the device."""
     body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     heads = {name: networks.head(form, 8, CLASSES) for name, form in training.heads.items()}
-    model = stages.Trained(networks.Network(body, heads), 3)
+    model = networks.Trained(networks.Network(body, heads), 3)
     with device.there():
         for module in model.modules():
             for name, p in list(module.named_parameters(recurse=False)):
@@ -154,17 +154,17 @@ def trained(name: str, device: Device, monkeypatch: pytest.MonkeyPatch, host: bo
             p.grad = torch.empty_like(p)
 
     monkeypatch.setattr(Tensor, "backward", backward)
-    monkeypatch.setattr(stages, "_initial", lambda *_: state_of(training.name))
-    monkeypatch.setattr(stages, "_refreshed", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(train, "_initial", lambda *_: state_of(training.name))
+    monkeypatch.setattr(train, "_refreshed", lambda *arguments: arguments[-1])
     monkeypatch.setattr(
         batches, "host_labels", lambda _: np.arange(COUNT) % CLASSES
     )  # the beginning of an epoch may wait
-    monkeypatch.setattr(stages, "_finite_mean", lambda *_: 0.0)  # the end of an epoch may wait
-    monkeypatch.setattr(stages, "_check_weights", lambda *_: None)
+    monkeypatch.setattr(train, "_finite_mean", lambda *_: 0.0)  # the end of an epoch may wait
+    monkeypatch.setattr(train, "_check_weights", lambda *_: None)
     with device.there():
         y = torch.zeros(COUNT, dtype=torch.int64, device=CUDA)
         outliers = images(host) if training.outliers else None
-        stages.train(model, training, recipe, "bf16", batches.TrainingData(images(host), y, CLASSES, outliers), 0)
+        train.train(model, training, recipe, "bf16", batches.TrainingData(images(host), y, CLASSES, outliers), 0)
     return losses
 
 

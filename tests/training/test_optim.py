@@ -17,7 +17,7 @@ from oodbench.api import Batch, Shifts, State, Training
 from oodbench.errors import UserError
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe
-from oodbench.training import batches, networks, optim, stages
+from oodbench.training import batches, networks, optim, train
 
 IMAGE = ImageFormat(size=8, channels=1)
 SMALL = Encoder(name="resnet18", params={"width": 2, "stem": "cifar"})
@@ -216,9 +216,9 @@ class Flat(nn.Module):
         return h, {"logits": self.heads["logits"](h)}
 
 
-def flat() -> stages.Trained:
+def flat() -> networks.Trained:
     torch.manual_seed(3)
-    return stages.Trained(Flat(), 1)  # type: ignore[arg-type]
+    return networks.Trained(Flat(), 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
@@ -226,8 +226,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(clip: float | None) 
     whole, parts = flat(), flat()
     recipe = dataclasses.replace(QUICK, batch=12, clip=clip)
     training = plugin("cross_entropy")
-    losses = stages.train(whole, training, recipe, "float32", toy(), 0)
-    again = stages.train(parts, training, dataclasses.replace(recipe, accumulate=4), "float32", toy(), 0)
+    losses = train.train(whole, training, recipe, "float32", toy(), 0)
+    again = train.train(parts, training, dataclasses.replace(recipe, accumulate=4), "float32", toy(), 0)
     assert again == pytest.approx(losses)
     for mine, wanted in zip(parts.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(mine, wanted)
@@ -253,8 +253,8 @@ SEEN: list[Batch] = []
 def test_a_part_of_a_batch_holds_all_shifts_of_its_images() -> None:
     SEEN.clear()
     data, recipe = toy(), dataclasses.replace(QUICK, epochs=1, batch=12, accumulate=3)
-    model = stages.untrained(_Seen(), SMALL, recipe, IMAGE, data, 0)
-    stages.train(model, _Seen(), recipe, "float32", data, 0)
+    model = networks.untrained(_Seen(), SMALL, recipe, IMAGE, data, 0)
+    train.train(model, _Seen(), recipe, "float32", data, 0)
     assert len(SEEN) == 2 * 3
     for b in SEEN:
         assert b.h.shape == (2, 8, 16)
@@ -281,7 +281,7 @@ def test_parts_of_a_batch_are_cut_from_the_same_views() -> None:
 def test_a_set_smaller_than_an_accumulated_batch_is_refused() -> None:
     recipe = dataclasses.replace(QUICK, batch=64, accumulate=2)
     with pytest.raises(UserError, match="2 parts of a batch of 64 need as many images, there are 24"):
-        stages.train(flat(), plugin("cross_entropy"), recipe, "float32", toy(), 0)
+        train.train(flat(), plugin("cross_entropy"), recipe, "float32", toy(), 0)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -325,9 +325,9 @@ def test_no_step_waits_for_the_device(optimizer: Any) -> None:
     )
     counts = []
     for items in (8, 48):
-        model = stages.untrained(plugin("simclr"), SMALL, recipe, IMAGE, toy(items), 0)
+        model = networks.untrained(plugin("simclr"), SMALL, recipe, IMAGE, toy(items), 0)
         with _Waits() as waits:
-            stages.train(model, plugin("simclr"), recipe, "float32", toy(items), 0)
+            train.train(model, plugin("simclr"), recipe, "float32", toy(items), 0)
         counts.append(waits.count)
     assert counts[0] == counts[1] > 0
 
@@ -336,11 +336,11 @@ def test_no_step_waits_for_the_device(optimizer: Any) -> None:
 def test_a_training_in_two_groups_goes_on_as_if_it_had_not_stopped(optimizer: Any) -> None:
     recipe = dataclasses.replace(QUICK, epochs=4, optimizer=optimizer, decay_norms=False, clip=1.0, accumulate=2)
     data, training, kept = toy(), plugin("simclr"), []
-    whole, fresh = (stages.untrained(training, SMALL, recipe, IMAGE, data, 0) for _ in range(2))
-    losses = stages.train(
+    whole, fresh = (networks.untrained(training, SMALL, recipe, IMAGE, data, 0) for _ in range(2))
+    losses = train.train(
         whole, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
     )
-    assert stages.train(fresh, training, recipe, "float32", data, 0, done=kept[1]) == losses
+    assert train.train(fresh, training, recipe, "float32", data, 0, done=kept[1]) == losses
     for name, value in whole.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], value), name
 
@@ -355,13 +355,13 @@ def test_a_compiled_network_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPa
 
     data, training = toy(), plugin("cross_entropy")
     plain, traced, resumed = flat(), flat(), flat()
-    losses = stages.train(plain, training, QUICK, "float32", data, 0)
+    losses = train.train(plain, training, QUICK, "float32", data, 0)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     recipe, kept = dataclasses.replace(QUICK, compile=True), []
-    again = stages.train(
+    again = train.train(
         traced, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
     )
     assert graphs
     assert again == pytest.approx(losses, rel=1e-5)
     assert list(traced.state_dict()) == list(plain.state_dict())
-    assert stages.train(resumed, training, recipe, "float32", data, 0, done=kept[0]) == again
+    assert train.train(resumed, training, recipe, "float32", data, 0, done=kept[0]) == again

@@ -20,13 +20,14 @@ from typer.testing import CliRunner
 
 from oodbench.cli.main import app
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Lab, Options, Silent
+from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Encoder
-from oodbench.training import networks, stages, weights
+from oodbench.training import embed, networks, weights
 from oodbench.training.weights import plan_of
 
 WIDTH, DIM, CLASSES = 4, 32, 10
@@ -185,12 +186,12 @@ CASES: dict[str, Case] = {
 }
 
 
-def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: Any) -> tuple[Lab, Run]:
-    """Return the lab and the one run of a study of given weights."""
+def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: Any) -> tuple[Pipeline, Run]:
+    """Return the pipeline and the one run of a study of given weights."""
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
     found = reader.load(path)
     runs = [work.run for work in plan_of(found).work]
-    return Lab(found, Options(device="cpu"), Silent()), runs[0]
+    return Pipeline(found, Options(device="cpu"), Silent()), runs[0]
 
 
 def images(size: int = 16) -> Tensor:
@@ -209,18 +210,18 @@ def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, n
     layout = case.partition(",")[0]
     network = lived(build())
     torch.save(saved(network), tmp_path / "ckpt.pth")
-    lab, run = made(tmp_path, params={"weights": "ckpt.pth"} | ({"layout": layout} if named else {}))
+    pipeline, run = made(tmp_path, params={"weights": "ckpt.pth"} | ({"layout": layout} if named else {}))
     with torch.no_grad():
         x = expected(images(), statistics)
         h = getattr(network, "encoder", network)(x)
         out = {name: getattr(network, head)(h) for name, head in heads.items()}
-    found = stages.features(lab.model(run), images())
+    found = embed.features(pipeline.encoders.model(run), images())
     torch.testing.assert_close(found.h, h)
     assert found.out.keys() == out.keys()
     for name, wanted in out.items():
         torch.testing.assert_close(found.out[name], wanted)
     assert found.h.std() > 0.01
-    facts = lab.trained(run).meta
+    facts = pipeline.encoders.trained(run).meta
     assert facts["layout"] == layout
     assert facts["mean"] == pytest.approx(list(statistics[0]))
     unused = {"cider": ["state_dict.fc.weight", "state_dict.fc.bias"]}
@@ -231,13 +232,13 @@ def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, n
 def test_heads_that_are_said(tmp_path: Path) -> None:
     network = lived(WithHeads("shortcut", mlp(), CLASSES))
     torch.save({"model": network.state_dict()}, tmp_path / "c.pt")
-    lab, run = made(tmp_path, params={"weights": "c.pt", "classifier": "linear", "projection": "none"})
+    pipeline, run = made(tmp_path, params={"weights": "c.pt", "classifier": "linear", "projection": "none"})
     assert run.training.heads == {"logits": "linear"}
-    torch.testing.assert_close(lab.model(run).network.heads["logits"].weight, network.fc.weight)
-    lab, run = made(tmp_path, params={"weights": "c.pt", "mean": MEAN, "std": STD})
+    torch.testing.assert_close(pipeline.encoders.model(run).network.heads["logits"].weight, network.fc.weight)
+    pipeline, run = made(tmp_path, params={"weights": "c.pt", "mean": MEAN, "std": STD})
     assert run.training.heads == {"z": "mlp-12"}
-    torch.testing.assert_close(lab.model(run).mean.flatten(), torch.tensor(MEAN))
-    torch.testing.assert_close(lab.model(run).std.flatten(), torch.tensor(STD))
+    torch.testing.assert_close(pipeline.encoders.model(run).mean.flatten(), torch.tensor(MEAN))
+    torch.testing.assert_close(pipeline.encoders.model(run).std.flatten(), torch.tensor(STD))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"])
@@ -254,11 +255,13 @@ def test_torchvisions_names_from_safetensors(tmp_path: Path) -> None:
     network = lived(torchvision.models.resnet18(num_classes=CLASSES))
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     params = {"weights": "w.safetensors", "mean": MEAN, "std": STD}
-    lab, run = made(tmp_path, params=params, encoder={"resnet18": {"stem": "imagenet"}})
+    pipeline, run = made(tmp_path, params=params, encoder={"resnet18": {"stem": "imagenet"}})
     with torch.no_grad():
         logits = network(expected(images(), (MEAN, STD)))
-    torch.testing.assert_close(stages.features(lab.model(run), images()).out["logits"], logits, rtol=1e-4, atol=1e-4)
-    assert lab.trained(run).meta["layout"] == "plain"
+    torch.testing.assert_close(
+        embed.features(pipeline.encoders.model(run), images()).out["logits"], logits, rtol=1e-4, atol=1e-4
+    )
+    assert pipeline.encoders.trained(run).meta["layout"] == "plain"
 
 
 @pytest.mark.parametrize(("classes", "kept"), [(CLASSES, True), (7, False)])
@@ -266,14 +269,14 @@ def test_a_timm_model_from_a_file(tmp_path: Path, classes: int, kept: bool) -> N
     """The classifier stays where it has as many classes as the ID set; mean and std are timm's own."""
     network = lived(timm.create_model("resnet10t", pretrained=False, num_classes=classes))
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    lab, run = made(tmp_path, params={"weights": "w.pth"}, encoder="timm/resnet10t")
+    pipeline, run = made(tmp_path, params={"weights": "w.pth"}, encoder="timm/resnet10t")
     with torch.no_grad():
         x = expected(images(), (network.pretrained_cfg["mean"], network.pretrained_cfg["std"]))
         h = network.forward_head(network.forward_features(x), pre_logits=True)
-    found = stages.features(lab.model(run), images())
+    found = embed.features(pipeline.encoders.model(run), images())
     torch.testing.assert_close(found.h, h)
     assert ("logits" in found.out) is kept
-    assert lab.trained(run).meta["dropped"] == ([] if kept else ["fc.weight", "fc.bias"])
+    assert pipeline.encoders.trained(run).meta["dropped"] == ([] if kept else ["fc.weight", "fc.bias"])
 
 
 def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,12 +305,12 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
     monkeypatch.setattr(
         timm, "create_model", lambda name, pretrained=False, **o: network if pretrained else create(name, **o)
     )
-    lab, run = made(tmp_path, encoder="timm/resnet10t")
-    state = lab.model(run).state_dict()
+    pipeline, run = made(tmp_path, encoder="timm/resnet10t")
+    state = pipeline.encoders.model(run).state_dict()
     torch.testing.assert_close(state["network.encoder.layer1.0.conv1.weight"], network.layer1[0].conv1.weight)
     assert run.training.heads == {}  # 1000 classes are not the ID set's
-    assert lab.trained(run).meta["dropped"] == ["fc.weight", "fc.bias"]
-    assert lab.train_fields(run)["training"]["weights"].startswith("timm: ")
+    assert pipeline.encoders.trained(run).meta["dropped"] == ["fc.weight", "fc.bias"]
+    assert pipeline.encoders.train_fields(run)["training"]["weights"].startswith("timm: ")
 
 
 def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,11 +318,11 @@ def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     enum = torchvision.models.ResNet18_Weights
     monkeypatch.setattr(enum, "get_state_dict", lambda self, **options: network.state_dict())
     imagenet = {"resnet18": {"stem": "imagenet"}}
-    lab, run = made(tmp_path, params={"weights": "torchvision:resnet18.IMAGENET1K_V1"}, encoder=imagenet)
-    state = lab.model(run).state_dict()
+    pipeline, run = made(tmp_path, params={"weights": "torchvision:resnet18.IMAGENET1K_V1"}, encoder=imagenet)
+    state = pipeline.encoders.model(run).state_dict()
     torch.testing.assert_close(state["network.encoder.0.weight"], network.conv1.weight)
-    assert lab.model(run).mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert enum.IMAGENET1K_V1.url in lab.train_fields(run)["training"]["weights"]
+    assert pipeline.encoders.model(run).mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert enum.IMAGENET1K_V1.url in pipeline.encoders.train_fields(run)["training"]["weights"]
     for wrong, hint in (("resnet81.X", "no model 'resnet81'; did you mean"), ("resnet18.V2", "no weights 'V2'")):
         with pytest.raises(UserError, match=hint):
             made(tmp_path, params={"weights": f"torchvision:{wrong}"}, encoder=imagenet)
@@ -365,9 +368,9 @@ def openood(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_keys_that_do_not_fit_are_named_before_any_work(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    lab, _ = made(tmp_path, params=openood(tmp_path, **changes))
+    pipeline, _ = made(tmp_path, params=openood(tmp_path, **changes))
     with pytest.raises(UserError, match=said) as caught:
-        Runner(lab.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).check()
     assert str(caught.value).startswith(f"{tmp_path / 's.yaml'}:")
     assert "training: weights w.pth: " in str(caught.value)
 
@@ -376,21 +379,21 @@ def test_averaged_weights_beside_the_state_dict_are_left(tmp_path: Path) -> None
     state = lived(Released("shortcut", CLASSES)).state_dict()
     ema = {name: torch.zeros_like(t) for name, t in state.items()}
     torch.save({"state_dict": state, "state_dict_ema": ema}, tmp_path / "w.pth")
-    lab, run = made(tmp_path, params={"weights": "w.pth"})
-    assert torch.equal(lab.model(run).state_dict()["network.encoder.0.weight"], state["conv1.weight"])
+    pipeline, run = made(tmp_path, params={"weights": "w.pth"})
+    assert torch.equal(pipeline.encoders.model(run).state_dict()["network.encoder.0.weight"], state["conv1.weight"])
 
 
 def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
-    lab, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
+    pipeline, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
     with pytest.raises(UserError, match=r"layout openood, do not fit resnet34\(width=4\): \d\d missing \(.*, \.\.\.\)"):
-        Runner(lab.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).check()
 
 
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
     state = lived(Released("shortcut", CLASSES)).state_dict()
     params = openood(tmp_path, **{n: None if n.endswith("num_batches_tracked") else t for n, t in state.items()})
-    lab, run = made(tmp_path, params=params)
-    found = lab.model(run).state_dict()
+    pipeline, run = made(tmp_path, params=params)
+    found = pipeline.encoders.model(run).state_dict()
     torch.testing.assert_close(found["network.encoder.0.weight"], state["conv1.weight"])
     torch.testing.assert_close(found["network.encoder.1.running_var"], state["bn1.running_var"])
 
@@ -418,9 +421,9 @@ def test_files_that_are_none(tmp_path: Path, content: Any, said: str) -> None:
 )
 def test_the_normalisation_of_inputs_must_be_known(tmp_path: Path, params: dict[str, Any], said: str) -> None:
     save_file(Released("downsample").state_dict(), tmp_path / "w.safetensors")
-    lab, _ = made(tmp_path, params={"weights": "w.safetensors", "layout": "plain"} | params)
+    pipeline, _ = made(tmp_path, params={"weights": "w.safetensors", "layout": "plain"} | params)
     with pytest.raises(UserError, match=said):
-        Runner(lab.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).check()
 
 
 def test_numbers_of_cifar_are_for_its_stem_alone() -> None:
@@ -437,14 +440,14 @@ def test_the_key_holds_the_content_of_a_file_and_not_its_place(tmp_path: Path) -
     def key(file: str, seed: int, **params: Any) -> str:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         torch.save(lived(Released("shortcut"), seed).state_dict(), tmp_path / file)
-        lab, run = made(tmp_path, params={"weights": file} | params)
-        return lab.train_key(run)
+        pipeline, run = made(tmp_path, params={"weights": file} | params)
+        return pipeline.encoders.train_key(run)
 
     first = key("a/w.pth", 0)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "v.pth").write_bytes((tmp_path / "a" / "w.pth").read_bytes())
-    lab, run = made(tmp_path, params={"weights": str(tmp_path / "b" / "v.pth")})
-    assert lab.train_key(run) == first
+    pipeline, run = made(tmp_path, params={"weights": str(tmp_path / "b" / "v.pth")})
+    assert pipeline.encoders.train_key(run) == first
     assert key("a/w.pth", 1) != first
     assert key("a/w.pth", 0, mean=MEAN) != first
 
@@ -452,8 +455,8 @@ def test_the_key_holds_the_content_of_a_file_and_not_its_place(tmp_path: Path) -
 def test_recipes_of_what_is_not_optimised_are_one(tmp_path: Path) -> None:
     params = openood(tmp_path)
     recipe = [{"epochs": 3}, {"epochs": [4, 5], "lr": [0.1, 0.2]}]
-    lab, run = made(tmp_path, params=params, recipe=recipe)
-    assert [work.run for work in plan_of(lab.study).work] == [run]
+    pipeline, run = made(tmp_path, params=params, recipe=recipe)
+    assert [work.run for work in plan_of(pipeline.study).work] == [run]
     assert (run.labels["recipe"], run.recipe_label, run.recipe.epochs) == ("–", "", 0)
     augmented, _ = made(tmp_path, params=params, recipe={"epochs": 9, "augment": {"flip": [0, 0.5]}})
     runs = [work.run for work in plan_of(augmented.study).work]  # views of an embedding differ

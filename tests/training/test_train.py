@@ -15,7 +15,7 @@ from oodbench.api import Batch, Shifts, State, Training
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe, Seen
 from oodbench.toolkit.seeds import generator
-from oodbench.training import augment, batches, optim, stages
+from oodbench.training import augment, batches, embed, networks, optim, train
 
 IMAGE = ImageFormat(size=8, channels=1)
 SMALL = Encoder(name="resnet18", params={"width": 2, "stem": "cifar"})
@@ -35,9 +35,9 @@ def plugin(name: str, **params: Any) -> Any:
     return Registry().load("training", name)(**params)
 
 
-def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> stages.Trained:
-    model = stages.untrained(training, SMALL, recipe, IMAGE, data, seed)
-    stages.train(model, training, recipe, "float32", data, seed)
+def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUICK, seed: int = 0) -> networks.Trained:
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, seed)
+    train.train(model, training, recipe, "float32", data, seed)
     return model
 
 
@@ -57,14 +57,14 @@ def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
 ) -> None:
     data, recipe = toy(), dataclasses.replace(QUICK, epochs=5, optimizer=optimizer)
     training = plugin(name, **params)
-    kept: list[stages.Progress] = []
-    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
-    whole = stages.train(
+    kept: list[train.Progress] = []
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    whole = train.train(
         model, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
     )
-    fresh = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    fresh = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
     assert kept[stop - 1].epochs == stop
-    assert stages.train(fresh, training, recipe, "float32", data, 0, done=kept[stop - 1]) == whole
+    assert train.train(fresh, training, recipe, "float32", data, 0, done=kept[stop - 1]) == whole
     for key, value in model.state_dict().items():
         assert torch.equal(fresh.state_dict()[key], value), key
 
@@ -88,17 +88,17 @@ def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> 
             }
 
     data, recipe, training = toy(), dataclasses.replace(QUICK, epochs=4), Drifting()
-    kept: list[stages.Progress] = []
-    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
-    whole = stages.train(
+    kept: list[train.Progress] = []
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    whole = train.train(
         model, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
     )
     assert [int(each.tensors["state/steps"]) for each in kept] == [3, 6, 9, 12]
     for stop in (1, 3):
         torch.manual_seed(stop)
-        fresh = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
-        last: list[stages.Progress] = []
-        losses = stages.train(
+        fresh = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+        last: list[train.Progress] = []
+        losses = train.train(
             *(fresh, training, recipe, "float32", data, 0),
             watch=lambda epoch, loss, progress, last=last: last.append(progress()),  # type: ignore[misc]
             done=kept[stop - 1],
@@ -109,8 +109,8 @@ def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> 
 
 
 def test_narrow_convolutions_are_not_laid_out_channels_last() -> None:
-    narrow = stages.untrained(plugin("simclr"), SMALL, QUICK, IMAGE, toy(), 0)
-    wide = stages.blank(plugin("simclr"), Encoder(name="resnet18", params={"width": 8}), IMAGE, 3)
+    narrow = networks.untrained(plugin("simclr"), SMALL, QUICK, IMAGE, toy(), 0)
+    wide = networks.blank(plugin("simclr"), Encoder(name="resnet18", params={"width": 8}), IMAGE, 3)
     assert (narrow.layout, wide.layout) == (torch.contiguous_format, torch.channels_last)
 
 
@@ -127,11 +127,11 @@ def test_learning_rate_against_closed_form() -> None:
 def test_normalisation_is_that_of_the_training_images() -> None:
     data = toy(channels=3)
     image = ImageFormat(size=8, channels=3)
-    model = stages.untrained(plugin("simclr"), SMALL, QUICK, image, data, 0)
+    model = networks.untrained(plugin("simclr"), SMALL, QUICK, image, data, 0)
     x = data.x.double() / 255
     torch.testing.assert_close(model.mean.flatten().double(), x.mean((0, 2, 3)), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(model.std.flatten().double(), x.std((0, 2, 3), correction=0), atol=1e-6, rtol=1e-6)
-    half = stages.untrained(plugin("simclr"), SMALL, dataclasses.replace(QUICK, normalize="half"), image, data, 0)
+    half = networks.untrained(plugin("simclr"), SMALL, dataclasses.replace(QUICK, normalize="half"), image, data, 0)
     assert half.mean.flatten().tolist() == half.std.flatten().tolist() == [0.5] * 3
 
 
@@ -147,7 +147,7 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
 
 def test_no_epochs_leave_the_network_as_it_was() -> None:
     data, recipe = toy(), dataclasses.replace(QUICK, epochs=0)
-    before = stages.untrained(plugin("simclr"), SMALL, recipe, IMAGE, data, 0)
+    before = networks.untrained(plugin("simclr"), SMALL, recipe, IMAGE, data, 0)
     after = trained(plugin("simclr"), data, recipe)
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
@@ -156,12 +156,12 @@ def test_one_step_of_sgd_by_hand() -> None:
     """Weights move by -lr x (gradient + weight decay x weight); the second step adds momentum x the first move."""
     data, training = toy(8), plugin("cross_entropy")
     recipe = Recipe(epochs=2, batch=8, lr=0.1, warmup=0, schedule="constant", weight_decay=0.01, augment=PLAIN)
-    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
     head = model.network.heads["logits"]
     start = head.weight.detach().clone()
     gradients: list[Tensor] = []
     head.weight.register_hook(lambda g: gradients.append(g.clone()))
-    stages.train(model, training, recipe, "float32", data, 0)
+    train.train(model, training, recipe, "float32", data, 0)
     first = gradients[0] + 0.01 * start
     middle = start - 0.1 * first
     second = 0.9 * first + gradients[1] + 0.01 * middle
@@ -245,7 +245,7 @@ def test_images_that_stay_on_the_host_train_and_embed_the_same() -> None:
     training = plugin("ccl", k=3, warmup=0, update_every=1)
     first, again = (trained(training, each) for each in (data, host))
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
-    here, there = (stages.embed(first, each.x, Seen(2), QUICK, 0) for each in (data, host))
+    here, there = (embed.embed(first, each.x, Seen(2), QUICK, 0) for each in (data, host))
     assert all(torch.equal(here[name], there[name]) for name in here)
 
 
@@ -322,7 +322,7 @@ def test_divergence_names_its_step() -> None:
             bad = b.epoch == 1 and not b.index.eq(b.index[0]).all()
             return b.out["z"].sum() * (float("nan") if bad else 1.0), state
 
-    with pytest.raises(stages.DivergedError, match="nan at epoch 1, step 0"):
+    with pytest.raises(train.DivergedError, match="nan at epoch 1, step 0"):
         trained(Diverging(), toy())
 
 
@@ -341,9 +341,9 @@ def test_weights_that_overflow_are_divergence_before_anything_is_kept() -> None:
 
     heard: list[int] = []
     training, data = Overflowing(), toy()
-    model = stages.untrained(training, SMALL, QUICK, IMAGE, data, 0)
-    with pytest.raises(stages.DivergedError, match="a weight is NaN or infinite after epoch 1, step 2"):
-        stages.train(model, training, QUICK, "float32", data, 0, lambda epoch, loss, progress: heard.append(epoch))
+    model = networks.untrained(training, SMALL, QUICK, IMAGE, data, 0)
+    with pytest.raises(train.DivergedError, match="a weight is NaN or infinite after epoch 1, step 2"):
+        train.train(model, training, QUICK, "float32", data, 0, lambda epoch, loss, progress: heard.append(epoch))
     assert heard == [0]
 
 
@@ -372,8 +372,8 @@ def test_state_is_initialised_refreshed_and_handed_on() -> None:
 def test_bf16_trains_with_float32_losses() -> None:
     probe = _Probe(views=2)
     data = toy()
-    model = stages.untrained(probe.training(), SMALL, QUICK, IMAGE, data, 0)
-    losses = stages.train(model, probe.training(), QUICK, "bf16", data, 0)
+    model = networks.untrained(probe.training(), SMALL, QUICK, IMAGE, data, 0)
+    losses = train.train(model, probe.training(), QUICK, "bf16", data, 0)
     assert all(math.isfinite(loss) for loss in losses)
     assert probe.seen[0].out["z"].dtype == probe.seen[0].h.dtype == torch.float32
     assert next(model.parameters()).dtype == torch.float32
@@ -382,9 +382,9 @@ def test_bf16_trains_with_float32_losses() -> None:
 def test_views_of_an_embedding_begin_with_the_plain_image() -> None:
     data = toy()
     model = trained(plugin("cross_entropy"), data)
-    plain = stages.embed(model, data.x, Seen(1), QUICK, 0)
-    several = stages.embed(model, data.x, Seen(3), QUICK, 0)
-    again = stages.embed(model, data.x, Seen(3), QUICK, 0)
+    plain = embed.embed(model, data.x, Seen(1), QUICK, 0)
+    several = embed.embed(model, data.x, Seen(3), QUICK, 0)
+    again = embed.embed(model, data.x, Seen(3), QUICK, 0)
     assert plain["penultimate"].shape == (1, 24, 16)
     assert plain["logits"].shape == (1, 24, 3)
     assert torch.equal(several["penultimate"][0], plain["penultimate"][0])
@@ -395,14 +395,14 @@ def test_views_of_an_embedding_begin_with_the_plain_image() -> None:
 def test_views_of_fixed_crops() -> None:
     """All views are crops of the area, and a space's mean view is that of a loop over them."""
     data = toy(channels=3)
-    model = stages.untrained(plugin("simclr"), SMALL, QUICK, ImageFormat(size=8, channels=3), data, 0)
-    plain, whole, half = (stages.embed(model, data.x, Seen(3, crop), QUICK, 0) for crop in (None, 1.0, 0.5))
+    model = networks.untrained(plugin("simclr"), SMALL, QUICK, ImageFormat(size=8, channels=3), data, 0)
+    plain, whole, half = (embed.embed(model, data.x, Seen(3, crop), QUICK, 0) for crop in (None, 1.0, 0.5))
     assert half["penultimate"].shape == (3, 24, 16)
     for view in range(3):
         torch.testing.assert_close(whole["penultimate"][view], plain["penultimate"][0])  # the whole area: the image
         assert not torch.allclose(half["penultimate"][view], plain["penultimate"][0])
         assert not torch.allclose(half["penultimate"][view], half["penultimate"][view - 1])
-    again, other = (stages.embed(model, data.x, Seen(3, 0.5), QUICK, seed) for seed in (0, 1))
+    again, other = (embed.embed(model, data.x, Seen(3, 0.5), QUICK, seed) for seed in (0, 1))
     assert torch.equal(half["penultimate"], again["penultimate"])
     assert not torch.equal(half["penultimate"], other["penultimate"])
     how = dataclasses.replace(QUICK.augment, crop=(0.5, 0.5))
@@ -417,15 +417,15 @@ def test_views_of_fixed_crops() -> None:
 def test_embedding_is_in_evaluation_mode_whatever_the_batch() -> None:
     data = toy()
     model = trained(plugin("simclr"), data)
-    whole = stages.features(model, data.x).h
-    parts = torch.cat([stages.features(model, rows).h for rows in data.x.split(5)])
+    whole = embed.features(model, data.x).h
+    parts = torch.cat([embed.features(model, rows).h for rows in data.x.split(5)])
     torch.testing.assert_close(whole, parts)
 
 
 def test_cross_entropy_learns_the_toy() -> None:
     data = toy(60)
     model = trained(plugin("cross_entropy"), data, dataclasses.replace(QUICK, epochs=20, augment=PLAIN))
-    logits = stages.features(model, data.x).out["logits"]
+    logits = embed.features(model, data.x).out["logits"]
     assert (logits.argmax(1) == data.y).double().mean() > 0.95
 
 
@@ -442,8 +442,8 @@ def test_cross_entropy_learns_the_toy() -> None:
 def test_the_loss_falls_on_the_toy(name: str, params: dict[str, Any]) -> None:
     data, recipe = toy(outliers=20), dataclasses.replace(QUICK, epochs=15, augment=PLAIN)
     training = plugin(name, **params)
-    model = stages.untrained(training, SMALL, recipe, IMAGE, data, 0)
-    losses = stages.train(model, training, recipe, "float32", data, 0)
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    losses = train.train(model, training, recipe, "float32", data, 0)
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
@@ -459,15 +459,15 @@ def test_shifted_features_are_both_heads_of_the_image_in_each_quarter_turn() -> 
     """By hand: the image turned by numpy, embedded alone. Further views are another draw for each turn."""
     data = toy()
     model = trained(plugin("csi"), data)
-    found = stages.embed_shifted(model, data.x, Seen(2), QUICK, 0)
+    found = embed.embed_shifted(model, data.x, Seen(2), QUICK, 0)
     assert found["shifted"].shape == (2, 24, 4 * (128 + 4))
-    assert stages.shifted_dim(plugin("csi"), 3) == 4 * (128 + 4)
+    assert embed.shifted_dim(plugin("csi"), 3) == 4 * (128 + 4)
     blocks = found["shifted"].unflatten(-1, (4, 132))
     for turn in range(4):
         turned = torch.from_numpy(np.rot90(data.x.numpy(), turn, (2, 3)).copy())
-        f = stages.features(model, turned)
+        f = embed.features(model, turned)
         torch.testing.assert_close(blocks[0, :, turn], torch.cat([f.out["z"], f.out["shift"]], 1))
-    plain = stages.embed(model, data.x, Seen(2), QUICK, 0)
+    plain = embed.embed(model, data.x, Seen(2), QUICK, 0)
     assert all(torch.equal(found[name], plain[name]) for name in plain)
     assert torch.equal(blocks[:, :, 0, :128], plain["projection"])
     assert not torch.allclose(blocks[0], blocks[1])

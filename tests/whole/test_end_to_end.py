@@ -21,9 +21,10 @@ from warm import Command
 import oodbench
 from oodbench.errors import UserError
 from oodbench.execution import estimate
-from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
+from oodbench.store.memo import Silent
 from oodbench.store.rows import Results
 from oodbench.study import reader
 
@@ -32,7 +33,7 @@ OECL = {"oecl": {"warmup": 0}}
 
 
 class Listener(Silent):
-    """Remembers what a lab says."""
+    """Remembers what a pipeline says."""
 
     def __init__(self) -> None:
         self.stages: list[tuple[str, str]] = []

@@ -1,8 +1,8 @@
-"""Train and embed: from images to weights to features. It knows the contracts; no names, no paths, no cache."""
+"""Train: from images to weights. It knows the contracts; no names, no paths, no cache."""
 
 from __future__ import annotations
 
-import dataclasses
+import ctypes
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
@@ -10,94 +10,19 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from oodbench.api import Batch, Features, Shifts, State, Training
-from oodbench.study.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
-from oodbench.study.settings import Encoder, ImageFormat, Precision, Recipe, Seen
-from oodbench.toolkit.seeds import generator, seed_of
-from oodbench.training import allocator, augment, batches, networks, optim
-from oodbench.training.batches import Images, TrainingData, Views
-from oodbench.training.world import World
+from oodbench.api import Batch, Shifts, State, Training
+from oodbench.study.settings import Precision, Recipe
+from oodbench.toolkit.seeds import seed_of
+from oodbench.training import augment, batches, optim
+from oodbench.training.batches import TrainingData, Views, World
+from oodbench.training.embed import features
+from oodbench.training.networks import Trained
 
-EMBED_BATCH = 1024  # images a forward pass without gradients; views of it are drawn from one seed
-HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
-Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
-
-
-# ---- train: images -> weights -------------------------------------------------------------------
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 class DivergedError(Exception):
     """A loss became NaN or infinite."""
-
-
-class Trained(nn.Module):
-    """A network with the normalisation it was trained with: uint8 images in, features out."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: networks.Network, channels: int) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
-        self.register_buffer("std", torch.ones(1, channels, 1, 1))
-        self.layout = _layout(network)
-        self.to(memory_format=self.layout)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return penultimate features and head outputs of float images (B, C, H, W) in [0, 1]."""
-        x = ((x - self.mean) / self.std).contiguous(memory_format=self.layout)
-        h, out = self.network(x)
-        return h, out
-
-
-def untrained(
-    training: Training, form: Encoder, recipe: Recipe, image: ImageFormat, data: TrainingData, seed: int
-) -> Trained:
-    """Return the network before its first step, on the device of the data."""
-    model = blank(training, form, image, data.classes, seed)
-    normalise(model, *_normalisation(recipe, data.x))
-    return model.to(data.x.device)
-
-
-def normalise(model: Trained, mean: Tensor, std: Tensor) -> None:
-    """Give a model the mean (C,) and the standard deviation (C,) of its inputs in [0, 1]."""
-    model.mean.copy_(mean.view_as(model.mean))
-    model.std.copy_(std.view_as(model.std))
-
-
-def blank(training: Training, form: Encoder, image: ImageFormat, classes: int, seed: int = 0) -> Trained:
-    """Return a network with fresh weights and no normalisation, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "weights"))
-        network = networks.build(form, training.heads, image, classes)
-    return Trained(network, image.channels)
-
-
-def _layout(network: nn.Module) -> torch.memory_format:
-    """Return channels last, the faster layout, but for convolutions of fewer than 8 channels.
-
-    The backward pass of these writes out of bounds on one CPU thread (oneDNN in torch 2.14, AVX2).
-    """
-    narrow = any(isinstance(each, nn.Conv2d) and each.out_channels < 8 for each in network.modules())
-    return torch.contiguous_format if narrow else torch.channels_last
-
-
-def _normalisation(recipe: Recipe, x: Images) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each channel, in units of 255, from exact counts of grey levels."""
-    if recipe.normalize != "standard":
-        half = 0.5 if recipe.normalize == "half" else 0.0
-        return torch.full((x.shape[1],), half), torch.full((x.shape[1],), half or 1.0)
-    counts = torch.stack([_levels(rows) for rows in x.split(EMBED_BATCH)]).sum(0).cpu().double()
-    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
-    mean = share @ level
-    std = (share * (level - mean[:, None]).square()).sum(1).sqrt()
-    return mean.float(), std.clamp_min(1 / 255).float()
-
-
-def _levels(x: Tensor) -> Tensor:
-    """Return how often each channel has each grey level (C, 256)."""
-    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)])
 
 
 class Progress(NamedTuple):
@@ -127,7 +52,7 @@ def train(
     """
     world = data.world
     if data.y.device.type == "cpu":
-        allocator.keep_freed_memory()
+        keep_freed_memory()
     augment.check(recipe.augment, data.x.shape[1])
     batches.check(recipe, len(data.x))
     forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
@@ -277,58 +202,19 @@ def _check_weights(model: Trained, where: str) -> None:
         raise DivergedError(f"a weight is NaN or infinite after {where}")
 
 
-# ---- embed: weights and images -> features ----------------------------------------------------------
+# ---- memory of the C library ------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def features(model: Trained, x: Images, turn: int = 0) -> Features:
-    """Return float32 features of uint8 images x (N, C, H, W) after so many quarter turns, in evaluation mode."""
-    model.eval()
-    parts = [model(augment.quarter_turns(rows, (turn,)).float() / 255) for rows in x.split(EMBED_BATCH)]
-    return Features(
-        torch.cat([h for h, _ in parts]),
-        {name: torch.cat([out[name] for _, out in parts]) for name in parts[0][1]},
-    )
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, and return whether the C library, glibc, can do that.
 
-
-@torch.no_grad()
-def embed(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int, turn: int = 0) -> Layers:
-    """Return all layers of uint8 images x (N, C, H, W): of the plain image, then of augmented views, V in all.
-
-    With `crop` all V views are augmented, unflipped crops of just this share of the area (CSI's test-time views,
-    Tack et al. 2020, arXiv 2007.08176).
+    glibc returns every block above 32 MB to the kernel, and the page faults of taking it anew can cost a training on
+    the CPU more than its arithmetic does. Only speed and the process's size depend on it: what was once taken stays
+    with the process until it ends.
     """
-    found = [] if seen.crop else [_layers(features(model, x, turn))]
-    how = recipe.augment
-    if seen.crop:
-        how = dataclasses.replace(how, crop=(seen.crop, seen.crop), flip=0.0)
-    for view in range(len(found), seen.views):
-        parts = []
-        for i, rows in enumerate(x.split(EMBED_BATCH)):
-            views = augment.views(rows, how, 1, generator(seed, "view", view, i))
-            parts.append(_layers(Features(*model(augment.quarter_turns(views[0], (turn,))))))  # after a flip
-        found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-    return {name: torch.stack([each[name] for each in found]) for name in found[0]}
-
-
-def embed_shifted(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int) -> Layers:
-    """Return all layers as `embed` does, and `shifted` (V, N, 4 (P + 4)) of images x (N, C, H, W), H = W.
-
-    It holds, for the image in each quarter turn, the projection and the logits of the turn. Views are drawn for each
-    turn anew; a plain one is the turned image.
-    """
-    found = embed(model, x, seen, recipe, seed)
-    parts: list[Tensor] = []
-    for turn in TURNS:
-        turned = embed(model, x, seen, recipe, seed_of(seed, "turn", turn), turn) if turn else found
-        parts += [turned[HEAD_LAYER.get(head, head)] for head in SHIFTED_HEADS]
-    return found | {"shifted": torch.cat(parts, -1)}
-
-
-def shifted_dim(training: Training, classes: int) -> int:
-    """Return the dimensions of the layer `shifted`."""
-    return len(TURNS) * sum(networks.head_dim(training.heads[head], classes) for head in SHIFTED_HEADS)
-
-
-def _layers(f: Features) -> Layers:
-    return {"penultimate": f.h.cpu()} | {HEAD_LAYER.get(name, name): z.cpu() for name, z in f.out.items()}
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    wanted = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 2**26))
+    return all(set_option(option, value) == 1 for option, value in wanted)

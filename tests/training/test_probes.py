@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from oodbench.scoring import probes
+from oodbench.training import probes
 
 
 def groups(count: int, seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:

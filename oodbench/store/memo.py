@@ -1,0 +1,89 @@
+"""Answers that are remembered: an artifact is made once, under a hash of the fields that it depends on.
+
+A key is a hash of the fields that a stage and its ancestors read: parameters with defaults filled in, data hashes, the
+code of the plugin and of our modules that it imports, and a number below, to be raised by hand when the rest of a
+stage's arithmetic changes. The cache is the dependency graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from oodbench.store.artifacts import Artifact, Store
+
+# Raise a number when the arithmetic of its stage changes; everything after it is then made again.
+NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
+AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
+Fields = dict[str, Any]
+
+
+def digest(value: Any) -> str:
+    """Return a hash of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Watch(Protocol):
+    """Hears what a study at work does."""
+
+    def planned(self, runs: int, cells: int, done: int) -> None: ...
+    def stage(self, what: str, title: str) -> None: ...
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None: ...
+    def scored(self, cells: int, failed: int) -> None: ...
+    def failed(self, title: str, message: str) -> None: ...
+    def downloading(self, file: str, done: int, total: int | None) -> None: ...  # bytes
+    def warn(self, message: str) -> None: ...
+
+
+class Silent:
+    """A watch that says nothing."""
+
+    def planned(self, runs: int, cells: int, done: int) -> None:
+        return None
+
+    def stage(self, what: str, title: str) -> None:
+        return None
+
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
+        return None
+
+    def scored(self, cells: int, failed: int) -> None:
+        return None
+
+    def failed(self, title: str, message: str) -> None:
+        return None
+
+    def downloading(self, file: str, done: int, total: int | None) -> None:
+        return None
+
+    def warn(self, message: str) -> None:
+        return None
+
+
+class Memo:
+    """A store of answers; with `redo`, a stage and what follows from it are made again, once."""
+
+    def __init__(self, store: Store, watch: Watch, redo: str = "") -> None:
+        self.store = store
+        self.watch = watch
+        self.redo = redo
+        self._made: set[str] = set()  # keys made or found: not to be made again under `redo`
+
+    def remembered(self, kind: str, fields: Fields, fill: Callable[[Path], dict[str, Any]], title: str) -> Artifact:
+        """Return an artifact from the store, or make it, once, whoever else wants it."""
+        key = digest(fields)
+        if kind in AFTER.get(self.redo, ()) and key not in self._made:
+            self.store.remove(kind, key)
+        self._made.add(key)
+        artifact = self.store.read(kind, key)
+        if artifact is not None:
+            return artifact
+        with self.store.lock(kind, key):
+            artifact = self.store.read(kind, key)  # another process may have made it meanwhile
+            if artifact is None:
+                self.watch.stage(kind, title)
+                artifact = self.store.write(kind, key, fields, fill)
+            return artifact

@@ -1,0 +1,74 @@
+"""Embed: from weights and images to features."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from oodbench.api import Features, Training
+from oodbench.study.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
+from oodbench.study.settings import Recipe, Seen
+from oodbench.toolkit.seeds import generator, seed_of
+from oodbench.training import augment, networks
+from oodbench.training.batches import Images
+from oodbench.training.networks import Trained
+
+EMBED_BATCH = 1024  # images a forward pass without gradients; views of it are drawn from one seed
+HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
+Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
+
+
+@torch.no_grad()
+def features(model: Trained, x: Images, turn: int = 0) -> Features:
+    """Return float32 features of uint8 images x (N, C, H, W) after so many quarter turns, in evaluation mode."""
+    model.eval()
+    parts = [model(augment.quarter_turns(rows, (turn,)).float() / 255) for rows in x.split(EMBED_BATCH)]
+    return Features(
+        torch.cat([h for h, _ in parts]),
+        {name: torch.cat([out[name] for _, out in parts]) for name in parts[0][1]},
+    )
+
+
+@torch.no_grad()
+def embed(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int, turn: int = 0) -> Layers:
+    """Return all layers of uint8 images x (N, C, H, W): of the plain image, then of augmented views, V in all.
+
+    With `crop` all V views are augmented, unflipped crops of just this share of the area (CSI's test-time views,
+    Tack et al. 2020, arXiv 2007.08176).
+    """
+    found = [] if seen.crop else [_layers(features(model, x, turn))]
+    how = recipe.augment
+    if seen.crop:
+        how = dataclasses.replace(how, crop=(seen.crop, seen.crop), flip=0.0)
+    for view in range(len(found), seen.views):
+        parts = []
+        for i, rows in enumerate(x.split(EMBED_BATCH)):
+            views = augment.views(rows, how, 1, generator(seed, "view", view, i))
+            parts.append(_layers(Features(*model(augment.quarter_turns(views[0], (turn,))))))  # after a flip
+        found.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    return {name: torch.stack([each[name] for each in found]) for name in found[0]}
+
+
+def embed_shifted(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int) -> Layers:
+    """Return all layers as `embed` does, and `shifted` (V, N, 4 (P + 4)) of images x (N, C, H, W), H = W.
+
+    It holds, for the image in each quarter turn, the projection and the logits of the turn. Views are drawn for each
+    turn anew; a plain one is the turned image.
+    """
+    found = embed(model, x, seen, recipe, seed)
+    parts: list[Tensor] = []
+    for turn in TURNS:
+        turned = embed(model, x, seen, recipe, seed_of(seed, "turn", turn), turn) if turn else found
+        parts += [turned[HEAD_LAYER.get(head, head)] for head in SHIFTED_HEADS]
+    return found | {"shifted": torch.cat(parts, -1)}
+
+
+def shifted_dim(training: Training, classes: int) -> int:
+    """Return the dimensions of the layer `shifted`."""
+    return len(TURNS) * sum(networks.head_dim(training.heads[head], classes) for head in SHIFTED_HEADS)
+
+
+def _layers(f: Features) -> Layers:
+    return {"penultimate": f.h.cpu()} | {HEAD_LAYER.get(name, name): z.cpu() for name, z in f.out.items()}

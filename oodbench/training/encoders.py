@@ -1,0 +1,293 @@
+"""The trained encoders of a study, each trained once and remembered, and the images that they see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from oodbench.api import Dataset, Shifts, Training
+from oodbench.data import prepare
+from oodbench.data.library import Library
+from oodbench.errors import UserError
+from oodbench.store.artifacts import Artifact
+from oodbench.store.memo import AFTER, NUMBER, digest
+from oodbench.store.provenance import commit, libraries, now, version
+from oodbench.study.fingerprints import fingerprint_module
+from oodbench.study.grid import Run, canonical, resolved
+from oodbench.study.settings import Precision
+from oodbench.toolkit.seeds import seed_of
+from oodbench.training import batches, distributed, networks, train, weights
+from oodbench.training.checkpoints import Checkpoints
+
+ROOM = 0.5  # share of a CUDA device's free memory that the images of a set may take
+WEIGHTS = "weights.safetensors"
+Indices = NDArray[np.int64]
+
+
+class _Ready(NamedTuple):
+    training: Training
+    model: networks.Trained
+    data: batches.TrainingData
+
+
+class Encoders:
+    """The encoders of a study on a device.
+
+    `checkpoints`: minutes and epochs between two of a training, None = by the clock alone.
+    """
+
+    def __init__(self, library: Library, device: torch.device, checkpoints: tuple[float, int | None]) -> None:
+        self.library = library
+        self.memo = library.memo
+        self.device = device
+        self.checkpoints = checkpoints
+        self.trainings = 0  # encoders that have been trained here
+        self._train_keys: dict[str, str] = {}
+        self._on_host: set[str] = set()  # contents of sets that did not fit on the device
+        self._model: tuple[str, networks.Trained] | None = None  # the last one used, by its key
+
+    def train_fields(self, run: Run) -> dict[str, Any]:
+        id_ = self.library.prepared(run.id, "train")
+        module = run.encoder.name.partition(":")[0] if ":" in run.encoder.name else ""
+        return {
+            "number": NUMBER["train"],
+            "id": id_.content,
+            "outliers": self.library.prepared(run.outliers, "train").content if run.outliers else None,
+            "training": self._training_fields(run, len(id_.classes)),
+            "source": self.library.study.registry.fingerprint("training", run.training.name),
+            "encoder": asdict(run.encoder),
+            "encoder_source": fingerprint_module(module) if module else None,
+            "recipe": run.recipe.canonical,
+            "image": run.image.canonical,
+            "reference": run.reference.training,
+            "precision": self.precision(run),
+            "seed": run.seed,
+            **({} if run.epoch is None else {"epoch": run.epoch}),
+            **({} if run.training.shifts == Shifts() else {"turned": "last"}),  # once before the flip
+        }
+
+    def _training_fields(self, run: Run, classes: int) -> dict[str, Any]:
+        """Return a training's parameters, with the content of its weights rather than where they are."""
+        fields = canonical(resolved(run.training, classes)) or {}
+        return fields if run.training.weights is None else fields | {"weights": self._weights(run).content()}
+
+    def _weights(self, run: Run) -> weights.Source:
+        return weights.source(run.training, run.encoder, run.image.channels, self.library.study.file.parent)
+
+    def check_weights(self, run: Run) -> None:
+        """Raise UserError where a run's weights do not fit its network; downloads nothing."""
+        if run.training.weights is None:
+            return
+        classes = len(self.library.prepared(run.id, "train").classes)
+        with torch.device("meta"):
+            network = networks.blank(run.training, run.encoder, run.image, classes).network
+        weights.check(
+            run.training, run.encoder, run.image.channels, self.library.study.file.parent, network.state_dict()
+        )
+
+    def train_key(self, run: Run) -> str:
+        known = digest(run.canonical)
+        if known not in self._train_keys:
+            self._train_keys[known] = digest(self.train_fields(run))
+        return self._train_keys[known]
+
+    def precision(self, run: Run) -> Precision:
+        """Return the precision of a run with `auto` resolved: bf16 on a CUDA device that has it, else float32."""
+        if run.precision != "auto":
+            return run.precision
+        has = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has else "float32"
+
+    def has_weights(self, run: Run) -> bool:
+        """Return whether a training seems to be in the store."""
+        return self.memo.store.has("train", self.train_key(run))
+
+    def kept(self, run: Run) -> list[Run]:
+        """Return a run at each epoch that the study keeps of it before the last."""
+        if run.training.weights is not None:
+            return []
+        return [replace(run, epoch=each) for each in self.library.study.keep if each < run.recipe.epochs]
+
+    def unkept(self, run: Run) -> list[Run]:
+        """Return a run at each kept epoch that is not in the store although its training is: `keep` came later."""
+        return [each for each in self.kept(run) if self.has_weights(run) and not self.has_weights(each)]
+
+    def _forget_kept(self, run: Run) -> None:
+        """Remove the kept epochs of a run, and what was made of them."""
+        store, keys = self.memo.store, {self.train_key(each) for each in self.kept(run)}
+        for kind in AFTER["train"]:
+            for key in store.keys(kind):
+                if key in keys or store.fields(kind, key).get("train") in keys:
+                    store.remove(kind, key)
+
+    def trained(self, run: Run) -> Artifact:
+        """Return the weights of a training. Raises LookupError where those of an epoch were not kept."""
+        if run.epoch is not None:
+            found = self.memo.store.read("train", self.train_key(run))
+            if found is None:
+                raise LookupError(f"the weights of {run.title} are not in {self.memo.store.root}")
+            return found
+        checkpoints, before = self._checkpoints(run), self.trainings
+        artifact = self.memo.remembered(
+            "train", self.train_fields(run), lambda folder: self._train(run, folder), run.title
+        )
+        if self.trainings > before:
+            checkpoints.clear()
+        return artifact
+
+    def _checkpoints(self, run: Run) -> Checkpoints:
+        return Checkpoints(self.memo.store, self.train_key(run), *self.checkpoints)
+
+    def _load(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Make the artifact of a training whose weights are loaded."""
+        start = time.perf_counter()
+        classes = len(self.library.prepared(run.id, "train").classes)
+        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed)
+        network, where = model.network, (run.encoder, run.image.channels, self.library.study.file.parent)
+        found = weights.load(run.training, *where, network.state_dict())
+        network.load_state_dict(found.state)
+        networks.normalise(model, torch.tensor(found.mean), torch.tensor(found.std))
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+        seconds = round(time.perf_counter() - start, 3)
+        return {"title": run.title, "losses": [], "seconds": seconds, **found.facts, **self._circumstances()}
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "version": version(),
+            "commit": commit(),
+            "libraries": libraries(),
+            "trained_at": now(),
+        }
+
+    def _train(self, run: Run, folder: Path) -> dict[str, Any]:
+        if run.training.weights is not None:
+            return self._load(run, folder)
+        checkpoints = self._checkpoints(run)
+        if self.memo.redo == "train":
+            checkpoints.clear()
+            self._forget_kept(run)
+        done = checkpoints.latest()
+        training, model, seen = self._ready(run)
+        losses = list(done.losses) if done else []
+        kept = {each.epoch: each for each in self.kept(run)}
+
+        def save(at: Run, weights: Callable[[], dict[str, Tensor]], folder: Path) -> dict[str, Any]:
+            save_file({name: value.cpu().contiguous() for name, value in weights().items()}, folder / WEIGHTS)
+            facts = {"title": at.title, "losses": losses[: at.epoch], "seconds": round(checkpoints.seconds, 3)}
+            resumed = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
+            return facts | resumed | self._circumstances()
+
+        def keep(epochs: int, weights: Callable[[], dict[str, Tensor]]) -> None:
+            at = kept.get(epochs)
+            if at and self.memo.store.read("train", self.train_key(at)) is None:  # else it was kept before a kill
+                self.memo.store.write("train", self.train_key(at), self.train_fields(at), partial(save, at, weights))
+
+        def watch(epoch: int, loss: float, progress: Callable[[], train.Progress]) -> None:
+            self.memo.watch.epoch(epoch, run.recipe.epochs, loss)
+            losses.append(loss)
+            # before a checkpoint, so that whoever goes on from it misses none
+            keep(epoch + 1, lambda: train.weights_of(progress()))
+            checkpoints.offer(epoch + 1, progress)
+
+        keep(0, model.state_dict)
+        if run.recipe.devices > 1:
+            distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
+        else:
+            train.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
+        self.trainings += 1
+        return save(run, model.state_dict, folder)
+
+    def _job(self, run: Run, training: Training, classes: int) -> distributed.Job:
+        return distributed.Job(
+            source=self.library.study.registry.source("training", training.name),
+            params=training.params,
+            encoder=run.encoder,
+            image=run.image,
+            classes=classes,
+            recipe=run.recipe,
+            precision=self.precision(run),
+            seed=run.seed,
+            device=self.device,
+        )
+
+    def _ready(self, run: Run) -> _Ready:
+        """Return a run's training, its data and its network before the first step.
+
+        They are on the device; on the CPU where several devices wait for them.
+        """
+        id_ = self.library.prepared(run.id, "train")
+        if run.recipe.devices > 1:
+            for each in (run.id, run.outliers):
+                self._check_shared(each)
+        fit, _ = self.split(run)
+        device = self.device if run.recipe.devices == 1 else torch.device("cpu")
+        seen = batches.TrainingData(
+            x=self.images(run.id, id_, fit, device),
+            y=torch.from_numpy(id_.y[fit]).to(device),
+            classes=len(id_.classes),
+            outliers=self._outliers(run.outliers, device) if run.outliers else None,
+        )
+        training = resolved(run.training, seen.classes)
+        return _Ready(training, networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
+
+    def _check_shared(self, dataset: Dataset | None) -> None:
+        """Raise UserError where several devices cannot each hold a set's training images."""
+        if dataset is None:
+            return
+        x = self.library.prepared(dataset, "train").x
+        where = (
+            "the disk" if isinstance(x, prepare.LazyImages) else "each device" if x.nbytes > room(self.device) else ""
+        )
+        if where:
+            raise UserError(f"{dataset.label} does not fit on {where}, as a training on several devices needs")
+
+    def split(self, run: Run) -> tuple[Indices, Indices]:
+        """Return the positions in ID train that train and fit, and those held out of it for thresholds."""
+        y = self.library.prepared(run.id, "train").y
+        if run.reference.kind != "val":
+            return np.arange(len(y)), np.arange(0)
+        return prepare.held_out_split(y, run.reference.share, seed_of(run.seed, "reference"))
+
+    def _outliers(self, dataset: Dataset, device: torch.device) -> batches.Images:
+        prepared = self.library.prepared(dataset, "train")
+        return self.images(dataset, prepared, np.arange(len(prepared.x)), device)
+
+    def images(self, dataset: Dataset, prepared: prepare.Prepared, at: Indices, device: torch.device) -> batches.Images:
+        """Return images of a set on a device, channels last in memory, or where they do not fit, on the host."""
+        if isinstance(prepared.x, prepare.LazyImages):  # too large for the disk
+            return batches.HostImages(prepared.x, at, device)
+        size = prepared.x[:1].nbytes * len(at)
+        if size <= room(device):
+            return torch.from_numpy(np.array(prepared.x[at])).to(device).permute(0, 3, 1, 2)
+        if prepared.content not in self._on_host:
+            self._on_host.add(prepared.content)
+            what = f"the {size / 1e9:.2g} GB of {dataset.label} are more than {ROOM:.0%} of the device's free memory"
+            self.memo.watch.warn(f"{what}; they stay in host memory, and batches are copied")
+        return batches.HostImages(prepared.x, at, device)
+
+    def model(self, run: Run) -> networks.Trained:
+        """Return the trained network of a run."""
+        key = self.train_key(run)
+        if self._model is None or self._model[0] != key:
+            classes = len(self.library.prepared(run.id, "train").classes)
+            model = networks.blank(resolved(run.training, classes), run.encoder, run.image, classes)
+            model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
+            self._model = (key, model.to(self.device).eval())
+        return self._model[1]
+
+
+def room(device: torch.device) -> float:
+    """Return how many bytes the images of a set may take on a device; on the CPU, where they are, any number."""
+    return ROOM * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")

@@ -6,7 +6,6 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -27,12 +26,8 @@ AXES = (
     *("space", "clustering", "distance", "posthoc", "threshold"),
 )
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
+NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what takes none
 P = TypeVar("P", bound=Plugin)
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """The parameters of what takes none."""
 
 
 class Axes:
@@ -71,9 +66,6 @@ class Axes:
         trail = (key,)
         return self.values.axis(self.values.values(hint, self.top[key], trail), trail) if key in self.top else [default]
 
-    def seeds(self) -> list[int]:
-        return self.plain(Seed, "seed", 0)
-
     def precisions(self) -> list[Precision]:
         found = self.plain(Precision, "precision", "float32")
         if "auto" in found and len(found) > 1:
@@ -93,7 +85,7 @@ class Axes:
                 resnets = self.values.sweep(ResNet, params, trail)
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
             elif re.fullmatch(r"timm/[\w.\-]+", name):
-                found += [Encoder(name=name) for _ in self.values.sweep(Nothing, params, trail)]
+                found += [Encoder(name=name) for _ in self.values.sweep(NOTHING, params, trail)]
             elif re.fullmatch(r"[\w.]+:\w+", name):
                 found += self.functions(name, params, trail)
             else:

@@ -236,6 +236,6 @@ def keep(values: Values) -> tuple[int, ...]:
 
 def _declared(values: Values, cls: type[S], raw: Any, trail: Trail) -> S:
     found = values.one(cls, raw, trail)
-    for key, message in found.problems():
-        values.fail((*trail, *key), message)
+    for problem in found.problems():
+        values.fail((*trail, *problem[0]), problem[1])
     return found

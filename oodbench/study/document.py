@@ -43,10 +43,10 @@ class Document:
 
     @contextmanager
     def blame(self, trail: Trail) -> Iterator[None]:
-        """Say of what is refused inside that the value at a trail is to blame."""
+        """Give a UserError from inside the place of the value at a trail, which is to blame."""
         try:
             yield
-        except (UserError, ValueError) as error:
+        except UserError as error:
             self.fail(trail, str(error))
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
-from oodbench.errors import UserError
 from oodbench.store.memo import digest
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
@@ -216,9 +215,6 @@ def has_shifted(training: Training) -> bool:
     return training.shifts.id == TURNS and told and "z" in training.heads
 
 
-# ---- expansion ----------------------------------------------------------------------------------
-
-
 def plan(study: Study, bind: Bind) -> Plan:
     """Return the cells of a study, in the order of its file; `bind` gives a training the heads of its weights."""
     left_out: Counter[str] = Counter()
@@ -290,10 +286,8 @@ def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: 
     """Return a training with the heads that its weights bring, where it loads any."""
     if training.weights is None:
         return training
-    try:
+    with study.document.blame(("training",)):
         return bind(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
-    except UserError as error:
-        study.document.fail(("training",), str(error))
 
 
 def _recipes(study: Study, training: Training) -> dict[str, Recipe]:

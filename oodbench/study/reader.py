@@ -9,7 +9,7 @@ from pathlib import Path
 from oodbench.api import Training
 from oodbench.errors import suggestion
 from oodbench.study import axes, declarations, recipes, suites
-from oodbench.study.axes import AXES, Axes
+from oodbench.study.axes import AXES, Axes, Seed
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document, read
 from oodbench.study.registry import Registry
@@ -20,14 +20,13 @@ SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "claims")
 KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
-GRID_KEYS = {
-    *("plugins", "space", "clustering", "distance", "posthoc", "threshold", "reference", "tables", "select", "compat"),
-}
+GRID_KEYS = {*AXES[AXES.index("space") :], "plugins", "reference", "tables", "select", "compat"}
+GRID_REQUIRED = ("threshold",)
 
 
 def load(file: Path) -> Study:
     """Read a study and check every key, name and parameter of it."""
-    values = _of_study(read(file))
+    values = _values(read(file))
     settings = values.one(Settings, {key: value for key, value in values.top.items() if key in SETTINGS}, ())
     found = Axes(values)
     trainings = found.plugins(Training, ("training",))
@@ -46,7 +45,7 @@ def load(file: Path) -> Study:
         recipes={name: {label: each.recipe for label, each in of.items()} for name, of in variants.items()},
         recipes_shown={name: {label: each.shown for label, each in of.items()} for name, of in variants.items()},
         precisions=found.precisions(),
-        seeds=found.seeds(),
+        seeds=found.plain(Seed, "seed", 0),
         trainings=trainings,
         select=declarations.select(values),
         skips=found.skips(),
@@ -61,7 +60,7 @@ def load(file: Path) -> Study:
 
 def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
     """Read a file of detectors alone: the keys of a study that score, without those that train."""
-    values = _of_grid(read(file))
+    values = _values(read(file), GRID_KEYS, GRID_REQUIRED)
     found = Axes(values)
     given = values.top.get("reference")
     if isinstance(given, dict) and list(given) == ["set"]:
@@ -79,19 +78,19 @@ def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | 
 
     No plugin is imported.
     """
-    values = _of_either(read(file))
+    values = _either(file)
     learned = values.values(Share | None, values.top.get("learned"), ("learned",))
     return declarations.tables(values), declarations.select(values), values.single(learned, ("learned",))
 
 
 def claims_of(file: Path) -> dict[str, ClaimSpec]:
     """Return the claims that a study declares; no plugin is imported."""
-    return declarations.claims(_of_study(read(file)))
+    return declarations.claims(_values(read(file)))
 
 
 def registry_of(file: Path) -> Registry:
     """Return the plugins that a study or a grid may name; none is imported."""
-    return axes.registry(_of_either(read(file)))
+    return axes.registry(_either(file))
 
 
 def _name(document: Document) -> str:
@@ -104,19 +103,13 @@ def _name(document: Document) -> str:
     return name
 
 
-def _of_either(document: Document) -> Values:
-    return _of_study(document) if "training" in document.value else _of_grid(document)
+def _either(file: Path) -> Values:
+    """Return the values of a study or of a grid."""
+    document = read(file)
+    return _values(document) if "training" in document.value else _values(document, GRID_KEYS, GRID_REQUIRED)
 
 
-def _of_grid(document: Document) -> Values:
-    return _known(document, GRID_KEYS, ("threshold",))
-
-
-def _of_study(document: Document) -> Values:
-    return _known(document, KEYS, REQUIRED)
-
-
-def _known(document: Document, keys: set[str], required: tuple[str, ...]) -> Values:
+def _values(document: Document, keys: set[str] = KEYS, required: tuple[str, ...] = REQUIRED) -> Values:
     """Return the values of a document whose keys are known and that lacks none."""
     for key in document.value:
         if key not in keys:

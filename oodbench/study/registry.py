@@ -47,7 +47,7 @@ class Registry:
             if isinstance(found, Source):
                 self._add(found)
             else:
-                self.broken[found.name] = found.error
+                self.broken |= dict([found])
 
     def _add(self, source: Source) -> None:
         known = self._sources[source.room]
@@ -127,13 +127,7 @@ def _make_packages(source: Source) -> None:
         module.__path__ = paths
 
 
-# ---- listing ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Broken:
-    name: str
-    error: PluginError
+Broken = tuple[str, PluginError]  # the name of a plugin, and why it cannot be used
 
 
 def _built_in() -> Iterator[Source]:
@@ -144,18 +138,18 @@ def _built_in() -> Iterator[Source]:
                 yield Source(room, path.stem, f"{package}.{path.stem}", path)
 
 
-def _installed() -> Iterator[Source | _Broken]:
+def _installed() -> Iterator[Source | Broken]:
     for room in ROOMS:
         for entry in entry_points(group=f"oodbench.{room}"):
             path = module_file(entry.module)
             if path is None:
                 error = f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}"
-                yield _Broken(entry.name, PluginError(error))
+                yield entry.name, PluginError(error)
             else:
                 yield Source(room, entry.name, entry.module, path)
 
 
-def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
+def _from_folders(folders: Iterable[Path]) -> Iterator[Source | Broken]:
     for folder in folders:
         if not folder.exists():
             raise UserError(f"there is no file or folder {folder}")
@@ -165,7 +159,7 @@ def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
             try:
                 yield source_of(path)
             except PluginError as error:
-                yield _Broken(path.stem, error)
+                yield path.stem, error
 
 
 # Its classes derive from a contract, and plugins from them.

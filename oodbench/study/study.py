@@ -84,7 +84,7 @@ class Detectors:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Setup:
     """What an ID set is tested on."""
 

@@ -106,34 +106,23 @@ def setups(axes: Axes) -> tuple[list[Dataset], dict[str, Setup]]:
         mine = axes.plugins(Dataset, places["id"])
         for each in mine:
             if each.label in found:
-                both = f"{each.label} is an ID set of {found[each.label].suite}, too"
-                axes.fail((KEY, i), f"{both}; run them apart")
-        ood = _ood(axes, mine, places["ood"])
+                other = found[each.label].suite
+                axes.fail((KEY, i), f"{each.label} is an ID set of {other}, too; run them apart")
+        ood = {each.label: _ood(axes, each, mine, places["ood"]) for each in mine}
         reference = axes.reference(places["reference"])
         validation, outliers = (axes.optional(Dataset, places[key]) for key in ("validation", "outliers"))
-        for each in mine:
-            found[each.label] = Setup(
-                ood=ood[each.label], reference=reference, validation=validation, outliers=outliers, suite=name
-            )
+        found |= {label: Setup(sets, reference, validation, outliers, name) for label, sets in ood.items()}
         ids += mine
     return ids, found
 
 
-def _ood(axes: Axes, ids: list[Dataset], trail: Trail) -> dict[str, dict[str, dict[str, Dataset]]]:
-    """Return the OOD sets: ID label -> group -> name -> set."""
-    groups = axes.values.mapping(trail)
-    for group in groups:
-        if group not in GROUPS:
-            axes.fail((*trail, group), f"there is no such group{suggestion(group, GROUPS)}")
-    if not groups:
-        axes.fail(trail, "the axis is empty")
-    return {each.label: _groups(axes, each, ids, trail) for each in ids}
-
-
-def _groups(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str, dict[str, Dataset]]:
+def _ood(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str, dict[str, Dataset]]:
+    """Return the OOD sets of an ID set: group -> name -> set."""
     found: dict[str, dict[str, Dataset]] = {}
     for group, value in axes.values.mapping(trail).items():
         at = (*trail, group)
+        if group not in GROUPS:
+            axes.fail(at, f"there is no such group{suggestion(group, GROUPS)}")
         members: dict[str, Dataset] = {}
         for name, each in _members(axes, id_, ids, value, at):
             if members.setdefault(name, each) != each:
@@ -144,6 +133,8 @@ def _groups(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[
             for name in known.keys() & members.keys():
                 axes.fail(at, f"{name} is in {other}, too; a set is in one group")
         found[group] = members
+    if not found:
+        axes.fail(trail, "the axis is empty")
     return found
 
 

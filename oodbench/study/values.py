@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -88,16 +88,18 @@ class Values:
         hints = get_type_hints(cls, include_extras=True)
         return {key: self.values(hints[key], value, (*trail, key)) for key, value in raw.items()}
 
-    def sweep(self, cls: Callable[..., T], raw: Any, trail: Trail) -> list[T]:
+    def sweep(self, cls: Any, raw: Any, trail: Trail) -> list[Any]:
         """Return an instance for each combination of the parameters in a mapping."""
         options = self.options(cls, raw, trail)
-        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        for f in dataclasses.fields(cls):
             if f.name not in options and f.default is f.default_factory is dataclasses.MISSING:
                 self.fail(trail, f"the parameter '{f.name}' is missing")
-        with self.document.blame(trail):
+        try:
             return [cls(**each) for each in combinations(options)]
+        except ValueError as error:
+            self.fail(trail, str(error))
 
-    def one(self, cls: Callable[..., T], raw: Any, trail: Trail) -> T:
+    def one(self, cls: type[T], raw: Any, trail: Trail) -> T:
         return self.single(self.sweep(cls, raw, trail), trail)
 
     def single(self, found: list[T], trail: Trail) -> T:

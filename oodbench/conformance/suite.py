@@ -43,7 +43,7 @@ from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
 from oodbench.scoring.metrics import auroc, curve
 from oodbench.study.grid import resolved
-from oodbench.study.registry import ROOMS, Registry, Source, load, source_of
+from oodbench.study.registry import ROOMS, PluginFile, Registry, load, source_of
 from oodbench.toolkit.vectors import centroids
 from oodbench.training import networks
 
@@ -61,7 +61,7 @@ class Result:
     skipped: bool = False
 
 
-def find(plugin: str) -> Source:
+def find(plugin: str) -> PluginFile:
     """Return the plugin of a file, of ROOM/NAME, or of a name that only one room has."""
     if plugin.endswith(".py"):
         path = Path(plugin)
@@ -81,7 +81,7 @@ def find(plugin: str) -> Source:
     return registry.source(rooms[0], name)
 
 
-def conform(source: Source, root: Path = Path("data")) -> list[Result]:
+def conform(source: PluginFile, root: Path = Path("data")) -> list[Result]:
     """Run every check of a plugin's room; root is the folder of downloaded data."""
     _loaded.cache_clear()  # files change between two calls
     cls = load(source)

@@ -25,7 +25,7 @@ AXES = (
     *("id", "training", "outliers", "encoder", "recipe", "precision", "seed"),
     *("space", "clustering", "distance", "posthoc", "threshold"),
 )
-Seed = Annotated[int, Interval(ge=0, lt=2**63)]
+PLAIN: dict[str, Any] = {"seed": Annotated[int, Interval(ge=0, lt=2**63)], "precision": Precision}
 NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what takes none
 P = TypeVar("P", bound=Plugin)
 
@@ -61,13 +61,13 @@ class Axes:
         with self.document.blame(trail):
             return self.registry.load(room, name)
 
-    def plain(self, hint: Any, key: str, default: Any) -> list[Any]:
+    def plain(self, key: str, default: Any) -> list[Any]:
         """Return an axis of plain values."""
-        trail = (key,)
-        return self.values.axis(self.values.values(hint, self.top[key], trail), trail) if key in self.top else [default]
+        found = self.values.values(PLAIN[key], self.top.get(key, default), (key,))
+        return self.values.axis(found, (key,))
 
     def precisions(self) -> list[Precision]:
-        found = self.plain(Precision, "precision", "float32")
+        found = self.plain("precision", "float32")
         if "auto" in found and len(found) > 1:
             self.fail(("precision",), "has 'auto' in a list: on every device it is one of the others")
         return found
@@ -175,9 +175,8 @@ class Axes:
 
     def _matches(self, axis: str, value: Any, trail: Trail) -> Iterator[Match]:
         """Yield what an axis of a skip may be: any of a list."""
-        if axis in ("seed", "precision"):
-            hint = Seed if axis == "seed" else Precision
-            yield Match("", {axis: self.values.values(hint, value, trail)}, str(value))
+        if axis in PLAIN:
+            yield Match("", {axis: self.values.values(PLAIN[axis], value, trail)}, str(value))
         elif axis == "space":
             for item in value if isinstance(value, list) else [value]:
                 yield Match("", self.values.options(Space, item, trail), str(item))

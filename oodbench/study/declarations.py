@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from annotated_types import Interval
 
@@ -186,7 +186,11 @@ class ClaimSpec:
             yield ("relation",), "who is near the others is not ahead; wanted is above or at_least"
 
 
-S = TypeVar("S", TableSpec, Select, CurveSpec, ClaimSpec)
+class Declaration(Protocol):
+    def problems(self) -> Problems: ...
+
+
+S = TypeVar("S", bound=Declaration)
 
 
 def _unknown(trail: Trail, names: Iterable[str], known: Sequence[str], said: str) -> Problems:
@@ -236,6 +240,6 @@ def keep(values: Values) -> tuple[int, ...]:
 
 def _declared(values: Values, cls: type[S], raw: Any, trail: Trail) -> S:
     found = values.one(cls, raw, trail)
-    for problem in found.problems():
-        values.fail((*trail, *problem[0]), problem[1])
+    for key, said in found.problems():
+        values.fail((*trail, *key), said)
     return found

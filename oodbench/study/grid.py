@@ -250,17 +250,15 @@ def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
 def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
     axes = (study.ids, study.trainings, study.encoders, study.precisions, study.seeds)
     for id_, training, encoder, precision, seed in itertools.product(*axes):
-        if training.labels and class_count(id_) == 1:
-            left_out[f"{training.label} needs labels, {id_.label} has one class"] += 1
-            continue
-        if reason := _unfit_weights(training, encoder):
+        if reason := _unfit_training(training, id_, encoder):
             left_out[reason] += 1
             continue
-        for outliers in study.setups[id_.label].outliers if training.outliers else [None]:
+        setup = study.setups[id_.label]
+        for outliers in setup.outliers if training.outliers else [None]:
             for label, recipe in _recipes(study, training).items():
                 yield Run(
                     id=id_,
-                    ood=study.setups[id_.label].ood,
+                    ood=setup.ood,
                     training=_bound(study, bind, training, encoder, id_),
                     outliers=outliers,
                     encoder=encoder,
@@ -269,14 +267,16 @@ def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
                     recipe_shown=study.recipes_shown[training.name].get(label, label),
                     seed=seed,
                     image=study.settings.image,
-                    reference=study.setups[id_.label].reference,
+                    reference=setup.reference,
                     precision=precision,
-                    validation=tuple(study.setups[id_.label].validation),
-                    suite=study.setups[id_.label].suite,
+                    validation=tuple(setup.validation),
+                    suite=setup.suite,
                 )
 
 
-def _unfit_weights(training: Training, encoder: Encoder) -> str:
+def _unfit_training(training: Training, id_: Dataset, encoder: Encoder) -> str:
+    if training.labels and class_count(id_) == 1:
+        return f"{training.label} needs labels, {id_.label} has one class"
     if training.weights == TIMM and not encoder.name.startswith("timm/"):
         return f"{training.label} has weights for encoders of timm, {encoder.label} is none"
     return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from oodbench.api import Training
 from oodbench.errors import suggestion
 from oodbench.study import axes, declarations, recipes, suites
-from oodbench.study.axes import AXES, Axes, Seed
+from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document, read
 from oodbench.study.registry import Registry
@@ -45,7 +45,7 @@ def load(file: Path) -> Study:
         recipes={name: {label: each.recipe for label, each in of.items()} for name, of in variants.items()},
         recipes_shown={name: {label: each.shown for label, each in of.items()} for name, of in variants.items()},
         precisions=found.precisions(),
-        seeds=found.plain(Seed, "seed", 0),
+        seeds=found.plain("seed", 0),
         trainings=trainings,
         select=declarations.select(values),
         skips=found.skips(),
@@ -79,8 +79,8 @@ def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | 
     No plugin is imported.
     """
     values = _either(file)
-    learned = values.values(Share | None, values.top.get("learned"), ("learned",))
-    return declarations.tables(values), declarations.select(values), values.single(learned, ("learned",))
+    learned: float | None = values.one(Share | None, values.top.get("learned"), ("learned",))  # type: ignore[arg-type]
+    return declarations.tables(values), declarations.select(values), learned
 
 
 def claims_of(file: Path) -> dict[str, ClaimSpec]:

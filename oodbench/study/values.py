@@ -100,9 +100,8 @@ class Values:
             self.fail(trail, str(error))
 
     def one(self, cls: type[T], raw: Any, trail: Trail) -> T:
-        return self.single(self.sweep(cls, raw, trail), trail)
-
-    def single(self, found: list[T], trail: Trail) -> T:
+        """Return the one value of a type at a trail; a sweep is refused."""
+        found: list[T] = self.values(cls, raw, trail)
         if len(found) != 1:
             self.fail(trail, "takes one value each, a sweep is not possible here")
         return found[0]

@@ -10,7 +10,7 @@ import pytest
 
 from oodbench.conformance.suite import conform, find
 from oodbench.errors import UserError
-from oodbench.study.registry import ROOMS, Registry, Source, source_of
+from oodbench.study.registry import ROOMS, PluginFile, Registry, source_of
 
 # Sets that would have to be downloaded: tests/datasets run the suite on tiny
 # files in their formats.
@@ -24,7 +24,7 @@ ALL = [each for room in ROOMS for each in Registry().sources(room).values() if e
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda source: f"{source.room}/{source.name}")
-def test_conformance(source: Source, tmp_path: Path) -> None:
+def test_conformance(source: PluginFile, tmp_path: Path) -> None:
     if source.name == "fashion_mnist" and not source_has_files(source, tmp_path):
         pytest.skip("Fashion-MNIST is not on this machine")
     if source.room == "dataset" and source.name in own.WRITERS:
@@ -33,7 +33,7 @@ def test_conformance(source: Source, tmp_path: Path) -> None:
     assert not problems
 
 
-def source_has_files(source: Source, root: Path) -> bool:
+def source_has_files(source: PluginFile, root: Path) -> bool:
     module: Any = __import__(source.module, fromlist=["x"])
     return bool(module._found(root))
 

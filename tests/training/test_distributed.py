@@ -20,7 +20,7 @@ from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
 from oodbench.study import reader
-from oodbench.study.registry import Source, source_of
+from oodbench.study.registry import PluginFile, source_of
 from oodbench.study.settings import Recipe
 from oodbench.training import distributed, networks, train
 from oodbench.training.batches import ALONE, Part
@@ -186,7 +186,7 @@ def test_a_failing_process_ends_all_with_one_message(
     assert capfd.readouterr().err == ""
 
 
-def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
+def train_two(source: PluginFile, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
     """Train a plugin's defaults in two processes."""
     recipe = dataclasses.replace(ranks.RECIPE, devices=2)
     training = ranks.loaded(source)

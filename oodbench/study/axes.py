@@ -165,10 +165,9 @@ class Axes:
         if not isinstance(item, dict) or not item:
             self.fail(trail, f"is {item!r}, wanted a mapping from axis to name")
         axes = [axis for axis in AXES if axis != "recipe"]
-        for axis in item:
+        for axis, value in item.items():
             if axis not in axes:
                 self.fail((*trail, axis), f"there is no such axis to skip by{suggestion(axis, axes)}")
-        for axis, value in item.items():
             if value is None or value == []:
                 self.fail((*trail, axis), "is empty")
         return Skip({axis: list(self._matches(axis, value, (*trail, axis))) for axis, value in item.items()})

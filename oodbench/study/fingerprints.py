@@ -43,7 +43,10 @@ def code_files(module: str, path: Path) -> list[Path]:
 
 def fingerprint_module(module: str) -> str:
     """Return the fingerprint of an importable module."""
-    return fingerprint(module, _importable(module))
+    path = module_file(module)
+    if path is None:
+        raise UserError(f"there is no module {module}")
+    return fingerprint(module, path)
 
 
 def syntax(path: Path) -> ast.Module:
@@ -123,13 +126,6 @@ def _plain(node: Any) -> Any:
 
 def _hash(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _importable(module: str) -> Path:
-    path = module_file(module)
-    if path is None:
-        raise UserError(f"there is no module {module}")
-    return path
 
 
 def _modules(module: str, path: Path) -> dict[str, Path]:

@@ -47,7 +47,7 @@ class Registry:
             if isinstance(found, PluginFile):
                 self._add(found)
             else:
-                self.broken |= dict([found])
+                self.broken.update([found])
 
     def _add(self, source: PluginFile) -> None:
         known = self._sources[source.room]

@@ -31,7 +31,7 @@ class Settings:
     data: str | None = None  # folder of downloaded data; default: $OODBENCH_DATA, else ./data
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat
-    learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see learned.py
+    learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see unlearned.py
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 
 

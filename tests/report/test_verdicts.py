@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from places import ROOT
 from scipy.stats import ttest_1samp, ttest_rel
-from test_study import HEAD
+from test_reader import HEAD
 from test_tables import BASE
 from tiny import write
 from typer.testing import CliRunner

@@ -149,7 +149,7 @@ def prepare(
             raise typer.Exit(1)
         return
     with Board(err) as board:
-        problems = list(preparation.prepare(Pipeline(loaded, _options("cpu"), board), needs))
+        problems = list(preparation.prepare(Pipeline(loaded, _options("cpu"), board).library, needs))
     for problem in problems:
         err.print("[bold red]missing:[/] ", end="")
         err.print(problem, markup=False, soft_wrap=True)
@@ -554,6 +554,21 @@ def verify(study: StudyFile) -> None:
     out.print(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
     if damaged:
         raise typer.Exit(1)
+
+
+@command
+def rekey(study: StudyFile) -> None:
+    """Carry store and rows over to the keys of today's code, on your word that it changes no number; trains nothing."""
+    from oodbench.cli.progress import Board
+    from oodbench.execution.rekey import rekey as carried
+    from oodbench.execution.runner import Runner
+
+    with Board(err) as board:
+        found = carried(Runner(_load(study), _options("cpu"), board))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.artifacts.items()) or "no artifacts"
+    out.print(f"{kinds}, {found.rows} rows have the keys of today's code; runs say what they were", soft_wrap=True)
+    if found.left:
+        _warn(f"{found.left} rows are of other parameters or data now, and were left")
 
 
 @command

@@ -15,9 +15,8 @@ import numpy as np
 
 from oodbench.api import Dataset, Download
 from oodbench.data.download import absent, offline
-from oodbench.data.library import Split
+from oodbench.data.library import Library, Split
 from oodbench.errors import UserError
-from oodbench.execution.pipeline import Pipeline
 from oodbench.store.artifacts import sha256
 from oodbench.store.files import write_whole
 from oodbench.store.provenance import now, version
@@ -120,28 +119,28 @@ def _own(dataset: Dataset) -> bool:
     return type(dataset).files is not Dataset.files
 
 
-def prepare(pipeline: Pipeline, wanted: Iterable[Need]) -> Iterator[str]:
+def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[str]:
     """Prepare every split that a study needs, write the manifest, and yield a line for each set that cannot be had."""
-    hashes = _Hashes(pipeline.store.root / HASHES)
+    hashes = _Hashes(library.memo.store.root / HASHES)
     sets = []
     for need in wanted:
-        facts = _facts(need, pipeline.study)
+        facts = _facts(need, library.study)
         try:
             _check_installed(need.dataset)
-            facts["splits"] = {split: _split_facts(need.dataset, split, pipeline, hashes) for split in need.splits}
+            facts["splits"] = {split: _split_facts(need.dataset, split, library, hashes) for split in need.splits}
         except UserError as error:
-            facts["problem"] = str(error) + _by_hand(need, pipeline.study.data)
+            facts["problem"] = str(error) + _by_hand(need, library.study.data)
             yield facts["problem"]
         sets.append(facts)
     hashes.write()
     manifest = {
-        "study": pipeline.study.name,
-        "image": pipeline.study.settings.image.canonical,
+        "study": library.study.name,
+        "image": library.study.settings.image.canonical,
         "version": version(),
         "made_at": now(),
         "sets": sets,
     }
-    write_whole(pipeline.study.results / FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    write_whole(library.study.results / FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
 def _by_hand(need: Need, root: Path) -> str:
@@ -169,17 +168,17 @@ def _facts(need: Need, study: Study) -> dict[str, Any]:
     return facts | {"source": named | {"downloads": downloads}}
 
 
-def _split_facts(dataset: Dataset, split: Split, pipeline: Pipeline, hashes: _Hashes) -> dict[str, Any]:
-    prepared = pipeline.library.prepared(dataset, split)
+def _split_facts(dataset: Dataset, split: Split, library: Library, hashes: _Hashes) -> dict[str, Any]:
+    prepared = library.prepared(dataset, split)
     counts = np.bincount(prepared.y, minlength=len(prepared.classes)).tolist()
-    files = [Path(file) for file in dataset.files(split, pipeline.study.data) if Path(file).is_file()]
+    files = [Path(file) for file in dataset.files(split, library.study.data) if Path(file).is_file()]
     return {
         "content": prepared.content,
         "images": len(prepared.y),
         "classes": dict(zip(prepared.classes, counts, strict=True)),
         "mapped": isinstance(prepared.x, np.ndarray),
         "warnings": list(prepared.warnings),
-        "files": _originals(files, pipeline.study.data, hashes),
+        "files": _originals(files, library.study.data, hashes),
     }
 
 

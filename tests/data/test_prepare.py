@@ -253,13 +253,13 @@ def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, mon
         def warn(self, message: str) -> None:
             self.said.append(message)
 
-    labs, keys = [], []
+    pipelines, keys = [], []
     for free in (10**9, 120 * 64):  # the bytes of its train split, of which a set may take 90 %
         monkeypatch.setattr(Store, "free", lambda self, free=free: free)
         heard = Heard()
         file = write(tmp_path / f"{free}.yaml", store=str(tmp_path / f"store{free}"), training="cross_entropy")
         pipeline = Pipeline(reader.load(file), Options(device="cpu"), heard)
-        labs.append(pipeline)
+        pipelines.append(pipeline)
         run = Runner(pipeline.study, Options(device="cpu")).plan.work[0].run
         keys.append(pipeline.encoders.train_key(run))
         assert len(heard.said) == (free < 10**9)
@@ -270,17 +270,17 @@ def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, mon
     ):
         assert words in heard.said[0]
     assert keys[0] == keys[1]
-    fit, _ = labs[0].split(run)
+    fit, _ = pipelines[0].encoders.split(run)
     seen = [
         pipeline.encoders.images(run.id, pipeline.library.prepared(run.id, "train"), fit, pipeline.device)
-        for pipeline in labs
+        for pipeline in pipelines
     ]
     assert isinstance(seen[1], HostImages)
     rows = torch.tensor([5, 0, 80])
     assert torch.equal(seen[0][rows], seen[1][rows])
     several = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, devices=2))
     with pytest.raises(UserError, match="does not fit on the disk, as a training on several devices needs"):
-        labs[1]._ready(several)
+        pipelines[1].encoders._ready(several)
 
 
 # ---- sets -------------------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny import write
 
-from oodbench.execution import pipeline as labs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN, Seen
+from oodbench.training import encoders
 
 
 class Listener(Silent):
@@ -38,7 +38,7 @@ def bank(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
 def test_a_study_whose_images_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit by bit the same weights and features; it is said once for each set."""
     expected, nothing = bank(tmp_path / "device")
-    monkeypatch.setattr(labs, "room", lambda device: 0)
+    monkeypatch.setattr(encoders, "room", lambda device: 0)
     found, warnings = bank(tmp_path / "host")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -23,8 +23,9 @@ from oodbench.data import duplicates, prepare
 from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.garbage import garbage
-from oodbench.execution.pipeline import Options, Silent
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
+from oodbench.store.memo import Silent
 from oodbench.study import reader
 
 Bytes = NDArray[np.uint8]

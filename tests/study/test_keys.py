@@ -60,7 +60,7 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
     """Cards before Ampere (8) only emulate bf16, and are slower with it: torch counts them in by default."""
     run = dataclasses.replace(runner.plan.work[0].run, precision="auto")
     assert runner.pipeline.encoders.precision(run) == "float32"  # the CPU
-    monkeypatch.setattr(runner.pipeline, "device", torch.device("cuda"))
+    monkeypatch.setattr(runner.pipeline.encoders, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)

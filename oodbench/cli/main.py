@@ -221,6 +221,7 @@ def tables(
 @command
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
+    from oodbench.report import formats
     from oodbench.report import verdicts as judging
     from oodbench.store.rows import Results
     from oodbench.study.reader import claims_of
@@ -232,7 +233,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     if rows.empty:
         raise UserError(f"there are no rows in {folder / 'rows'}; run the study first")
     found, note = judging.verdicts(rows, claims, Results(folder).clusters(), str(study)), _note(rows)
-    judging.write(found, folder, note)
+    formats.write_table(judging.sheet(found, note), folder)
     colours = {judging.HOLDS: "green", judging.FAILS: "red", judging.OPEN: "yellow"}
     shown = RichTable("claim", "verdict", "evidence", box=None, header_style="bold", pad_edge=False)
     for each in found:
@@ -332,7 +333,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
     from oodbench.cli.progress import Board
     from oodbench.execution.cluster_survey import FILE, survey
     from oodbench.execution.pipeline import Pipeline
-    from oodbench.report import correlation
+    from oodbench.report import correlation, formats
 
     folder = _folder(study, dry_data)
     rows = _current(folder)
@@ -353,7 +354,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
         _warn(f"clusters could not be measured: {message}")
     table = correlation.correlations(rows, found.rows)
     table = replace(table, caption=_note(rows) + table.caption)
-    correlation.write(table, folder)
+    formats.write_table(table.sheet(), folder)
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
     _print(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
     out.print(f"\n{found.measured} rows measured, {len(found.rows)} in all: {folder / FILE}", soft_wrap=True)
@@ -702,6 +703,7 @@ def _one_named(option: str, given: str) -> tuple[str, Path]:
 
 
 def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
+    from oodbench.report import formats
     from oodbench.report import tables as making
     from oodbench.study.reader import tables_of
 
@@ -713,24 +715,24 @@ def _tables(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     ]
     note = _note(rows)
     for table in (replace(board, caption=note + board.caption) for board in boards):
-        making.write(table, folder)
+        formats.write_table(table.sheet(), folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     if select:
         from oodbench.report.selection import selection
 
         table = selection(rows, select, floor)
         table = replace(table, caption=note + table.caption)
-        making.write(table, folder)
+        formats.write_table(table.sheet(), folder)
         _print(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
     for name, spec in specs.items():
         table = making.declared(rows, name, spec, floor)
         table = replace(table, caption=note + table.caption)
-        making.write(table, folder / "tables")
+        formats.write_table(table.sheet(), folder / "tables")
         _print(table, table.name, len(table.mean))
         if spec.against and note:
             out.print(f"not held against {spec.against}: {note.strip()}", soft_wrap=True)
         elif spec.against and study:
-            given, kept = (spec.against, study.parent), making.kept(rows, name, spec)
+            given, kept = (spec.against, study.parent), making.kept(rows, spec.of)
             _held(study, folder, f"tables/{name}-against", kept, given, spec.values)
     out.print(f"\nall tables, as .md, .csv, .tex and .html: {folder}", soft_wrap=True)
 
@@ -740,7 +742,7 @@ def _held(
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench.report import comparison as against
-    from oodbench.report import targets
+    from oodbench.report import formats, targets
     from oodbench.store.rows import Results
     from oodbench.study.reader import registry_of
 
@@ -748,7 +750,7 @@ def _held(
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
     found = against.compare(rows, Results(folder, _warn).run, wanted, registry)
     file = folder / name
-    against.write(found, file.parent, file.name)
+    formats.write_table(against.sheet(found, file.name), file.parent)
     colours = {against.REPRODUCED: "green", against.NEAR: "yellow", against.FAR: "red"}
     text = against.table(found)
     shown = RichTable(*text.columns, box=None, header_style="bold", pad_edge=False)
@@ -763,7 +765,7 @@ def _held(
 
 def _print(table: Table, title: str, top: int) -> None:
     """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
-    text = table.text(lambda each, mark: {1: f"[bold green]{each}[/]", 2: f"[underline]{each}[/]"}.get(mark, each))
+    text = table.sheet().tagged("[bold green]{}[/]", "[underline]{}[/]")
     labels = len(table.mean.index.names)
     for i in range(labels):
         text.isetitem(i, text.iloc[:, i].map(escape).to_list())  # youden [saw noise]

@@ -32,13 +32,8 @@ def fingerprint(module: str, path: Path) -> str:
     These are modules of ours, of its package, and files beside it. `oodbench.api` holds contracts and no arithmetic
     and is left out; so is every installed package: library versions are recorded in the rows.
     """
-    first, *others = (_code(name, file) for name, file in _modules(module, path).items())
+    first, *others = (_code(name, file) for name, file in modules(module, path).items())
     return _hash([first.text, *sorted({_hash([each.text]) for each in others if not each.empty})])[:16]
-
-
-def code_files(module: str, path: Path) -> list[Path]:
-    """Return the files that a fingerprint is made of."""
-    return list(_modules(module, path).values())
 
 
 def fingerprint_module(module: str) -> str:
@@ -128,7 +123,7 @@ def _hash(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _modules(module: str, path: Path) -> dict[str, Path]:
+def modules(module: str, path: Path) -> dict[str, Path]:
     """Return a module, and every module of its own kind that it imports, with the packages they are in, by name."""
     found = {module: path}
     waiting = [module]

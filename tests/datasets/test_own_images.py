@@ -282,7 +282,7 @@ def said(name: str, data: Path, split: Any = "train", /, **params: Any) -> str:
     file = write(data / "s.yaml", id={name: params}, data=str(data), image={"size": 6, "channels": 1})
     loaded = reader.load(file)
     with pytest.raises(UserError) as caught:
-        Pipeline(loaded, Options(), Silent()).prepared(loaded.datasets[0], split)
+        Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], split)
     message = str(caught.value)
     assert message.startswith(f"data set {name}")
     assert "Error" not in message
@@ -481,7 +481,7 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         os.utime(path, (0, 0))
     loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
-    before = Pipeline(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train")
+    before = Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train")
     first = root / "train" / "bee" / "009.png"
     if change == "overwrite":
         save(first, COLOUR)
@@ -493,9 +493,9 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
         first.rename(root / "train" / "cat" / "moved.png")
     else:
         (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
-    assert Pipeline(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train") != before
+    assert Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train") != before
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
-    assert Path(image_files.__file__) in fingerprints.code_files(source.module, source.path)
+    assert Path(image_files.__file__) in fingerprints.modules(source.module, source.path).values()

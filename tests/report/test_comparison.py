@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from oodbench.cli import main
 from oodbench.errors import UserError
-from oodbench.report import comparison, tables, targets
+from oodbench.report import comparison, formats, tables, targets
 from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
 from oodbench.report.targets import Entry, Target
 from oodbench.store.rows import Results, frame
@@ -293,7 +293,7 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
     rows = made({}, {"seed": 1, "auroc": 0.81})
     source = "<b>A & B</b> 100 % | so_so"
     found = held(rows, target(source=source, std=0.25, ddof=0, n=3), target(encoder=entry("resnet50")))
-    comparison.write(found, tmp_path, "against-t")
+    formats.write_table(comparison.sheet(found, "against-t"), tmp_path)
     files = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert sorted(files) == [".csv", ".html", ".md", ".tex"]
     assert "80.00 ± 0.25 (n=3) | 80.50 ± 0.71 (n=2) | +0.50        | reproduced" in files[".md"]
@@ -309,7 +309,8 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
 
 
 def test_files_of_nothing_comparable(tmp_path: Path) -> None:
-    comparison.write(held(made({}), target(training=entry("supcon"))), tmp_path, "a")
+    nothing = held(made({}), target(training=entry("supcon")))
+    formats.write_table(comparison.sheet(nothing, "a"), tmp_path)
     assert list(pd.read_csv(tmp_path / "a.csv").columns)[:2] == ["id", "training"]
     assert "1 target of other cells" in (tmp_path / "a.md").read_text()
 
@@ -317,8 +318,8 @@ def test_files_of_nothing_comparable(tmp_path: Path) -> None:
 def test_a_table_as_html_marks_the_best_and_escapes_labels() -> None:
     rows = made({"training": "a<b>&c"}, {"training": "plain", "auroc": 0.7})
     (board,) = tables.leaderboards(rows)
-    text = tables.html(board)
-    assert "<td>a&lt;b&gt;&amp;c</td>" in text
+    text = formats.html(board.sheet())
+    assert "a&lt;b&gt;&amp;c</td>" in text
     assert "<strong>80.0</strong>" in text
     assert "<em>70.0</em>" in text
     assert "nth-child(-n+2)" in text

@@ -12,7 +12,7 @@ from test_tables import BASE
 from tiny import write
 
 from oodbench.errors import UserError
-from oodbench.report import tables
+from oodbench.report import formats, tables
 from oodbench.report.selection import selection
 from oodbench.store.rows import frame
 from oodbench.study import reader
@@ -45,7 +45,7 @@ def test_the_setting_is_chosen_by_validation_and_the_gap_is_what_that_costs() ->
     assert table.mean.index.get_level_values("of").tolist() == [3]
     assert (near(table, "AUROC"), near(table, "best on test")) == (pytest.approx([60]), pytest.approx([90]))
     assert near(table, "oracle gap") == pytest.approx([30])
-    assert "**60.0**" in tables.markdown(table)
+    assert "**60.0**" in formats.markdown(table.sheet())
 
 
 def test_each_run_chooses_for_itself_and_numbers_are_means_over_runs() -> None:

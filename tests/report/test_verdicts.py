@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import grids
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from oodbench.cli import main
 from oodbench.errors import UserError
 from oodbench.report import verdicts
-from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, Verdict
+from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, ClaimVerdict
 from oodbench.store.columns import QUALITY, QUALITY_LABELS
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader
@@ -39,11 +40,11 @@ def runs(values: list[float], **change: Any) -> list[dict[str, Any]]:
     return [change | {"seed": seed, "auroc": value / 100} for seed, value in enumerate(values)]
 
 
-def judged(rows: pd.DataFrame, **claim: Any) -> Verdict:
+def judged(rows: pd.DataFrame, **claim: Any) -> ClaimVerdict:
     return verdicts.verdict(rows, "c", ClaimSpec(says="so", **claim))
 
 
-def compared(left: list[float], right: list[float], **claim: Any) -> Verdict:
+def compared(left: list[float], right: list[float], **claim: Any) -> ClaimVerdict:
     return judged(made(runs(left, **SUPCON), runs(right, **SIMCLR)), left=SUPCON, right=SIMCLR, **claim)
 
 
@@ -464,7 +465,7 @@ SEPARATION = {"table": "quality", "value": "global_separation", "left": SUPCON, 
 MEASURED = clusters(separated([0.40, 0.42, 0.44], **SUPCON), separated([0.10, 0.11, 0.12], **SIMCLR))
 
 
-def on_clusters(table: pd.DataFrame | None, **claim: Any) -> Verdict:
+def on_clusters(table: pd.DataFrame | None, **claim: Any) -> ClaimVerdict:
     rows = made([{"train_key": "t"}])
     return verdicts.verdict(rows, "c", ClaimSpec(says="so", **SEPARATION | claim), table, "s.yaml")
 
@@ -518,7 +519,7 @@ def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> Non
     MEASURED.to_csv(folder / "quality.csv", index=False)
     assert CliRunner().invoke(main.app, ["verdict", str(path)]).exit_code == 0
     assert "| holds" in (folder / "verdict.md").read_text()
-    assert "<td>holds</td>" in (folder / "verdict.html").read_text()
+    assert grids.of_html((folder / "verdict.html").read_text())[1][1].text == "holds"
 
 
 def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:

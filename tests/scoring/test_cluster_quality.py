@@ -26,7 +26,7 @@ from oodbench.api import Clusters
 from oodbench.errors import UserError
 from oodbench.execution import cluster_survey
 from oodbench.execution.pipeline import Options, Pipeline
-from oodbench.report import correlation
+from oodbench.report import correlation, formats
 from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
 from oodbench.store.memo import Silent
@@ -464,7 +464,7 @@ def test_correlations_of_a_study(tmp_path: Path) -> None:
     assert "18 cells in all, of 6 trained encoders" in table.caption
     assert "pooled at 0.9" in table.caption
     assert "not causation" in table.caption
-    correlation.write(table, tmp_path)
+    formats.write_table(table.sheet(), tmp_path)
     text = (tmp_path / "quality-correlation.md").read_text()
     assert f"| {found['spearman']:.2f} [{found['low']:.2f}, {found['high']:.2f}] |" in " ".join(text.split())
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "quality-correlation.csv"), table.listed)

@@ -67,7 +67,7 @@ def test_a_study_runs_on_stand_in_data(file: Path, monkeypatch: pytest.MonkeyPat
 
     Of several encoders the first alone, on the last ID set, to save time.
 
-    Of Fashion-MNIST's trainings the first alone: every cell of it has published rows, which test_tables holds against
+    Of Fashion-MNIST's trainings the first alone: every cell of it has published rows, which test_published holds to
     the study.
     """
     whole = dry_run.dry(reader.load(file)).study

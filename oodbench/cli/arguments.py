@@ -27,9 +27,9 @@ LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features ta
 
 
 def load(study: Path) -> Study:
-    from oodbench.study import study as studies
+    from oodbench.study import reader
 
-    return studies.load(study)
+    return reader.load(study)
 
 
 def made(study: Path, dry_data: bool) -> Study:
@@ -48,7 +48,8 @@ def made(study: Path, dry_data: bool) -> Study:
 
 def results(study: Path, dry_data: bool = False) -> Results:
     """Return the rows of a study, or of its dry run."""
-    from oodbench.study.study import DRY, results_of
+    from oodbench.study.reader import results_of
+    from oodbench.study.study import DRY
 
     folder = results_of(study)
     return results_in(folder.with_name(folder.name + DRY) if dry_data else folder)

@@ -39,7 +39,7 @@ def tables_(
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
     from oodbench.report import formats, verdicts
-    from oodbench.study.study import claims_of
+    from oodbench.study.reader import claims_of
 
     claims, given = claims_of(study), arguments.results(study, dry_data)
     if not claims:

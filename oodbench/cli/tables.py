@@ -23,7 +23,7 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
     from oodbench.report import formats
     from oodbench.report import tables as making
-    from oodbench.study.study import tables_of
+    from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
@@ -72,7 +72,7 @@ def hold(
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench.report import comparison, formats, targets
-    from oodbench.study.study import registry_of
+    from oodbench.study.reader import registry_of
 
     registry = registry_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]

@@ -17,7 +17,7 @@ from oodbench.conformance import clustering, dataset, distance, posthoc, thresho
 from oodbench.conformance.toys import CLASSES
 from oodbench.errors import UserError
 from oodbench.study.grid import resolved
-from oodbench.study.registry import ROOMS, Registry, Source, load, source_of
+from oodbench.study.registry import ROOMS, PluginFile, Registry, load, source_of
 
 P = TypeVar("P", bound=Plugin)
 KINDS = (training, clustering, distance, threshold, posthoc, dataset)
@@ -35,7 +35,7 @@ class Result:
     skipped: bool = False
 
 
-def find(plugin: str) -> Source:
+def find(plugin: str) -> PluginFile:
     """Return the plugin of a file, of ROOM/NAME, or of a name that only one room has."""
     if plugin.endswith(".py"):
         path = Path(plugin)
@@ -55,7 +55,7 @@ def find(plugin: str) -> Source:
     return registry.source(rooms[0], name)
 
 
-def conform(source: Source, root: Path = Path("data")) -> list[Result]:
+def conform(source: PluginFile, root: Path = Path("data")) -> list[Result]:
     """Run every check of a plugin's room; root is the folder of downloaded data."""
     dataset.loaded.cache_clear()  # files change between two calls
     cls = load(source)

@@ -11,10 +11,10 @@ import pytest
 from oodbench.conformance.suite import conform, find
 from oodbench.data.download import here
 from oodbench.errors import UserError
-from oodbench.study.registry import ROOMS, Registry, Source, load, source_of
+from oodbench.study.registry import ROOMS, PluginFile, Registry, load, source_of
 
 
-def has_its_files(source: Source) -> bool:
+def has_its_files(source: PluginFile) -> bool:
     """Tell of a data set whether it is made, on this machine, or written by a test here: tests/datasets do others."""
     if source.room != "dataset" or source.name in own.WRITERS:
         return True
@@ -28,7 +28,7 @@ ALL = [each for room in ROOMS for each in Registry().sources(room).values() if h
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda source: f"{source.room}/{source.name}")
-def test_conformance(source: Source, tmp_path: Path) -> None:
+def test_conformance(source: PluginFile, tmp_path: Path) -> None:
     if source.room == "dataset" and source.name in own.WRITERS:
         own.WRITERS[source.name](tmp_path, own.pictures())
     problems = [f"{each.check}: {each.problem}" for each in conform(source, tmp_path) if each.problem]

@@ -14,7 +14,7 @@ from test_tables import made
 
 from oodbench.report import formats, tables
 from oodbench.report.formats import Sheet
-from oodbench.study.study import TableSpec
+from oodbench.study.declarations import TableSpec
 
 NASTY = (
     r"\input{/etc/passwd}",

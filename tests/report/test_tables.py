@@ -12,7 +12,7 @@ import pytest
 from oodbench.errors import UserError
 from oodbench.report import formats, tables
 from oodbench.store.rows import frame
-from oodbench.study.study import TableSpec
+from oodbench.study.declarations import TableSpec
 
 BASE: dict[str, Any] = {
     "status": "ok",

@@ -35,15 +35,15 @@ def test_the_plugin_passes_conformance_and_runs_in_a_study(tmp_path: Path) -> No
 
 
 def test_the_study_is_one(tmp_path: Path) -> None:
-    from oodbench.study import study
+    from oodbench.study import reader
 
     text, changes = blocks("yaml")
     (tmp_path / "own.yaml").write_text(text)
-    found = plan_of(study.load(tmp_path / "own.yaml"))
+    found = plan_of(reader.load(tmp_path / "own.yaml"))
     assert len(found.work) == 2 * 3 * 3  # splits x seeds x trainings
     yaml = YAML()
     yaml.dump(yaml.load(text) | yaml.load(changes), tmp_path / "other.yaml")
-    found = plan_of(study.load(tmp_path / "other.yaml"))
+    found = plan_of(reader.load(tmp_path / "other.yaml"))
     assert len(found.work) == 2 * 3 * 2
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command_line import call
+from filled_stubs import FILLED
 from tiny import write
 from warm import Command
 
-from oodbench.cli import main
+from oodbench.cli import screen
 from oodbench.report.tables import Table
 
 HEAVY = {"PIL", "datasets", "faiss", "pytorch_ood", "scipy", "sklearn", "timm", "torch", "torchvision"}
@@ -44,7 +45,7 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     index = pd.MultiIndex.from_tuples([("ce", "youden [saw noise]"), ("ce", "pooled")], names=["training", "threshold"])
     numbers = pd.DataFrame({("svhn [odd]", "AUROC"): [90.0, 80.0]}, index=index)
     table = Table("t", "Those of f1 [saw noise].", numbers, numbers * float("nan"), numbers, {numbers.columns[0]: 1})
-    main._print(table, "t", 2)
+    screen.show(table, "t", 2)
     said = capsys.readouterr().out
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
@@ -134,6 +135,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["new", "training", "Big-Name"], "cannot name a plugin"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
+        (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(
@@ -191,7 +193,7 @@ def test_tables_import_no_heavy_library(study: Path) -> None:
     """So they take about a second; importing torch alone takes longer. Seconds would be those of a busy machine."""
     call("run", study)
     code = (
-        f"import sys\nfrom oodbench.cli.main import app\nsys.argv = ['oodbench', 'tables', {str(study)!r}]\n"
+        f"import sys\nfrom oodbench.cli.app import app\nsys.argv = ['oodbench', 'tables', {str(study)!r}]\n"
         "try:\n    app()\nfinally:\n    print({name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -218,34 +220,6 @@ def place(tmp_path: Path) -> None:
     """Put the file there that the stub of a data set would download."""
     (tmp_path / "data" / "my_own").mkdir(parents=True)
     (tmp_path / "data" / "my_own" / "my_own.npz").write_bytes(b"")
-
-
-FILLED = {
-    "training": (
-        'raise NotImplementedError("the loss of my_own")',
-        'return nt_xent(b.out["z"], self.temperature), state',
-    ),
-    "clustering": (
-        'raise NotImplementedError("the cluster of each item for my_own")',
-        "return grouped(f, f.argmax(1))",
-    ),
-    "distance": (
-        'raise NotImplementedError("the score of my_own")',
-        "d = (x.double()[:, None] - c.centroid.double()).abs().sum(2).min(1)\n"
-        "            return Scores(d.values, d.indices)",
-    ),
-    "threshold": (
-        'raise NotImplementedError("the rule of my_own, which accepts self.level of the reference")',
-        "return Rule(lambda s: s.score, float(ref.score.quantile(self.level, interpolation='higher')))",
-    ),
-    "posthoc": ('raise NotImplementedError("the score of my_own")', "return -logits.amax(1)"),
-    "dataset": (
-        'raise NotImplementedError("the images of my_own")',
-        "rng = np.random.default_rng(split == 'test')\n"
-        "        x = rng.integers(256, size=(20, 8, 8), dtype=np.uint8)\n"
-        "        return Images(x, np.zeros(20, dtype=np.int64), ('a',))",
-    ),
-}
 
 
 @pytest.mark.parametrize("room", FILLED)

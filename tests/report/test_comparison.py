@@ -18,7 +18,7 @@ from oodbench.report import comparison, formats, tables, targets
 from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
 from oodbench.report.targets import Entry, Target
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 REGISTRY = Registry()
@@ -336,7 +336,7 @@ def ran(tmp_path: Path) -> Path:
     (tmp_path / "t1.csv").write_text(CSV + "digits,simclr,,noise,fpr95_id,70,paper\n")
     spec = {"rows": ["training"], "value": "auroc", "against": "t1.csv", "of": {"distance": "knn"}}
     path = write(tmp_path / "s.yaml", tables={"mine": spec})
-    Results(study.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
+    Results(reader.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
     return path
 
 
@@ -345,7 +345,7 @@ def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
     asked = call("tables", ran, "--against", str(ran.parent / "t1.csv"))
     assert asked.exit_code == 0, asked.output
     assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
-    folder = study.results_of(ran)
+    folder = reader.results_of(ran)
     assert "| reproduced" in (folder / "against-t1.md").read_text()
     assert (folder / "leaderboard.html").exists()
     assert "| auroc " in (folder / "tables" / "mine-against.md").read_text()
@@ -366,4 +366,4 @@ def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_oth
 def test_a_table_against_a_file_that_is_not_there(tmp_path: Path) -> None:
     spec = {"rows": ["training"], "against": "nowhere.csv"}
     with pytest.raises(UserError, match=r"tables.t.against: there is no file or folder nowhere.csv"):
-        study.load(write(tmp_path / "s.yaml", tables={"t": spec}))
+        reader.load(write(tmp_path / "s.yaml", tables={"t": spec}))

@@ -14,7 +14,7 @@ from hand_made_rows import made
 
 from oodbench.report import formats, tables
 from oodbench.report.formats import Sheet
-from oodbench.study.study import TableSpec
+from oodbench.study.declarations import TableSpec
 
 NASTY = (
     r"\input{/etc/passwd}",

@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 from typer.testing import CliRunner
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 from oodbench.execution import epoch_curve
 from oodbench.report import correlation, formats
 from oodbench.store.rows import Results, read_table

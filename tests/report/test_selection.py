@@ -14,8 +14,8 @@ from tiny import write
 from oodbench.errors import UserError
 from oodbench.report import formats, tables
 from oodbench.report.selection import selection
-from oodbench.study import study
-from oodbench.study.study import Select
+from oodbench.study import reader
+from oodbench.study.declarations import Select
 
 DISTANCE = Select(over=("distance",))
 
@@ -194,7 +194,7 @@ def test_mistakes_have_a_place(tmp_path: Path, select: Any, changes: dict[str, A
     path = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": [3, 5]}}], select=select, **changes)
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if text.startswith("select"))
     with pytest.raises(UserError) as caught:
-        study.load(path)
+        reader.load(path)
     assert said in str(caught.value)
     place = int(str(caught.value).removeprefix(f"{path}:").partition(":")[0])
     assert line <= place <= line + 3

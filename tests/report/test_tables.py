@@ -12,7 +12,7 @@ from hand_made_rows import by_seed, made
 
 from oodbench.errors import UserError
 from oodbench.report import formats, tables
-from oodbench.study.study import TableSpec
+from oodbench.study.declarations import TableSpec
 
 
 def test_mean_and_deviation_over_seeds() -> None:

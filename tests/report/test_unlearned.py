@@ -18,8 +18,8 @@ from oodbench.execution.runner import Runner
 from oodbench.report import formats, tables, unlearned
 from oodbench.report.selection import selection
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
-from oodbench.study.study import Select, TableSpec
+from oodbench.study import reader
+from oodbench.study.declarations import Select, TableSpec
 
 # ID images of noise with labels that mean nothing: three classes, chance 1/3, default floor 1/2
 RANDOM = '''
@@ -158,7 +158,7 @@ def meaningless(folder: Path, **changes: Any) -> Path:
 
 
 def rows_of(path: Path) -> pd.DataFrame:
-    return Runner(study.load(path), Options(device="cpu")).run().rows
+    return Runner(reader.load(path), Options(device="cpu")).run().rows
 
 
 @pytest.mark.slow
@@ -203,6 +203,6 @@ def test_the_command_line_says_it_and_a_new_floor_trains_nothing(tmp_path: Path)
 @pytest.mark.parametrize("value", [0, 1.5, [0.1, 0.2], "half"])
 def test_a_floor_is_one_share(tmp_path: Path, value: Any) -> None:
     path = write(tmp_path / "s.yaml", learned=value)
-    for read in (study.load, study.tables_of):
+    for read in (reader.load, reader.tables_of):
         with pytest.raises(UserError, match=r"learned: is|takes one value each"):
             read(path)

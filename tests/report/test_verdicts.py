@@ -22,7 +22,7 @@ from oodbench.report import verdicts
 from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, ClaimVerdict
 from oodbench.store.columns import QUALITY, QUALITY_LABELS
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.declarations import ClaimSpec
 
 SIMCLR, SUPCON, CE = ({"training": name} for name in ("simclr", "supcon", "cross_entropy"))
@@ -279,7 +279,7 @@ def test_a_difference_of_differences() -> None:
 @pytest.mark.parametrize("name", ["openood_cifar10", "openood_cifar100"])
 @pytest.mark.parametrize(("far", "wanted"), [(93.0, HOLDS), (97.0, FAILS)])
 def test_outliers_help_less_far_away_as_the_studies_claim_it(name: str, far: float, wanted: str) -> None:
-    claim = study.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
+    claim = reader.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
     means = {("cross_entropy", "near"): 88.0, ("cross_entropy", "far"): 90.0}
     means |= {("outlier_exposure", "near"): 94.0, ("outlier_exposure", "far"): far}
     of = {"posthoc": "msp", "distance": "–"}
@@ -368,7 +368,7 @@ claims:
 def claims(tmp_path: Path, text: str) -> dict[str, ClaimSpec]:
     path = tmp_path / "s.yaml"
     path.write_text(HEAD + text)
-    return study.claims_of(path)
+    return reader.claims_of(path)
 
 
 def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
             says="so", left=SUPCON, right=SIMCLR, of={"level": 0.95, "group": ["near", "far"]}, margin=1.0
         )
     }
-    assert study.load(tmp_path / "s.yaml").claims == found
+    assert reader.load(tmp_path / "s.yaml").claims == found
     assert claims(tmp_path, "") == {}
 
 
@@ -426,7 +426,7 @@ def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: int, m
         claims(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 's.yaml'}:{line}: ")
     with pytest.raises(UserError):
-        study.load(tmp_path / "s.yaml")
+        reader.load(tmp_path / "s.yaml")
 
 
 # ---- accuracies and clusters
@@ -510,7 +510,7 @@ def test_the_measures_are_those_that_the_command_makes() -> None:
 
 def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", claims={"apart": {"says": "so"} | SEPARATION})
-    folder = study.results_of(path)
+    folder = reader.results_of(path)
     Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
     asked = call("verdict", path)
     assert "not enough data" in asked.output
@@ -526,7 +526,7 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", claims={"yes": sides, "later": sides | {"left": {"training": "later"}}})
     asked = call("verdict", path)
     assert asked.exit_code == 2
-    folder = study.results_of(path)
+    folder = reader.results_of(path)
     rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
     Results(folder).write(rows.to_dict("records"))
     asked = call("verdict", path)

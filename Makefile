@@ -1,7 +1,9 @@
 # make run      install into .venv, run the default study, print its leaderboard
-# make test     install into .venv, run the tests
-# make install  the set-up alone
+# make quick    install into .venv, run the tests that are not slow: in a minute or so, without network
+# make test     install into .venv, run all tests
+# make install  the set-up alone, with the versions of constraints.txt
 # make check    what the continuous integration checks besides the tests
+# make constraints   write constraints.txt anew from the newest releases
 # make data     Fashion-MNIST from Debian's archive (needs root), for studies/fashion.yaml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -10,20 +12,23 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 FAISS ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 BIN := .venv/bin
 
-.PHONY: run test install check data
+.PHONY: run quick test install check constraints data
 
 run: install
 	$(BIN)/oodbench run benchmark.yaml --workers auto
+
+quick: install
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test: install
 	$(BIN)/python -m pytest -n 2
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; say which: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[$(FAISS),dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(FAISS),dev]'
 	touch $@
 
 check: install
@@ -31,6 +36,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+constraints:
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet -e '.[cpu,dev]'
+	{ sed '/^$$/q' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude-editable | \
+		grep -vE '^(pip|torch|torchvision|triton|nvidia-.*|cuda-.*)=='; } > constraints.new
+	mv constraints.new constraints.txt
 
 data:
 	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \

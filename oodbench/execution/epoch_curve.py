@@ -22,8 +22,8 @@ from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
 from oodbench.store.files import write_whole
 from oodbench.store.rows import read_table
+from oodbench.study.declarations import CurveSpec
 from oodbench.study.grid import NONE, Cell, Work
-from oodbench.study.study import CurveSpec
 
 NAME = "curve"
 IDENTITY = ("cell", "key", "train_key", "ood_data")

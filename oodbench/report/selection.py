@@ -6,7 +6,7 @@ import pandas as pd
 
 from oodbench.errors import UserError
 from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, averaged, commonest_threshold, named, runs_of, varies
-from oodbench.study.study import Select
+from oodbench.study.declarations import Select
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 

@@ -15,9 +15,9 @@ from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.unlearned import MARK, NAME, explained, unlearned
 from oodbench.store.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
-from oodbench.study.declarations import Labels
+from oodbench.study.declarations import Labels, TableSpec
 from oodbench.study.grid import NONE
-from oodbench.study.study import GROUPS, UNGROUPED, TableSpec
+from oodbench.study.study import GROUPS, UNGROUPED
 
 RANKED = (
     *("training", "encoder", "outliers", "recipe", "precision", "reference"),

@@ -10,27 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import call
+from filled_stubs import FILLED
 from tiny import write
-from typer.testing import CliRunner, Result
 from warm import Command
 
-from oodbench.cli import main
+from oodbench.cli import screen
 from oodbench.report.tables import Table
 
 HEAVY = {"PIL", "datasets", "faiss", "pytorch_ood", "scipy", "sklearn", "timm", "torch", "torchvision"}
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consoles write to whatever the runner puts in place of standard output and error."""
-    from rich.console import Console
-
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -57,11 +45,12 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     index = pd.MultiIndex.from_tuples([("ce", "youden [saw noise]"), ("ce", "pooled")], names=["training", "threshold"])
     numbers = pd.DataFrame({("svhn [odd]", "AUROC"): [90.0, 80.0]}, index=index)
     table = Table("t", "Those of f1 [saw noise].", numbers, numbers * float("nan"), numbers, {numbers.columns[0]: 1})
-    main._print(table, "t", 2)
+    screen.show(table, "t", 2)
     said = capsys.readouterr().out
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> None:
     call("run", study)
@@ -75,6 +64,7 @@ def test_tables_are_regenerated_byte_for_byte(study: Path, tmp_path: Path) -> No
     assert {path: path.read_bytes() for path in files} == before
 
 
+@pytest.mark.slow
 def test_plan_says_what_is_there_and_what_is_to_do(study: Path) -> None:
     first = call("plan", study)
     assert first.exit_code == 0, first.output
@@ -89,6 +79,7 @@ def test_plan_says_what_is_there_and_what_is_to_do(study: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> None:
     call("run", study)
@@ -114,6 +105,7 @@ def test_show_says_where_a_number_comes_from(study: Path, tmp_path: Path) -> Non
     assert f"{row['cell']}/{row['ood']} is in no table: code or data have changed" in " ".join(outdated.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     study = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": 500}}], training="simclr")
@@ -124,6 +116,7 @@ def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     assert "2 rows failed and are in no mean" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
     done = call("run", write(tmp_path / "s.yaml", distance={"knn": {"k": 500}}, training="simclr"))
@@ -142,6 +135,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["new", "training", "Big-Name"], "cannot name a plugin"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
+        (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(
@@ -199,7 +193,7 @@ def test_tables_import_no_heavy_library(study: Path) -> None:
     """So they take about a second; importing torch alone takes longer. Seconds would be those of a busy machine."""
     call("run", study)
     code = (
-        f"import sys\nfrom oodbench.cli.main import app\nsys.argv = ['oodbench', 'tables', {str(study)!r}]\n"
+        f"import sys\nfrom oodbench.cli.app import app\nsys.argv = ['oodbench', 'tables', {str(study)!r}]\n"
         "try:\n    app()\nfinally:\n    print({name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -226,34 +220,6 @@ def place(tmp_path: Path) -> None:
     """Put the file there that the stub of a data set would download."""
     (tmp_path / "data" / "my_own").mkdir(parents=True)
     (tmp_path / "data" / "my_own" / "my_own.npz").write_bytes(b"")
-
-
-FILLED = {
-    "training": (
-        'raise NotImplementedError("the loss of my_own")',
-        'return nt_xent(b.out["z"], self.temperature), state',
-    ),
-    "clustering": (
-        'raise NotImplementedError("the cluster of each item for my_own")',
-        "return grouped(f, f.argmax(1))",
-    ),
-    "distance": (
-        'raise NotImplementedError("the score of my_own")',
-        "d = (x.double()[:, None] - c.centroid.double()).abs().sum(2).min(1)\n"
-        "            return Scores(d.values, d.indices)",
-    ),
-    "threshold": (
-        'raise NotImplementedError("the rule of my_own, which accepts self.level of the reference")',
-        "return Rule(lambda s: s.score, float(ref.score.quantile(self.level, interpolation='higher')))",
-    ),
-    "posthoc": ('raise NotImplementedError("the score of my_own")', "return -logits.amax(1)"),
-    "dataset": (
-        'raise NotImplementedError("the images of my_own")',
-        "rng = np.random.default_rng(split == 'test')\n"
-        "        x = rng.integers(256, size=(20, 8, 8), dtype=np.uint8)\n"
-        "        return Images(x, np.zeros(20, dtype=np.int64), ('a',))",
-    ),
-}
 
 
 @pytest.mark.parametrize("room", FILLED)
@@ -293,6 +259,7 @@ def test_list_names_every_recipe_with_its_source() -> None:
     assert not any("mahalanobis" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     call("run", study)
@@ -305,6 +272,7 @@ def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     assert "1 damaged" in done.stdout
 
 
+@pytest.mark.slow
 def test_gc_frees_what_no_study_needs(tmp_path: Path) -> None:
     folder = tmp_path / "studies"
     first = write(folder / "a.yaml", training="simclr", seed=0)
@@ -331,6 +299,7 @@ def test_gc_refuses_to_guess(tmp_path: Path) -> None:
     assert "is not prepared" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_compact(study: Path, tmp_path: Path) -> None:
     assert "has no rows; run the study first" in call("compact", study).stderr
@@ -343,6 +312,7 @@ def test_compact(study: Path, tmp_path: Path) -> None:
     assert "0 trained, 0 cells scored, 20 rows" in call("run", study).stdout
 
 
+@pytest.mark.slow
 def test_numbers_of_the_csv_are_means_over_seeds(tmp_path: Path) -> None:
     study = write(tmp_path / "s.yaml", training="simclr", seed=[0, 1, 2])
     call("run", study)
@@ -360,6 +330,7 @@ def test_numbers_of_the_csv_are_means_over_seeds(tmp_path: Path) -> None:
     assert line["near AUROC n"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_does_where_nobody_watches(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def test_the_number_of_processes() -> None:
             workers.count(wrong, cpu)
 
 
+@pytest.mark.slow
 def test_helpers_run_meanwhile_are_waited_for_and_heard(tmp_path: Path) -> None:
     heard: list[str] = []
     threads = torch.get_num_threads()
@@ -33,6 +34,7 @@ def test_helpers_run_meanwhile_are_waited_for_and_heard(tmp_path: Path) -> None:
     assert all("there is no study file" in each for each in heard)
 
 
+@pytest.mark.slow
 def test_helpers_end_with_a_run_that_fails(tmp_path: Path) -> None:
     start = time.perf_counter()
     threads = torch.get_num_threads()

@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
+from command_line import call
 from serving import running
 from tiny import write
-from typer.testing import CliRunner
 
 from oodbench.api import Download
-from oodbench.cli import main
 from oodbench.data import needs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 DIGITS = Registry().load("dataset", "mnist")
@@ -31,20 +29,9 @@ STUDY: dict[str, Any] = {"ood": {"near": "mnist", "far": {"noise": {"count": 50,
 
 
 @pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consoles write to whatever the runner puts in place of standard output and error."""
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
-
-
-@pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of the network, unless a test serves the files."""
     monkeypatch.setenv("OODBENCH_OFFLINE", "1")
-
-
-def call(*words: object) -> Any:
-    return CliRunner().invoke(main.app, ["prepare", *map(str, words)], catch_exceptions=False)
 
 
 def mnist() -> dict[str, bytes]:
@@ -75,11 +62,11 @@ def manifest(root: Path) -> dict[str, Any]:
 def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outliers = {"blobs": {"groups": 2, "count": 30, "shift": 90.0}}
     file = write(tmp_path / "s.yaml", validation=outliers, training=["cross_entropy", "outlier_exposure"])
-    done = call(file)
+    done = call("prepare", file)
     assert done.exit_code == 0, done.output
     assert "generated, or comes with a library" in done.stdout
     assert "5 of 5 sets prepared" in done.stdout
-    pipeline = Pipeline(study.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
     roles = {each["set"]: each["roles"] for each in manifest(tmp_path)["sets"]}
     assert list(roles.values()) == [["ID", "reference"], ["near"], ["far"], ["outliers"], ["validation"]]
     there = set(pipeline.store.keys("data"))
@@ -95,7 +82,7 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
 def test_the_manifest_says_what_was_made_of_what(tmp_path: Path) -> None:
     folder = place(tmp_path)
     file = write(tmp_path / "s.yaml", **STUDY)
-    assert call(file).exit_code == 0
+    assert call("prepare", file).exit_code == 0
     found = manifest(tmp_path)
     assert found["image"]["size"] == 8
     (near,) = (each for each in found["sets"] if each["set"] == "mnist")
@@ -104,14 +91,14 @@ def test_the_manifest_says_what_was_made_of_what(tmp_path: Path) -> None:
     assert [each["name"] for each in near["source"]["downloads"]] == NAMES
     assert near["source"]["downloads"][0]["hash"] == "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
     (test,) = near["splits"].values()
-    pipeline = Pipeline(study.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
     prepared = pipeline.library.prepared(DIGITS(), "test")
     assert (test["content"], test["images"], test["mapped"]) == (prepared.content, 20, True)
     assert list(test["classes"].values()) == np.bincount(prepared.y, minlength=10).tolist()
     assert test["files"]["sha256"] == {
         f"MNIST/raw/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("t10k*"))
     }
-    assert call(file).exit_code == 0
+    assert call("prepare", file).exit_code == 0
     again = manifest(tmp_path)
     del found["made_at"], again["made_at"]
     assert again == found
@@ -123,14 +110,14 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
     hashed: list[str] = []
     real = needs.sha256
     monkeypatch.setattr(needs, "sha256", lambda path: hashed.append(path.name) or real(path))
-    assert call(file).exit_code == 0
+    assert call("prepare", file).exit_code == 0
     assert sorted(hashed) == NAMES[2:]
-    assert call(file).exit_code == 0
+    assert call("prepare", file).exit_code == 0
     assert len(hashed) == 2
     path = folder / NAMES[3]
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0))
     (tmp_path / "results" / "store" / "hashes.json").write_text("{")  # cut short: hashed anew
-    assert call(file).exit_code == 0
+    assert call("prepare", file).exit_code == 0
     assert sorted(hashed[2:]) == NAMES[2:]
 
 
@@ -138,7 +125,7 @@ def test_very_many_files_have_one_hash_of_names_and_sizes(tmp_path: Path, monkey
     folder = place(tmp_path)
     monkeypatch.setattr(needs, "SINGLE", 1)
     file = write(tmp_path / "s.yaml", **STUDY)
-    assert call(file).exit_code == 0
+    assert call("prepare", file).exit_code == 0
     (near,) = (each for each in manifest(tmp_path)["sets"] if each["set"] == "mnist")
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("t10k*"))}
     listed = "".join(f"MNIST/raw/{name}\t{size}\n" for name, size in sizes.items())
@@ -151,7 +138,7 @@ def test_very_many_files_have_one_hash_of_names_and_sizes(tmp_path: Path, monkey
 
 def test_what_is_missing_is_one_line_after_all_the_rest(tmp_path: Path) -> None:
     file = write(tmp_path / "s.yaml", ood={"near": ["mnist", {"csv": {"path": "own.csv"}}], "far": "noise"})
-    done = call(file)
+    done = call("prepare", file)
     assert done.exit_code == 1
     assert "2 of 4 sets prepared" in done.stdout
     lines = [line for line in done.stderr.splitlines() if line.startswith("missing: ")]
@@ -180,7 +167,7 @@ def test_a_dry_run_says_it_and_does_nothing(
         (folder / name).unlink()
     before = sorted(tmp_path.rglob("*"))
     file = write(tmp_path / "s.yaml", **STUDY)
-    done = call(file, "--dry-run", *["--offline"] * is_offline)
+    done = call("prepare", file, "--dry-run", *["--offline"] * is_offline)
     assert done.exit_code == code
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("mnist"))
     assert said in line
@@ -196,9 +183,9 @@ def test_a_list_that_is_damaged_and_a_module_that_is_missing(tmp_path: Path, mon
         (lists / f"{part}1.txt").write_text("../secret.jpg\n")
     monkeypatch.setattr(needs, "find_spec", lambda module: None)
     file = write(tmp_path / "s.yaml", ood={"near": "textures", "far": "parquet"})
-    shown = {line.split()[0]: line for line in call(file, "--dry-run").stdout.splitlines()}
+    shown = {line.split()[0]: line for line in call("prepare", file, "--dry-run").stdout.splitlines()}
     assert "damaged" in shown["textures"]
-    done = call(file)
+    done = call("prepare", file)
     assert done.exit_code == 1
     assert "train1.txt is damaged: '../secret.jpg' is no image of a class" in done.stderr
     assert "parquet needs pyarrow: pip install 'oodbench[parquet]'" in done.stderr
@@ -208,17 +195,17 @@ def test_what_no_program_can_get_is_said_beforehand(tmp_path: Path, monkeypatch:
     by_hand = DIGITS().source._replace(downloads=(Download((), None, ".*", filename="mnist.tar"),), by_hand="ask")  # type: ignore[attr-defined]
     monkeypatch.setattr(DIGITS, "source", by_hand)
     file = write(tmp_path / "s.yaml", **STUDY)
-    done = call(file, "--dry-run")
+    done = call("prepare", file, "--dry-run")
     assert done.exit_code == 1
     assert "by hand: mnist.tar (size unknown)" in done.stdout
-    assert "no program can get mnist.tar; place in" in call(file).stderr
+    assert "no program can get mnist.tar; place in" in call("prepare", file).stderr
 
 
 @pytest.mark.parametrize(("name", "asked"), [("cifar10", "cifar-10"), ("cifar100", "cifar-10 cifar-100")])
 def test_the_lists_of_a_suite_have_a_page_and_say_what_brings_them(tmp_path: Path, name: str, asked: str) -> None:
     without = dict.fromkeys(("id", "ood", "image", "outliers"))
     file = write(tmp_path / "s.yaml", **without, suite=f"openood/{name}", validation={"csv": {"path": "own.csv"}})
-    lines = call(file, "--dry-run").stdout.splitlines()
+    lines = call("prepare", file, "--dry-run").stdout.splitlines()
     (near,) = (line for line in lines if line.startswith("tiny_imagenet"))
     assert [words in near for words in ("by hand", "each set's own", "https://github.com/Jingkang50/OpenOOD")] == [
         1,
@@ -227,7 +214,7 @@ def test_the_lists_of_a_suite_have_a_page_and_say_what_brings_them(tmp_path: Pat
     ]
     (own,) = (line for line in lines if line.startswith("csv"))
     assert ("your own files" in own, "github" in own) == (True, False)
-    done = call(file)
+    done = call("prepare", file)
     (missing,) = (line for line in done.stderr.splitlines() if "test_mnist.txt" in line)
     wanted = f"scripts/download/download.py --contents datasets --datasets {asked} --save_dir {tmp_path / 'data'} "
     assert wanted in missing
@@ -249,7 +236,7 @@ def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             for each, content in zip(source.downloads, contents.values(), strict=True)
         )
         monkeypatch.setattr(DIGITS, "source", source._replace(downloads=downloads))
-        done = call(write(tmp_path / "s.yaml", **STUDY))
+        done = call("prepare", write(tmp_path / "s.yaml", **STUDY))
     assert done.exit_code == 0, done.output
     for name in NAMES:
         assert f"downloaded {name}: " in done.stderr

@@ -23,6 +23,7 @@ import pytest
 import requests
 import torchvision.datasets as peers
 from PIL import Image
+from python2_pickles import py2, write_py2
 from scipy.io import savemat
 from tiny import write
 
@@ -34,7 +35,7 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
@@ -64,33 +65,6 @@ def noise(*shape: int) -> np.ndarray:
 
 
 # ---- pickles as Python 2 wrote them -------------------------------------------------------------------
-
-
-def py2(value: Any) -> bytes:
-    """Return the opcodes by which Python 2's cPickle (protocol 2) writes a value: its str are bytes."""
-    if isinstance(value, str):
-        text = value.encode("latin1")
-        return b"U" + bytes([len(text)]) + text if len(text) < 256 else b"T" + struct.pack("<i", len(text)) + text
-    if isinstance(value, int):
-        return b"J" + struct.pack("<i", value)
-    if isinstance(value, list):
-        return b"](" + b"".join(map(py2, value)) + b"e"
-    if isinstance(value, np.ndarray):
-        fortran = not value.flags.c_contiguous
-        kind = b"cnumpy\ndtype\n(" + py2(value.dtype.str[1:]) + py2(0) + py2(1) + b"tR"
-        kind += b"(" + py2(3) + py2(value.dtype.str[0]) + b"NNN" + py2(-1) + py2(-1) + py2(0) + b"tb"
-        content = value.tobytes("F" if fortran else "C")
-        shape = b"(" + b"".join(map(py2, value.shape)) + b"t"
-        made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + py2(0) + b"t" + py2("b") + b"tR"
-        state = b"(" + py2(1) + shape + kind + (b"\x88" if fortran else b"\x89")
-        return made + state + b"T" + struct.pack("<i", len(content)) + content + b"tb"
-    assert isinstance(value, dict)
-    return b"}(" + b"".join(py2(key) + py2(each) for key, each in value.items()) + b"u"
-
-
-def write_py2(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x80\x02" + py2(value) + b".")
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -718,12 +692,13 @@ STUDY: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_study_of_them(tmp_path: Path) -> None:
     """Sets of other sizes, channels and places meet in one study; textures are all of them, in the test split."""
     for name in ("cifar100", "mnist", "svhn", "textures"):
         WRITERS[name](tmp_path / "data")
     file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
-    outcome = Runner(study.load(file), Options(device="cpu"), Silent()).run()
+    outcome = Runner(reader.load(file), Options(device="cpu"), Silent()).run()
     assert not outcome.failed
     sets = {row["ood"]: row["n_ood"] for row in outcome.rows.to_dict("records")}
     assert sets["textures(test=train+val+test)"] == 141
@@ -733,4 +708,4 @@ def test_a_study_of_them(tmp_path: Path) -> None:
 def test_a_study_whose_files_are_missing_says_so(tmp_path: Path) -> None:
     file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
     with pytest.raises(UserError, match=r"cifar-100-python\.tar\.gz cannot be downloaded \(no network\); place in"):
-        Runner(study.load(file), Options(device="cpu"), Silent()).run()
+        Runner(reader.load(file), Options(device="cpu"), Silent()).run()

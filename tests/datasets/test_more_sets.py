@@ -24,8 +24,8 @@ import pytest
 import torchvision.datasets as peers
 from PIL import Image
 from places import ROOT
+from python2_pickles import write_py2
 from scipy.io import loadmat, savemat
-from test_field_sets import write_py2
 from tiny import write
 
 from oodbench.conformance.suite import conform
@@ -35,7 +35,7 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry, source_of
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
@@ -395,6 +395,7 @@ def pixels(images: Any) -> list[np.ndarray]:
 # ---- what all have in common --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EACH
 def test_sizes_classes_and_files(tmp_path: Path, case: Case) -> None:
     root, dataset = written(case, tmp_path), case.dataset
@@ -777,13 +778,14 @@ def test_a_count_that_is_not_confirmed_is_a_note(tmp_path: Path, monkeypatch: py
     assert "warnings" not in prepare.prepare(case.dataset, "test", image, root, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(CASES["raabin_wbc"], tmp_path / "data")
     monkeypatch.setitem(module("raabin_wbc").COUNTS, "test", 6)
     note, image = f"{tmp_path / 'data/raabin_wbc/TestA'} holds 5 images, expected were 6", {"size": 8, "channels": 1}
     given = {"image": image, "ood": {"far": ["raabin_wbc", {"noise": {"count": 20, "size": 8}}]}}
     few = {"training": "cross_entropy", "clustering": "one", "distance": "cosine", "threshold": "pooled"}
-    made = study.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
+    made = reader.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
     watch = Silent()
     heard: list[str] = []
     monkeypatch.setattr(watch, "warn", heard.append)
@@ -940,7 +942,7 @@ def test_what_a_set_cannot_be(tmp_path: Path, changed: dict[str, Any], message: 
         tmp_path / "s.yaml", **({"training": ["outlier_exposure"]} | changed if "outliers" in changed else changed)
     )
     with pytest.raises(UserError) as caught:
-        Runner(study.load(path), Options(), Silent()).check()
+        Runner(reader.load(path), Options(), Silent()).check()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -995,7 +997,7 @@ def test_a_set_of_the_hub_needs_a_revision(tmp_path: Path) -> None:
         plugin("huggingface", path="ylecun/mnist").load("test", tmp_path)
     study_ = write(tmp_path / "s.yaml", id={"huggingface": {"path": "ylecun/mnist", "revision": "main"}})
     with pytest.raises(UserError, match="revision"):
-        study.load(study_)
+        reader.load(study_)
 
 
 def test_another_package_of_that_name_is_not_taken_for_hugging_faces(

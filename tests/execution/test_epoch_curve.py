@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from test_cli import call, plain  # noqa: F401 - a fixture
+from command_line import call
 from tiny import TINY, write
 from torch.nn.functional import normalize
 
@@ -19,8 +19,10 @@ from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.settings import PLAIN
+
+pytestmark = pytest.mark.slow
 
 LONG = TINY["recipe"] | {"epochs": 3}
 KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, "last"]}
@@ -37,7 +39,7 @@ class Listener(Silent):
 
 
 def runner(path: Path, listener: Listener | None = None) -> Runner:
-    return Runner(study.load(path), Options(device="cpu"), listener)
+    return Runner(reader.load(path), Options(device="cpu"), listener)
 
 
 def auroc(id_: torch.Tensor, ood: torch.Tensor) -> float:
@@ -131,7 +133,7 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
         posthoc="msp",
     )
     work = runner(path).plan.work[0]
-    followed = [cell.detector.labels for cell in epoch_curve._chosen(study.load(path).curve, work)]
+    followed = [cell.detector.labels for cell in epoch_curve._chosen(reader.load(path).curve, work)]
     names = ("space", "clustering", "distance", "threshold")
     assert [tuple(each[name] for name in names) for each in followed] == [
         ("penultimate", "–", "knn(k=3)", "pooled"),

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from command_line import Result, call
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from tiny import write
-from typer.testing import CliRunner, Result
 
 import oodbench
-from oodbench.cli import main
+from oodbench.store.rows import Results
 
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -30,10 +30,6 @@ VALIDATION = {"glyphs": {"count": 40, "size": 8}}
 METHOD = ["training", "id", "seed", "space", "clustering", "distance", "posthoc", "threshold", "ood", "group"]
 
 
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("export")
@@ -41,11 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests share one store, and consoles write to whatever the runner puts in place of standard output."""
-    from rich.console import Console
-
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
+    """The tests share one store."""
     monkeypatch.setenv("OODBENCH_RESULTS", str(root / "results"))
 
 
@@ -92,6 +84,7 @@ def test_each_training_is_a_folder_of_files(exported: Result, root: Path) -> Non
     assert set(load_file(folders[1] / "ood-noise-count=50-size=8.safetensors")) == {"features", "projection"}
 
 
+@pytest.mark.slow
 def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study: Path, root: Path) -> None:
     grid = root / "g.yaml"
     with grid.open("w") as stream:
@@ -100,7 +93,7 @@ def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study:
         done = call(*words[1:], "--grid", grid, "--device", "cpu")
         assert done.exit_code == 0, done.output
     wanted = oodbench.rows(study)
-    found = oodbench.store.rows.Results(root / "results" / "s-features").current()  # type: ignore[attr-defined]
+    found = Results(root / "results" / "s-features").current()
     assert len(found) == len(wanted) > 50
     both = [each.sort_values(METHOD).set_index(METHOD) for each in (found, wanted)]
     same = ["auroc", "aupr_in", "fpr95_id", "cut", "id_recall", "ood_recall", "val_auroc", "accuracy", "accuracy_by"]

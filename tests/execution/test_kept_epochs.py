@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from safetensors.torch import load_file
-from test_cli import call, plain  # noqa: F401 - a fixture
 from tiny import TINY, write
 from warm import Command
 
@@ -21,17 +21,19 @@ import oodbench
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.rows import Results
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.settings import PLAIN
 from oodbench.training import batches, embed, networks, train
+
+pytestmark = pytest.mark.slow
 
 LONG = TINY["recipe"] | {"epochs": 6}
 CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
 
 
 def runner(path: Path, **options: Any) -> Runner:
-    return Runner(study.load(path), Options(device="cpu", **options))
+    return Runner(reader.load(path), Options(device="cpu", **options))
 
 
 def go(path: Path, **options: Any) -> Outcome:

@@ -8,16 +8,16 @@ import pytest
 from tiny import write
 from typer.testing import CliRunner, Result
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 
 def runner(path: Path) -> Runner:
-    return Runner(study.load(path), Options(device="cpu"), Silent())
+    return Runner(reader.load(path), Options(device="cpu"), Silent())
 
 
 def run(path: Path) -> Outcome:
@@ -25,7 +25,7 @@ def run(path: Path) -> Outcome:
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
+    return CliRunner().invoke(app.app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_rows_of_other_data_are_left(old: Path) -> None:
 
 
 def test_rows_without_a_plan_are_refused(old: Path) -> None:
-    (study.results_of(old) / "plan.json").unlink()
+    (reader.results_of(old) / "plan.json").unlink()
     done = call("rekey", old)
     assert done.exit_code == 2
     assert "no plan.json beside them says which are the study's" in done.stderr

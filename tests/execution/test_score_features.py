@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import Result, call
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
-from typer.testing import CliRunner, Result
 
-from oodbench.cli import main
 from oodbench.data.feature_files import read
 from oodbench.errors import UserError
 from oodbench.execution import score_features
@@ -42,17 +41,9 @@ GRID: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Consoles write to whatever the runner puts in place of standard output and error; files are named as they are."""
-    from rich.console import Console
-
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files are named as they are."""
     monkeypatch.chdir(tmp_path)
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 def gaussians(n: int, seed: int, shift: float = 0.0) -> dict[str, torch.Tensor]:
@@ -116,6 +107,7 @@ def rows(name: str = "features") -> pd.DataFrame:
 # ---- from files to tables -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_are_complete_and_tables_are_written(files: Path) -> None:
     done = scored(files)
     assert "leaderboard: " in done.stdout
@@ -140,6 +132,7 @@ def test_rows_are_complete_and_tables_are_written(files: Path) -> None:
             assert (Path("results/features") / f"{name}.{ending}").stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_arrays(files: Path) -> None:
     """Euclidean distance to the nearest class mean of the training file, the level on the file of --val."""
     scored(files, val=files / "val.safetensors")
@@ -191,6 +184,7 @@ def test_a_key_is_of_code_parameters_and_files(files: Path) -> None:
         assert row["key"] == digest(fields | ({"probe": NUMBER["probe"]} if "posthoc" in plugins else {}))
 
 
+@pytest.mark.slow
 def test_a_second_call_computes_nothing(files: Path) -> None:
     scored(files)
     before = sorted(Path("results/features/rows").iterdir()), rows()
@@ -200,6 +194,7 @@ def test_a_second_call_computes_nothing(files: Path) -> None:
     pd.testing.assert_frame_equal(rows(), before[1])
 
 
+@pytest.mark.slow
 def test_what_is_there_is_scored_again_on_demand(files: Path) -> None:
     scored(files)
     before = rows().set_index(["cell", "ood"])["scored_at"]
@@ -209,6 +204,7 @@ def test_what_is_there_is_scored_again_on_demand(files: Path) -> None:
     assert (rows().set_index(["cell", "ood"])["scored_at"] >= before).all()
 
 
+@pytest.mark.slow
 def test_error_rows_are_tried_again_on_demand(files: Path) -> None:
     changes = {"clustering": ["labels", {"kmeans": {"k": 1000}}]}
     grid(files / "g.yaml", **changes)
@@ -220,6 +216,7 @@ def test_error_rows_are_tried_again_on_demand(files: Path) -> None:
     assert f"{failed // 2} cells scored" in call("score", *words(files, redo="failed")).stdout
 
 
+@pytest.mark.slow
 def test_another_encoder_joins_the_leaderboard(files: Path, tmp_path: Path) -> None:
     scored(files, training="one")
     other = tmp_path / "other"
@@ -233,6 +230,7 @@ def test_another_encoder_joins_the_leaderboard(files: Path, tmp_path: Path) -> N
     assert set(rows()["training"]) == {"one", "two"}
 
 
+@pytest.mark.slow
 def test_two_files_of_one_id_set_are_one_leaderboard_by_its_name(files: Path) -> None:
     scored(files, training="one", id=f"digits={files / 'id.safetensors'}")
     (files / "id.safetensors").rename(files / "id=two.safetensors")
@@ -241,6 +239,7 @@ def test_two_files_of_one_id_set_are_one_leaderboard_by_its_name(files: Path) ->
     assert set(rows()["id"]) == {"digits"}
 
 
+@pytest.mark.slow
 def test_sets_may_come_one_after_the_other(files: Path) -> None:
     scored(files, far=None)
     both = scored(files, near=None)
@@ -250,6 +249,7 @@ def test_sets_may_come_one_after_the_other(files: Path) -> None:
     assert "0 cells scored, 22 rows" in scored(files).stdout
 
 
+@pytest.mark.slow
 def test_an_added_set_scores_that_set_alone(files: Path) -> None:
     scored(files, far=None)
     before = rows()
@@ -258,6 +258,7 @@ def test_an_added_set_scores_that_set_alone(files: Path) -> None:
     pd.testing.assert_frame_equal(kept, before)  # the time of scoring, too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "id"])
 def test_a_changed_file_is_scored_again(files: Path, name: str) -> None:
     scored(files)
@@ -268,6 +269,7 @@ def test_a_changed_file_is_scored_again(files: Path, name: str) -> None:
     assert not rows()["auroc"].equals(before["auroc"])
 
 
+@pytest.mark.slow
 def test_a_changed_ood_file_is_scored_again_alone(files: Path) -> None:
     scored(files)
     before = rows()
@@ -279,6 +281,7 @@ def test_a_changed_ood_file_is_scored_again_alone(files: Path) -> None:
     pd.testing.assert_frame_equal(*far)
 
 
+@pytest.mark.slow
 def test_rows_that_leave_the_tables_are_said(files: Path) -> None:
     assert "leave the tables" not in scored(files, far=None).output
     assert "leave the tables" not in scored(files, near=None).output
@@ -314,6 +317,7 @@ def test_a_temporary_folder_that_is_full_or_not_there_is_said(monkeypatch: pytes
         score_features._rows_of(f, places, 5000)
 
 
+@pytest.mark.slow
 def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where features came from is read, added to and written under a lock: each call has OOD sets of its own."""
     plain, locked = Results.run, []
@@ -333,6 +337,7 @@ def test_calls_at_once_do_not_lose_each_others_files(files: Path, monkeypatch: p
     assert all(locked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "near"])
 def test_rows_of_a_changed_file_go_even_where_the_grid_has_fewer_cells(files: Path, name: str) -> None:
     scored(files)
@@ -345,6 +350,7 @@ def test_rows_of_a_changed_file_go_even_where_the_grid_has_fewer_cells(files: Pa
     )
 
 
+@pytest.mark.slow
 def test_seeds_are_runs_of_one_method(files: Path) -> None:
     scored(files, seed=0)
     done = scored(files, seed=1)
@@ -352,6 +358,7 @@ def test_seeds_are_runs_of_one_method(files: Path) -> None:
     assert "11 cells scored, 44 rows" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_grid_every_plugin_is_tried_and_what_needs_ood_says_so(files: Path) -> None:
     done = call("score", *words(files, grid=None))
     assert "ash takes features that are never negative, those of train.safetensors are" in done.stdout
@@ -365,6 +372,7 @@ def test_without_a_grid_every_plugin_is_tried_and_what_needs_ood_says_so(files: 
 # ---- validation OOD --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_validation_sets_thresholds_and_choices(files: Path) -> None:
     changes = {
         "threshold": ["pooled", "youden"],
@@ -383,6 +391,7 @@ def test_validation_sets_thresholds_and_choices(files: Path) -> None:
 # ---- cells that are left out -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_grid_may_ask_for_the_rules_of_other_codebases(files: Path) -> None:
     scored(files)
     assert rows()["compat_fpr95_ssd"].isna().all()
@@ -412,6 +421,7 @@ def with_logits(folder: Path, *files: str, head: bool = False) -> None:
 SETS = ("train", "id", "near", "far")
 
 
+@pytest.mark.slow
 def test_without_labels_what_needs_them_is_left_out(files: Path) -> None:
     without(files, "labels")
     done = scored(files)
@@ -433,6 +443,7 @@ def test_layers_and_views_that_files_do_not_have(files: Path) -> None:
     assert "features in files have one view, not penultimate views=2" in done.stdout
 
 
+@pytest.mark.slow
 def test_one_class_has_no_baselines(files: Path) -> None:
     for name in ("train", "id"):
         arrays = load_file(files / f"{name}.safetensors")
@@ -442,12 +453,14 @@ def test_one_class_has_no_baselines(files: Path) -> None:
     assert "labels needs labels, there is one class" in done.stdout
 
 
+@pytest.mark.slow
 def test_logits_in_some_files_only(files: Path) -> None:
     with_logits(files, "train", "id")
     done = scored(files)
     assert "msp needs logits in every file, or the head's weight and bias in train.safetensors" in done.stdout
 
 
+@pytest.mark.slow
 def test_logits_without_a_head(files: Path) -> None:
     with_logits(files, *SETS)
     done = scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "vim", "react"]))
@@ -459,6 +472,7 @@ def test_logits_without_a_head(files: Path) -> None:
     assert (found["accuracy_by"] == "classifier").all()
 
 
+@pytest.mark.slow
 def test_a_head_alone_makes_the_logits(files: Path) -> None:
     with_logits(files, *SETS, head=True)
     scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "vim"]))
@@ -471,6 +485,7 @@ def test_a_head_alone_makes_the_logits(files: Path) -> None:
     assert found["auroc"].tolist() == pytest.approx(whole["auroc"].tolist(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_fitted_on_labels_of_the_reference(files: Path) -> None:
     without(files, "labels", files=("val",))
     done = scored(files, grid=grid(files / "v.yaml", posthoc=["msp", "temperature"]), val=files / "val.safetensors")
@@ -533,6 +548,7 @@ def test_the_same_features_in_another_format_are_refused(files: Path) -> None:
     assert "OOD n and --train are the same features" in refused(files, near=f"n={files / 'copy.npy'}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "id", "val"])
 def test_sets_may_be_called_like_roles(files: Path, name: str) -> None:
     scored(files, near=f"{name}={files / 'near.safetensors'}", val=files / "val.safetensors")
@@ -602,6 +618,7 @@ def test_mistakes_in_a_grid_have_a_place(files: Path, changes: dict[str, Any], k
     assert first <= place <= own  # in what stands under the key
 
 
+@pytest.mark.slow
 def test_reference_train_and_val_contradict_each_other(files: Path) -> None:
     grid(files / "g.yaml", reference="train", distance={"knn": {"k": 3}}, posthoc=None)
     said = refused(files, val=files / "val.safetensors")

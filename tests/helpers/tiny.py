@@ -27,6 +27,18 @@ TINY: dict[str, Any] = {
     "threshold": ["pooled", "per_cluster"],
 }
 
+# a study of one cell, to be read and not run
+HEAD = """\
+image: {size: 8, channels: 1}
+id: digits
+ood: {far: noise}
+encoder: {resnet18: {width: 8}}
+training: simclr
+clustering: one
+distance: cosine
+threshold: pooled
+"""
+
 
 def write(path: Path, **changes: Any) -> Path:
     """Write the tiny study with some keys changed (None leaves a key out) and return its file."""

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -26,6 +27,25 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(IMPORTS)
 
 
+def started() -> Path:
+    """Start the process that is forked, if it does not run, and return the file of what its forks write as errors."""
+    if not _errors:
+        handle, name = tempfile.mkstemp(".log", "oodbench-warm-")
+        before = os.dup(2)
+        os.dup2(handle, 2)
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            os.close(handle)
+        _errors.append(Path(name))
+    return _errors[0]
+
+
+_errors: list[Path] = []
+
+
 class Command:
     """`oodbench WORDS` at work, its results in a folder, its output beside it."""
 
@@ -34,6 +54,7 @@ class Command:
         os.close(handle)
         self._output = Path(name)
         arguments = ([str(word) for word in words], self._output, os.environ | {"OODBENCH_RESULTS": str(folder)})
+        started()
         self._process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
 
@@ -62,7 +83,7 @@ def _serve(words: list[str], output: Path, env: dict[str, str]) -> None:
             os.dup2(stream.fileno(), number)
     os.environ.clear()
     os.environ.update(env)
-    from oodbench.cli import main
+    from oodbench.cli import app
 
     sys.argv = ["oodbench", *words]
-    main.app()
+    app.app()

@@ -9,17 +9,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_tables import BASE, by_seed
+from command_line import call
+from hand_made_rows import BASE, by_seed
 from tiny import write
-from typer.testing import CliRunner
 
-from oodbench.cli import main
 from oodbench.errors import UserError
 from oodbench.report import comparison, formats, tables, targets
 from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
 from oodbench.report.targets import Entry, Target
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 REGISTRY = Registry()
@@ -337,32 +336,34 @@ def ran(tmp_path: Path) -> Path:
     (tmp_path / "t1.csv").write_text(CSV + "digits,simclr,,noise,fpr95_id,70,paper\n")
     spec = {"rows": ["training"], "value": "auroc", "against": "t1.csv", "of": {"distance": "knn"}}
     path = write(tmp_path / "s.yaml", tables={"mine": spec})
-    Results(study.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
+    Results(reader.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
     return path
 
 
+@pytest.mark.slow
 def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
+    asked = call("tables", ran, "--against", str(ran.parent / "t1.csv"))
     assert asked.exit_code == 0, asked.output
     assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
-    folder = study.results_of(ran)
+    folder = reader.results_of(ran)
     assert "| reproduced" in (folder / "against-t1.md").read_text()
     assert (folder / "leaderboard.html").exists()
     assert "| auroc " in (folder / "tables" / "mine-against.md").read_text()
     assert "fpr95_id" not in (folder / "tables" / "mine-against.md").read_text()  # another value than the table's
 
 
+@pytest.mark.slow
 def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_others(ran: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", "targets"])
+    asked = call("tables", ran, "--against", "targets")
     assert asked.exit_code == 0, asked.output
     every = len(targets.load(targets.published(), REGISTRY))
     assert f"{every} targets of other cells" in asked.output.replace("\n", " ")
     (ran.parent / "t1.csv").write_text(CSV.replace("auroc", "fpr95"))
-    asked = CliRunner().invoke(main.app, ["tables", str(ran)])  # the table's own
+    asked = call("tables", ran)  # the table's own
     assert (asked.exit_code, "t1.csv:2: metric: rows have no number 'fpr95'" in asked.output) == (2, True)
 
 
 def test_a_table_against_a_file_that_is_not_there(tmp_path: Path) -> None:
     spec = {"rows": ["training"], "against": "nowhere.csv"}
     with pytest.raises(UserError, match=r"tables.t.against: there is no file or folder nowhere.csv"):
-        study.load(write(tmp_path / "s.yaml", tables={"t": spec}))
+        reader.load(write(tmp_path / "s.yaml", tables={"t": spec}))

@@ -10,11 +10,11 @@ from pathlib import Path
 import grids
 import pandas as pd
 import pytest
-from test_tables import made
+from hand_made_rows import made
 
 from oodbench.report import formats, tables
 from oodbench.report.formats import Sheet
-from oodbench.study.study import TableSpec
+from oodbench.study.declarations import TableSpec
 
 NASTY = (
     r"\input{/etc/passwd}",

@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 from typer.testing import CliRunner
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 from oodbench.execution import epoch_curve
 from oodbench.report import correlation, formats
 from oodbench.store.rows import Results, read_table
@@ -35,6 +35,7 @@ def same(made: Path, published: Path) -> None:
     assert grids.plain(ours.partition("\\toprule")[0]) == grids.plain(theirs.partition("\\toprule")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in PUBLISHED.glob("*/plan.json")))
 def test_the_tables_of_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published, folder = PUBLISHED / name, tmp_path / name
@@ -75,6 +76,7 @@ def test_the_course_over_epochs(tmp_path: Path) -> None:
     same(tmp_path / "curve", FASHION / "curve")
 
 
+@pytest.mark.slow
 def test_the_correlations(tmp_path: Path) -> None:
     """Rows of some scores moved by rounding, and of all by their order, after these were published."""
     made = correlation.correlations(Results(FASHION).current(), pd.read_csv(FASHION / "quality.csv"))

@@ -8,26 +8,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_tables import BASE
+from hand_made_rows import knn, validated
 from tiny import write
 
 from oodbench.errors import UserError
 from oodbench.report import formats, tables
 from oodbench.report.selection import selection
-from oodbench.store.rows import frame
-from oodbench.study import study
-from oodbench.study.study import Select
+from oodbench.study import reader
+from oodbench.study.declarations import Select
 
 DISTANCE = Select(over=("distance",))
-
-
-def made(*changes: dict[str, Any]) -> pd.DataFrame:
-    base = BASE | {"posthoc": "–", "group": "near", "ood": "a", "val_auroc": 0.5}
-    return frame([base | {"cell": str(i)} | change for i, change in enumerate(changes)])
-
-
-def knn(k: int, val: float, auroc: float, **change: Any) -> dict[str, Any]:
-    return {"distance": f"knn(k={k})" if k != 50 else "knn", "val_auroc": val, "auroc": auroc} | change
 
 
 def chosen(table: tables.Table) -> list[str]:
@@ -39,7 +29,7 @@ def near(table: tables.Table, column: str) -> list[float]:
 
 
 def test_the_setting_is_chosen_by_validation_and_the_gap_is_what_that_costs() -> None:
-    table = selection(made(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), knn(50, 0.6, 0.5)), DISTANCE)
+    table = selection(validated(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), knn(50, 0.6, 0.5)), DISTANCE)
     assert chosen(table) == ["knn(k=5)"]
     assert table.mean.index.get_level_values("distance").tolist() == ["knn"]
     assert table.mean.index.get_level_values("of").tolist() == [3]
@@ -51,7 +41,7 @@ def test_the_setting_is_chosen_by_validation_and_the_gap_is_what_that_costs() ->
 def test_each_run_chooses_for_itself_and_numbers_are_means_over_runs() -> None:
     first = (knn(3, 0.9, 0.6), knn(5, 0.8, 0.7))
     second = (knn(3, 0.1, 0.9, seed=1), knn(5, 0.2, 0.8, seed=1))
-    table = selection(made(*first, *second), DISTANCE)
+    table = selection(validated(*first, *second), DISTANCE)
     assert chosen(table) == ["knn(k=3) (1 of 2); knn(k=5) (1 of 2)"]
     assert near(table, "AUROC") == pytest.approx([70])  # 60 and 80
     assert near(table, "best on test") == pytest.approx([80])  # 70 and 90
@@ -60,12 +50,12 @@ def test_each_run_chooses_for_itself_and_numbers_are_means_over_runs() -> None:
 
 
 def test_ties_go_to_the_first_in_the_study() -> None:
-    table = selection(made(knn(9, 0.8, 0.5), knn(3, 0.8, 0.9), knn(5, 0.8, 0.7)), DISTANCE)
+    table = selection(validated(knn(9, 0.8, 0.5), knn(3, 0.8, 0.9), knn(5, 0.8, 0.7)), DISTANCE)
     assert chosen(table) == ["knn(k=9)"]
 
 
 def test_the_best_on_test_is_that_of_each_group() -> None:
-    rows = made(
+    rows = validated(
         *(knn(3, 0.9, v, ood=o, group=g) for o, g, v in (("a", "near", 0.6), ("b", "near", 0.8), ("c", "far", 0.9))),
         *(knn(5, 0.8, v, ood=o, group=g) for o, g, v in (("a", "near", 0.9), ("b", "near", 0.7), ("c", "far", 0.4))),
     )
@@ -77,7 +67,7 @@ def test_the_best_on_test_is_that_of_each_group() -> None:
 
 def test_a_candidate_that_failed_on_a_set_is_none() -> None:
     sets = ("a", "b")
-    rows = made(
+    rows = validated(
         *(knn(3, 0.9, 0.9, ood=ood) for ood in sets),
         *(knn(5, 0.7, 0.6, ood=ood) for ood in sets),
         knn(9, 0.99, 1.0),
@@ -92,7 +82,7 @@ def test_a_candidate_that_failed_on_a_set_is_none() -> None:
 def test_a_group_that_a_method_was_not_given_makes_none_of_its_settings_fail() -> None:
     far = [knn(k, 0.5, 0.7, group="far", ood="f") for k in (1, 5)]
     two = [knn(k, val, auroc, training="two") for k, val, auroc in ((1, 0.9, 0.6), (5, 0.8, 0.8))]
-    table = selection(made(knn(1, 0.5, 0.7), knn(5, 0.6, 0.7), *far, *two), DISTANCE)
+    table = selection(validated(knn(1, 0.5, 0.7), knn(5, 0.6, 0.7), *far, *two), DISTANCE)
     assert table.mean.index.get_level_values("training").tolist()[-1] == "two"
     assert table.mean.loc[table.mean.index[-1], ("near", "oracle gap")] == pytest.approx(20)
     assert pd.isna(table.mean.loc[table.mean.index[-1], ("far", "AUROC")])
@@ -100,7 +90,7 @@ def test_a_group_that_a_method_was_not_given_makes_none_of_its_settings_fail() -
 
 def test_what_has_no_validation_number_is_no_candidate() -> None:
     other = {"training": "supcon"}
-    rows = made(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), knn(3, math.nan, 0.9, **other), knn(5, math.nan, 0.9, **other))
+    rows = validated(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), knn(3, math.nan, 0.9, **other), knn(5, math.nan, 0.9, **other))
     table = selection(rows, DISTANCE)
     assert table.mean.index.get_level_values("training").tolist() == ["simclr"]
     with pytest.raises(UserError, match="no row has val_auroc"):
@@ -108,14 +98,14 @@ def test_what_has_no_validation_number_is_no_candidate() -> None:
 
 
 def test_methods_with_one_setting_are_not_shown() -> None:
-    rows = made(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), {"distance": "cosine"})
+    rows = validated(knn(3, 0.7, 0.9), knn(5, 0.8, 0.6), {"distance": "cosine"})
     assert selection(rows, DISTANCE).mean.index.get_level_values("distance").tolist() == ["knn"]
     with pytest.raises(UserError, match="no method has several settings of distance"):
         selection(rows[rows["distance"] != "knn(k=3)"], DISTANCE)
 
 
 def test_a_space_is_a_setting_as_a_whole() -> None:
-    rows = made(
+    rows = validated(
         {"space": "penultimate", "val_auroc": 0.6, "auroc": 0.9}, {"space": "penultimate unit", "val_auroc": 0.7}
     )
     table = selection(rows, Select(over=("space",)))
@@ -130,17 +120,17 @@ def test_several_axes_are_chosen_at_once() -> None:
         for space, vals in zip(spaces, ((0.1, 0.4), (0.3, 0.2)), strict=True)
         for k, val in zip((3, 5), vals, strict=True)
     ]
-    table = selection(made(*grid), Select(over=("space", "distance")))
+    table = selection(validated(*grid), Select(over=("space", "distance")))
     assert chosen(table) == ["penultimate · knn(k=5)"]
     assert table.mean.index.get_level_values("of").tolist() == [4]
     clusterings = [{"clustering": f"kmeans(k={k})", "val_auroc": 0.1 * k} for k in (2, 3)]
-    table = selection(made(*clusterings, *grid), Select(over=("clustering", "distance")))
+    table = selection(validated(*clusterings, *grid), Select(over=("clustering", "distance")))
     assert chosen(table) == ["kmeans(k=3) · cosine", "knn(k=5)", "knn(k=3)"]
 
 
 def test_baselines_are_named_without_their_parameters() -> None:
     labels = ("energy on linear probe", "energy(temperature=2) on linear probe")
-    rows = made(
+    rows = validated(
         *(
             {"posthoc": label, "distance": "–", "space": "–", "val_auroc": 0.1 * i, "auroc": 0.9 - 0.1 * i}
             for i, label in enumerate(labels)
@@ -152,7 +142,7 @@ def test_baselines_are_named_without_their_parameters() -> None:
 
 
 def test_a_false_positive_rate_is_chosen_low() -> None:
-    rows = made(knn(3, 0.7, 0.9, val_fpr95_id=0.2), knn(5, 0.8, 0.6, val_fpr95_id=0.3))
+    rows = validated(knn(3, 0.7, 0.9, val_fpr95_id=0.2), knn(5, 0.8, 0.6, val_fpr95_id=0.3))
     table = selection(rows, Select(over=("distance",), by="val_fpr95_id"))
     assert chosen(table) == ["knn(k=3)"]
     assert near(table, "AUROC") == pytest.approx([90])
@@ -160,7 +150,7 @@ def test_a_false_positive_rate_is_chosen_low() -> None:
 
 
 def test_one_threshold_stands_for_all() -> None:
-    rows = made(
+    rows = validated(
         *(knn(k, v, v, level=0.9) for k, v in ((3, 0.7), (5, 0.6))),
         *(knn(k, v, v, level=0.95) for k, v in ((3, 0.4), (5, 0.5), (7, 0.3))),
     )
@@ -171,7 +161,7 @@ def test_one_threshold_stands_for_all() -> None:
 
 def test_many_settings_take_no_product_of_all_labels() -> None:
     """Each method has its own settings; the product of all labels would have 10^9 rows."""
-    rows = made(
+    rows = validated(
         *(
             {"training": f"t{i}", "space": f"s{i}", "clustering": f"kmeans(k={k})", "encoder": f"e{i}"}
             | {"recipe": f"r{i}", "outliers": f"o{i}", "seed": i, "val_auroc": k / 10, "auroc": k / 10}
@@ -204,7 +194,7 @@ def test_mistakes_have_a_place(tmp_path: Path, select: Any, changes: dict[str, A
     path = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": [3, 5]}}], select=select, **changes)
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if text.startswith("select"))
     with pytest.raises(UserError) as caught:
-        study.load(path)
+        reader.load(path)
     assert said in str(caught.value)
     place = int(str(caught.value).removeprefix(f"{path}:").partition(":")[0])
     assert line <= place <= line + 3

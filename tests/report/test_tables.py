@@ -8,46 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hand_made_rows import by_seed, made
 
 from oodbench.errors import UserError
 from oodbench.report import formats, tables
-from oodbench.store.rows import frame
-from oodbench.study.study import TableSpec
-
-BASE: dict[str, Any] = {
-    "status": "ok",
-    "id": "digits",
-    "family": "digits",
-    "protocol": "all classes",
-    "training": "simclr",
-    "encoder": "resnet18",
-    "outliers": "–",
-    "recipe": "–",
-    "reference": "val(0.1)",
-    "space": "penultimate",
-    "clustering": "labels",
-    "distance": "cosine",
-    "threshold": "pooled",
-    "level": 0.95,
-    "seed": 0,
-    "ood": "noise",
-    "group": "far",
-    "accuracy": 0.9,
-    "auroc": 0.8,
-    "aupr_in": 0.7,
-    "fpr95_id": 0.4,
-    "fpr95_ood": 0.3,
-    "id_recall": 0.95,
-    "ood_recall": 0.5,
-}
-
-
-def made(*changes: dict[str, Any]) -> pd.DataFrame:
-    return frame([BASE | {"cell": str(i)} | change for i, change in enumerate(changes)])
-
-
-def by_seed(values: list[float], **change: Any) -> list[dict[str, Any]]:
-    return [change | {"seed": seed, "auroc": value} for seed, value in enumerate(values)]
+from oodbench.study.declarations import TableSpec
 
 
 def test_mean_and_deviation_over_seeds() -> None:
@@ -181,6 +146,7 @@ def test_recipes_show_only_what_tells_them_apart() -> None:
     assert set(board.mean.index.get_level_values("recipe")) == {"lr=0.1", "lr=0.2", "–"}
 
 
+@pytest.mark.slow
 def test_class_splits_are_runs_of_one_leaderboard_and_other_sets_have_their_own() -> None:
     only = {"protocol": "one class"}
     rows = made(

@@ -8,21 +8,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_selection import DISTANCE, knn
-from test_selection import made as made_for_selection
-from test_tables import BASE, made
+from command_line import call
+from hand_made_rows import BASE, knn, made, validated
 from tiny import write
-from typer.testing import CliRunner
 
-from oodbench.cli.main import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.report import formats, tables, unlearned
 from oodbench.report.selection import selection
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
-from oodbench.study.study import TableSpec
+from oodbench.study import reader
+from oodbench.study.declarations import Select, TableSpec
 
 # ID images of noise with labels that mean nothing: three classes, chance 1/3, default floor 1/2
 RANDOM = '''
@@ -106,6 +103,7 @@ def test_a_row_that_failed_is_not_marked() -> None:
     assert not table.marked
 
 
+@pytest.mark.slow
 def test_the_best_table_explains_only_what_it_shows() -> None:
     both = board(made(BAD, GOOD | {"training": "supcon", "auroc": 0.7}))
     assert unlearned.NAME in formats.markdown(tables.best_of_each_training(both).sheet())
@@ -142,12 +140,12 @@ def test_selection_marks_methods() -> None:
         return [knn(3, 0.7, 0.9, **change), knn(5, 0.8, 0.6, **change)]
 
     bad, good = settings(**BAD), settings(**GOOD, training="supcon")
-    table = selection(made_for_selection(*bad, *good), DISTANCE)
+    table = selection(validated(*bad, *good), Select(over=("distance",)))
     assert table.text()["training"].tolist() == ["simclr †", "supcon"]
     assert table.unlearned is not None
     assert table.unlearned.to_numpy().max(axis=1).tolist() == [1, 0]
     assert unlearned.NAME in formats.markdown(table.sheet())
-    assert not selection(made_for_selection(*bad, *good), DISTANCE, 0.25).marked
+    assert not selection(validated(*bad, *good), Select(over=("distance",)), 0.25).marked
 
 
 def meaningless(folder: Path, **changes: Any) -> Path:
@@ -160,9 +158,10 @@ def meaningless(folder: Path, **changes: Any) -> Path:
 
 
 def rows_of(path: Path) -> pd.DataFrame:
-    return Runner(study.load(path), Options(device="cpu")).run().rows
+    return Runner(reader.load(path), Options(device="cpu")).run().rows
 
 
+@pytest.mark.slow
 def test_an_encoder_that_learns_nothing_and_one_that_learns(tmp_path: Path) -> None:
     nothing = rows_of(meaningless(tmp_path / "a", name="a"))
     assert (nothing["classes"] == 3).all()
@@ -176,9 +175,10 @@ def test_an_encoder_that_learns_nothing_and_one_that_learns(tmp_path: Path) -> N
     assert not unlearned.unlearned(something, None).any()
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_and_a_new_floor_trains_nothing(tmp_path: Path) -> None:
     path = meaningless(tmp_path)
-    said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    said = call("run", path, "--device", "cpu")
     assert said.exit_code == 0, said.output
     output = " ".join(said.output.split())
     assert "did not learn: cross_entropy · meaningless · resnet18(width=2) · epochs=0 · seed 0: frozen-probe" in output
@@ -190,19 +190,19 @@ def test_the_command_line_says_it_and_a_new_floor_trains_nothing(tmp_path: Path)
         assert mark in (results / f"best.{ending}").read_text(encoding="utf-8")
     keys = set(Results(results).read()["train_key"])
     meaningless(tmp_path, learned=0.05, tables={"t": {"rows": ["training"]}})
-    said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    said = call("run", path, "--device", "cpu")
     assert "0 trained, 0 cells scored" in said.output
     assert "did not learn" not in said.output
     assert "did not learn" not in (results / "leaderboard.md").read_text(encoding="utf-8")
     assert set(Results(results).read()["train_key"]) == keys
     meaningless(tmp_path, learned=0.9, tables={"t": {"rows": ["training"]}})
-    CliRunner().invoke(app, ["tables", str(path)])
+    call("tables", path)
     assert "less of ID test right than 90 %." in (results / "tables" / "t.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("value", [0, 1.5, [0.1, 0.2], "half"])
 def test_a_floor_is_one_share(tmp_path: Path, value: Any) -> None:
     path = write(tmp_path / "s.yaml", learned=value)
-    for read in (study.load, study.tables_of):
+    for read in (reader.load, reader.tables_of):
         with pytest.raises(UserError, match=r"learned: is|takes one value each"):
             read(path)

@@ -11,20 +11,18 @@ import grids
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import call
+from hand_made_rows import BASE
 from places import ROOT
 from scipy.stats import ttest_1samp, ttest_rel
-from test_study import HEAD
-from test_tables import BASE
-from tiny import write
-from typer.testing import CliRunner
+from tiny import HEAD, write
 
-from oodbench.cli import main
 from oodbench.errors import UserError
 from oodbench.report import verdicts
 from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, ClaimVerdict
 from oodbench.store.columns import QUALITY, QUALITY_LABELS
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.declarations import ClaimSpec
 
 SIMCLR, SUPCON, CE = ({"training": name} for name in ("simclr", "supcon", "cross_entropy"))
@@ -63,6 +61,7 @@ def test_the_difference_is_paired_by_run_and_its_error_is_over_runs() -> None:
     assert found.text() == "+2.00 ± 0.41 points, 4 runs, 4 above"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relation", ["above", "at_least", "near"])
 def test_a_claim_is_decided_as_by_t_tests(relation: str) -> None:
     """Above: one test each way. Near: two tests that both must reject (TOST); either of two is enough to fail."""
@@ -280,7 +279,7 @@ def test_a_difference_of_differences() -> None:
 @pytest.mark.parametrize("name", ["openood_cifar10", "openood_cifar100"])
 @pytest.mark.parametrize(("far", "wanted"), [(93.0, HOLDS), (97.0, FAILS)])
 def test_outliers_help_less_far_away_as_the_studies_claim_it(name: str, far: float, wanted: str) -> None:
-    claim = study.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
+    claim = reader.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
     means = {("cross_entropy", "near"): 88.0, ("cross_entropy", "far"): 90.0}
     means |= {("outlier_exposure", "near"): 94.0, ("outlier_exposure", "far"): far}
     of = {"posthoc": "msp", "distance": "–"}
@@ -369,7 +368,7 @@ claims:
 def claims(tmp_path: Path, text: str) -> dict[str, ClaimSpec]:
     path = tmp_path / "s.yaml"
     path.write_text(HEAD + text)
-    return study.claims_of(path)
+    return reader.claims_of(path)
 
 
 def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
@@ -379,7 +378,7 @@ def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
             says="so", left=SUPCON, right=SIMCLR, of={"level": 0.95, "group": ["near", "far"]}, margin=1.0
         )
     }
-    assert study.load(tmp_path / "s.yaml").claims == found
+    assert reader.load(tmp_path / "s.yaml").claims == found
     assert claims(tmp_path, "") == {}
 
 
@@ -427,7 +426,7 @@ def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: int, m
         claims(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 's.yaml'}:{line}: ")
     with pytest.raises(UserError):
-        study.load(tmp_path / "s.yaml")
+        reader.load(tmp_path / "s.yaml")
 
 
 # ---- accuracies and clusters
@@ -511,13 +510,13 @@ def test_the_measures_are_those_that_the_command_makes() -> None:
 
 def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", claims={"apart": {"says": "so"} | SEPARATION})
-    folder = study.results_of(path)
+    folder = reader.results_of(path)
     Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = call("verdict", path)
     assert "not enough data" in asked.output
     assert f"oodbench quality {path}" in (folder / "verdict.md").read_text()
     MEASURED.to_csv(folder / "quality.csv", index=False)
-    assert CliRunner().invoke(main.app, ["verdict", str(path)]).exit_code == 0
+    assert call("verdict", path).exit_code == 0
     assert "| holds" in (folder / "verdict.md").read_text()
     assert grids.of_html((folder / "verdict.html").read_text())[1][1].text == "holds"
 
@@ -525,12 +524,12 @@ def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> Non
 def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
     sides = {"says": "100 % | so_so", "left": SUPCON, "right": SIMCLR}
     path = write(tmp_path / "s.yaml", claims={"yes": sides, "later": sides | {"left": {"training": "later"}}})
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = call("verdict", path)
     assert asked.exit_code == 2
-    folder = study.results_of(path)
+    folder = reader.results_of(path)
     rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
     Results(folder).write(rows.to_dict("records"))
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = call("verdict", path)
     assert asked.exit_code == 0, asked.output
     assert "holds" in asked.output
     assert "not enough data" in asked.output
@@ -545,5 +544,5 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
 
 
 def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["verdict", str(write(tmp_path / "s.yaml"))])
+    asked = call("verdict", str(write(tmp_path / "s.yaml")))
     assert (asked.exit_code, "declares no claims" in asked.output) == (2, True)

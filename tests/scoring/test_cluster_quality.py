@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from scipy.stats import spearmanr
 from sklearn.metrics import (
     davies_bouldin_score,
@@ -17,7 +18,6 @@ from sklearn.metrics import (
     silhouette_score,
     v_measure_score,
 )
-from test_cli import call, plain  # noqa: F401 - the fixture
 from tiny import write
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
 from oodbench.store.memo import Silent
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.settings import PLAIN
 from oodbench.training.weights import plan_of
 
@@ -90,6 +90,7 @@ def slow_local_purity(f: Tensor, y: Tensor) -> float:
     return sum(curve) / len(curve)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [cluster_quality.BLOCK, 1000])
 def test_measures_are_those_of_loops_and_scikit_learn(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_quality, "BLOCK", block)  # 1000: eleven rows at a time
@@ -157,6 +158,7 @@ def test_perfect_clusters() -> None:
     assert found["davies_bouldin"] == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_random_labels() -> None:
     rng = torch.Generator().manual_seed(0)
     f, y = torch.randn(2000, 3, generator=rng), torch.randint(0, 2, (2000,), generator=rng)
@@ -213,12 +215,13 @@ class Listener(Silent):
 
 
 def surveyed(path: Path, listener: Listener | None = None) -> cluster_survey.Survey:
-    return cluster_survey.survey(Pipeline(study.load(path), Options(device="cpu"), listener or Listener()))
+    return cluster_survey.survey(Pipeline(reader.load(path), Options(device="cpu"), listener or Listener()))
 
 
 SPACES = [{"layer": "penultimate"}, {"layer": "projection", "unit": True}]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES)
@@ -226,7 +229,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     first = surveyed(path)
     places = {
         (cell.run.training.label, cell.detector.labels["space"], cell.detector.labels["clustering"], split)
-        for cell in plan_of(study.load(path)).cells
+        for cell in plan_of(reader.load(path)).cells
         for split in ("train", "test")
     }
     found = list(first.rows[["training", "space", "clustering", "split"]].itertuples(index=False, name=None))
@@ -247,6 +250,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     assert first.rows.groupby("split")["n"].unique().to_dict() == {"train": [90], "test": [120]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES, clustering=[{"kmeans": {"k": 5, "restarts": 1}}])
@@ -266,12 +270,13 @@ def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch:
         assert torch.equal(one_.assign, other.assign)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering="labels", distance="cosine")
     oodbench.run(path, device="cpu")
     rows = surveyed(path).rows.set_index("split")
-    pipeline = Pipeline(study.load(path), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(path), Options(device="cpu"), Silent())
     (work,) = plan_of(pipeline.study).work
     bank = pipeline.bank(work.run, [PLAIN], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y
@@ -283,6 +288,7 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     assert rows.loc["train", ["cluster_purity", "nmi", "ari"]].tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_for_it(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml")
     found = surveyed(path)
@@ -306,6 +312,7 @@ def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
     assert "altered or cut short" in listener.warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
@@ -322,6 +329,7 @@ def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
         assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oodbench.study.registry import Registry
@@ -345,6 +353,7 @@ def test_only_what_is_new_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert surveyed(path).measured == len(more.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_clustering_that_fails_leaves_the_others_theirs(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering=["labels", {"kmeans": {"k": 91}}])
@@ -357,6 +366,7 @@ def test_a_clustering_that_fails_leaves_the_others_theirs(tmp_path: Path) -> Non
     assert (again.measured, len(again.rows)) == (2, len(rows))  # it is tried again, and there once
 
 
+@pytest.mark.slow
 def test_one_class_has_no_measures_of_classes(tmp_path: Path) -> None:
     path = write(
         tmp_path / "s.yaml",
@@ -494,6 +504,7 @@ def test_rows_of_other_trainings_are_not_compared() -> None:
 # ---- the command ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quality_prints_and_writes(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", seed=[0, 1, 2])
     never = call("quality", path)
@@ -514,6 +525,7 @@ def test_quality_prints_and_writes(tmp_path: Path) -> None:
     assert "0 rows measured, 36 in all" in call("quality", path).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_quality_without_features_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")

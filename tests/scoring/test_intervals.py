@@ -67,6 +67,7 @@ def test_recall_is_the_exact_binomial_interval(confidence: float) -> None:
             assert (low[i], high[i]) == pytest.approx((known.low, known.high), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "level"), [(200, 500, 0.95), (1000, 100, 0.9), (30, 2000, 0.95)])
 def test_ood_recall_holds_the_recall_of_the_true_cut(n: int, m: int, level: float) -> None:
     """Simulation, closed form: normal scores, OOD shifted by 2. Not much wider than what no interval can beat."""

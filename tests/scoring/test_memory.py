@@ -68,6 +68,7 @@ def numbers(bank: scoring.Bank, memory: int, wanted: list[Detector]) -> dict[tup
     return {(each.detector, each.ood): each.numbers for each in found}
 
 
+@pytest.mark.slow
 def test_a_small_budget_changes_no_number(bank: scoring.Bank) -> None:
     at_once, in_blocks = (numbers(bank, memory, detectors()) for memory in (10**9, 30_000))
     assert at_once.keys() == in_blocks.keys()

@@ -149,6 +149,7 @@ def test_order_is_all_that_counts(id_: np.ndarray, ood: np.ndarray) -> None:
     assert ranking(3 * id_ - 7, 3 * ood - 7)["autc"] == pytest.approx(found["autc"], abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(scores, scores)
 def test_any_ties_against_scikit_learn(id_: np.ndarray, ood: np.ndarray) -> None:
@@ -191,6 +192,7 @@ def test_autc_is_the_mean_error_over_all_cuts() -> None:
     assert ranking(id_, ood)["autc"] == pytest.approx(np.mean(errors), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_oscr(kind: str) -> None:
     """A share of pairs, ties half; what pytorch-ood has; AUROC where all is classified right, 0 where nothing is."""
@@ -284,6 +286,7 @@ def test_recalls() -> None:
     assert tuple(found) == RECALLS
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(scores, scores, st.integers(-6, 6))
 def test_recalls_against_scikit_learn(id_: np.ndarray, ood: np.ndarray, cut: int) -> None:

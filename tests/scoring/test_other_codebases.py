@@ -55,6 +55,7 @@ def of_roc(positive: np.ndarray, negative: np.ndarray) -> float:
 small = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=40).map(np.array)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(small, small)
 def test_openood_is_scikit_learns_curve(id_: np.ndarray, ood: np.ndarray) -> None:
@@ -130,6 +131,7 @@ def oodeel_by_hand(id_: np.ndarray, ood: np.ndarray) -> float:
 BY_HAND = {"ssd": ssd_by_hand, "cider": cider_by_hand, "knn_ood": knn_ood_by_hand, "oodeel": oodeel_by_hand}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_HAND)
 @settings(max_examples=100, deadline=None)
 @given(small, small)
@@ -193,6 +195,7 @@ def aupr_from_zero_by_hand(positive: np.ndarray, negative: np.ndarray) -> float:
     return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(points))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(small, small)
 def test_areas_under_precision_and_recall(id_: np.ndarray, ood: np.ndarray) -> None:

@@ -114,6 +114,7 @@ def test_mean_likelihood_is_the_entropy_of_the_mixture(kind: str) -> None:
     assert float(score.mean()) == pytest.approx(entropy, abs=4 * math.sqrt(DIM / 2 / TEST))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "place"), [("pooled", 86), ("conformal", 87)])
 def test_recall_of_a_threshold_is_beta_binomial(name: str, place: int) -> None:
     """A cut at the r-th smallest of n reference scores accepts a Beta(r, n + 1 - r) share of ID.

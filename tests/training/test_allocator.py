@@ -26,6 +26,7 @@ print(faults(4))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_what_was_freed_is_taken_again_without_page_faults() -> None:
     """Page faults of four tensors, one after the other, in a process that has made such before."""

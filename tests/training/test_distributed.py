@@ -19,11 +19,13 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
-from oodbench.study.registry import Source, source_of
+from oodbench.study import reader
+from oodbench.study.registry import PluginFile, source_of
 from oodbench.study.settings import Recipe
 from oodbench.training import distributed, networks, train
 from oodbench.training.batches import ALONE, Part
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 Found = dict[str, Tensor]
@@ -45,6 +47,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
 @pytest.fixture
 def warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the processes of a training start warm, to save time."""
+    warm.started()
     monkeypatch.setattr(distributed, "get_context", lambda method: warm.context)
 
 
@@ -111,7 +114,7 @@ def runner(path: Path, watch: Silent, **recipe: object) -> Runner:
     whole = {**TINY["recipe"], "epochs": 4, "lr": 0.02, **recipe}
     encoder = {"ranks:network": {}}
     file = write(path, training="cross_entropy", encoder=encoder, recipe=whole, outliers=None)
-    return Runner(study.load(file), Options(device="cpu", checkpoint_minutes=0), watch)
+    return Runner(reader.load(file), Options(device="cpu", checkpoint_minutes=0), watch)
 
 
 def weights(pipeline: Pipeline, one: Runner) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -166,17 +169,28 @@ class Failing(Training):
 
 
 @pytest.mark.parametrize(
-    ("how", "factor", "error", "message"),
+    ("how", "factor", "error", "message", "is_new"),
     [
-        ("raise ValueError('no such thing')", "1.0", distributed.RankError, "process 1 .*ValueError: no such thing"),
-        ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)"),
-        ("pass", "float('nan')", train.DivergedError, "the loss is nan at epoch 1, step 0"),
+        ("raise ValueError('no such')", "1.0", distributed.RankError, "process 1 .*ValueError: no such", True),
+        ("os.kill(os.getpid(), 9)", "1.0", distributed.RankError, r"process 1 .*ended by signal 9 \(SIGKILL\)", False),
+        ("pass", "float('nan')", train.DivergedError, "the loss is nan at epoch 1, step 0", False),
     ],
 )
 def test_a_failing_process_ends_all_with_one_message(
-    how: str, factor: str, error: type[Exception], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    how: str,
+    factor: str,
+    error: type[Exception],
+    message: str,
+    is_new: bool,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """In new processes, not in warm ones, whose standard error is not this one's."""
+    """Once in new processes, as trainings have them; then in warm ones, to save time, which write errors to a file."""
+    errors = warm.started()
+    said = errors.read_text()
+    if not is_new:
+        request.getfixturevalue("warm_processes")
     (tmp_path / "failing.py").write_text(LOSS.format(how=how, factor=factor))
     source = source_of(tmp_path / "failing.py")
     heard: list[int] = []
@@ -184,9 +198,10 @@ def test_a_failing_process_ends_all_with_one_message(
         train_two(source, lambda epoch, loss, progress: heard.append(epoch))
     assert heard == [0]
     assert capfd.readouterr().err == ""
+    assert errors.read_text() == said
 
 
-def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
+def train_two(source: PluginFile, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
     """Train a plugin's defaults in two processes."""
     recipe = dataclasses.replace(ranks.RECIPE, devices=2)
     training = ranks.loaded(source)
@@ -208,7 +223,7 @@ def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Pr
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, recipe: dict[str, int], message: str) -> None:
     file = write(tmp_path / "s.yaml", recipe={"epochs": 1, **recipe})
     with pytest.raises(UserError, match=rf"s\.yaml:\d+: recipe: {re.escape(message)}"):
-        study.load(file)
+        reader.load(file)
 
 
 def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,6 +317,7 @@ class _Waits(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])
 def test_no_step_waits_for_the_device(optimizer: Any) -> None:
     """As many waits in an epoch of two steps as in one of twelve."""
@@ -332,6 +333,7 @@ def test_no_step_waits_for_the_device(optimizer: Any) -> None:
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["lars", "adamw"])
 def test_a_training_in_two_groups_goes_on_as_if_it_had_not_stopped(optimizer: Any) -> None:
     recipe = dataclasses.replace(QUICK, epochs=4, optimizer=optimizer, decay_norms=False, clip=1.0, accumulate=2)
@@ -345,6 +347,7 @@ def test_a_training_in_two_groups_goes_on_as_if_it_had_not_stopped(optimizer: An
         assert torch.equal(fresh.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced, and its graphs run as they are: the call is compiled, and the weights keep their names."""
     graphs: list[Any] = []

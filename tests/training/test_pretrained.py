@@ -13,17 +13,16 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from command_line import call
 from safetensors.torch import save_file
 from tiny import write
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
-from oodbench.cli.main import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Encoder
@@ -189,7 +188,7 @@ CASES: dict[str, Case] = {
 def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: Any) -> tuple[Pipeline, Run]:
     """Return the pipeline and the one run of a study of given weights."""
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
-    found = study.load(path)
+    found = reader.load(path)
     runs = [work.run for work in plan_of(found).work]
     return Pipeline(found, Options(device="cpu"), Silent()), runs[0]
 
@@ -203,6 +202,7 @@ def expected(x: Tensor, statistics: tuple[Any, Any]) -> Tensor:
     return (x.float() / 255 - mean) / std
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False], ids=["said", "recognised"])
 @pytest.mark.parametrize("case", CASES)
 def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, named: bool) -> None:
@@ -229,6 +229,7 @@ def test_features_are_those_of_the_released_network(tmp_path: Path, case: str, n
     assert facts["dropped"] == unused.get(case, [])
 
 
+@pytest.mark.slow
 def test_heads_that_are_said(tmp_path: Path) -> None:
     network = lived(WithHeads("shortcut", mlp(), CLASSES))
     torch.save({"model": network.state_dict()}, tmp_path / "c.pt")
@@ -251,6 +252,7 @@ def test_our_resnets_in_torchvisions_names(name: str) -> None:
     assert shapes == {f"encoder.{key}": v.shape for key, v in theirs.items() if not key.startswith("fc.")}
 
 
+@pytest.mark.slow
 def test_torchvisions_names_from_safetensors(tmp_path: Path) -> None:
     network = lived(torchvision.models.resnet18(num_classes=CLASSES))
     save_file(network.state_dict(), tmp_path / "w.safetensors")
@@ -264,6 +266,7 @@ def test_torchvisions_names_from_safetensors(tmp_path: Path) -> None:
     assert pipeline.encoders.trained(run).meta["layout"] == "plain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "kept"), [(CLASSES, True), (7, False)])
 def test_a_timm_model_from_a_file(tmp_path: Path, classes: int, kept: bool) -> None:
     """The classifier stays where it has as many classes as the ID set; mean and std are timm's own."""
@@ -293,12 +296,12 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
         tmp_path / "s.yaml",
         **{**SMALL, "training": "pretrained", "encoder": ["timm/resnet10t", {"resnet18": {"width": 4}}]},
     )
-    said = CliRunner().invoke(app, ["plan", str(path), "--device", "cpu"])
+    said = call("plan", path, "--device", "cpu")
     assert said.exit_code == 0, said.output
     assert "weights for encoders of timm, resnet18(width=4) is none" in " ".join(said.output.split())
     assert "time: about" in said.output
     assert asked == []
-    rows = Runner(study.load(path), Options(device="cpu")).run().rows
+    rows = Runner(reader.load(path), Options(device="cpu")).run().rows
     assert rows["error"].str.contains("resnet10t cannot be downloaded: OSError: no network").all()
     assert asked == ["resnet10t"]
     network = lived(create("resnet10t"))
@@ -313,6 +316,7 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
     assert pipeline.encoders.train_fields(run)["training"]["weights"].startswith("timm: ")
 
 
+@pytest.mark.slow
 def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = lived(torchvision.models.resnet18())
     enum = torchvision.models.ResNet18_Weights
@@ -463,22 +467,23 @@ def test_recipes_of_what_is_not_optimised_are_one(tmp_path: Path) -> None:
     assert [each.labels["recipe"] for each in runs] == ["augment.flip=0.0", "–"]
 
 
+@pytest.mark.slow
 def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     params = openood(tmp_path)
     more = {"posthoc": "msp", "recipe": {"augment": {"jitter": None, "gray": 0}}, "seed": [0, 1]}
     path = write(tmp_path / "s.yaml", **{**SMALL, **more, "training": {"pretrained": params}})
-    said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    said = call("run", path, "--device", "cpu")
     assert said.exit_code == 0, said.output
-    rows = Runner(study.load(path), Options(device="cpu")).run().rows
+    rows = Runner(reader.load(path), Options(device="cpu")).run().rows
     assert (rows["status"] == "ok").all()
     assert set(rows["posthoc"]) == {"–", "msp"}  # on the file's own classifier, not on a probe
     assert set(rows["accuracy_by"]) == {"classifier"}
     assert rows["loss"].isna().all()
-    assert "0 trained, 0 cells scored" in CliRunner().invoke(app, ["run", str(path), "--device", "cpu"]).output
+    assert "0 trained, 0 cells scored" in call("run", path, "--device", "cpu").output
     torch.save(lived(Released("shortcut", CLASSES), 3).state_dict(), tmp_path / "w.pth")
-    said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    said = call("run", path, "--device", "cpu")
     assert "4 cells scored" in said.output
-    assert CliRunner().invoke(app, ["plan", str(path), "--device", "cpu"]).exit_code == 0
+    assert call("plan", path, "--device", "cpu").exit_code == 0
 
 
 def test_reading_nests_names_and_leaves_the_rest(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUI
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("stop", [1, 3])
 @pytest.mark.parametrize(
@@ -69,6 +70,7 @@ def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
         assert torch.equal(fresh.state_dict()[key], value), key
 
 
+@pytest.mark.slow
 def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> None:
     """A state that every loss changes, and noise from torch's own generator, whatever has been drawn meanwhile."""
 
@@ -135,6 +137,7 @@ def test_normalisation_is_that_of_the_training_images() -> None:
     assert half.mean.flatten().tolist() == half.std.flatten().tolist() == [0.5] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross_entropy", "simclr", "supcon"])
 def test_the_same_seed_gives_the_same_weights(name: str) -> None:
     data = toy()
@@ -422,6 +425,7 @@ def test_embedding_is_in_evaluation_mode_whatever_the_batch() -> None:
     torch.testing.assert_close(whole, parts)
 
 
+@pytest.mark.slow
 def test_cross_entropy_learns_the_toy() -> None:
     data = toy(60)
     model = trained(plugin("cross_entropy"), data, dataclasses.replace(QUICK, epochs=20, augment=PLAIN))
@@ -429,6 +433,7 @@ def test_cross_entropy_learns_the_toy() -> None:
     assert (logits.argmax(1) == data.y).double().mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params"),
     [
@@ -447,6 +452,7 @@ def test_the_loss_falls_on_the_toy(name: str, params: dict[str, Any]) -> None:
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("params", "same"), [({}, True), ({"labels": True}, False)])
 def test_labels_do_not_reach_a_training_that_does_not_ask_for_them(params: dict[str, Any], same: bool) -> None:
     data = toy()

@@ -47,6 +47,7 @@ def test_a_plugin_imports_contracts_errors_and_the_toolkit(room: Path) -> None:
             assert name.startswith(("oodbench.api.", "oodbench.errors.", "oodbench.toolkit.")), path
 
 
+@pytest.mark.slow
 def test_the_harness_imports_no_plugin() -> None:
     for path in HARNESS:
         assert not {name for name in imports(path) if name.startswith(("oodbench.methods", "oodbench.datasets"))}, path
@@ -69,6 +70,7 @@ def test_a_class_has_a_name_of_its_own() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+@pytest.mark.slow
 def test_functions_and_classes_are_short() -> None:
     long = {}
     for path in HARNESS:
@@ -85,12 +87,13 @@ def test_only_the_command_line_prints() -> None:
         assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--help"], ["list"], ["run", "--help"], ["tables", "nowhere.yaml"], ["verdict", "nowhere.yaml"]]
 )
 def test_commands_that_need_no_torch(words: list[str]) -> None:
     code = (
-        "import sys\nfrom oodbench.cli.main import app\n"
+        "import sys\nfrom oodbench.cli.app import app\n"
         f"try:\n    app({words!r})\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

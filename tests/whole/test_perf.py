@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import subprocess
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import warm
 from places import ROOT
 
-PERF = ROOT / "perf"
+pytestmark = pytest.mark.slow
+
+Run = Callable[..., tuple[int, list[dict[str, Any]]]]
 
 
-def run(*words: str, script: str = "scoring.py") -> tuple[int, list[dict[str, Any]]]:
-    """Return the exit code and the rows of a benchmark at a hundredth of its size."""
-    command = [sys.executable, str(PERF / script), "--json", "--size", "0.01", "--rounds", "1", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+@pytest.fixture
+def perf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the benchmarks find each other, and their processes start warm, to save time."""
+    monkeypatch.syspath_prepend(ROOT / "perf")
+    monkeypatch.setattr(importlib.import_module("measure"), "get_context", lambda method: warm.context)
 
 
-def test_rows_beside_libraries() -> None:
-    code, rows = run("--dim", "8", "--only", "metrics-sklearn-with")
+@pytest.fixture
+def run(perf: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def script(name: str, *words: str) -> tuple[int, list[dict[str, Any]]]:
+        """Return the exit code and the rows of a benchmark at a hundredth of its size."""
+        monkeypatch.setattr(sys, "argv", [name, "--json", "--size", "0.01", "--rounds", "1", *words])
+        code = importlib.import_module(name).main()
+        assert code in (0, 1)
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return script
+
+
+def test_rows_beside_libraries(run: Run) -> None:
+    code, rows = run("scoring", "--dim", "8", "--only", "metrics-sklearn-with")
     assert len(rows) == 1
     for row in rows:
         assert row["ours_s"] > 0
@@ -37,15 +51,9 @@ def test_rows_beside_libraries() -> None:
 
 @pytest.mark.parametrize(("generation", "units"), [(7, False), (8, True)])
 def test_a_card_that_emulates_bf16_has_no_units_for_it(
-    generation: int, units: bool, monkeypatch: pytest.MonkeyPatch
+    generation: int, units: bool, perf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(PERF)
-    spec = importlib.util.spec_from_file_location("perf_training", PERF / "training.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, script)
-    spec.loader.exec_module(script)
+    script = importlib.import_module("training")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
@@ -54,9 +62,9 @@ def test_a_card_that_emulates_bf16_has_no_units_for_it(
     assert script.bf16_units() is units
 
 
-def test_rows_of_training() -> None:
+def test_rows_of_training(run: Run) -> None:
     """A row whose bar is a least ratio, and one whose bar is a largest."""
-    code, rows = run("--only", "augment-pil", "checkpoint", "--width", "8", script="training.py")
+    code, rows = run("training", "--only", "augment-pil", "checkpoint", "--width", "8")
     assert len(rows) == 2
     for row in rows:
         assert row["ours_s"] > 0

@@ -46,7 +46,7 @@ Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 
 
-class Images(Protocol):
+class IndexedImages(Protocol):
     """Images (N, H, W, C) of bytes: an array, or what decodes them when indexed."""
 
     @property
@@ -88,7 +88,7 @@ def exact(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[Indices, 
 # ---- near -------------------------------------------------------------------------------------------------
 
 
-def hashes(x: Images) -> Bytes:
+def hashes(x: IndexedImages) -> Bytes:
     """Return the phash of images (N, H, W, C) as bytes (N, 8): 130 to 170 us an image of 32 x 32, 530 of 224 x 224."""
     import imagehash
 
@@ -102,7 +102,7 @@ def _picture(image: Bytes) -> Image.Image:
     return Image.fromarray(image.mean(2).round().astype(np.uint8))
 
 
-def near(x: Images, y: Images, x_hashes: Bytes, y_hashes: Bytes) -> Pairs:
+def near(x: IndexedImages, y: IndexedImages, x_hashes: Bytes, y_hashes: Bytes) -> Pairs:
     """Return the images of y (M, H, W, C) that have a near duplicate in x (N, H, W, C), given the hashes of both.
 
     Equal images are near, too.
@@ -158,7 +158,7 @@ def _signs(x: Bytes) -> torch.Tensor:
     return torch.from_numpy(np.unpackbits(x, axis=1).astype(np.float32) * 2 - 1)
 
 
-def _like(x: Images, y: Images, one: Indices, other: Indices, bits: Indices) -> Pairs:
+def _like(x: IndexedImages, y: IndexedImages, one: Indices, other: Indices, bits: Indices) -> Pairs:
     """Return the candidates that are near duplicates."""
     step = max(1, NUMBERS // int(np.prod(x.shape[1:])))
     parts = [compared(x[one[s : s + step]], y[other[s : s + step]]) for s in range(0, len(one), step)]

@@ -81,7 +81,7 @@ class Encoders:
         fields = canonical(resolved(run.training, classes)) or {}
         return fields if run.training.weights is None else fields | {"weights": self._weights(run).content()}
 
-    def _weights(self, run: Run) -> weights.Source:
+    def _weights(self, run: Run) -> weights.WeightsSource:
         return weights.source(run.training, run.encoder, run.image.channels, self.library.study.file.parent)
 
     def check_weights(self, run: Run) -> None:

@@ -30,7 +30,7 @@ HARMLESS = "num_batches_tracked"  # of batch norm, not used in evaluation; old f
 SHOWN = 3  # names of each kind in an error
 
 
-class Source(NamedTuple):
+class WeightsSource(NamedTuple):
     """Where weights come from."""
 
     title: str
@@ -42,7 +42,7 @@ class Source(NamedTuple):
     std: tuple[float, ...] | None = None
 
 
-def source(training: Training, form: Encoder, channels: int, folder: Path) -> Source:
+def source(training: Training, form: Encoder, channels: int, folder: Path) -> WeightsSource:
     """Return where a training's weights come from; paths are relative to a folder. Raises UserError."""
     where = training.weights
     assert where is not None
@@ -91,7 +91,7 @@ def load(training: Training, form: Encoder, channels: int, folder: Path, state: 
 T = TypeVar("T")
 
 
-def _about(given: Source, look: Callable[[], T]) -> T:
+def _about(given: WeightsSource, look: Callable[[], T]) -> T:
     try:
         return look()
     except UserError as error:
@@ -122,7 +122,7 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _statistics(given: Source, taken: Weights, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(given: WeightsSource, taken: Weights, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, std = taken.mean or given.mean, taken.std or given.std
     if mean is None or std is None:
         raise UserError("the mean and standard deviation of its inputs are not known; say `mean` and `std`")
@@ -135,12 +135,12 @@ def _statistics(given: Source, taken: Weights, channels: int) -> tuple[tuple[flo
 # ---- sources -------------------------------------------------------------------------------------------------
 
 
-def _of_file(file: Path, form: Encoder) -> Source:
+def _of_file(file: Path, form: Encoder) -> WeightsSource:
     if not file.is_file():
         raise UserError(f"there is no weights file {file}")
     stamp = (file.stat().st_size, file.stat().st_mtime_ns)
     mean, std = _timm_statistics(form)
-    return Source(
+    return WeightsSource(
         title=file.name,
         file=file,
         content=lambda: _hash(file, *stamp),
@@ -178,7 +178,7 @@ def read(file: Path) -> dict[str, Tensor]:
     return {name: t for name, t in flat(found).items() if isinstance(t, Tensor)}
 
 
-def _of_timm(form: Encoder, channels: int) -> Source:
+def _of_timm(form: Encoder, channels: int) -> WeightsSource:
     import timm
 
     name = form.name.removeprefix("timm/")
@@ -198,12 +198,12 @@ def _of_timm(form: Encoder, channels: int) -> Source:
 
     mean, std = _timm_statistics(form)
     content = f"timm: {config.get('hf_hub_id') or config.get('url')}"
-    return Source(
+    return WeightsSource(
         f"{config['architecture']}.{config.get('tag') or ''} of timm", None, lambda: content, shapes, tensors, mean, std
     )
 
 
-def _of_torchvision(name: str) -> Source:
+def _of_torchvision(name: str) -> WeightsSource:
     from torchvision import models
 
     model, _, version = name.partition(".")
@@ -225,7 +225,7 @@ def _of_torchvision(name: str) -> Source:
         return found
 
     title, content = f"{name} of torchvision", f"torchvision: {weights.url}"
-    return Source(title, None, lambda: content, shapes, tensors, tuple(views.mean), tuple(views.std))
+    return WeightsSource(title, None, lambda: content, shapes, tensors, tuple(views.mean), tuple(views.std))
 
 
 def _downloaded(name: str, download: Callable[[], Any]) -> Any:

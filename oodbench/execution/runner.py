@@ -105,12 +105,12 @@ class Runner:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
         sets: dict[str, dict[str, tuple[str, str]]] = {}
         for work in self.plan.work:
-            contents = self._contents(work.run)
+            contents = self.contents(work.run)
             groups = {name: group for group, members in work.run.ood.items() for name in members}
             sets[work.run.id.label] = {name: (groups[name], contents[name]) for name in groups}
         return {
             "study": self.study.name,
-            "cells": {cell.id: key for work in self.plan.work for cell, key in self._keys(work)},
+            "cells": {cell.id: key for work in self.plan.work for cell, key in self.keys(work)},
             "sets": sets,
             "left_out": dict(self.plan.left_out),
         }
@@ -135,17 +135,18 @@ class Runner:
 
     def pending(self, work: Work, known: Known) -> Work:
         """Return the cells that miss a row, or have one made by other code or from other data."""
-        contents = self._contents(work.run)
+        contents = self.contents(work.run)
 
         def missing(cell: Cell, key: str) -> bool:
             return any(known.get((cell.id, name)) != (key, content) for name, content in contents.items())
 
-        return replace(work, cells=[cell for cell, key in self._keys(work) if missing(cell, key)])
+        return replace(work, cells=[cell for cell, key in self.keys(work) if missing(cell, key)])
 
-    def _contents(self, run: Run) -> dict[str, str]:
+    def contents(self, run: Run) -> dict[str, str]:
+        """Return the content of each OOD test set by its name."""
         return {name: self.library.prepared(each, "test").content for name, each in run.sets.items()}
 
-    def _keys(self, work: Work) -> list[tuple[Cell, str]]:
+    def keys(self, work: Work) -> list[tuple[Cell, str]]:
         """Return each cell with the hash of everything that its numbers depend on, but for the OOD sets."""
         base = {
             "number": NUMBER["score"],
@@ -190,9 +191,9 @@ class Runner:
     def rows(self, work: Work) -> Iterator[dict[str, Any]]:
         """Yield the rows of cells on every OOD set; what fails is rows, too."""
         run = work.run
-        cells = {cell.detector: (cell.id, key) for cell, key in self._keys(work)}
+        cells = {cell.detector: (cell.id, key) for cell, key in self.keys(work)}
         groups = {name: group for group, members in run.ood.items() for name in members}
-        contents = self._contents(run)
+        contents = self.contents(run)
         facts, verdicts = self._verdicts(work)
         before = time.perf_counter()
         for verdict in verdicts:

@@ -98,8 +98,8 @@ def test_keeping_is_no_part_of_a_training(tmp_path: Path) -> None:
     keeping = runner(write(tmp_path / "b" / "s.yaml", recipe=LONG, training="simclr", keep=[0, 2, "last"]))
     (one,), (other,) = plain_.plan.work, keeping.plan.work
     assert plain_.pipeline.encoders.train_key(one.run) == keeping.pipeline.encoders.train_key(other.run)
-    assert plain_._keys(one) != []
-    assert [key for _, key in plain_._keys(one)] == [key for _, key in keeping._keys(other)]
+    assert plain_.keys(one) != []
+    assert [key for _, key in plain_.keys(one)] == [key for _, key in keeping.keys(other)]
     assert [cell.id for cell in one.cells] == [cell.id for cell in other.cells]
     pipeline = keeping.pipeline
     runs = [

@@ -132,7 +132,7 @@ def test_every_part_of_a_detector_is_in_its_cell(runner: Runner) -> None:
 
 
 def keys(runner: Runner, work: Work) -> dict[str, str]:
-    return {cell.id: key for cell, key in runner._keys(work)}
+    return {cell.id: key for cell, key in runner.keys(work)}
 
 
 @pytest.mark.parametrize(("axis", "name"), [("clustering", "kmeans"), ("distance", "cosine"), ("threshold", "pooled")])

@@ -25,7 +25,7 @@ from oodbench.scoring import cluster_quality
 from oodbench.scoring import detectors as scoring
 from oodbench.store.files import write_whole
 from oodbench.store.memo import NUMBER, Fields, digest
-from oodbench.store.rows import CLUSTERS
+from oodbench.store.rows import CLUSTERS, frame
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import NONE, Run, Work, canonical
 from oodbench.study.settings import Seen, Space
@@ -37,10 +37,10 @@ from oodbench.training.weights import plan_of
 FILE = CLUSTERS
 KIND = "quality"
 RUN = ("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "reference", "seed")
-INTEGERS = ("seed", "epoch", "clusters", "n")
-NUMBERS = (*INTEGERS, "noise", *cluster_quality.MEASURES)
-COLUMNS = ("key", "train_key", *RUN, "epoch", "space", "clustering", "split", *NUMBERS[2:], "error")
-TYPES: Any = {name: "Int64" if name in INTEGERS else "float64" if name in NUMBERS else "str" for name in COLUMNS}
+COLUMNS = (
+    *("key", "train_key", *RUN, "epoch", "space", "clustering", "split"),
+    *("clusters", "n", "noise", *cluster_quality.MEASURES, "error"),
+)
 Row = dict[str, Any]
 Where = tuple[Space, Clustering | None]  # what detectors look at of a training
 
@@ -59,7 +59,7 @@ class Survey:
 def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
     """Measure what is not measured yet, there only where it is asked for, and export and return everything."""
     planned = plan_of(pipeline.study).work
-    rows: list[Row] = []
+    rows: dict[str, list[Row]] = {}  # by key, once: two runs may come to the same weights
     measured = missing = 0
     for work in (dataclasses.replace(each, run=run) for each in planned for run in pipeline.encoders.course(each.run)):
         run, fields = work.run, artifacts(pipeline, work)
@@ -73,9 +73,10 @@ def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
             measured += sum(map(len, made.values()))
         elif run.epoch is None:
             missing += bool(pending)
-        rows += (row for where, each in fields.items() for row in _rows(pipeline, run, where, digest(each), found))
-    table = pd.DataFrame.from_records(rows, columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
-    if rows:  # else what another store came to may lie there
+        for where, each in fields.items():
+            rows.setdefault(digest(each), list(_rows(pipeline, run, where, digest(each), found)))
+    table = frame((row for each in rows.values() for row in each), COLUMNS)
+    if len(table):  # else what another store came to may lie there
         shown = table if pipeline.study.keep else table.drop(columns="epoch")
         write_whole(pipeline.study.results / FILE, shown.to_csv(index=False).encode())
     unkept = sum(len(pipeline.encoders.unkept(work.run)) for work in planned)
@@ -98,7 +99,7 @@ def artifacts(pipeline: Pipeline, work: Work) -> dict[Where, Fields]:
 
 
 def _fields(pipeline: Pipeline, run: Run, space: Space, clustering: Clustering | None) -> Fields:
-    pieces = (_train(run), _test(run, space.seen))
+    pieces = (Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", *space.seen))
     return {
         "number": NUMBER["score"],
         "code": fingerprint_module(cluster_quality.__name__),
@@ -119,18 +120,11 @@ def _rows(pipeline: Pipeline, run: Run, where: Where, key: str, found: dict[Wher
 # ---- features -----------------------------------------------------------------------------------------
 
 
-def _train(run: Run) -> Piece:
-    return Piece(run.id, "train", "fit", 1)
-
-
-def _test(run: Run, seen: Seen) -> Piece:
-    return Piece(run.id, "test", "all", *seen)
-
-
 def _bank(pipeline: Pipeline, run: Run, ways: Iterable[Seen]) -> scoring.Bank | None:
     """Return the ID features of a run, or None where some are not in the store."""
     train = pipeline.library.prepared(run.id, "train")
-    fit, test = _stored(pipeline, run, _train(run)), {way: _stored(pipeline, run, _test(run, way)) for way in ways}
+    fit = _stored(pipeline, run, Piece(run.id, "train", "fit", 1))
+    test = {way: _stored(pipeline, run, Piece(run.id, "test", "all", *way)) for way in ways}
     there = {way: layers for way, layers in test.items() if layers is not None}
     if fit is None or len(there) < len(test):
         return None

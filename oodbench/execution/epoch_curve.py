@@ -15,13 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from oodbench.execution.cluster_survey import epoch_of, survey
+from oodbench.execution.cluster_survey import Where, epoch_of, survey
 from oodbench.execution.runner import Runner
 from oodbench.report import tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
 from oodbench.store.files import write_whole
 from oodbench.store.memo import Fields, digest
+from oodbench.store.rows import frame
 from oodbench.study.grid import NONE, Cell, Work
 from oodbench.study.study import CurveSpec
 
@@ -29,10 +30,6 @@ NAME = KIND = "curve"
 IDENTITY = ("cell", "key", "train_key", "ood_data")
 SCORED = (*columns.ACCURACIES[1:], "auroc", "fpr95_id", "fpr95_ood")
 COLUMNS = (*IDENTITY, *columns.LABELS, "epoch", *SCORED, *MEASURES, "error")
-TYPES: Any = {
-    name: "Int64" if name in ("seed", "epoch") else "float64" if name in ("level", *SCORED, *MEASURES) else "str"
-    for name in COLUMNS
-}
 SHOWN = ("class_separation", "global_separation", "cluster_purity", "silhouette")  # in the table
 Row = dict[str, Any]
 Rows = dict[tuple[str, str], Row]  # SCORED, by cell and OOD set
@@ -53,11 +50,12 @@ def curve(runner: Runner) -> Course:
     if not study.keep:
         study.document.fail(("keep",), "says no epochs to follow, such as keep: [0, 10, last]")
     runner.check_tables()
-    course = list(_course(runner))
     own, rows, missing, scored = _of_the_study(runner), list[Row](), list[str](), 0
-    for work in course:
+    places: set[Where] = set()
+    for work in _course(runner):
+        places |= {(cell.detector.space, cell.detector.clustering) for cell in work.cells}
         fields = artifacts(runner, work)
-        found = {place: numbers for place, each in fields.items() if (numbers := _known(runner, each, own)) is not None}
+        found = {place: numbers for place, each in fields.items() if (numbers := _known(runner, each, own))}
         todo = [cell for cell in work.cells if any((cell.id, name) not in found for name in work.run.sets)]
         if todo and pipeline.store.read("train", pipeline.encoders.train_key(work.run)) is None:
             missing.append(work.run.title)
@@ -65,7 +63,6 @@ def curve(runner: Runner) -> Course:
             found |= _scored(runner, dataclasses.replace(work, cells=todo), fields)
             scored += len(todo)
         rows += _rows(runner, work, fields, found)
-    places = {(cell.detector.space, cell.detector.clustering) for work in course for cell in work.cells}
     table = _measured(rows, survey(pipeline, places).rows)
     if rows:  # else what another store came to may lie there
         write_whole(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
@@ -86,20 +83,15 @@ def _course(runner: Runner) -> Iterator[Work]:
 
 
 def followed(spec: CurveSpec, work: Work) -> Work:
-    """Return the cells of a training that are followed."""
-    return dataclasses.replace(work, cells=_chosen(spec, work))
-
-
-def _chosen(spec: CurveSpec, work: Work) -> list[Cell]:
-    if not spec.of:
-        return _one_of_each_distance(work.cells)
+    """Return a training with the cells that are followed."""
     wanted = {name: {str(each) for each in (v if isinstance(v, list) else [v])} for name, v in spec.of.items()}
 
     def fits(cell: Cell) -> bool:
         labels = cell.run.labels | cell.detector.labels
         return all(str(labels[name]) in allowed for name, allowed in wanted.items())
 
-    return [cell for cell in work.cells if fits(cell)]
+    cells = [cell for cell in work.cells if fits(cell)] if spec.of else _one_of_each_distance(work.cells)
+    return dataclasses.replace(work, cells=cells)
 
 
 def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:
@@ -141,10 +133,9 @@ def _of_the_study(runner: Runner) -> Rows:
 
 def _known(runner: Runner, fields: Fields, own: Rows) -> Row | None:
     """Return numbers that are there, of the study itself or in the store."""
-    if found := own.get((fields["cell"], fields["set"])):
-        return found
-    artifact = runner.pipeline.store.read(KIND, digest(fields))
-    return artifact.meta if artifact else None
+    found = own.get((fields["cell"], fields["set"]))
+    artifact = None if found else runner.pipeline.store.read(KIND, digest(fields))
+    return artifact.meta if artifact else found
 
 
 def _scored(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields]) -> Rows:
@@ -178,10 +169,9 @@ def _rows(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields], fou
 
 def _measured(rows: list[Row], quality: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the measures of their clusters on ID test features."""
-    table = pd.DataFrame.from_records(rows, columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
     place = ["train_key", "space", "clustering"]
     measures = quality.loc[quality["split"] == "test", [*place, *MEASURES]]
-    return table.drop(columns=[*MEASURES]).merge(measures, on=place, how="left")[[*COLUMNS]]
+    return frame(rows, COLUMNS).drop(columns=[*MEASURES]).merge(measures, on=place, how="left")[[*COLUMNS]]
 
 
 # ---- table -------------------------------------------------------------------------------------------

@@ -160,10 +160,11 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows with every column, in order, each of its type."""
-    table = pd.DataFrame.from_records(list(rows), columns=list(COLUMNS))
-    return table.astype(_TYPES).fillna(dict.fromkeys((*TEXT, *TRACE), ""))
+def frame(rows: Iterable[dict[str, Any]], names: Iterable[str] = COLUMNS) -> pd.DataFrame:
+    """Return rows with every column that is named, in order, each of its type."""
+    table = pd.DataFrame.from_records(list(rows), columns=list(names))
+    types = {name: (_TYPES | _MEASURED).get(name, "str") for name in table}
+    return table.astype(types).fillna({name: "" for name, kind in types.items() if kind == "str"})
 
 
 def parse(content: bytes) -> pd.DataFrame:
@@ -175,3 +176,4 @@ def parse(content: bytes) -> pd.DataFrame:
 _TYPES: Any = (
     dict.fromkeys((*TEXT, *TRACE), "str") | dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
 )
+_MEASURED: Any = dict.fromkeys(("epoch", "n"), "Int64") | dict.fromkeys(("noise", *QUALITY), "float64")  # of exports

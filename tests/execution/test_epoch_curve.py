@@ -137,7 +137,7 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
         posthoc="msp",
     )
     work = runner(path).plan.work[0]
-    followed = [cell.detector.labels for cell in epoch_curve._chosen(study.load(path).curve, work)]
+    followed = [cell.detector.labels for cell in epoch_curve.followed(study.load(path).curve, work).cells]
     names = ("space", "clustering", "distance", "threshold")
     assert [tuple(each[name] for name in names) for each in followed] == [
         ("penultimate", "–", "knn(k=3)", "pooled"),

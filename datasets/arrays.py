@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import SPLIT, Share, Split, check_split, drawn, in_order, located, numbered
+from oodbench.toolkit.image_files import Share, Split, by_split, check_split, drawn, in_order, numbered
+from oodbench.toolkit.raw_files import present
 
 ONE = "images"  # the class of images without labels
 
@@ -37,7 +38,7 @@ class Arrays(Dataset):
         check_split(self.path, self.test_share)
 
     def files(self, split: Split, root: Path) -> Sequence[Path]:
-        return [file for file in dict.fromkeys(self._files(root).values()) if file.is_file()]
+        return present([*dict.fromkeys(self._files(root).values())])
 
     def load(self, split: Split, root: Path) -> Images:
         file = self._files(root)[split]
@@ -55,13 +56,10 @@ class Arrays(Dataset):
         return Images(x, y, classes)
 
     def _files(self, root: Path) -> dict[Split, Path]:
-        return {
-            "train": located(root, self.path.replace(SPLIT, self.train)),
-            "test": located(root, self.path.replace(SPLIT, self.test)),
-        }
+        return by_split(self.path, self.train, self.test, root)
 
     def _classes(self, root: Path) -> tuple[str, ...]:
-        files = [file for file in dict.fromkeys(self._files(root).values()) if file.is_file()]
+        files = self.files("train", root)
         named = {names for file in files if (names := _names(file))}
         if len(named) > 1:
             raise ValueError(f"{' and '.join(map(str, files))} differ in `classes`")

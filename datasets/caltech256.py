@@ -8,12 +8,12 @@ confirmed by the description of the set on its page.
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Folders, Place
+from oodbench.toolkit.layouts import ANY, Folders, Place
 
 ARCHIVE = Download(
     ("https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",),
     "md5:67b4f42ca05d46448c6bb8ecd2220f6d",
-    r"256_ObjectCategories/([^/]+/)*[^/.][^/]*\.jpg",
+    rf"256_ObjectCategories/{ANY}\.jpg",
 )
 
 

@@ -7,51 +7,28 @@ The batches are pickles and are read without unpickling anything but arrays of b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Source
 from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Labelled, Packed
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-py"
-FILES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
-SOURCE = Source(
-    title="CIFAR-10",
-    page="https://www.cs.toronto.edu/~kriz/cifar.html",
-    licence="none stated",
-    downloads=(
-        Download(
-            ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-            "md5:c58f30108f718f92721af3b95e74349a",
-            rf"{FOLDER}/(data_batch_[1-5]|test_batch)",
-            size=170_498_071,
-        ),
-    ),
+ARCHIVE = Download(
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+    "md5:c58f30108f718f92721af3b95e74349a",
+    rf"{FOLDER}/(data_batch_[1-5]|test_batch)",
+    size=170_498_071,
 )
 
 
-class CIFAR10(Dataset):
+class CIFAR10(Packed):
     """CIFAR-10: 10 classes of photographs, 32 x 32, RGB."""
 
-    source = SOURCE
+    class_names = NAMES
+    train_files = tuple(f"{FOLDER}/data_batch_{i}" for i in range(1, 6))
+    test_files = (f"{FOLDER}/test_batch",)
+    source = Source("CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated", (ARCHIVE,))
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    def needed(self, root: Path) -> list[Path]:
-        return [*_paths("train", root), *_paths("test", root)]
-
-    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw_files.present(_paths(split, root))
-
-    def load(self, split: Literal["train", "test"], root: Path) -> Images:
-        batches = [raw_files.read_rows(path, "labels", len(NAMES)) for path in _paths(split, root)]
-        x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        return Images(x, y, NAMES)
-
-
-def _paths(split: Literal["train", "test"], root: Path) -> list[Path]:
-    return [root / FOLDER / name for name in FILES[split]]
+    def read(self, *paths: Path) -> Labelled:
+        return raw_files.read_rows(paths, "labels", len(NAMES))

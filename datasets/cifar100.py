@@ -7,10 +7,10 @@ The two files are pickles and are read without unpickling anything but arrays of
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Source
 from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Labelled, Packed
 
 FINE = (
     *("apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle"),
@@ -32,39 +32,26 @@ COARSE = (
     *("vehicles_1", "vehicles_2"),
 )
 FOLDER = "cifar-100-python"
-SOURCE = Source(
-    title="CIFAR-100",
-    page="https://www.cs.toronto.edu/~kriz/cifar.html",
-    licence="none stated",
-    downloads=(
-        Download(
-            ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
-            "md5:eb9058c3a382ffc7106e4002c42a8d85",
-            rf"{FOLDER}/(train|test)",
-            size=169_001_437,
-        ),
-    ),
+ARCHIVE = Download(
+    ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
+    "md5:eb9058c3a382ffc7106e4002c42a8d85",
+    rf"{FOLDER}/(train|test)",
+    size=169_001_437,
 )
 
 
-class CIFAR100(Dataset):
+class CIFAR100(Packed):
     """CIFAR-100: 100 classes of photographs, 32 x 32, RGB, or their 20 super-classes."""
 
     coarse: bool = False  # the super-classes, each of five classes
 
-    source = SOURCE
+    train_files = (f"{FOLDER}/train",)
+    test_files = (f"{FOLDER}/test",)
+    source = Source("CIFAR-100", "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated", (ARCHIVE,))
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return COARSE if self.coarse else FINE
 
-    def needed(self, root: Path) -> list[Path]:
-        return [root / FOLDER / split for split in ("train", "test")]
-
-    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw_files.present([root / FOLDER / split])
-
-    def load(self, split: Literal["train", "test"], root: Path) -> Images:
-        key = "coarse_labels" if self.coarse else "fine_labels"
-        x, y = raw_files.read_rows(root / FOLDER / split, key, len(self.class_names))
-        return Images(x, y, self.class_names)
+    def read(self, *paths: Path) -> Labelled:
+        return raw_files.read_rows(paths, "coarse_labels" if self.coarse else "fine_labels", len(self.class_names))

@@ -8,51 +8,30 @@ DATA/cifar-10-batches-py, or cifar-10-python.tar.gz in DATA; else it is download
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from oodbench.api import Dataset, Download, Images, Source
-from oodbench.toolkit import image_files, raw_files
+from oodbench.api import Download, Source
+from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Labelled, Packed
 
 APART = 100  # CSI's batch: how far apart in the file the two images of a mean are
-FILE = "cifar-10-batches-py/test_batch"
+ARCHIVE = Download(
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+    "md5:c58f30108f718f92721af3b95e74349a",
+    r"cifar-10-batches-py/(data_batch_[1-5]|test_batch)",
+    size=170_498_071,
+)
 
 
-class CIFAR10Interpolated(Dataset):
+class CIFAR10Interpolated(Packed):
     """Interpolated CIFAR-10: means of two photographs, 32 x 32, RGB, test images alone, as CSI makes them."""
 
-    source = Source(
-        "Interpolated CIFAR-10",
-        "https://github.com/alinlab/CSI",
-        "none stated",
-        (
-            Download(
-                ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-                "md5:c58f30108f718f92721af3b95e74349a",
-                r"cifar-10-batches-py/(data_batch_[1-5]|test_batch)",
-                size=170_498_071,
-            ),
-        ),
-    )
+    test_files = ("cifar-10-batches-py/test_batch",)
+    source = Source("Interpolated CIFAR-10", "https://github.com/alinlab/CSI", "none stated", (ARCHIVE,))
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def splits(self) -> tuple[image_files.Split, ...]:
-        return ("test",)
-
-    def needed(self, root: Path) -> Sequence[Path]:
-        return [root / FILE]
-
-    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
-        return raw_files.present([root / FILE])
-
-    def load(self, split: image_files.Split, root: Path) -> Images:
-        image_files.check_has(self, split)
-        x, _ = raw_files.read_rows(root / FILE, "labels", 10)
+    def read(self, *paths: Path) -> Labelled:
+        x, _ = raw_files.read_rows(paths, "labels", 10)
         mixed = np.rint((x[APART:].astype(np.float32) + x[:-APART]) / 2).astype(np.uint8)
-        return Images(np.concatenate([x[:APART], mixed]), np.zeros(len(x), dtype=np.int64), (self.name,))
+        return np.concatenate([x[:APART], mixed]), np.zeros(len(x), dtype=np.int64)

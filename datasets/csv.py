@@ -18,19 +18,8 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import (
-    Row,
-    Share,
-    Split,
-    check_distinct,
-    drawn,
-    in_order,
-    listed,
-    located,
-    numbered,
-    of_rows,
-    text_of,
-)
+from oodbench.toolkit import image_files
+from oodbench.toolkit.image_files import Row, Share, Split
 
 
 class Csv(Dataset):
@@ -49,7 +38,7 @@ class Csv(Dataset):
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None  # None: by the ending
 
     def files(self, split: Split, root: Path) -> Sequence[Path]:
-        file = located(root, self.path)
+        file = image_files.located(root, self.path)
         if not file.is_file():
             return []
         try:
@@ -59,18 +48,19 @@ class Csv(Dataset):
         return [file, *(row.path for row, _ in rows if row.path.is_file())]
 
     def load(self, split: Split, root: Path) -> Images:
-        file = located(root, self.path)
+        file = image_files.located(root, self.path)
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}")
         pairs = self._rows(root)
-        check_distinct(row for row, _ in pairs)
-        classes = in_order(row.label for row, _ in pairs)
+        image_files.check_distinct(row for row, _ in pairs)
+        classes = image_files.in_order(row.label for row, _ in pairs)
         if self.test_share is not None:
-            y = numbered((row.label for row, _ in pairs), classes)
-            chosen = [pairs[i][0] for i in drawn(y, self.test_share, self.draw, split)]
+            y = image_files.numbered((row.label for row, _ in pairs), classes)
+            chosen = [pairs[i][0] for i in image_files.drawn(y, self.test_share, self.draw, split)]
         else:
             chosen = self._of_split(split, pairs, file)
-        return Images(of_rows(chosen), numbered((row.label for row in chosen), classes), classes)
+        y = image_files.numbered((row.label for row in chosen), classes)
+        return Images(image_files.of_rows(chosen), y, classes)
 
     def _of_split(self, split: Split, pairs: list[tuple[Row, str]], file: Path) -> list[Row]:
         wanted = self.train if split == "train" else self.test
@@ -82,8 +72,8 @@ class Csv(Dataset):
 
     def _rows(self, root: Path) -> list[tuple[Row, str]]:
         """Return the images and what the split column says of them ('' where the split is drawn)."""
-        file = located(root, self.path)
-        folder = file.parent if self.root is None else located(root, self.root)
+        file = image_files.located(root, self.path)
+        folder = file.parent if self.root is None else image_files.located(root, self.root)
         split_column = None if self.test_share is not None else self.split_column
         columns = [each for each in (self.path_column, self.label_column, split_column) if each is not None]
         found = []
@@ -91,7 +81,7 @@ class Csv(Dataset):
             path = _cell(cells, self.path_column, where)
             label = "images" if self.label_column is None else _cell(cells, self.label_column, where)
             said = "" if split_column is None else self._split_of(cells, where)
-            found.append((listed(folder, where, path, label), said))
+            found.append((image_files.listed(folder, where, path, label), said))
         if not found:
             raise ValueError(f"{file} lists no images")
         return found
@@ -105,7 +95,7 @@ class Csv(Dataset):
     def _lines(self, file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
         """Yield FILE:LINE and the cells of each row by column."""
         separator = self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
-        reader = csv.DictReader(io.StringIO(text_of(file), newline=""), delimiter=separator)
+        reader = csv.DictReader(io.StringIO(image_files.text_of(file), newline=""), delimiter=separator)
         try:
             names = reader.fieldnames or ()
             for column in columns:

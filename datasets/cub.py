@@ -7,14 +7,13 @@ folder, 001.Black_footed_Albatross. CSI tests on images of both parts: `test: [t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from oodbench.api import Download, Source
 from oodbench.toolkit import image_files
-from oodbench.toolkit.layouts import Listed
+from oodbench.toolkit.layouts import Parted
 
 FOLDER = "CUB_200_2011"
 IMAGE = r"\d{3}\.[\w-]+/[\w-]+\.jpg"
@@ -24,26 +23,19 @@ LISTS = {  # file -> what follows the number of an image, or of a class
     "train_test_split.txt": r"[01]",
     "classes.txt": r"\d{3}\.[\w-]+",
 }
+ARCHIVE = Download(
+    ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
+    "md5:97eceeb196236b17998738112f37df78",
+    rf"{FOLDER}/(images/{IMAGE}|(images|image_class_labels|train_test_split|classes)\.txt)",
+)
 
 
-class CUB(Listed):
+class CUB(Parted):
     """CUB-200-2011: 200 classes of birds, RGB, of many sizes."""
 
     test: tuple[Literal["train", "test"], ...] = ("test",)  # the other part, if any, is the train split
 
-    parts = ("train", "test")
-    source = Source(
-        "CUB-200-2011",
-        "https://data.caltech.edu/records/65de6-vp158",
-        "see the page",
-        (
-            Download(
-                ("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",),
-                "md5:97eceeb196236b17998738112f37df78",
-                rf"{FOLDER}/(images/{IMAGE}|(images|image_class_labels|train_test_split|classes)\.txt)",
-            ),
-        ),
-    )
+    source = Source("CUB-200-2011", "https://data.caltech.edu/records/65de6-vp158", "see the page", (ARCHIVE,))
 
     def names(self, root: Path) -> tuple[str, ...]:
         return tuple(_table(root, "classes.txt").values())
@@ -65,9 +57,9 @@ class CUB(Listed):
 def _table(root: Path, name: str) -> dict[str, str]:
     """Return what a list says of each number; raises ValueError where a line is something else."""
     found: dict[str, str] = {}
-    for number, line in enumerate(image_files.text_of(root / FOLDER / name).splitlines(), 1):
-        match = re.fullmatch(rf"(\d+) ({LISTS[name]})\s*", line)
-        if match is None or match[1] in found:
-            raise ValueError(f"{root / FOLDER / name}:{number}: {line!r} is no line of this list, or its second")
+    what = "line of this list, or its second"
+    for where, match in image_files.lines(root / FOLDER / name, rf"(\d+) ({LISTS[name]})\s*", what):
+        if match[1] in found:
+            raise ValueError(f"{where} is no {what}")
         found[match[1]] = match[2]
     return found

@@ -21,9 +21,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 class Digits(Dataset):
     """Digits: scikit-learn's real handwritten digits, 8 x 8, 1,797 images."""
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
+    class_names = NAMES
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         bunch = load_digits()

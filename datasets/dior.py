@@ -8,10 +8,9 @@ JPEGImages-trainval and JPEGImages-test; it is placed by hand. The lists train a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -29,6 +28,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDER = "DIOR"
 LISTS = {"train": ("train", "val"), "test": ("test",)}
 PHOTOGRAPHS = {"train": "JPEGImages-trainval", "test": "JPEGImages-test"}
+LINE = r"(\d{5})\s*"
 BOXES = Path("Annotations", "Horizontal Bounding Boxes")
 FOLDERS = Download(
     (), None, ".+/.+", filename="folders ImageSets, Annotations, JPEGImages-trainval and JPEGImages-test"
@@ -44,32 +44,22 @@ class DIOR(Dataset):
 
     least: Size = 120  # pixels: boxes with a shorter side are left out
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    @property
-    def source(self) -> Source:
-        return Source("DIOR", "https://arxiv.org/abs/1909.00133", "see the page", (FOLDERS,), FOLDER, BY_HAND)
+    class_names = NAMES
+    source = Source("DIOR", "https://arxiv.org/abs/1909.00133", "see the page", (FOLDERS,), FOLDER, BY_HAND)
 
     def needed(self, root: Path) -> Sequence[Path]:
-        lists = [path for split in LISTS for path in _lists(split, root)]
-        if raw_files.missing(lists):
-            return lists
-        return [*lists, *(path for split in LISTS for pair in _pairs(split, root) for path in pair)]
+        return _files(LISTS, root)
 
     def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
-        lists = _lists(split, root)
-        return raw_files.present(
-            lists if raw_files.missing(lists) else [*lists, *(p for pair in _pairs(split, root) for p in pair)]
-        )
+        return raw_files.present(_files([split], root))
 
     def load(self, split: image_files.Split, root: Path) -> Images:
         pairs = _pairs(split, root)
         cuts = [cut for photograph, boxes in pairs for cut in _cuts(photograph, boxes) if cut.side >= self.least]
         if not cuts:
             raise ValueError(f"{root / FOLDER}, {split}: no box has sides of {self.least} pixels")
-        return Images(Crops(cuts), np.array([cut.label for cut in cuts], dtype=np.int64), NAMES)
+        photographs, y = Photographs(), np.array([cut.label for cut in cuts], dtype=np.int64)
+        return Images(image_files.Encoded(len(cuts), lambda i: photographs.cut(cuts[i])), y, NAMES)
 
 
 class Cut(NamedTuple):
@@ -87,46 +77,39 @@ class Cut(NamedTuple):
         return min(self.right - self.left, self.bottom - self.top)
 
 
-class Crops(Sequence[NDArray[np.uint8]]):
-    """What is in boxes, cut out of their photographs when indexed; the last photograph stays in memory."""
+class Photographs:
+    """The photographs of boxes; the last one stays in memory."""
 
-    def __init__(self, cuts: Sequence[Cut]) -> None:
-        self._cuts = cuts
+    def __init__(self) -> None:
         self._held: tuple[Path, NDArray[np.uint8]] | None = None
 
-    def __len__(self) -> int:
-        return len(self._cuts)
-
-    @overload
-    def __getitem__(self, at: int) -> NDArray[np.uint8]: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[NDArray[np.uint8]]: ...
-    def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Sequence[NDArray[np.uint8]]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(len(self))[at]]
-        cut = self._cuts[at]
-        if self._held is None or self._held[0] != cut.photograph:
-            self._held = cut.photograph, image_files.decode(cut.photograph.read_bytes(), str(cut.photograph))
+    def cut(self, box: Cut) -> NDArray[np.uint8]:
+        """Return what is in a box (H, W, 3); raises ValueError where its photograph is smaller."""
+        if self._held is None or self._held[0] != box.photograph:
+            self._held = box.photograph, image_files.decode(box.photograph.read_bytes(), str(box.photograph))
         height, width = self._held[1].shape[:2]
-        if cut.right > width or cut.bottom > height:
-            raise ValueError(f"{cut.photograph} is {width} x {height}, a box of it ends at {cut.right}, {cut.bottom}")
-        return self._held[1][cut.top : cut.bottom, cut.left : cut.right].copy()
+        if box.right > width or box.bottom > height:
+            raise ValueError(f"{box.photograph} is {width} x {height}, a box of it ends at {box.right}, {box.bottom}")
+        return self._held[1][box.top : box.bottom, box.left : box.right].copy()
 
 
 def _lists(split: str, root: Path) -> list[Path]:
     return [root / FOLDER / "ImageSets" / "Main" / f"{part}.txt" for part in LISTS[split]]
 
 
+def _files(splits: Iterable[str], root: Path) -> list[Path]:
+    """Return the lists of splits, and where they are there the photographs and boxes that they name."""
+    lists = [path for split in splits for path in _lists(split, root)]
+    if raw_files.missing(lists):
+        return lists
+    return [*lists, *(path for split in splits for pair in _pairs(split, root) for path in pair)]
+
+
 def _pairs(split: str, root: Path) -> list[tuple[Path, Path]]:
     """Return the photograph and the boxes that each line of the split's lists names."""
-    found = []
-    for listed in _lists(split, root):
-        for number, line in enumerate(image_files.text_of(listed).splitlines(), 1):
-            if not re.fullmatch(r"\d{5}\s*", line):
-                raise ValueError(f"{listed}:{number}: {line!r} is no number of a photograph")
-            top, name = root / FOLDER, line.strip()
-            found.append((top / PHOTOGRAPHS[split] / f"{name}.jpg", top / BOXES / f"{name}.xml"))
-    return found
+    lines = (each for path in _lists(split, root) for each in image_files.lines(path, LINE, "number of a photograph"))
+    top, names = root / FOLDER, [match[1] for _, match in lines]
+    return [(top / PHOTOGRAPHS[split] / f"{name}.jpg", top / BOXES / f"{name}.xml") for name in names]
 
 
 def _cuts(photograph: Path, boxes: Path) -> list[Cut]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from oodbench.api import Download, Source
 from oodbench.toolkit import raw_files
-from oodbench.toolkit.layouts import Listed
+from oodbench.toolkit.layouts import Parted
 
 NAMES = (
     *("pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold"),
@@ -41,11 +41,12 @@ SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-class Flowers102(Listed):
+class Flowers102(Parted):
     """Flowers-102: 102 classes of flowers, RGB, of many sizes."""
 
     test: tuple[Literal["train", "val", "test"], ...] = ("test",)  # the other parts are the train split
 
+    class_names = NAMES
     parts = tuple(PARTS)
     source = Source(
         "Flowers-102",
@@ -58,13 +59,6 @@ class Flowers102(Listed):
         ),
         FOLDER,
     )
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    def names(self, root: Path) -> tuple[str, ...]:
-        return NAMES
 
     def lists(self, part: str, root: Path) -> Sequence[Path]:
         return [root / FOLDER / "imagelabels.mat", root / FOLDER / "setid.mat"]

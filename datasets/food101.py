@@ -15,28 +15,23 @@ from typing import Any, Literal
 
 from oodbench.api import Download, Source
 from oodbench.toolkit import raw_files
-from oodbench.toolkit.layouts import Listed
+from oodbench.toolkit.layouts import Parted
 
 FOLDER = "food-101"
+ARCHIVE = Download(
+    ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
+    "md5:85eeb15f3717b99a5da872d97d918f87",
+    rf"{FOLDER}/(images/[a-z_]+/\d+\.jpg|meta/(train|test)\.json)",
+)
 
 
-class Food101(Listed):
+class Food101(Parted):
     """Food-101: 101 classes of dishes, RGB, of many sizes."""
 
     test: tuple[Literal["train", "test"], ...] = ("test",)  # the other part, if any, is the train split
 
-    parts = ("train", "test")
     source = Source(
-        "Food-101",
-        "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-        "see the page",
-        (
-            Download(
-                ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
-                "md5:85eeb15f3717b99a5da872d97d918f87",
-                rf"{FOLDER}/(images/[a-z_]+/\d+\.jpg|meta/(train|test)\.json)",
-            ),
-        ),
+        "Food-101", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/", "see the page", (ARCHIVE,)
     )
 
     def names(self, root: Path) -> tuple[str, ...]:

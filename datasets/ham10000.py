@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from oodbench.api import Dataset, Download, Images, Source
-from oodbench.toolkit import image_files, raw_files
+from oodbench.api import Download, Source
+from oodbench.toolkit import image_files
+from oodbench.toolkit.layouts import Listed
 
 NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COUNT = 10_015
@@ -38,55 +39,37 @@ DOWNLOADS = (
 )
 
 
-class HAM10000(Dataset):
+class HAM10000(Listed):
     """HAM10000: 7 diagnoses of skin lesions, RGB."""
 
     test_share: image_files.Share = 0.2  # of the lesions of each class
     draw: int = 0  # seed of test_share
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
+    class_names = NAMES
+    source = Source("HAM10000", "https://doi.org/10.7910/DVN/DBW86T", "CC BY-NC 4.0", DOWNLOADS, FOLDER)
 
     @property
     def splits(self) -> tuple[image_files.Split, ...]:
         return ("test",) if self.test_share == 1 else ("train", "test")
 
-    @property
-    def source(self) -> Source:
-        return Source(
-            title="HAM10000",
-            page="https://doi.org/10.7910/DVN/DBW86T",
-            licence="CC BY-NC 4.0",
-            downloads=DOWNLOADS,
-            folder=FOLDER,
-        )
-
     def needed(self, root: Path) -> Sequence[Path]:
-        listed = root / FOLDER / "HAM10000_metadata.csv"
+        (listed,) = self.lists("", root)
         return [listed, *(item.path for item in _items(listed))] if listed.is_file() else [listed]
 
-    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
-        listed = root / FOLDER / "HAM10000_metadata.csv"
-        return (
-            raw_files.present([listed, *(item.path for item in self._drawn(split, listed))]) if listed.is_file() else []
-        )
+    def lists(self, part: str, root: Path) -> Sequence[Path]:
+        return [root / FOLDER / "HAM10000_metadata.csv"]
 
-    def load(self, split: image_files.Split, root: Path) -> Images:
-        image_files.check_has(self, split)
-        own = self._drawn(split, root / FOLDER / "HAM10000_metadata.csv")
-        y = image_files.numbered((item.diagnosis for item in own), NAMES)
-        return Images(image_files.of_files([item.path for item in own]), y, NAMES)
-
-    def _drawn(self, split: image_files.Split, listed: Path) -> list[Item]:
+    def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
         """Return the images of a split, in the order of the table."""
+        (listed,) = self.lists(part, root)
         items = _items(listed)
         image_files.check_whole(listed, len(items), COUNT)
         diagnosis = {item.lesion: item.diagnosis for item in items}
         lesions = sorted(diagnosis)
         y = image_files.numbered((diagnosis[lesion] for lesion in lesions), NAMES)
+        split: image_files.Split = "test" if part == "test" else "train"
         chosen = {lesions[i] for i in image_files.drawn(y, self.test_share, self.draw, split)}
-        return [item for item in items if item.lesion in chosen]
+        return [(item.path, NAMES.index(item.diagnosis)) for item in items if item.lesion in chosen]
 
 
 class Item(NamedTuple):

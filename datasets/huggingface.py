@@ -3,8 +3,8 @@
 PATH is a folder, absolute or in DATA (Parquet files, a folder of images, or what `save_to_disk` wrote), else a name on
 the Hub such as `ylecun/mnist`. A set of the Hub needs `revision`, the hash of a commit: a branch moves, and results
 would not say what they were made of. What is downloaded and converted is kept in DATA/huggingface. Images are decoded
-when indexed, as oodbench/toolkit/image_files.py says. Where the library names the classes they are in that order; else, of both
-splits, by value where all labels are whole numbers, else by name. Needs `datasets`.
+when indexed, as oodbench/toolkit/image_files.py says. Where the library names the classes they are in that order; else,
+of both splits, by value where all labels are whole numbers, else by name. Needs `datasets`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import Encoded, Split, check_has, in_order, located, numbered, walk
+from oodbench.toolkit.image_files import Encoded, Split, check_has, decode, in_order, located, numbered, walk
 
 ONE = "images"  # the class of images without labels
 
@@ -52,13 +54,12 @@ class HuggingFace(Dataset):
         cells = table.select_columns([self.image_column]).cast_column(self.image_column, _library().Image(decode=False))
         where = f"{self.path}, {getattr(self, split)}"
 
-        def read(i: int) -> bytes:
+        def image(i: int) -> NDArray[np.uint8]:
             cell = cells[i][self.image_column]
-            if cell["bytes"] is not None:
-                return bytes(cell["bytes"])
-            return Path(cell["path"]).read_bytes()
+            raw = Path(cell["path"]).read_bytes() if cell["bytes"] is None else bytes(cell["bytes"])
+            return decode(raw, f"{where}, row {i}")
 
-        return Images(Encoded(len(table), read, lambda i: f"{where}, row {i}"), numbered(labels, classes), classes)
+        return Images(Encoded(len(table), image), numbered(labels, classes), classes)
 
     def _table(self, split: Split, root: Path) -> Any:
         """Return a split as the library has it; its columns are checked."""

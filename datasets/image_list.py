@@ -3,7 +3,8 @@
 The lists are absolute or in DATA: `lists/{split}.txt`, where {split} becomes `train` or `test`; `test_share` draws a
 split from one list instead. Images are relative to `root` (absolute or in DATA), or to their list. What follows the
 last blank is the label; classes, of both lists, are numbered by value where all labels are whole numbers, else by name
-(a list that labels every image -1, as OpenOOD's OOD lists, has one class). How pixels are read: oodbench/toolkit/image_files.py.
+(a list that labels every image -1, as OpenOOD's OOD lists, has one class). How pixels are read:
+oodbench/toolkit/image_files.py.
 
 `count` and `sha256` say which list is meant: another one is refused. They are of the list; where {split} makes it two,
 of both: [train, test].
@@ -20,21 +21,8 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images, Size
-from oodbench.toolkit.image_files import (
-    SPLIT,
-    Row,
-    Share,
-    Split,
-    check_distinct,
-    check_split,
-    drawn,
-    in_order,
-    listed,
-    located,
-    numbered,
-    of_rows,
-    text_of,
-)
+from oodbench.toolkit import image_files
+from oodbench.toolkit.image_files import SPLIT, Row, Share, Split
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -53,7 +41,7 @@ class ImageList(Dataset):
     title: str | None = None  # what tables call it; None: where it is and what is said of it
 
     def __post_init__(self) -> None:
-        check_split(self.path, self.test_share)
+        image_files.check_split(self.path, self.test_share)
         for name in ("count", "sha256"):
             given = getattr(self, name)
             if given is not None and isinstance(given, tuple) != (SPLIT in self.path):
@@ -87,22 +75,19 @@ class ImageList(Dataset):
         for row in everything:
             if not row.label:
                 raise ValueError(f"{row.where}: '{row.path.name}' has no label; wanted is 'PATH LABEL'")
-        check_distinct(everything)
-        classes = in_order(row.label for row in everything)
+        image_files.check_distinct(everything)
+        classes = image_files.in_order(row.label for row in everything)
         chosen = rows[lists[split]]
         if not chosen:
             raise ValueError(f"{lists[split]} lists no images")
-        y = numbered((row.label for row in chosen), classes)
+        y = image_files.numbered((row.label for row in chosen), classes)
         if self.test_share is not None:
-            at = drawn(y, self.test_share, self.draw, split)
+            at = image_files.drawn(y, self.test_share, self.draw, split)
             chosen, y = [chosen[i] for i in at], y[at]
-        return Images(of_rows(chosen), y, classes)
+        return Images(image_files.of_rows(chosen), y, classes)
 
     def _lists(self, root: Path) -> dict[Split, Path]:
-        return {
-            "train": located(root, self.path.replace(SPLIT, self.train)),
-            "test": located(root, self.path.replace(SPLIT, self.test)),
-        }
+        return image_files.by_split(self.path, self.train, self.test, root)
 
     def _check_meant(self, split: Split, file: Path, count: int) -> None:
         """Refuse a list that is not the one that `count` and `sha256` are of."""
@@ -117,10 +102,10 @@ class ImageList(Dataset):
 
     def _rows(self, file: Path, root: Path) -> list[Row]:
         """Return the images of a list; the label is empty where a line has none."""
-        folder = file.parent if self.root is None else located(root, self.root)
+        folder = file.parent if self.root is None else image_files.located(root, self.root)
         found = []
-        for number, line in enumerate(text_of(file).splitlines(), 1):
+        for number, line in enumerate(image_files.text_of(file).splitlines(), 1):
             if line.strip():
                 path, label = (*line.strip().rsplit(maxsplit=1), "")[:2]
-                found.append(listed(folder, f"{file}:{number}", path, label))
+                found.append(image_files.listed(folder, f"{file}:{number}", path, label))
         return found

@@ -11,34 +11,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from oodbench.api import Download, Images, Source
+from oodbench.api import Images
 from oodbench.toolkit import image_files
-from oodbench.toolkit.layouts import Folders, Place
-
-FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
-BOTH = Download((), None, r"(train|val)/.+", filename="folders train and val")
-BY_HAND = (
-    "register at https://image-net.org, take ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
-    "ILSVRC2012_devkit_t12.tar.gz into that folder, and let torchvision.datasets.ImageNet unpack them there, once for "
-    "split='train' and once for split='val'"
-)
+from oodbench.toolkit.layouts import ILSVRC2012, ilsvrc2012
 
 
-class ImageNet1K(Folders):
+class ImageNet1K(ILSVRC2012):
     """ImageNet-1k: 1,000 classes of photographs, RGB, of many sizes."""
 
     names: Literal["wnid", "words"] = "wnid"  # n01440764, or tench
 
-    train_place = Place([f"{each}/train" for each in FOLDERS], 1_281_167)
-    test_place = Place([f"{each}/val" for each in FOLDERS], 50_000)
-    source = Source(
-        "ImageNet-1k",
-        "https://image-net.org",
-        "ImageNet's terms of access: non-commercial research and education",
-        (BOTH,),
-        FOLDERS[0],
-        BY_HAND,
-    )
+    train_place = ILSVRC2012.train_place._replace(size=1_281_167)
+    test_place = ILSVRC2012.test_place._replace(size=50_000)
+    source = ilsvrc2012("ImageNet-1k", "https://image-net.org")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from oodbench.api import Download, Source
 from oodbench.toolkit import image_files
-from oodbench.toolkit.layouts import Folders, Place
+from oodbench.toolkit.layouts import ILSVRC2012, ilsvrc2012
 
 IDS = """
     01443537 01484850 01494475 01498041 01514859 01518878 01531178 01534433
@@ -43,37 +42,18 @@ IDS = """
     07718472 07720875 07734744 07742313 07745940 07749582 07753275 07753592
     07768694 07873807 07880968 07920052 09472597 09835506 10565667 12267677
 """
-NAMES = tuple(f"n{each}" for each in IDS.split())
-FOLDERS = ("imagenet", "images_largescale/imagenet_1k")
-BOTH = Download((), None, r"(train|val)/.+", filename="folders train and val")
-BY_HAND = (
-    "register at https://image-net.org, take ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
-    "ILSVRC2012_devkit_t12.tar.gz into that folder, and let torchvision.datasets.ImageNet unpack them there, once for "
-    "split='train' and once for split='val'"
-)
 
 
-class ImageNet200(Folders):
+class ImageNet200(ILSVRC2012):
     """ImageNet-200: the 200 classes of ImageNet-1k that OpenOOD takes, RGB, of many sizes."""
 
-    train_place = Place([f"{each}/train" for each in FOLDERS])
-    test_place = Place([f"{each}/val" for each in FOLDERS], 10_000)
-    source = Source(
-        "ImageNet-200",
-        "https://github.com/Jingkang50/OpenOOD",
-        "ImageNet's terms of access: non-commercial research and education",
-        (BOTH,),
-        FOLDERS[0],
-        BY_HAND,
-    )
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
+    class_names = tuple(f"n{each}" for each in IDS.split())
+    test_place = ILSVRC2012.test_place._replace(size=10_000)
+    source = ilsvrc2012("ImageNet-200", "https://github.com/Jingkang50/OpenOOD")
 
     def needed(self, root: Path) -> Sequence[Path]:
         tops = [self.top(split, root) for split in self.splits]
-        return [path for top in tops for name in NAMES for path in image_files.needed_below(top / name)]
+        return [path for top in tops for name in self.class_names for path in image_files.needed_below(top / name)]
 
     def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
-        return [path for name in NAMES for path in image_files.below(self.top(split, root) / name)]
+        return [path for name in self.class_names for path in image_files.below(self.top(split, root) / name)]

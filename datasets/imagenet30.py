@@ -27,6 +27,7 @@ BY_HAND = (
 class ImageNet30(Folders):
     """ImageNet-30: 30 classes of photographs, RGB, of many sizes."""
 
+    class_names = NAMES
     train_place = Place([f"{each}/one_class_train" for each in FOLDERS], 39_000)
     test_place = Place([f"{each}/one_class_test" for each in FOLDERS], 3_000)
     source = Source(
@@ -37,7 +38,3 @@ class ImageNet30(Folders):
         FOLDERS[0],
         BY_HAND,
     )
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES

@@ -8,20 +8,19 @@ downloaded. They are one class. 10,000 is confirmed by public notes on the MOS p
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Place, Unlabelled
+from oodbench.toolkit.layouts import ANY, Place, Unlabelled
 
-FOLDERS = ("iNaturalist", "inaturalist", "images_largescale/inaturalist")
 ARCHIVE = Download(
     ("http://pages.cs.wisc.edu/~huangrui/imagenet_ood_dataset/iNaturalist.tar.gz",),
     "md5:5be6ea8aa027d7b631916427b32cb335",
-    r"iNaturalist/([^/]+/)*[^/.][^/]*\.jpg",
+    rf"iNaturalist/{ANY}\.jpg",
 )
 
 
 class INaturalist(Unlabelled):
     """iNaturalist: plants, RGB, of many sizes, test images alone."""
 
-    test_place = Place(FOLDERS, 10_000)
+    test_place = Place(("iNaturalist", "inaturalist", "images_largescale/inaturalist"), 10_000)
     source = Source(
         "iNaturalist (MOS)",
         "https://github.com/deeplearning-wisc/large_scale_ood",

@@ -7,20 +7,11 @@ several public repositories that read this archive.
 
 from __future__ import annotations
 
-from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Place, Unlabelled
-
-FOLDER = "iSUN"
-ARCHIVE = Download(
-    ("https://www.dropbox.com/s/ssz7qxfqae0cca5/iSUN.tar.gz?dl=1",),
-    "md5:be77b0f2c26fda898afac5f99645ee70",
-    r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)",  # the archive's folders are not documented
-    filename="iSUN.tar.gz",
-)
+from oodbench.toolkit.layouts import Place, Unlabelled, shipped_by_odin
 
 
 class ISUN(Unlabelled):
     """iSUN: scenes, 32 x 32, RGB, test images alone, as ODIN resized them."""
 
-    test_place = Place((FOLDER,), 8_925)
-    source = Source("iSUN", "https://github.com/facebookresearch/odin", "see the page", (ARCHIVE,), FOLDER)
+    source = shipped_by_odin("iSUN", "iSUN", "ssz7qxfqae0cca5/iSUN.tar.gz", "md5:be77b0f2c26fda898afac5f99645ee70")
+    test_place = Place((source.folder,), 8_925)

@@ -11,28 +11,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Place, Unlabelled
+from oodbench.api import Source
+from oodbench.toolkit.layouts import Place, Unlabelled, shipped_by_csi, shipped_by_odin
 
 COUNT = 10_000
-MEMBERS = r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)"  # the archives' folders are not documented
-FOLDERS = {"crop": "LSUN", "resize": "LSUN_resize", "fix": "LSUN_fix"}
-DOWNLOADS = {
-    "crop": Download(
-        ("https://www.dropbox.com/s/fhtsw1m3qxlwj6h/LSUN.tar.gz?dl=1",),
-        "md5:458a0a0ab8e5f1cb4516d7400568e460",
-        MEMBERS,
-        filename="LSUN.tar.gz",
+SOURCES = {
+    "crop": shipped_by_odin(
+        "LSUN (crop)", "LSUN", "fhtsw1m3qxlwj6h/LSUN.tar.gz", "md5:458a0a0ab8e5f1cb4516d7400568e460"
     ),
-    "resize": Download(
-        ("https://www.dropbox.com/s/moqh2wh8696c3yl/LSUN_resize.tar.gz?dl=1",),
-        "md5:278b7b31c8cb7e804a1465a8ce03a2dc",
-        MEMBERS,
-        filename="LSUN_resize.tar.gz",
+    "resize": shipped_by_odin(
+        "LSUN (resize)", "LSUN_resize", "moqh2wh8696c3yl/LSUN_resize.tar.gz", "md5:278b7b31c8cb7e804a1465a8ce03a2dc"
     ),
-    "fix": Download((), None, MEMBERS, filename="LSUN_fix.tar.gz"),
+    "fix": shipped_by_csi(
+        "LSUN (fix)", "LSUN_fix", "https://drive.google.com/file/d/1KVWj9xpHfVwGcErH5huVujk9snhEGOxE"
+    ),
 }
-BY_HAND = "take it from https://drive.google.com/file/d/1KVWj9xpHfVwGcErH5huVujk9snhEGOxE, unpacked or not"
 
 
 class LSUN(Unlabelled):
@@ -42,15 +35,8 @@ class LSUN(Unlabelled):
 
     @property
     def test_place(self) -> Place:
-        return Place((FOLDERS[self.form],), COUNT)
+        return Place((self.source.folder,), COUNT)
 
     @property
     def source(self) -> Source:
-        return Source(
-            title=f"LSUN ({self.form})",
-            page="https://github.com/alinlab/CSI" if self.form == "fix" else "https://github.com/facebookresearch/odin",
-            licence="see the page",
-            downloads=(DOWNLOADS[self.form],),
-            folder=FOLDERS[self.form],
-            by_hand=BY_HAND if self.form == "fix" else "",
-        )
+        return SOURCES[self.form]

@@ -29,9 +29,7 @@ class NaturalPatches(Dataset):
     size: Size = 32
     draw: int = 0  # seed
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
+    class_names = NAMES
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         rng = np.random.default_rng([self.draw, split == "test"])

@@ -9,18 +9,17 @@ readme of its authors) is not checked.
 from __future__ import annotations
 
 from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Folders, Place
+from oodbench.toolkit.layouts import ANY, Folders, Place
 
-FOLDERS = ("NINCO/NINCO_OOD_classes", "ninco", "images_largescale/ninco")
 ARCHIVE = Download(
     ("https://zenodo.org/record/8013288/files/NINCO_all.tar.gz",),
     "md5:b9ffae324363cd900a81ce3c367cd834",
-    r"NINCO/NINCO_OOD_classes/([^/]+/)*[^/.][^/]*",
+    rf"NINCO/NINCO_OOD_classes/{ANY}",
 )
 
 
 class NINCO(Folders):
     """NINCO: 64 classes that are none of ImageNet's, RGB, of many sizes, test images alone."""
 
-    test_place = Place(FOLDERS)
+    test_place = Place(("NINCO/NINCO_OOD_classes", "ninco", "images_largescale/ninco"))
     source = Source("NINCO", "https://github.com/j-cb/NINCO", "CC-BY-4.0", (ARCHIVE,))

@@ -22,9 +22,7 @@ class Noise(Dataset):
     channels: Size = 1
     draw: int = 0  # seed
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return ("noise",)
+    class_names = ("noise",)
 
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         rng = np.random.default_rng([self.draw, split == "test"])

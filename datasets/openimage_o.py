@@ -7,26 +7,17 @@ image_list). They are one class. 17,632 is confirmed by OpenOOD's two lists, as 
 
 from __future__ import annotations
 
-from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Place, Unlabelled
-
-FOLDERS = ("openimage_o", "images_largescale/openimage_o")
-ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="openimage_o.zip")
-BY_HAND = (
-    "take openimage_o.zip from https://drive.google.com/file/d/1VUFXnB_z70uHfdgJG2E_pjYOcEgqM7tE, or let OpenOOD's "
-    "scripts/download/download.py do so, unpacked or not"
-)
+from oodbench.toolkit.layouts import Place, Unlabelled, shipped_by_openood
 
 
 class OpenImageO(Unlabelled):
     """OpenImage-O: photographs of no ImageNet class, RGB, of many sizes, test images alone."""
 
-    test_place = Place(FOLDERS, 17_632)
-    source = Source(
+    test_place = Place(("openimage_o", "images_largescale/openimage_o"), 17_632)
+    source = shipped_by_openood(
         "OpenImage-O",
         "https://github.com/haoqiwang/vim",
         "annotations CC-BY-4.0, images CC-BY-2.0",
-        (ARCHIVE,),
-        FOLDERS[0],
-        BY_HAND,
+        "openimage_o",
+        "https://drive.google.com/file/d/1VUFXnB_z70uHfdgJG2E_pjYOcEgqM7tE",
     )

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import SPLIT, Encoded, Share, Split, check_split, drawn, in_order, numbered
+from oodbench.toolkit.image_files import SPLIT, Encoded, Share, Split, check_split, decode, drawn, in_order, numbered
 
 ONE = "images"  # the class of images without labels
 
@@ -55,9 +56,7 @@ class Parquet(Dataset):
         at = np.arange(len(y)) if self.test_share is None else drawn(y, self.test_share, self.draw, split)
         if not len(at):
             raise ValueError(f"{root / self._pattern(split)} holds no images")
-        return Images(
-            Encoded(len(at), lambda i: cells.read(int(at[i])), lambda i: cells.name(int(at[i]))), y[at], classes
-        )
+        return Images(Encoded(len(at), lambda i: cells.image(int(at[i]))), y[at], classes)
 
     def _pattern(self, split: Split) -> str:
         return str(Path(self.path.replace(SPLIT, self.train if split == "train" else self.test)).expanduser())
@@ -111,22 +110,17 @@ class _Cells:
         group = int(np.searchsorted(self._starts, i, side="right")) - 1
         return group, i - int(self._starts[group])
 
-    def name(self, i: int) -> str:
+    def image(self, i: int) -> NDArray[np.uint8]:
         group, row = self._find(i)
-        file, _, first = self._groups[group]
-        return f"{file}, row {first + row}"
-
-    def read(self, i: int) -> bytes:
-        group, row = self._find(i)
+        file, number, first = self._groups[group]
+        where = f"{file}, row {first + row}"
         if self._held[0] != group:
-            file, number, _ = self._groups[group]
             self._held = group, _read(file, number, self._column)
         cell = self._held[1][row].as_py()
         raw = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(raw, bytes):
-            wanted = f"'{self._column}' holds no image: wanted are bytes, or a struct with `bytes`"
-            raise ValueError(f"{self.name(i)}: {wanted}")
-        return raw
+            raise ValueError(f"{where}: '{self._column}' holds no image: wanted are bytes, or a struct with `bytes`")
+        return decode(raw, where)
 
 
 def _opened(file: Path) -> Any:

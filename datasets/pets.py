@@ -8,20 +8,19 @@ as its files are, american_bulldog, and numbered as in the lists. CSI tests on i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from oodbench.api import Download, Source
 from oodbench.toolkit import image_files
-from oodbench.toolkit.layouts import Listed
+from oodbench.toolkit.layouts import Parted
 
 FOLDER = "oxford-iiit-pet"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
 
 
-class Pets(Listed):
+class Pets(Parted):
     """Oxford-IIIT Pet: 37 breeds of cats and dogs, RGB, of many sizes."""
 
     test: tuple[Literal["trainval", "test"], ...] = ("test",)  # the other part, if any, is the train split
@@ -46,19 +45,13 @@ class Pets(Listed):
 
     def names(self, root: Path) -> tuple[str, ...]:
         named = {k: path.stem.rpartition("_")[0] for part in self.parts for path, k in self.listed(part, root)}
-        if sorted(named) != [*range(len(named))] or len(set(named.values())) != len(named):
-            raise ValueError(f"{root / FOLDER}: the lists do not give each breed a number of its own")
-        return tuple(named[k] for k in sorted(named))
+        return image_files.by_number(named, root / FOLDER, "breed")
 
     def lists(self, part: str, root: Path) -> Sequence[Path]:
         return [root / FOLDER / "annotations" / f"{part}.txt"]
 
     def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
         (path,) = self.lists(part, root)
-        found = []
-        for number, line in enumerate(image_files.text_of(path).splitlines(), 1):
-            match = re.fullmatch(r"([A-Za-z_]+_\d+) ([1-9]\d*) [12] \d+\s*", line)  # image, breed, cat or dog, breed
-            if match is None:
-                raise ValueError(f"{path}:{number}: {line!r} is no image of a class")
-            found.append((root / FOLDER / "images" / f"{match[1]}.jpg", int(match[2]) - 1))
-        return found
+        line = r"([A-Za-z_]+_\d+) ([1-9]\d*) [12] \d+\s*"  # image, breed, cat or dog, breed
+        found = image_files.lines(path, line, "image of a class")
+        return [(root / FOLDER / "images" / f"{match[1]}.jpg", int(match[2]) - 1) for _, match in found]

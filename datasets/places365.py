@@ -10,15 +10,13 @@ study come of either part; OpenOOD's list of validation images is read by image_
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Source
 from oodbench.toolkit import image_files
+from oodbench.toolkit.layouts import Listed
 
 ONE = "places365"  # the class of images without labels
 CLASSES = 365
@@ -35,15 +33,13 @@ LISTS = Download(
 )
 
 
-class Places365(Dataset):
+class Places365(Listed):
     """Places365: 365 classes of places, 256 x 256, RGB, test images alone."""
 
     part: Literal["val", "test"] = "val"
     subset: str | None = None  # a list of the images to take, absolute or in DATA; None: all
 
-    @property
-    def splits(self) -> tuple[image_files.Split, ...]:
-        return ("test",)
+    splits = ("test",)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -52,47 +48,32 @@ class Places365(Dataset):
     @property
     def source(self) -> Source:
         return Source(
-            title=f"Places365 ({self.part}_256)",
-            page="http://places2.csail.mit.edu",
-            licence="Places2 terms: non-commercial research and education",
-            downloads=(LISTS, IMAGES[self.part]),
-            folder=FOLDER,
+            f"Places365 ({self.part}_256)",
+            "http://places2.csail.mit.edu",
+            "Places2 terms: non-commercial research and education",
+            (LISTS, IMAGES[self.part]),
+            FOLDER,
         )
 
-    def needed(self, root: Path) -> Sequence[Path]:
-        lists = self._lists(root)
-        return lists if any(not each.is_file() for each in lists) else [*lists, *self._labels(root)]
+    def names(self, root: Path) -> tuple[str, ...]:
+        return self.class_names or _categories(root)
 
-    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
-        return [path for path in self.needed(root) if path.is_file()]
-
-    def load(self, split: image_files.Split, root: Path) -> Images:
-        image_files.check_has(self, split)
-        labels = self._labels(root)
-        if self.part == "test":
-            return image_files.of_one_class(list(labels), ONE)
-        y = np.array(list(labels.values()), dtype=np.int64)
-        return Images(image_files.of_files(list(labels)), y, _categories(root))
-
-    def _lists(self, root: Path) -> list[Path]:
-        """Return the list of images, that of the classes, and the user's own."""
+    def lists(self, part: str, root: Path) -> Sequence[Path]:
         own = [] if self.subset is None else [image_files.located(root, self.subset)]
         categories = [root / FOLDER / "categories_places365.txt"] if self.part == "val" else []
         return [root / FOLDER / f"places365_{self.part}.txt", *categories, *own]
 
-    def _labels(self, root: Path) -> dict[Path, int]:
-        """Return the class of each image that is taken, in the order of the list; 0 where they have none."""
-        listed, own = self._lists(root)[0], self._lists(root)[-1]
-        folder = root / FOLDER / f"{self.part}_256"
+    def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
+        """Return the images that are taken, in the order of the list, with their class; 0 where they have none."""
+        lists = self.lists(part, root)
+        line = rf"(Places365_{self.part}_\d{{8}}\.jpg)(\s+(\d+))?\s*"
         found = {}
-        for number, line in enumerate(image_files.text_of(listed).splitlines(), 1):
-            match = re.fullmatch(rf"(Places365_{self.part}_\d{{8}}\.jpg)(\s+(\d+))?\s*", line)
-            if match is None or (match[3] is None) != (self.part == "test") or int(match[3] or 0) >= CLASSES:
-                raise ValueError(f"{listed}:{number}: {line!r} is no image of a class")
+        for where, match in image_files.lines(lists[0], line, "image of a class"):
+            if (match[3] is None) != (self.part == "test") or int(match[3] or 0) >= CLASSES:
+                raise ValueError(f"{where} is no image of a class")
             found[match[1]] = int(match[3] or 0)
-        if self.subset is not None:
-            found = {name: found[name] for name in _chosen(own, found.keys())}
-        return {folder / name: k for name, k in found.items()}
+        chosen = found if self.subset is None else _chosen(lists[-1], found.keys())
+        return [(root / FOLDER / f"{self.part}_256" / name, found[name]) for name in chosen]
 
 
 def _chosen(own: Path, names: Set[str]) -> list[str]:
@@ -115,10 +96,9 @@ def _categories(root: Path) -> tuple[str, ...]:
     """Return the names of the classes, without the letter that a line `/a/airfield 0` starts with."""
     listed = root / FOLDER / "categories_places365.txt"
     names: list[str] = []
-    for number, line in enumerate(image_files.text_of(listed).splitlines(), 1):
-        match = re.fullmatch(r"/[a-z]/([\w/-]+)\s+(\d+)\s*", line)
-        if match is None or int(match[2]) != len(names):
-            raise ValueError(f"{listed}:{number}: {line!r} is no class, or not in its place")
+    for where, match in image_files.lines(listed, r"/[a-z]/([\w/-]+)\s+(\d+)\s*", "class, or not in its place"):
+        if int(match[2]) != len(names):
+            raise ValueError(f"{where} is no class, or not in its place")
         names.append(match[1])
     if len(names) != CLASSES:
         raise ValueError(f"{listed} names {len(names)} classes of {CLASSES}")

@@ -26,13 +26,10 @@ BY_HAND = (
 class RaabinWBC(Folders):
     """Raabin-WBC: 5 classes of white blood cells under a microscope, RGB."""
 
+    class_names = NAMES
     train_place = Place([f"{each}/Train" for each in FOLDERS])
     test_place = Place([f"{each}/TestA" for each in FOLDERS])
     source = Source("Raabin-WBC", "https://raabindata.com/free-data", "see the page", (BOTH,), FOLDERS[0], BY_HAND)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
 
     def load(self, split: Split, root: Path) -> Images:
         found = super().load(split, root)

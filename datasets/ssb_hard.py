@@ -6,21 +6,17 @@ hand. A class is named by its WordNet id. 49,000 is confirmed by pytorch-ood's d
 
 from __future__ import annotations
 
-from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Folders, Place
-
-FOLDERS = ("ssb_hard", "images_largescale/ssb_hard")
-ARCHIVE = Download((), None, r"([^/]+/)*[^/.][^/]*\.(JPE?G|jpe?g|png)", filename="ssb_hard.zip")
-BY_HAND = (
-    "take ssb_hard.zip from https://drive.google.com/file/d/1PzkA-WGG8Z18h0ooL_pDdz9cO-DCIouE, or let OpenOOD's "
-    "scripts/download/download.py do so, unpacked or not"
-)
+from oodbench.toolkit.layouts import Folders, Place, shipped_by_openood
 
 
 class SSBHard(Folders):
     """SSB-hard: classes near to those of ImageNet, RGB, of many sizes, test images alone."""
 
-    test_place = Place(FOLDERS, 49_000)
-    source = Source(
-        "SSB-hard", "https://github.com/Jingkang50/OpenOOD", "see the page", (ARCHIVE,), FOLDERS[0], BY_HAND
+    test_place = Place(("ssb_hard", "images_largescale/ssb_hard"), 49_000)
+    source = shipped_by_openood(
+        "SSB-hard",
+        "https://github.com/Jingkang50/OpenOOD",
+        "see the page",
+        "ssb_hard",
+        "https://drive.google.com/file/d/1PzkA-WGG8Z18h0ooL_pDdz9cO-DCIouE",
     )

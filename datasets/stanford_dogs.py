@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Literal
 
 from oodbench.api import Download, Source
-from oodbench.toolkit import raw_files
-from oodbench.toolkit.layouts import Listed
+from oodbench.toolkit import image_files, raw_files
+from oodbench.toolkit.layouts import Parted
 
 FOLDER = "stanford_dogs"
 SITE = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 IMAGE = r"(n\d{8}-[\w-]+)/n\d{8}_\d+\.jpg"
 
 
-class StanfordDogs(Listed):
+class StanfordDogs(Parted):
     """Stanford Dogs: 120 breeds of dogs, RGB, of many sizes."""
 
     test: tuple[Literal["train", "test"], ...] = ("test",)  # the other part, if any, is the train split
 
-    parts = ("train", "test")
     source = Source(
         "Stanford Dogs",
         f"{SITE}/",
@@ -40,9 +39,7 @@ class StanfordDogs(Listed):
 
     def names(self, root: Path) -> tuple[str, ...]:
         named = {k: path.parent.name for part in self.parts for path, k in self.listed(part, root)}
-        if sorted(named) != [*range(len(named))] or len(set(named.values())) != len(named):
-            raise ValueError(f"{root / FOLDER}: the lists do not give each folder a number of its own")
-        return tuple(named[k] for k in sorted(named))
+        return image_files.by_number(named, root / FOLDER, "folder")
 
     def lists(self, part: str, root: Path) -> Sequence[Path]:
         return [root / FOLDER / f"{part}_list.mat"]

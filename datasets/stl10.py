@@ -7,55 +7,37 @@ archive holds 100,000 unlabelled images, which are not taken out of it). All fol
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Download, Source
 from oodbench.toolkit import raw_files
+from oodbench.toolkit.layouts import Labelled, Packed
 
 NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 FOLDER = "stl10_binary"
 SIDE = 96
-SOURCE = Source(
-    title="STL-10",
-    page="https://cs.stanford.edu/~acoates/stl10/",
-    licence="none stated",
-    downloads=(
-        Download(
-            ("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
-            "md5:91f7769df0f17e558f3565bffb0c7dfb",
-            rf"{FOLDER}/(train|test)_[Xy]\.bin",
-            size=2_640_397_119,
-        ),
-    ),
+ARCHIVE = Download(
+    ("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",),
+    "md5:91f7769df0f17e558f3565bffb0c7dfb",
+    rf"{FOLDER}/(train|test)_[Xy]\.bin",
+    size=2_640_397_119,
 )
 
 
-class STL10(Dataset):
+class STL10(Packed):
     """STL-10: 10 classes of photographs, 96 x 96, RGB."""
 
-    source = SOURCE
+    class_names = NAMES
+    train_files = (f"{FOLDER}/train_X.bin", f"{FOLDER}/train_y.bin")
+    test_files = (f"{FOLDER}/test_X.bin", f"{FOLDER}/test_y.bin")
+    source = Source("STL-10", "https://cs.stanford.edu/~acoates/stl10/", "none stated", (ARCHIVE,))
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    def needed(self, root: Path) -> list[Path]:
-        return [*_paths("train", root), *_paths("test", root)]
-
-    def files(self, split: Literal["train", "test"], root: Path) -> list[Path]:
-        return raw_files.present(_paths(split, root))
-
-    def load(self, split: Literal["train", "test"], root: Path) -> Images:
-        images, labels = _paths(split, root)
+    def read(self, *paths: Path) -> Labelled:
+        images, labels = paths
         pixels = np.fromfile(images, dtype=np.uint8)
         if not len(pixels) or len(pixels) % (3 * SIDE * SIDE):
             raise ValueError(f"{images} is damaged: {len(pixels)} bytes are no whole number of {SIDE} x {SIDE} images")
         x = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 3, 2, 1)  # a channel is stored column by column
         y = np.fromfile(labels, dtype=np.uint8).astype(np.int64) - 1
-        return Images(x, raw_files.checked_labels(labels, y, len(x), len(NAMES)), NAMES)
-
-
-def _paths(split: Literal["train", "test"], root: Path) -> list[Path]:
-    return [root / FOLDER / f"{split}_{part}.bin" for part in "Xy"]
+        return x, raw_files.checked_labels(labels, y, len(x), len(NAMES))

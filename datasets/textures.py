@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from oodbench.api import Download, Source
-from oodbench.toolkit.layouts import Listed
+from oodbench.toolkit.layouts import Parted
 
 NAMES = (
     *("banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed", "cracked", "crosshatched"),
@@ -22,39 +22,30 @@ NAMES = (
     *("sprinkled", "stained", "stratified", "striped", "studded", "swirly", "veined", "waffled", "woven"),
     *("wrinkled", "zigzagged"),
 )
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 FOLDER = Path("dtd", "dtd")
-SOURCE = Source(
-    title="Textures (DTD)",
-    page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
-    licence="made available to the computer vision community for research purposes",
-    downloads=(
-        Download(
-            ("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
-            "md5:fff73e5086ae6bdbea199a49dfb8a4c1",
-            r"dtd/(images/[a-z-]+/[^/]+\.jpg|labels/(train|val|test)1\.txt)",
-            size=625_239_812,
-        ),
-    ),
-    folder="dtd",
+ARCHIVE = Download(
+    ("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
+    "md5:fff73e5086ae6bdbea199a49dfb8a4c1",
+    r"dtd/(images/[a-z-]+/[^/]+\.jpg|labels/(train|val|test)1\.txt)",
+    size=625_239_812,
 )
 
 
-class Textures(Listed):
+class Textures(Parted):
     """Textures (DTD): 47 classes of textures, RGB, of many sizes."""
 
-    test: tuple[Part, ...] = ("test",)  # parts of partition 1; the others are the train split. OOD papers use all three
+    # Parts of partition 1; the others are the train split. OOD papers use all three.
+    test: tuple[Literal["train", "val", "test"], ...] = ("test",)
 
-    parts = PARTS
-    source = SOURCE
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return NAMES
-
-    def names(self, root: Path) -> tuple[str, ...]:
-        return NAMES
+    class_names = NAMES
+    parts = ("train", "val", "test")
+    source = Source(
+        "Textures (DTD)",
+        "https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+        "made available to the computer vision community for research purposes",
+        (ARCHIVE,),
+        "dtd",
+    )
 
     def lists(self, part: str, root: Path) -> Sequence[Path]:
         return [root / FOLDER / "labels" / f"{part}1.txt"]

@@ -12,42 +12,46 @@ imagenet_fix_preprocess.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from oodbench.api import Download, Images, Source
 from oodbench.toolkit import image_files, raw_files
-from oodbench.toolkit.layouts import Place, Unlabelled
+from oodbench.toolkit.layouts import Place, Unlabelled, shipped_by_csi, shipped_by_odin
 
 TRAIN_COUNT = 100_000  # of the original
 COUNT = 10_000  # of all other forms
 ORIGINAL = "tiny-imagenet-200"
-FOLDERS = {"crop": "Imagenet_crop", "resize": "Imagenet_resize", "fix": "Imagenet_fix"}
-ANY = r"([^/]+/)*[^/.][^/]*\.(png|jpe?g)"  # the archives' folders are not documented
-DOWNLOADS = {
-    "original": Download(
-        ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
-        "md5:90528d7ca1a48142e341f4ef8d21d0de",
-        rf"{ORIGINAL}/((train/(n\d{{8}}/images/)?|val/images/)[^/.]+\.(JPEG|jpg)|val/val_annotations\.txt)",
+SOURCES = {
+    "original": Source(
+        "Tiny ImageNet (original)",
+        "http://cs231n.stanford.edu",
+        "see the page",
+        (
+            Download(
+                ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+                "md5:90528d7ca1a48142e341f4ef8d21d0de",
+                rf"{ORIGINAL}/((train/(n\d{{8}}/images/)?|val/images/)[^/.]+\.(JPEG|jpg)|val/val_annotations\.txt)",
+            ),
+        ),
     ),
-    "crop": Download(
-        ("https://www.dropbox.com/s/avgm2u562itwpkl/Imagenet.tar.gz?dl=1",),
+    "crop": shipped_by_odin(
+        "Tiny ImageNet (crop)",
+        "Imagenet_crop",
+        "avgm2u562itwpkl/Imagenet.tar.gz",
         "md5:7c0827e4246c3718a5ee076e999e52e5",
-        ANY,
-        filename="Imagenet.tar.gz",
     ),
-    "resize": Download(
-        ("https://www.dropbox.com/s/kp3my3412u5k9rl/Imagenet_resize.tar.gz?dl=1",),
+    "resize": shipped_by_odin(
+        "Tiny ImageNet (resize)",
+        "Imagenet_resize",
+        "kp3my3412u5k9rl/Imagenet_resize.tar.gz",
         "md5:0f9ff11d45babf2eff5fe12281d1ac31",
-        ANY,
-        filename="Imagenet_resize.tar.gz",
     ),
-    "fix": Download((), None, ANY, filename="Imagenet_fix.tar.gz"),
+    "fix": shipped_by_csi(
+        "Tiny ImageNet (fix)", "Imagenet_fix", "https://drive.google.com/file/d/1sO_-noq10mmziB1ECDyNhD5T4u5otyKA"
+    ),
 }
-PAGES = {"original": "http://cs231n.stanford.edu", "fix": "https://github.com/alinlab/CSI"}
-BY_HAND = "take it from https://drive.google.com/file/d/1sO_-noq10mmziB1ECDyNhD5T4u5otyKA, unpacked or not"
 
 
 class TinyImageNet(Unlabelled):
@@ -65,18 +69,11 @@ class TinyImageNet(Unlabelled):
 
     @property
     def test_place(self) -> Place:
-        return Place((f"{ORIGINAL}/val",)) if self.form == "original" else Place((FOLDERS[self.form],), COUNT)
+        return Place((f"{ORIGINAL}/val",)) if self.form == "original" else Place((self.source.folder,), COUNT)
 
     @property
     def source(self) -> Source:
-        return Source(
-            title=f"Tiny ImageNet ({self.form})",
-            page=PAGES.get(self.form, "https://github.com/facebookresearch/odin"),
-            licence="see the page",
-            downloads=(DOWNLOADS[self.form],),
-            folder=FOLDERS.get(self.form, ""),
-            by_hand=BY_HAND if self.form == "fix" else "",
-        )
+        return SOURCES[self.form]
 
     def needed(self, root: Path) -> Sequence[Path]:
         if self.form != "original":
@@ -104,13 +101,10 @@ def _list(root: Path) -> Path:
 
 def _labels(listed: Path) -> dict[Path, str]:
     """Return the label of each validation image, which a line `FILE LABEL X Y X Y` gives; nothing without a list."""
-    found: dict[Path, str] = {}
-    for number, line in enumerate(image_files.text_of(listed).splitlines() if listed.is_file() else (), 1):
-        match = re.fullmatch(r"([\w-]+\.JPEG)\s+(n\d{8})(\s+\d+){4}\s*", line)
-        if match is None:
-            raise ValueError(f"{listed}:{number}: {line!r} is no image of a class")
-        found[listed.parent / "images" / match[1]] = match[2]
-    return found
+    if not listed.is_file():
+        return {}
+    found = image_files.lines(listed, r"([\w-]+\.JPEG)\s+(n\d{8})(\s+\d+){4}\s*", "image of a class")
+    return {listed.parent / "images" / match[1]: match[2] for _, match in found}
 
 
 def _validation(listed: Path, classes: tuple[str, ...]) -> Images:

@@ -20,14 +20,14 @@ def run(study: str | Path, device: str = "auto") -> pd.DataFrame:
     """Run a study file and return its rows. What is there already is not computed again."""
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
-    from oodbench.study import study as studies
+    from oodbench.study import reader
 
-    return Runner(studies.load(Path(study)), Options(device=device)).run().rows
+    return Runner(reader.load(Path(study)), Options(device=device)).run().rows
 
 
 def rows(study: str | Path) -> pd.DataFrame:
     """Return the rows that a study file has so far."""
     from oodbench.store.rows import Results
-    from oodbench.study import study as studies
+    from oodbench.study import reader
 
-    return Results(studies.results_of(Path(study))).current()
+    return Results(reader.results_of(Path(study))).current()

@@ -2,7 +2,7 @@
 
 import sys
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 
 if __name__ == "__main__":
     sys.exit(app())

@@ -12,7 +12,7 @@ from tiny import write
 
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.study import study
+from oodbench.study import reader
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that tests start: sums depend on it
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -37,7 +37,7 @@ def seeded() -> None:
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the tiny study when it has run."""
     folder = tmp_path_factory.mktemp("tiny")
-    Runner(study.load(write(folder / "s.yaml", store=str(folder / "store"))), Options(device="cpu")).run()
+    Runner(reader.load(write(folder / "s.yaml", store=str(folder / "store"))), Options(device="cpu")).run()
     return folder / "store"
 
 

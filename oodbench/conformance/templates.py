@@ -8,7 +8,8 @@ from pathlib import Path
 from oodbench.errors import UserError, suggestion
 from oodbench.study.registry import ROOMS, Registry
 
-TRAINING = '''
+STUBS = {
+    "training": '''
 from torch import Tensor
 
 from oodbench.api import Batch, Head, Positive, State, Training
@@ -30,9 +31,8 @@ class {cls}(Training):
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         # b.out["z"] is (V, B, P), not normalised; nt_xent(b.out["z"], self.temperature) would be SimCLR
         raise NotImplementedError("the loss of {name}")
-'''
-
-CLUSTERING = '''
+''',
+    "clustering": '''
 from torch import Tensor
 
 from oodbench.api import Clustering, Clusters, Count
@@ -48,9 +48,8 @@ class {cls}(Clustering):
         # f is (N, D); y is None unless the class says `labels = True`
         # grouped(f, assign) turns cluster numbers (N,), -1 = noise, into clusters with centroids
         raise NotImplementedError("the cluster of each item for {name}")
-'''
-
-DISTANCE = '''
+''',
+    "distance": '''
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
@@ -66,9 +65,8 @@ class {cls}(Distance):
             raise NotImplementedError("the score of {name}")
 
         return score
-'''
-
-THRESHOLD = '''
+''',
+    "threshold": '''
 from oodbench.api import Rule, Scores, Threshold
 
 
@@ -78,9 +76,8 @@ class {cls}(Threshold):
     def fit(self, ref: Scores, ood: Scores | None = None) -> Rule:
         # Rule(calibrate: Scores -> float64 (M,), cut): an item is OOD when its calibrated score is above the cut
         raise NotImplementedError("the rule of {name}, which accepts self.level of the reference")
-'''
-
-POSTHOC = '''
+''',
+    "posthoc": '''
 from collections.abc import Callable
 
 from torch import Tensor
@@ -101,9 +98,8 @@ class {cls}(Posthoc):
             raise NotImplementedError("the score of {name}")
 
         return of_logits(score)
-'''
-
-DATASET = '''
+''',
+    "dataset": '''
 from pathlib import Path
 from typing import Literal
 
@@ -134,15 +130,7 @@ class {cls}(Dataset):
     def load(self, split: Literal["train", "test"], root: Path) -> Images:
         # Images(uint8 (N, H, W) or (N, H, W, C), np.int64 labels (N,), names of the classes)
         raise NotImplementedError("the images of {name}")
-'''
-
-STUBS = {
-    "training": TRAINING,
-    "clustering": CLUSTERING,
-    "distance": DISTANCE,
-    "threshold": THRESHOLD,
-    "posthoc": POSTHOC,
-    "dataset": DATASET,
+''',
 }
 HEADER = '''"""{cls}, authors, year, arXiv id, equation number."""
 

@@ -11,7 +11,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from oodbench.api import Dataset
 from oodbench.data import duplicates, prepare
 from oodbench.data.library import Split
 from oodbench.execution.pipeline import Pipeline
-from oodbench.report import tables
+from oodbench.report import formats, tables
 from oodbench.store.files import write_whole
 from oodbench.study.grid import Run
 
@@ -189,7 +189,7 @@ def _rows(
 class Counts(tables.Table):
     """Numbers of duplicates rather than means."""
 
-    def text(self, style: Any) -> pd.DataFrame:
+    def text(self) -> pd.DataFrame:
         return self.mean.astype(int).reset_index().astype(str)
 
 
@@ -264,9 +264,7 @@ def _picture(image: NDArray[np.uint8]) -> Image.Image:
 def write(pipeline: Pipeline, found: list[Shared], folder: Path) -> tuple[Counts, pd.DataFrame]:
     """Write the list as .csv, the table as .md and .tex, and the sheet as .png where there is a pair to show."""
     rows, counts = listed(pipeline, found), table(found)
-    contents = {"csv": rows.to_csv(index=False), "md": tables.markdown(counts), "tex": tables.latex(counts)}
-    for ending, content in contents.items():
-        write_whole(folder / f"{NAME}.{ending}", content.encode())
+    formats.write_table(replace(counts.sheet(), numbers=rows), folder, ("csv", "md", "tex"))
     picture = folder / f"{NAME}.png"
     picture.unlink(missing_ok=True)
     if len(rows):

@@ -17,14 +17,14 @@ import pandas as pd
 
 from oodbench.execution.cluster_survey import Where, epoch_of, survey
 from oodbench.execution.runner import Runner
-from oodbench.report import tables
+from oodbench.report import formats, tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
 from oodbench.store.files import write_whole
 from oodbench.store.memo import Fields, digest
 from oodbench.store.rows import frame
+from oodbench.study.declarations import CurveSpec
 from oodbench.study.grid import NONE, Cell, Work
-from oodbench.study.study import CurveSpec
 
 NAME = KIND = "curve"
 IDENTITY = ("cell", "key", "train_key", "ood_data")
@@ -211,5 +211,4 @@ def _caption(done: pd.DataFrame) -> str:
 
 def write(shown: tables.Table, folder: Path) -> None:
     """Write the table as .md, .tex and .html."""
-    for ending, render in (("md", tables.markdown), ("tex", tables.latex), ("html", tables.html)):
-        write_whole(folder / f"{NAME}.{ending}", render(shown).encode())
+    formats.write_table(shown.sheet(), folder, ("md", "tex", "html"))

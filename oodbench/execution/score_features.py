@@ -28,10 +28,12 @@ from oodbench.store.files import scratch
 from oodbench.store.memo import NUMBER, Watch, digest
 from oodbench.store.provenance import commit, libraries, version
 from oodbench.store.rows import Results
+from oodbench.study.declarations import NAME
 from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, needs_several, resolved
+from oodbench.study.reader import load_grid
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN, Reference, Space
-from oodbench.study.study import NAME, Detectors, load_grid, results_root
+from oodbench.study.study import Detectors, results_root
 from oodbench.toolkit.seeds import seed_of
 from oodbench.training import embed, probes
 from oodbench.training.banks import linear_head

@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset
-from oodbench.report.tables import METHOD, escaped, page
+from oodbench.report.formats import Sheet
+from oodbench.report.tables import METHOD, TRAINED, counted, spread
 from oodbench.report.targets import CLOSE, Entry, Params, Target, plain, shown
 from oodbench.store.columns import ACCURACIES, QUALITY
-from oodbench.store.files import write_whole
 from oodbench.study.class_protocol import PROTOCOLS
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
@@ -34,7 +33,6 @@ REPRODUCED, NEAR, FAR, OTHER = "reproduced", "close", "not reproduced", "not com
 STATES = (REPRODUCED, NEAR, FAR, OTHER)
 WHICH = ("id", "training", "distance", "posthoc", "ood", "group")  # what a target is about; rows of others are no match
 HOW = ("suite", "protocol", "outliers", "encoder", "epochs", "recipe", "reads", "space", "clustering", "threshold")
-TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")
 OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "epochs")  # told by what is kept of a training
 OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold")
 UNKNOWN = Entry("", {})
@@ -77,7 +75,7 @@ class Comparison:
             "published mean (its deviation, as if with ddof 1, divided by the square root of its runs), but at least "
             "0.5 and at most 1.5 points, and 0.5 where no deviation is published; close: within 3 points. Our own "
             "deviation plays no part: with few runs a verdict is luck, too. "
-            f"{self.elsewhere} target{'' if self.elsewhere == 1 else 's'} of other cells."
+            f"{counted(self.elsewhere, 'target')} of other cells."
         )
 
 
@@ -132,8 +130,8 @@ class _Rows:
                 return
             found = narrower
         rows = self.rows[found]
-        why = _too_little(target, rows, [self._named(each) for each in target.ood])
-        if why:
+        sets = [[label for label in self._sets if self._is(each, label)] for each in target.ood]
+        if why := _too_little(target, rows, sets):
             yield Line(target, OTHER, why)
             return
         yield from _lines(target, rows)
@@ -146,9 +144,8 @@ class _Rows:
 
     def _fitting(self, name: str, wanted: Any) -> Mask:
         if name == "ood":
-            return np.isin(
-                self._set, [i for each in wanted for i, label in enumerate(self._sets) if self._is(each, label)]
-            )
+            of_sets = [any(self._is(each, label) for each in wanted) for label in self._sets]
+            return np.array(of_sets, dtype=bool)[self._set]
         if name in OF_RUNS:
             return np.array([self._fits(name, wanted, each[name]) for each in self._runs], dtype=bool)[self._run]
         if name in OF_DETECTORS:
@@ -178,10 +175,6 @@ class _Rows:
 
         return Entry(id_.name, {**id_.params, **{key: number(value) for key, value in chosen.items()}})
 
-    def _named(self, wanted: Entry) -> list[str]:
-        """Return the labels of the OOD sets that an entry is of."""
-        return [label for label in self._sets if self._is(wanted, label)]
-
     def _is(self, wanted: Entry, label: str) -> bool:
         found = _of_label(label)
         if found.name != wanted.name or not wanted.params:
@@ -194,10 +187,8 @@ class _Rows:
             theirs = {self._runs[i]["epochs"] for i in np.unique(self._run[found])}
             labels = sorted("not known" if each is None else str(each) for each in theirs)
         elif name == "recipe":
-            labels = [
-                shown({key: _recipe(self._runs[i]).get(key) for key in flat(wanted)})
-                for i in np.unique(self._run[found])
-            ]
+            recipes = [self._runs[i]["recipe"].params for i in np.unique(self._run[found])]
+            labels = [shown({key: recipe.get(key) for key in flat(wanted)}) for recipe in recipes]
         elif name == "reads":
             labels = [self._detectors[i][name].name or "not known" for i in np.unique(self._detector[found])]
         else:
@@ -216,11 +207,6 @@ def _of_run(row: dict[Any, Any], kept: dict[str, Any]) -> dict[str, Any]:
             found[name] = _of_parameters(parameters[name])
     recipe = parameters.get("recipe") or {}
     return found | {"recipe": Entry("", flat(recipe)), "epochs": recipe.get("epochs")}
-
-
-def _recipe(run: dict[str, Any]) -> Params:
-    found: Entry = run["recipe"]
-    return found.params
 
 
 @cache
@@ -335,7 +321,12 @@ def state(mean: float, target: Target) -> str:
     return REPRODUCED if difference <= target.band else NEAR if difference <= CLOSE else FAR
 
 
-# ---- writing ---------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------
+
+
+def sheet(found: Comparison, name: str) -> Sheet:
+    """Return the table as it is written, the numbers being a row for each line."""
+    return Sheet(name, table(found), [found.caption], listed(found), labels=4, layout="lllllrrp{4cm}ll")
 
 
 def table(found: Comparison) -> pd.DataFrame:
@@ -347,7 +338,7 @@ def table(found: Comparison) -> pd.DataFrame:
             "method": [line.target.method or NONE for line in found.lines],
             "metric": [line.target.metric for line in found.lines],
             "published": [_number(line.target.value, line.target.std, line.target.n) for line in found.lines],
-            "ours": [_number(line.mean, line.std, line.n) if line.n else NONE for line in found.lines],
+            "ours": [_number(line.mean, line.std, line.n) for line in found.lines],
             "difference": [f"{line.difference:+.2f}" if line.n else NONE for line in found.lines],
             "verdict": [line.state + (f": {line.why}" if line.why else "") for line in found.lines],
             "of": _telling(found),
@@ -361,8 +352,7 @@ def _id(target: Target) -> str:
 
 
 def _number(mean: float, std: float | None, n: int | None) -> str:
-    spread = f" ± {std:.2f}" if std is not None and not np.isnan(std) else ""
-    return f"{mean:.2f}{spread}" + (f" (n={n})" if n else "")
+    return spread(mean, np.nan if std is None else std, 2) + (f" (n={n})" if n else "")
 
 
 def _telling(found: Comparison) -> list[str]:
@@ -388,31 +378,9 @@ def _listed(line: Line) -> dict[str, Any]:
     entries = ("id", "training", "outliers", "encoder", "clustering", "distance", "posthoc", "threshold")
     parts = {name: each.text if (each := getattr(target, name)) else "" for name in entries}
     about = {name: getattr(target, name) for name in ("suite", "protocol", "splits", "group", "epochs", "metric")}
-    about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space)}
-    about["head"] = target.reads
+    about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space), "head": target.reads}
     numbers = {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
     ours = {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
-    text = {
-        "verdict": line.state,
-        "why": line.why,
-        "source": target.source,
-        "note": target.note,
-        "target": target.place,
-    }
+    text = {"verdict": line.state, "why": line.why, "source": target.source}
+    text |= {"note": target.note, "target": target.place}
     return parts | about | numbers | ours | text | {f"our_{name}": value for name, value in line.ours}
-
-
-def write(found: Comparison, folder: Path, name: str) -> None:
-    """Write a comparison as NAME.md, .tex, .html and .csv."""
-    text, note = table(found), found.caption
-    markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
-    latex = text.map(escaped).to_latex(
-        index=False, escape=False, column_format="lllllrrp{4cm}ll", caption=escaped(note), label=f"tab:{name}"
-    )
-    for ending, content in (
-        ("md", f"{markdown}\n\n{note}\n"),
-        ("tex", latex),
-        ("html", page(text, name, [note], labels=4)),
-        ("csv", listed(found).to_csv(index=False)),
-    ):
-        write_whole(folder / f"{name}.{ending}", content.encode())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +14,6 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from oodbench.errors import UserError
 from oodbench.report import tables
 from oodbench.store.columns import QUALITY as MEASURES
-from oodbench.store.files import write_whole
-from oodbench.study.grid import NONE
 from oodbench.study.study import GROUPS
 
 NAME = "quality-correlation"
@@ -32,29 +29,23 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Correlations(tables.Table):
-    """Coefficients in `mean`, numbers of cells in `n`; the ends of intervals rather than deviations."""
+    """Coefficients in `mean`, numbers of cells in `n`; intervals rather than deviations."""
 
-    low: pd.DataFrame
-    high: pd.DataFrame
-    listed: pd.DataFrame  # a row for each coefficient
+    listed: pd.DataFrame  # a row for each pair of coefficients
 
-    def text(self, style: Callable[[str, int], str]) -> pd.DataFrame:
+    def text(self) -> pd.DataFrame:
         """Return `coefficient [low, high]`, an interval where there is one."""
-        shown = {
-            name: self.mean[name].map(_number).str.cat(_interval_text(self.low[name], self.high[name]))
-            for name in self.mean.columns
-        }
-        table = pd.DataFrame(shown, index=self.mean.index)
-        table["n"] = self.n.max(axis=1)
-        return table.reset_index().astype(str)
+        pearson, spearman, low, high = (
+            self.listed[name].map(lambda value: tables.spread(value, digits=2))
+            for name in ("pearson", "spearman", "low", "high")
+        )
+        interval = (" [" + low + ", " + high + "]").where(self.listed["low"].notna(), "")
+        shown = _wide(self.listed.assign(pearson=pearson, spearman=spearman + interval))
+        return shown.assign(n=self.n.max(axis=1)).reset_index().astype(str)
 
-
-def _number(value: float) -> str:
-    return NONE if np.isnan(value) else f"{value:.2f}"
-
-
-def _interval_text(low: pd.Series[float], high: pd.Series[float]) -> pd.Series[str]:
-    return (" [" + low.map(_number) + ", " + high.map(_number) + "]").where(low.notna(), "")
+    def numbers(self) -> pd.DataFrame:
+        """Return every coefficient, unrounded."""
+        return self.listed
 
 
 # ---- making -------------------------------------------------------------------------------------------
@@ -71,19 +62,9 @@ def correlations(rows: pd.DataFrame, quality: pd.DataFrame) -> Correlations:
     if joined.empty:
         raise UserError("no measured clusters are those of a row; run the study again, then measure them")
     listed = pd.DataFrame(list(_correlated(joined)))
-    spearman, pearson, low, high, n = (_wide(listed, name) for name in ("spearman", "pearson", "low", "high", "n"))
-    mean, nothing = _beside(spearman, pearson), low * np.nan
-    return Correlations(
-        name=NAME,
-        caption=_caption(joined, threshold, level),
-        mean=mean,
-        std=_beside(nothing, nothing),
-        n=_beside(n, n),
-        better=dict.fromkeys(mean.columns, 0),
-        low=_beside(low, nothing),
-        high=_beside(high, nothing),
-        listed=listed,
-    )
+    mean, n = _wide(listed), _wide(listed.assign(spearman=listed["n"], pearson=listed["n"]))
+    caption = _caption(joined, threshold, level)
+    return Correlations(NAME, caption, mean, mean * np.nan, n, dict.fromkeys(mean.columns, 0), listed=listed)
 
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,15 +89,12 @@ def _correlated(joined: pd.DataFrame) -> Iterator[dict[str, Any]]:
                         yield labels | {"split": split, "group": group} | found._asdict()
 
 
-def _wide(listed: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return one number of each coefficient: a column for each split and group."""
-    place = listed["split"] + " " + listed["group"]
-    return listed.assign(place=place).set_index([*KIND, "place"])[name].unstack("place", sort=False)
-
-
-def _beside(spearman: pd.DataFrame, pearson: pd.DataFrame) -> pd.DataFrame:
-    both = {"Spearman": spearman, "Pearson": pearson}
-    return pd.DataFrame({f"{place} {kind}": each[place] for place in spearman for kind, each in both.items()})
+def _wide(listed: pd.DataFrame) -> pd.DataFrame:
+    """Return both coefficients of each split and group beside each other."""
+    places = listed["split"] + " " + listed["group"]
+    wide = listed.assign(place=places).set_index([*KIND, "place"]).unstack("place", sort=False)
+    both = [(place, kind) for place in places.unique() for kind in ("Spearman", "Pearson")]
+    return pd.DataFrame({f"{place} {kind}": wide[kind.lower(), place] for place, kind in both})
 
 
 def _caption(joined: pd.DataFrame, threshold: str, level: float) -> str:
@@ -192,16 +170,3 @@ def _repeated_ranks(a: Floats, times: Floats) -> Floats:
     np.add.at(size.T, group, times.T)
     ranks: Floats = (np.cumsum(size, 1) - size / 2 + 0.5)[:, group]
     return ranks
-
-
-# ---- writing ------------------------------------------------------------------------------------------
-
-
-def write(table: Correlations, folder: Path) -> list[Path]:
-    """Write the table as .md, .tex and .html, and every coefficient unrounded as .csv; return the files."""
-    contents = {"md": tables.markdown(table), "csv": table.listed.to_csv(index=False)}
-    contents |= {"tex": tables.latex(table), "html": tables.html(table)}
-    paths = {ending: folder / f"{table.name}.{ending}" for ending in contents}
-    for ending, content in contents.items():
-        write_whole(paths[ending], content.encode())
-    return list(paths.values())

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from oodbench.errors import UserError
-from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, commonest_threshold, named, varies
-from oodbench.report.unlearned import unlearned
-from oodbench.store.columns import SHARES
-from oodbench.study.study import Select
+from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, averaged, commonest_threshold, named, runs_of, varies
+from oodbench.study.declarations import Select
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 
@@ -20,56 +18,38 @@ def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) ->
     candidate that failed on a set, or lacks the validation number, is none. Ties go to the first in the study.
     `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
     """
-    done = rows[rows["status"] == "ok"]
-    if done.empty:
-        raise UserError("there are no rows to select from; run the study first")
+    done = runs_of(rows, floor, "select from")
     threshold, level = commonest_threshold(done)
     done = named(done[(done["threshold"] == threshold) & (done["level"] == level)])
     if done[select.by].isna().all():
         raise UserError(f"no row has {select.by}: run the study with its validation sets first")
-    fixed = [axis for axis in RANKED if axis not in select.over]
     # a name may go on after its parameters: energy(temperature=2) on linear probe
     names = {axis: done[axis].str.replace(r"\(.*\)", "", regex=True) for axis in select.over if axis != "space"}
-    method = [*fixed, *names]
+    method = [*(axis for axis in RANKED if axis not in select.over), *names]
     settings = done[list(select.over)].agg(" · ".join, axis=1).str.replace("– · ", "").str.replace(" · –", "")
-    run = done["id"] + " " + done["seed"].astype(str)
-    done = done.assign(**names, setting=settings, run=run, unlearned=unlearned(done, floor))
-    shares = list(SHARES)
-    done[shares] *= 100
-    candidates = _candidates(done, method, select.by)
-    several = candidates.groupby([*method, "run"])["setting"].transform("size") > 1
-    candidates = candidates[several]
-    if candidates.empty:
-        raise UserError(f"nothing to select: no method has several settings of {', '.join(select.over)}")
+    done = done.assign(**names, setting=settings)
+    candidates = _candidates(done, method, select)
     by_run = candidates.groupby([*method, "run"], sort=False)
     best = by_run[select.by].idxmax() if select.by == "val_auroc" else by_run[select.by].idxmin()
     chosen = candidates.loc[best].set_index([*method, "run"])
-    groups = [group for group in SHOWN_GROUPS if group in candidates]
     columns: dict[tuple[str, str], pd.Series[float]] = {}
-    for group in groups:
-        columns[group, CHOSEN] = chosen[group]
-        columns[group, BEST] = by_run[group].max()
+    for group in (group for group in SHOWN_GROUPS if group in candidates):
+        columns |= {(group, CHOSEN): chosen[group], (group, BEST): by_run[group].max()}
         columns[group, GAP] = columns[group, BEST] - columns[group, CHOSEN]
-    numbers = pd.DataFrame(columns)
-    shown = [axis for axis in method if axis in ("training", *names) or varies(numbers.index.to_frame()[axis])]
-    texts = chosen.groupby(method, sort=False)["setting"].agg(_counted)
-    counts = by_run.size().groupby(method, sort=False).max()
-    over = numbers.groupby(method, sort=False)
-    flags = done.groupby([*method, "run"], sort=False)["unlearned"].any().reindex(numbers.index)
-    lost = pd.DataFrame(dict.fromkeys(numbers, flags)).groupby(method, sort=False).sum()
-    index = pd.MultiIndex.from_frame(
-        texts.reset_index()[shown].assign(chosen=texts.to_numpy(), of=counts.reindex(texts.index).to_numpy())
-    )
-    mean, std, n, lost = (
-        each.reindex(texts.index).set_axis(index) for each in (over.mean(), over.std(ddof=1), over.count(), lost)
-    )
-    better = {column: 1 if column[1] == CHOSEN else 0 for column in columns}
+    lost = done.groupby([*method, "run"], sort=False)["unlearned"].any().reindex(chosen.index)
+    better = {column: int(column[1] == CHOSEN) for column in columns}
     caption = _caption(select, f"{threshold} at {level:g}")
-    return Table("selection", caption, mean, std, n, better, unlearned=lost, floor=floor)
+    numbers, flags = pd.DataFrame(columns), pd.DataFrame(dict.fromkeys(columns, lost))
+    table = averaged("selection", caption, numbers, flags, method, better, floor)
+    texts = chosen.groupby(method, sort=False)["setting"].agg(_counted).reset_index()
+    shown = [axis for axis in method if axis in ("training", *names) or varies(texts[axis])]
+    counts = by_run.size().groupby(method, sort=False).max()
+    index = pd.MultiIndex.from_frame(texts[shown].assign(chosen=texts["setting"], of=counts.to_numpy()))
+    return table.taken(lambda part: part.set_axis(index))
 
 
-def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
-    """Return one row for each method, run and setting: its validation number, and its mean AUROC over each group.
+def _candidates(done: pd.DataFrame, method: list[str], select: Select) -> pd.DataFrame:
+    """Return one row for each method, run and setting, of several: its validation number, its mean AUROC over groups.
 
     A group that no setting of a method has, as features of it were not given for each encoder, makes none of them fail.
     """
@@ -80,11 +60,15 @@ def _candidates(done: pd.DataFrame, method: list[str], by: str) -> pd.DataFrame:
     means = means.assign(mean=means["mean"].where(whole))
     every = pd.MultiIndex.from_frame(means[keys].drop_duplicates())  # in the order of the study
     found = {group: each.set_index(keys)["mean"].reindex(every) for group, each in means.groupby("group", sort=False)}
-    found[by] = done.groupby(keys, sort=False)[by].first().reindex(every)
+    found[select.by] = done.groupby(keys, sort=False)[select.by].first().reindex(every)
     table = pd.DataFrame(found, index=every)
-    there = table.drop(columns=by).notna()
+    there = table.drop(columns=select.by).notna()
     fair = there | ~there.groupby([*method, "run"], sort=False).transform("any")
-    return table[table[by].notna() & there.any(axis=1) & fair.all(axis=1)].reset_index()
+    table = table[table[select.by].notna() & there.any(axis=1) & fair.all(axis=1)].reset_index()
+    table = table[table.groupby([*method, "run"])["setting"].transform("size") > 1]
+    if table.empty:
+        raise UserError(f"nothing to select: no method has several settings of {', '.join(select.over)}")
+    return table
 
 
 def _counted(settings: pd.Series[str]) -> str:

@@ -29,10 +29,11 @@ from ruamel.yaml.error import YAMLError
 from oodbench.errors import UserError, suggestion
 from oodbench.store.columns import ACCURACIES, COMPAT, METRICS, QUALITY
 from oodbench.study import document
+from oodbench.study.declarations import PUBLISHED
 from oodbench.study.grid import CLASSIFIER
 from oodbench.study.registry import Registry
 from oodbench.study.settings import RESNETS, Recipe, Space
-from oodbench.study.study import GROUPS, HELD_OUT, PUBLISHED
+from oodbench.study.study import GROUPS, HELD_OUT
 
 ELSEWHERE = "elsewhere.yaml"  # beside the CSVs: names that this package has no plugin for, by room
 ALLOWED = tuple(name for name in (*METRICS, *ACCURACIES, *COMPAT, *QUALITY) if name not in ("prevalence", "ties"))

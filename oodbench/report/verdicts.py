@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from oodbench.errors import suggestion
-from oodbench.report.tables import METHOD, distinct, escaped, page
+from oodbench.report.formats import Sheet
+from oodbench.report.tables import METHOD, TRAINED, NotThereError, counted, distinct, kept
 from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SHARES
-from oodbench.store.files import write_whole
 from oodbench.study.declarations import PAIRED, SETS, ClaimSpec, Labels
 from oodbench.study.grid import NONE
 
@@ -30,7 +28,6 @@ HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
 ERROR = 0.05  # one-sided
 LEAST = 3  # runs: the deviation of two says nothing
 AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
-TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")
 RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
 FILE = "verdict"
 Floats = NDArray[np.floating[Any]]
@@ -56,14 +53,14 @@ class Evidence:
         where = f"{self.place} ({self.state}): " if self.place else ""
         who = f"{self.pair} " if self.pair else ""
         spread = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
-        number = "no run" if not self.runs else f"{self.difference:+.2f}{spread}{unit}, {_counted(self.runs, 'run')}"
+        number = "no run" if not self.runs else f"{self.difference:+.2f}{spread}{unit}, {counted(self.runs, 'run')}"
         above = f", {self.wins} above" if self.runs else ""
         lost = f", {self.lost} without a number" if self.lost else ""
         return f"{where}{who}{number}{above}{lost}"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     name: str
     claim: ClaimSpec
     state: str
@@ -77,39 +74,35 @@ class Verdict:
 
     def text(self) -> str:
         """Return the evidence as one line."""
-        lost = [f"{_counted(self.lost, 'row')} without a number"] if self.lost else []
+        lost = [f"{counted(self.lost, 'row')} without a number"] if self.lost else []
         best = ["settings picked on test"] if self.claim.pick == "best" else []
         return "; ".join(filter(None, [self.why, *(each.text(self.unit) for each in self.evidence), *lost, *best]))
 
 
-class _NotThereError(Exception):
-    """No row has what a claim is about."""
-
-
 def verdicts(
     rows: pd.DataFrame, claims: dict[str, ClaimSpec], clusters: pd.DataFrame | None = None, study: str = "STUDY"
-) -> list[Verdict]:
+) -> list[ClaimVerdict]:
     """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none."""
     return [verdict(rows, name, claim, clusters, study) for name, claim in claims.items()]
 
 
 def verdict(
     rows: pd.DataFrame, name: str, claim: ClaimSpec, clusters: pd.DataFrame | None = None, study: str = "STUDY"
-) -> Verdict:
+) -> ClaimVerdict:
     """Return whether a claim holds on rows, or on the measures of their clusters, and by which numbers."""
     try:
         if claim.table == "quality":
             rows = _of_clusters(rows, claim, clusters, study)
         rows = _kept(rows[list(dict.fromkeys((*LABELS, *claim.labels, "status", *RANKS, claim.value)))], claim.of)
         return _best(rows, name, claim) if claim.among else _comparison(rows, name, claim)
-    except _NotThereError as missing:
-        return Verdict(name, claim, MISSING, str(missing))
+    except NotThereError as missing:
+        return ClaimVerdict(name, claim, MISSING, str(missing))
 
 
 # ---- kinds of claims ------------------------------------------------------------------------------------
 
 
-def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
+def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
     sides: list[pd.DataFrame] = []
 
     def ahead(rows: pd.DataFrame) -> pd.Series[float]:
@@ -122,10 +115,11 @@ def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
     enough = 1 if claim.where == "all" else len(places)
     found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
     state = _together(claim, [each.state for each in found])
-    return Verdict(name, claim, state, _too_few(state), tuple(found), sum(_lost(each) for each in sides))
+    lost = sum(int(each["number"].isna().sum()) for each in sides)
+    return ClaimVerdict(name, claim, state, _too_few(state), tuple(found), lost)
 
 
-def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
+def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
     """Return whether the winner is ahead of every other candidate; without one, whether every candidate is not."""
     for column, wanted in claim.winner.items():
         _kept(rows, {column: wanted})
@@ -135,10 +129,10 @@ def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
     names = [" · ".join(map(str, each)) for each in wide.columns.to_frame().itertuples(index=False)]
     places = {str(place): each.to_numpy() for place, each in wide.groupby(level="place", sort=False)}
     if len(names) < 2:
-        raise _NotThereError(f"there is no one to be ahead of {names[0]}")
+        raise NotThereError(f"there is no one to be ahead of {names[0]}")
     winner = " · ".join(str(claim.winner[label]) for label in claim.among) if claim.winner else None
     if winner is not None and winner not in names:
-        raise _NotThereError(f"no row is of {winner}")
+        raise NotThereError(f"no row is of {winner}")
     decided = len(places) * (len(names) - 1)  # comparisons, one of which is enough to lose
     enough = (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
 
@@ -162,23 +156,18 @@ def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> Verdict:
         state = wins(names.index(winner))
     else:
         state = _all({HOLDS: FAILS, FAILS: HOLDS}.get(each, each) for each in map(wins, range(len(names))))
-    return Verdict(name, claim, state, _too_few(state), tuple(closest(place) for place in places), _lost(rows))
+    lost = int(rows["number"].isna().sum())
+    return ClaimVerdict(name, claim, state, _too_few(state), tuple(map(closest, places)), lost)
 
 
 # ---- rows to numbers ------------------------------------------------------------------------------------
 
 
 def _kept(rows: pd.DataFrame, of: Labels) -> pd.DataFrame:
-    """Return the rows that have the labels. Raises _NotThereError, naming what no row has."""
-    for column, wanted in of.items():
-        labels = rows[column].astype(str)
-        several = [str(each) for each in (wanted if isinstance(wanted, list) else [wanted])]
-        for each in several:
-            if not (labels == each).any():
-                raise _NotThereError(f"no row has {column} '{each}'{suggestion(each, set(labels))}")
-        rows = rows[labels.isin(several)]
+    """Return the rows, at least one, that have the labels. Raises NotThereError."""
+    rows = kept(rows, of)
     if rows.empty:
-        raise _NotThereError("there are no rows")
+        raise NotThereError("there are no rows")
     return rows
 
 
@@ -190,7 +179,7 @@ def _of_clusters(rows: pd.DataFrame, claim: ClaimSpec, clusters: pd.DataFrame | 
     if clusters is not None:
         clusters = clusters[clusters["train_key"].isin(rows["train_key"])]  # not of epochs on the way, nor out of date
     if clusters is None or clusters.empty:
-        raise _NotThereError(f"the clusters of these rows are not measured: oodbench quality {study} does that")
+        raise NotThereError(f"the clusters of these rows are not measured: oodbench quality {study} does that")
     said = {*claim.of, *claim.left, *claim.right, *claim.at, *claim.than, *claim.among, *claim.over}
     if "split" not in said:
         clusters = clusters[clusters["split"] == "test"]
@@ -231,10 +220,6 @@ def _numbered(found: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
         number=number * (100 if claim.value in SHARES else 1),
         place=found[list(claim.over)].astype(str).agg(" · ".join, axis=1) if claim.over else "",
     )
-
-
-def _lost(side: pd.DataFrame) -> int:
-    return int(side["number"].isna().sum())
 
 
 def _numbers(side: pd.DataFrame, claim: ClaimSpec, by: tuple[str, ...] = ()) -> pd.Series[float]:
@@ -333,63 +318,37 @@ def _too_few(state: str) -> str:
     return f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 # ---- writing --------------------------------------------------------------------------------------------
 
 
-def caption(found: list[Verdict]) -> str:
+def caption(found: list[ClaimVerdict]) -> str:
     """Return what the states mean."""
-    best = " Where settings were picked on test, the sides are what no one could have chosen beforehand."
+    picked = any(each.claim.pick == "best" for each in found)
+    best = " Where settings were picked on test, the sides are what no one could have chosen beforehand." * picked
     return (
         "Mean difference of the sides, left minus right, ± its standard error over runs (ID classes, encoder, seed), "
         "paired by run; points are of per cent. holds: the one-sided 95 % t interval lies within what the claim says; "
         "fails: it lies outside; open: these rows do not decide it. Where one of several comparisons decides, their "
-        f"number divides the 5 %. Runs that differ in ID classes are taken as independent.{best * _picked(found)}"
+        f"number divides the 5 %. Runs that differ in ID classes are taken as independent.{best}"
     )
 
 
-def _picked(found: list[Verdict]) -> bool:
-    return any(each.claim.pick == "best" for each in found)
+def sheet(found: list[ClaimVerdict], about: str = "") -> Sheet:
+    """Return a table with a row for each claim, its numbers a row for each claim and place; `about` are the rows."""
+    text = {
+        "claim": [each.claim.says for each in found],
+        "verdict": [each.state for each in found],
+        "evidence": [each.text() or NONE for each in found],
+        "source": [each.claim.source or NONE for each in found],
+    }
+    numbers = pd.DataFrame(list(_listed(found)))
+    return Sheet(FILE, pd.DataFrame(text), [about + caption(found)], numbers, len(text), layout="p{5cm}lp{7cm}l")
 
 
-def table(found: list[Verdict]) -> pd.DataFrame:
-    """Return a row of text for each claim."""
-    return pd.DataFrame(
-        {
-            "claim": [each.claim.says for each in found],
-            "verdict": [each.state for each in found],
-            "evidence": [each.text() or NONE for each in found],
-            "source": [each.claim.source or NONE for each in found],
-        }
-    )
-
-
-def _listed(found: list[Verdict]) -> Iterator[dict[str, Any]]:
+def _listed(found: list[ClaimVerdict]) -> Iterator[dict[str, Any]]:
     """Yield each claim at each place, with unrounded numbers."""
     for each in found:
-        about: dict[str, Any] = {
-            "claim": each.name,
-            "says": each.claim.says,
-            "source": each.claim.source,
-            "verdict": each.state,
-        }
-        about |= {"why": each.why, "value": each.claim.value, "picked": each.claim.pick, "lost_rows": each.lost}
+        about: dict[str, Any] = {"claim": each.name, "says": each.claim.says, "source": each.claim.source}
+        about |= {"verdict": each.state, "why": each.why, "value": each.claim.value, "picked": each.claim.pick}
         nothing = Evidence("", "", each.state, np.nan, np.nan, np.nan, np.nan, 0, 0, 0)
-        yield from (about | vars(line) for line in each.evidence or (nothing,))
-
-
-def write(found: list[Verdict], folder: Path, about: str = "") -> None:
-    """Write verdict.md, .tex and .html, and verdict.csv with a row for each claim and place; `about` are the rows."""
-    text = table(found)
-    note = about + caption(found)
-    markdown = text.map(lambda each: each.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
-    latex = text.map(escaped).to_latex(
-        index=False, escape=False, column_format="p{5cm}lp{7cm}l", caption=escaped(note), label=f"tab:{FILE}"
-    )
-    listed = pd.DataFrame(list(_listed(found))).to_csv(index=False)
-    html = page(text, FILE, [note], labels=text.shape[1])
-    for ending, content in (("md", f"{markdown}\n\n{note}\n"), ("csv", listed), ("tex", latex), ("html", html)):
-        write_whole(folder / f"{FILE}.{ending}", content.encode())
+        yield from (about | {"lost_rows": each.lost} | vars(line) for line in each.evidence or (nothing,))

@@ -139,6 +139,25 @@ class Store:
             return {}
         return found
 
+    def made_at(self, kind: str, key: str) -> float:
+        """Return when an artifact was made, in seconds since the epoch."""
+        return (self.path(kind, key) / MANIFEST).stat().st_mtime
+
+    def link(self, kind: str, old: str, new: str, fields: dict[str, Any], facts: dict[str, Any]) -> bool:
+        """Put an artifact under another key, too, with more facts; False where it is damaged or the key is taken."""
+        artifact = self.read(kind, old)
+        if artifact is None or self.has(kind, new):
+            return False
+
+        def fill(folder: Path) -> dict[str, Any]:
+            for file in artifact.path.iterdir():
+                if file.name != MANIFEST:
+                    _same_file(file, folder / file.name)
+            return artifact.meta | facts
+
+        self.write(kind, new, fields, fill)
+        return True
+
     def size(self, kind: str, key: str) -> int:
         """Return the bytes of an artifact."""
         return sum(file.stat().st_size for file in self.path(kind, key).rglob("*") if file.is_file())
@@ -167,6 +186,14 @@ class Store:
 def sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _same_file(file: Path, target: Path) -> None:
+    """Let a file have another name, or where the file system has one name a file, a copy."""
+    try:
+        target.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _seal(folder: Path, content: dict[str, Any]) -> None:

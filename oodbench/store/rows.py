@@ -84,7 +84,11 @@ class Results:
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows as one part."""
-        self._write(frame(rows), datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"))
+        self.add(frame(rows))
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Add rows (COLUMNS) as one part."""
+        self._write(rows, datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"))
 
     def compact(self) -> int:
         """Put all parts that are whole into one, which holds the newest of each row, and return how many they were.

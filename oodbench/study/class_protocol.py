@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from oodbench.api import Dataset
 from oodbench.errors import UserError, suggestion
@@ -18,8 +19,7 @@ def kept_classes(dataset: Dataset, classes: tuple[str, ...]) -> list[int]:
     given = _given(dataset)
     if not given:
         return list(range(len(classes)))
-    value = getattr(dataset, given)
-    named = {_number(dataset, each, classes) for each in (value if isinstance(value, tuple) else (value,))}
+    named = {_number(dataset, each, classes) for each in _named(dataset, given)}
     kept = [k for k in range(len(classes)) if (k in named) != (given == "without")]
     if not kept:
         raise UserError(f"{dataset.label}: no class is left")
@@ -37,9 +37,17 @@ def protocol(dataset: Dataset) -> str:
         return "all classes"
     count = class_count(dataset)
     if count is None:
-        left_out = dataset.without if isinstance(dataset.without, tuple) else (dataset.without,)
-        return f"all but {len(left_out)} classes"
+        return f"all but {len(_named(dataset, 'without'))} classes"
     return "one class" if count == 1 else f"{count} classes"
+
+
+def held_out(dataset: Dataset) -> Dataset:
+    """Return the classes that a set leaves out, as a set. Raises UserError where it leaves out none."""
+    given = _given(dataset)
+    if not given:
+        raise UserError(f"the ID set {dataset.label} leaves no class out; give it keep, only or without")
+    rest: dict[str, Any] = {given: None, "keep" if given == "without" else "without": _named(dataset, given)}
+    return dataclasses.replace(dataset, **rest)
 
 
 def _given(dataset: Dataset) -> str:
@@ -47,6 +55,11 @@ def _given(dataset: Dataset) -> str:
     if len(given) > 1:
         raise UserError(f"{dataset.label}: takes one of keep, only and without, not {' and '.join(given)}")
     return given[0] if given else ""
+
+
+def _named(dataset: Dataset, given: str) -> tuple[Any, ...]:
+    value = getattr(dataset, given)
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _number(dataset: Dataset, given: int | str, classes: tuple[str, ...]) -> int:

@@ -1,6 +1,6 @@
-"""A claim of a study: a comparison of groups of rows, as data, and what is wrong with one. It knows no rows.
+"""What a study declares: tables, choices, curves, claims, as data, and what is wrong with each. It knows no rows.
 
-Three kinds, told apart by their keys:
+A claim compares groups of rows. Three kinds, told apart by their keys:
 
 - `left`, `right`: what the rows of `left` have over those of `right`;
 - the same with `at`, `than`: how much more they have over them `at` some rows `than` at others;
@@ -12,21 +12,84 @@ these are of ID test items unless the claim says which `split`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from annotated_types import Interval
 
 from oodbench.errors import suggestion
 from oodbench.store.columns import FLOATS, HIGHER_IS_BETTER, INTEGERS, LABELS, LOWER_IS_BETTER, QUALITY, QUALITY_LABELS
+from oodbench.study.document import Trail
+from oodbench.study.values import Values
 
+NAME = re.compile(r"\w[\w .+-]*")  # of studies and tables, which become files
+PUBLISHED = "targets"  # under `against:`, the published numbers that come with the package
+LAST = "last"  # under `keep:`, the epoch that a training ends with
+SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
 PAIRED = ("id", "seed")
 RUN = ("id", "encoder", "seed")  # what two sides are paired by
 SETS = ("ood", "group")  # labels of OOD sets rather than of detectors
+SIDES = ("left", "right", "at", "than")
+NUMBERS = (*FLOATS, *INTEGERS)
 Labels = dict[str, Any]  # column -> a label, or several of which each will do
 Margin = Annotated[float, Interval(ge=0, le=1e9)]
-Trail = tuple[str, ...]
+Problems = Iterator[tuple[Trail, str]]  # what is wrong with a declaration, and at which key
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table that a study declares: one number for each combination of row and column."""
+
+    rows: tuple[str, ...]  # columns of the row file: training, distance, ...
+    columns: tuple[str, ...] = ("ood",)
+    value: str | tuple[str, ...] = "auroc"
+    of: Labels = field(default_factory=dict)  # keep rows where each column has this label, or one of these
+    caption: str = ""
+    against: str = ""  # published numbers that its rows are held against: a file or folder, relative to the study
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return (self.value,) if isinstance(self.value, str) else self.value
+
+    def problems(self) -> Problems:
+        for key, given in (("rows", self.rows), ("value", self.values)):
+            if not given:
+                yield (key,), "is empty"
+        for key, columns in (("rows", self.rows), ("columns", self.columns), ("of", self.of)):
+            yield from _unknown((key,), columns, LABELS, "rows have no label")
+        yield from _unknown(("value",), self.values, NUMBERS, "rows have no number")
+        layout = (*self.rows, *self.columns)
+        if len(set(layout)) < len(layout):
+            yield (), f"a label stands twice in rows and columns: {', '.join(layout)}"
+        yield from _empty(self.of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Axes whose settings are chosen, not compared: by ID reference against validation OOD, never by a test set."""
+
+    over: tuple[str, ...]  # of SELECTABLE
+    by: Literal["val_auroc", "val_fpr95_id", "val_fpr95_ood"] = "val_auroc"
+
+    def problems(self) -> Problems:
+        yield from _unknown(("over",), self.over, SELECTABLE, "there is nothing to choose of")
+        if not self.over or len(set(self.over)) < len(self.over):
+            yield ("over",), f"is {list(self.over)}, wanted are axes, each once"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSpec:
+    """Which cells are followed over the epochs that a study keeps; nothing said: one for each distance."""
+
+    of: Labels = field(default_factory=dict)  # keep cells where each label is this, or one of these
+
+    def problems(self) -> Problems:
+        known = [label for label in LABELS if label not in SETS]
+        for column in self.of:
+            yield from _unknown(("of", column), [column], known, "cells have no label")
+        yield from _empty(self.of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,99 +119,127 @@ class ClaimSpec:
         return LABELS if self.table == "rows" else QUALITY_LABELS
 
     @property
-    def numbers(self) -> tuple[str, ...]:
-        """The numbers that what it is about has."""
-        return (*FLOATS, *INTEGERS) if self.table == "rows" else QUALITY
-
-    @property
-    def there(self) -> str:
-        return "rows have" if self.table == "rows" else "clusters have"
-
-    @property
     def run(self) -> list[str]:
         """The labels by which sides are paired: those of a run that the sides do not differ in."""
         apart = {*self.left, *self.right, *self.at, *self.than, *self.among}
         return [label for label in RUN if label not in apart]
 
+    def problems(self) -> Problems:
+        there, numbers = ("rows have", NUMBERS) if self.table == "rows" else ("clusters have", QUALITY)
+        if not self.says.strip():
+            yield ("says",), "is empty"
+        elsewhere = "; with `table: quality` there is one" if self.value in QUALITY else ""
+        if self.value not in numbers:
+            yield ("value",), f"{there} no number '{self.value}'{elsewhere}{suggestion(self.value, numbers)}"
+        for key, labels in self._filters("of", *SIDES, "winner"):
+            for column, wanted in labels.items():
+                yield from _unknown((key, column), [column], self.labels, f"{there} no label")
+                several = wanted if isinstance(wanted, list) else [wanted]
+                if not several or any(each is None or isinstance(each, list | dict) for each in several):
+                    yield (key, column), f"is {wanted!r}, wanted a label as rows show it, or a list of them"
+        for key, columns in (("over", self.over), ("among", self.among)):
+            yield from _unknown((key,), columns, self.labels, f"{there} no label")
+            if len(set(columns)) < len(columns):
+                yield (key,), f"is {list(columns)}, wanted are labels, each once"
+        if self.relation == "near" and not self.margin:
+            yield ("relation",), "near what? give a margin above 0"
+        if self.where != "all" and not self.over:
+            yield ("where",), f"{self.where} of what? say with the key 'over'"
+        yield from self._of_best() if self.among else self._of_sides()
+        known = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
+        if self.value not in known and (self.among or self.pick == "best"):
+            yield ("value",), f"more of '{self.value}' is neither better nor worse{suggestion(self.value, known)}"
 
-def problems(claim: ClaimSpec) -> Iterator[tuple[Trail, str]]:
-    """Yield what is wrong with a claim, and at which key."""
-    if not claim.says.strip():
-        yield ("says",), "is empty"
-    if claim.value not in claim.numbers:
-        other = "" if claim.value not in QUALITY else "; with `table: quality` there is one"
-        yield ("value",), f"{claim.there} no number '{claim.value}'{other}{suggestion(claim.value, claim.numbers)}"
-    for trail, labels in _filters(claim).items():
-        yield from _of_labels(claim, trail, labels)
-    for key, columns in (("over", claim.over), ("among", claim.among)):
-        yield from _of_columns(claim, (key,), columns)
-    if claim.relation == "near" and not claim.margin:
-        yield ("relation",), "near what? give a margin above 0"
-    if claim.where != "all" and not claim.over:
-        yield ("where",), f"{claim.where} of what? say with the key 'over'"
-    yield from _of_best(claim) if claim.among else _of_sides(claim)
-    known = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
-    if claim.value not in known and (claim.among or claim.pick == "best"):
-        yield ("value",), f"more of '{claim.value}' is neither better nor worse{suggestion(claim.value, known)}"
+    def _filters(self, *keys: str) -> Iterator[tuple[str, Labels]]:
+        return ((key, getattr(self, key)) for key in keys)
 
+    def _of_sides(self) -> Problems:
+        """Yield what is wrong with a comparison of two sides."""
+        for key, side in self._filters("left", "right"):
+            if not side:
+                yield (key,), f"'{key}' is missing; wanted are left and right, or among"
+        if self.winner:
+            yield ("winner",), "among whom? say with the key 'among'"
+        if bool(self.at) != bool(self.than):
+            yield ("at" if self.at else "than",), "at and than go together: more at some rows than at others"
+        for key, labels in self._filters(*SIDES):
+            for column in labels:
+                if column in PAIRED:
+                    yield (key, column), f"rows are compared within each {column}; say which with the key 'of'"
+                if column in self.over:
+                    yield ("over",), f"'{column}' is what {key} tells apart"
 
-def _filters(claim: ClaimSpec) -> dict[Trail, Labels]:
-    return {
-        ("of",): claim.of,
-        ("left",): claim.left,
-        ("right",): claim.right,
-        ("at",): claim.at,
-        ("than",): claim.than,
-        ("winner",): claim.winner,
-    }
-
-
-def _of_labels(claim: ClaimSpec, trail: Trail, labels: Labels) -> Iterator[tuple[Trail, str]]:
-    for column, wanted in labels.items():
-        if column not in claim.labels:
-            yield (*trail, column), f"{claim.there} no label '{column}'{suggestion(column, claim.labels)}"
-        several = wanted if isinstance(wanted, list) else [wanted]
-        if not several or any(each is None or isinstance(each, list | dict) for each in several):
-            yield (*trail, column), f"is {wanted!r}, wanted a label as rows show it, or a list of them"
-
-
-def _of_columns(claim: ClaimSpec, trail: Trail, columns: tuple[str, ...]) -> Iterator[tuple[Trail, str]]:
-    for column in columns:
-        if column not in claim.labels:
-            yield trail, f"{claim.there} no label '{column}'{suggestion(column, claim.labels)}"
-    if len(set(columns)) < len(columns):
-        yield trail, f"is {list(columns)}, wanted are labels, each once"
-
-
-def _of_sides(claim: ClaimSpec) -> Iterator[tuple[Trail, str]]:
-    """Yield what is wrong with a comparison of two sides."""
-    for key, side in (("left", claim.left), ("right", claim.right)):
-        if not side:
-            yield (key,), f"'{key}' is missing; wanted are left and right, or among"
-    if claim.winner:
-        yield ("winner",), "among whom? say with the key 'among'"
-    if bool(claim.at) != bool(claim.than):
-        yield ("at" if claim.at else "than",), "at and than go together: more at some rows than at others"
-    for (key, *_), labels in _filters(claim).items():
-        for column in labels if key != "of" else ():
-            if column in PAIRED:
-                yield (key, column), f"rows are compared within each {column}; say which with the key 'of'"
-            if column in claim.over:
-                yield ("over",), f"'{column}' is what {key} tells apart"
+    def _of_best(self) -> Problems:
+        """Yield what is wrong with a claim about the best of several groups."""
+        for key, given in self._filters(*SIDES):
+            if given:
+                yield (key,), "has no part in a claim with 'among', which compares each group to each other"
+        for column in self.among:
+            if column in (*PAIRED, *SETS, *self.over):
+                yield ("among",), f"'{column}' is no candidate: candidates are compared within each"
+        if self.winner and set(self.winner) != set(self.among):
+            yield ("winner",), f"names {', '.join(self.winner)}; wanted is a label for each of {', '.join(self.among)}"
+        for column, wanted in self.winner.items():
+            if isinstance(wanted, list):
+                yield ("winner", column), "is a list, wanted one label"
+        if self.relation == "near":
+            yield ("relation",), "who is near the others is not ahead; wanted is above or at_least"
 
 
-def _of_best(claim: ClaimSpec) -> Iterator[tuple[Trail, str]]:
-    """Yield what is wrong with a claim about the best of several groups."""
-    for key, given in (("left", claim.left), ("right", claim.right), ("at", claim.at), ("than", claim.than)):
-        if given:
-            yield (key,), "has no part in a claim with 'among', which compares each group to each other"
-    for column in claim.among:
-        if column in (*PAIRED, *SETS, *claim.over):
-            yield ("among",), f"'{column}' is no candidate: candidates are compared within each"
-    if claim.winner and set(claim.winner) != set(claim.among):
-        yield ("winner",), f"names {', '.join(claim.winner)}; wanted is a label for each of {', '.join(claim.among)}"
-    for column, wanted in claim.winner.items():
-        if isinstance(wanted, list):
-            yield ("winner", column), "is a list, wanted one label"
-    if claim.relation == "near":
-        yield ("relation",), "who is near the others is not ahead; wanted is above or at_least"
+class Declaration(Protocol):
+    def problems(self) -> Problems: ...
+
+
+S = TypeVar("S", bound=Declaration)
+
+
+def _unknown(trail: Trail, names: Iterable[str], known: Sequence[str], said: str) -> Problems:
+    return ((trail, f"{said} '{name}'{suggestion(name, known)}") for name in names if name not in known)
+
+
+def _empty(of: Labels) -> Problems:
+    return ((("of", column), "is empty") for column, wanted in of.items() if wanted is None or wanted == [])
+
+
+def tables(values: Values) -> dict[str, TableSpec]:
+    raw = values.mapping(("tables",))
+    for name in raw:
+        if not NAME.fullmatch(name):
+            values.fail(("tables", name), f"{name!r} cannot name a file")
+    found = {name: _declared(values, TableSpec, each, ("tables", name)) for name, each in raw.items()}
+    for name, spec in found.items():
+        if spec.against not in ("", PUBLISHED) and not (values.document.file.parent / spec.against).exists():
+            said = f"there is no file or folder {spec.against}; '{PUBLISHED}' is the package's"
+            values.fail(("tables", name, "against"), said)
+    return found
+
+
+def claims(values: Values) -> dict[str, ClaimSpec]:
+    raw = values.mapping(("claims",))
+    return {name: _declared(values, ClaimSpec, each, ("claims", name)) for name, each in raw.items()}
+
+
+def select(values: Values) -> Select | None:
+    return _declared(values, Select, values.top["select"], ("select",)) if "select" in values.top else None
+
+
+def curve(values: Values) -> CurveSpec:
+    return _declared(values, CurveSpec, values.top.get("curve"), ("curve",))
+
+
+def keep(values: Values) -> tuple[int, ...]:
+    """Return the epochs after which weights are kept beside the last, ascending."""
+    value = values.top.get("keep", [])
+    if not isinstance(value, list):
+        values.fail(("keep",), f"is {value!r}, wanted a list of epochs; 0 is before the first step, '{LAST}' the end")
+    for i, each in enumerate(value):
+        if each != LAST and not (type(each) is int and each >= 0):
+            values.fail(("keep", i), f"is {each!r}, wanted an epoch, from 0 = before the first step, or '{LAST}'")
+    return tuple(sorted({each for each in value if each != LAST}))
+
+
+def _declared(values: Values, cls: type[S], raw: Any, trail: Trail) -> S:
+    found = values.one(cls, raw, trail)
+    for key, said in found.problems():
+        values.fail((*trail, *key), said)
+    return found

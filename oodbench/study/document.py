@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,9 +25,7 @@ class Document:
     file: Path
     value: dict[str, Any]
     lines: dict[Trail, int] = field(default_factory=dict)
-    origin: dict[Trail, tuple[Trail, str]] = field(
-        default_factory=dict
-    )  # values from elsewhere: what says so, its name
+    origin: dict[Trail, tuple[Trail, str]] = field(default_factory=dict)  # of values from elsewhere: who says, its name
 
     def where(self, trail: Trail) -> str:
         """Return `file:line` of the value at a trail, or of the nearest value above it."""
@@ -40,6 +40,14 @@ class Document:
         at, name = next((self.origin[each] for each in above if each in self.origin), (trail, ""))
         said = ": ".join(part for part in (self.where(at), name, dotted, message) if part)
         raise UserError(said)
+
+    @contextmanager
+    def blame(self, trail: Trail) -> Iterator[None]:
+        """Give a UserError from inside the place of the value at a trail, which is to blame."""
+        try:
+            yield
+        except UserError as error:
+            self.fail(trail, str(error))
 
 
 def read(file: Path) -> Document:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,18 +32,16 @@ def fingerprint(module: str, path: Path) -> str:
     These are modules of ours, of its package, and files beside it. `oodbench.api` holds contracts and no arithmetic
     and is left out; so is every installed package: library versions are recorded in the rows.
     """
-    first, *others = (_code(name, file) for name, file in _modules(module, path).items())
+    first, *others = (_code(name, file) for name, file in modules(module, path).items())
     return _hash([first.text, *sorted({_hash([each.text]) for each in others if not each.empty})])[:16]
-
-
-def code_files(module: str, path: Path) -> list[Path]:
-    """Return the files that a fingerprint is made of."""
-    return list(_modules(module, path).values())
 
 
 def fingerprint_module(module: str) -> str:
     """Return the fingerprint of an importable module."""
-    return fingerprint(module, _importable(module))
+    path = module_file(module)
+    if path is None:
+        raise UserError(f"there is no module {module}")
+    return fingerprint(module, path)
 
 
 def syntax(path: Path) -> ast.Module:
@@ -125,23 +123,15 @@ def _hash(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _importable(module: str) -> Path:
-    path = module_file(module)
-    if path is None:
-        raise UserError(f"there is no module {module}")
-    return path
-
-
-def _modules(module: str, path: Path) -> dict[str, Path]:
+def modules(module: str, path: Path) -> dict[str, Path]:
     """Return a module, and every module of its own kind that it imports, with the packages they are in, by name."""
     found = {module: path}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        for other in _imported(syntax(found[name]), name):
-            if other in found or other in _NO_ARITHMETIC or not _is_own(other, name, found[name]):
-                continue
-            file = module_file(other)
+        parts = [source.split(".") for _, source in _code(name, found[name]).imports]
+        for other in (".".join(each[:depth]) for each in parts for depth in range(len(each), 0, -1)):
+            file = None if other in found or other in _NO_ARITHMETIC else module_file(other)
             if file is not None:
                 found[other] = file
                 waiting.append(other)
@@ -156,20 +146,6 @@ def _is_own(other: str, module: str, path: Path) -> bool:
     file, folder = module_file(top), path.resolve().parent
     beside = file is not None and folder in (file.resolve().parent, file.resolve().parent.parent)
     return beside and folder not in _INSTALLED
-
-
-def _imported(tree: ast.Module, module: str) -> Iterator[str]:
-    """Yield the modules that a module imports, and the packages that they are in."""
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = _base(node, module)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            yield from (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
 
 
 def _base(node: ast.ImportFrom, module: str) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
-from oodbench.errors import UserError
 from oodbench.store.memo import digest
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
@@ -216,9 +215,6 @@ def has_shifted(training: Training) -> bool:
     return training.shifts.id == TURNS and told and "z" in training.heads
 
 
-# ---- expansion ----------------------------------------------------------------------------------
-
-
 def plan(study: Study, bind: Bind) -> Plan:
     """Return the cells of a study, in the order of its file; `bind` gives a training the heads of its weights."""
     left_out: Counter[str] = Counter()
@@ -254,17 +250,15 @@ def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
 def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
     axes = (study.ids, study.trainings, study.encoders, study.precisions, study.seeds)
     for id_, training, encoder, precision, seed in itertools.product(*axes):
-        if training.labels and class_count(id_) == 1:
-            left_out[f"{training.label} needs labels, {id_.label} has one class"] += 1
-            continue
-        if reason := _unfit_weights(training, encoder):
+        if reason := _unfit_training(training, id_, encoder):
             left_out[reason] += 1
             continue
-        for outliers in study.setups[id_.label].outliers if training.outliers else [None]:
+        setup = study.setups[id_.label]
+        for outliers in setup.outliers if training.outliers else [None]:
             for label, recipe in _recipes(study, training).items():
                 yield Run(
                     id=id_,
-                    ood=study.setups[id_.label].ood,
+                    ood=setup.ood,
                     training=_bound(study, bind, training, encoder, id_),
                     outliers=outliers,
                     encoder=encoder,
@@ -273,14 +267,16 @@ def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
                     recipe_shown=study.recipes_shown[training.name].get(label, label),
                     seed=seed,
                     image=study.settings.image,
-                    reference=study.setups[id_.label].reference,
+                    reference=setup.reference,
                     precision=precision,
-                    validation=tuple(study.setups[id_.label].validation),
-                    suite=study.setups[id_.label].suite,
+                    validation=tuple(setup.validation),
+                    suite=setup.suite,
                 )
 
 
-def _unfit_weights(training: Training, encoder: Encoder) -> str:
+def _unfit_training(training: Training, id_: Dataset, encoder: Encoder) -> str:
+    if training.labels and class_count(id_) == 1:
+        return f"{training.label} needs labels, {id_.label} has one class"
     if training.weights == TIMM and not encoder.name.startswith("timm/"):
         return f"{training.label} has weights for encoders of timm, {encoder.label} is none"
     return ""
@@ -290,10 +286,8 @@ def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: 
     """Return a training with the heads that its weights bring, where it loads any."""
     if training.weights is None:
         return training
-    try:
+    with study.document.blame(("training",)):
         return bind(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
-    except UserError as error:
-        study.document.fail(("training",), str(error))
 
 
 def _recipes(study: Study, training: Training) -> dict[str, Recipe]:

@@ -28,7 +28,7 @@ ROOMS = {room: f"oodbench.methods.{room}" for room in CONTRACTS} | {"dataset": "
 
 
 @dataclass(frozen=True)
-class Source:
+class PluginFile:
     """Where a plugin is, known without importing it."""
 
     room: str
@@ -41,26 +41,26 @@ class Registry:
     """The plugins of the package, of installed packages, and of `folders` (files or folders of a study)."""
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
-        self._sources: dict[str, dict[str, Source]] = {room: {} for room in ROOMS}
+        self._sources: dict[str, dict[str, PluginFile]] = {room: {} for room in ROOMS}
         self.broken: dict[str, PluginError] = {}  # name -> why its file or entry point cannot be used
         for found in [*_built_in(), *_installed(), *_from_folders(folders)]:
-            if isinstance(found, Source):
+            if isinstance(found, PluginFile):
                 self._add(found)
             else:
-                self.broken[found.name] = found.error
+                self.broken.update([found])
 
-    def _add(self, source: Source) -> None:
+    def _add(self, source: PluginFile) -> None:
         known = self._sources[source.room]
         other = known.setdefault(source.name, source)
         if other.path.resolve() != source.path.resolve():
             both = f"two plugins are named '{source.name}' in {source.room}: {other.path} and {source.path}"
             self.broken[source.name] = PluginError(both)
 
-    def sources(self, room: str) -> dict[str, Source]:
+    def sources(self, room: str) -> dict[str, PluginFile]:
         """Return the plugins of a room by name, sorted."""
         return dict(sorted(self._sources[room].items()))
 
-    def source(self, room: str, name: str) -> Source:
+    def source(self, room: str, name: str) -> PluginFile:
         if name in self.broken:
             raise self.broken[name]
         if name not in self._sources[room]:
@@ -77,7 +77,7 @@ class Registry:
         return fingerprint(source.module, source.path)
 
 
-def load(source: Source) -> type[Plugin]:
+def load(source: PluginFile) -> type[Plugin]:
     """Import the file of a plugin and return the one class it defines."""
     module = _import(source)
     contract = CONTRACTS[source.room]
@@ -104,7 +104,7 @@ def plugin_classes(module: ModuleType, contract: type[Plugin]) -> list[type[Plug
     ]
 
 
-def _import(source: Source) -> ModuleType:
+def _import(source: PluginFile) -> ModuleType:
     if source.module in sys.modules:
         return sys.modules[source.module]
     if source.module.startswith(_LOOSE):
@@ -118,7 +118,7 @@ def _import(source: Source) -> ModuleType:
 _LOOSE = "oodbench_plugins."  # modules of files that belong to no package
 
 
-def _make_packages(source: Source) -> None:
+def _make_packages(source: PluginFile) -> None:
     """Let Python import the files beside a loose plugin as one package, without an `__init__.py` or a search path."""
     importlib.invalidate_caches()  # the folder may be younger than Python's last look at it
     package = source.module.rpartition(".")[0]
@@ -127,45 +127,39 @@ def _make_packages(source: Source) -> None:
         module.__path__ = paths
 
 
-# ---- listing ------------------------------------------------------------------------------------
+Broken = tuple[str, PluginError]  # the name of a plugin, and why it cannot be used
 
 
-@dataclass(frozen=True)
-class _Broken:
-    name: str
-    error: PluginError
-
-
-def _built_in() -> Iterator[Source]:
+def _built_in() -> Iterator[PluginFile]:
     for room, package in ROOMS.items():
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             for path in _plugin_files(Path(folder)):
-                yield Source(room, path.stem, f"{package}.{path.stem}", path)
+                yield PluginFile(room, path.stem, f"{package}.{path.stem}", path)
 
 
-def _installed() -> Iterator[Source | _Broken]:
+def _installed() -> Iterator[PluginFile | Broken]:
     for room in ROOMS:
         for entry in entry_points(group=f"oodbench.{room}"):
             path = module_file(entry.module)
             if path is None:
                 error = f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}"
-                yield _Broken(entry.name, PluginError(error))
+                yield entry.name, PluginError(error)
             else:
-                yield Source(room, entry.name, entry.module, path)
+                yield PluginFile(room, entry.name, entry.module, path)
 
 
-def _from_folders(folders: Iterable[Path]) -> Iterator[Source | _Broken]:
+def _from_folders(folders: Iterable[Path]) -> Iterator[PluginFile | Broken]:
     for folder in folders:
         if not folder.exists():
-            raise UserError(f"plugins: there is no file or folder {folder}")
+            raise UserError(f"there is no file or folder {folder}")
         files = [folder] if folder.is_file() else _plugin_files(folder)
         nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
         for path in [*files, *(path for room in nested for path in _plugin_files(room))]:
             try:
                 yield source_of(path)
             except PluginError as error:
-                yield _Broken(path.stem, error)
+                yield path.stem, error
 
 
 # Its classes derive from a contract, and plugins from them.
@@ -176,7 +170,7 @@ def _plugin_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path) -> PluginFile:
     """Return where a plugin's file belongs, told by the contract that its class names."""
     bases = {*_base_names(syntax(path))}
     shared = syntax(LAYOUTS)
@@ -189,7 +183,7 @@ def source_of(path: Path) -> Source:
     digest = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
     package = f"{_LOOSE}p{digest}"
     loose_folders[package] = path.resolve().parent
-    return Source(rooms[0], path.stem, f"{package}.{path.stem}", path)
+    return PluginFile(rooms[0], path.stem, f"{package}.{path.stem}", path)
 
 
 def _base_names(tree: ast.Module) -> list[str]:
@@ -197,6 +191,6 @@ def _base_names(tree: ast.Module) -> list[str]:
     return [ast.unparse(base).rpartition(".")[2] for node in classes for base in node.bases]
 
 
-def summary(source: Source) -> str:
+def summary(source: PluginFile) -> str:
     """Return the first line of a plugin's docstring, without importing it."""
     return (ast.get_docstring(syntax(source.path)) or "").partition("\n")[0]

@@ -15,6 +15,7 @@ from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positiv
 
 Precision = Literal["float32", "bf16", "auto"]
 Interpolation = Literal["bilinear", "bicubic"]
+Jitter = tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,7 @@ class Augment:
     rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0  # degrees, at most, either way
     translate: Fraction = 0.0  # share of the size, at most, either way
     pad: Natural = 0  # pixels, at most, either way: RandomCrop(size, padding=pad), black outside, before `crop`
-    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]] | None = (
-        0.4,
-        0.4,
-        0.4,
-        0.1,
-    )  # brightness, contrast, saturation, hue; null = none
+    jitter: Jitter | None = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue; null = none
     jitter_p: Fraction = 0.8
     gray: Fraction = 0.2  # probability of greyscale
     blur: Fraction = 0.0  # probability of a Gaussian blur

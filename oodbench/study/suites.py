@@ -2,6 +2,7 @@
 
 A suite holds the keys of a study that say which images there are and what they are turned into. Under the key
 `suite:` they count as if they stood in the study; several suites bring the ID sets of each, tested on its own OOD sets.
+What ID sets are tested on is read here, whoever says it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oodbench.api import Dataset
 from oodbench.errors import UserError, suggestion
+from oodbench.study.axes import Axes
+from oodbench.study.class_protocol import held_out
 from oodbench.study.document import Document, Trail, read
+from oodbench.study.study import GROUPS, HELD_OUT, Setup
 
 FOLDER = Path(str(resources.files("oodbench"))) / "suites"
 KEY = "suite"
@@ -63,7 +68,10 @@ def resolve(document: Document) -> Document:
     if KEY not in document.value:
         return document
     names = _names(document)
-    suites = [_found(document, i, name) for i, name in enumerate(names)]
+    suites = []
+    for i, name in enumerate(names):
+        with document.blame((KEY, i)):
+            suites.append(find(name))
     value, origin = dict(document.value), dict[Trail, tuple[Trail, str]]()
     for key in KEYS:
         if key in document.value:
@@ -87,6 +95,66 @@ def labels(document: Document) -> list[str]:
         return []
     changed = [key for key in CHANGEABLE if key in document.value and (key,) not in document.origin]
     return [f"{name} (own {', '.join(changed)})" if changed else name for name in _names(document)]
+
+
+def setups(axes: Axes) -> tuple[list[Dataset], dict[str, Setup]]:
+    """Return the ID sets and, by label, what each is tested on: as the study says, or each of its suites."""
+    ids: list[Dataset] = []
+    found: dict[str, Setup] = {}
+    for i, name in enumerate(labels(axes.document) or [""]):
+        places = {key: (key, i) if (key, i) in axes.document.origin else (key,) for key in OF_EACH}
+        mine = axes.plugins(Dataset, places["id"])
+        for each in mine:
+            if each.label in found:
+                other = found[each.label].suite
+                axes.fail((KEY, i), f"{each.label} is an ID set of {other}, too; run them apart")
+        ood = {each.label: _ood(axes, each, mine, places["ood"]) for each in mine}
+        reference = axes.reference(places["reference"])
+        validation, outliers = (axes.optional(Dataset, places[key]) for key in ("validation", "outliers"))
+        found |= {label: Setup(sets, reference, validation, outliers, name) for label, sets in ood.items()}
+        ids += mine
+    return ids, found
+
+
+def _ood(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str, dict[str, Dataset]]:
+    """Return the OOD sets of an ID set: group -> name -> set."""
+    found: dict[str, dict[str, Dataset]] = {}
+    for group, value in axes.values.mapping(trail).items():
+        at = (*trail, group)
+        if group not in GROUPS:
+            axes.fail(at, f"there is no such group{suggestion(group, GROUPS)}")
+        members: dict[str, Dataset] = {}
+        for name, each in _members(axes, id_, ids, value, at):
+            if members.setdefault(name, each) != each:
+                axes.fail(at, f"two sets are both shown as '{name}': {members[name]} and {each}")
+        if not members:
+            axes.fail(at, "the group is empty")
+        for other, known in found.items():
+            for name in known.keys() & members.keys():
+                axes.fail(at, f"{name} is in {other}, too; a set is in one group")
+        found[group] = members
+    if not found:
+        axes.fail(trail, "the axis is empty")
+    return found
+
+
+def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Trail) -> Iterator[tuple[str, Dataset]]:
+    """Yield the sets of a group for one ID set, by name; `{id name: [sets]}` gives each ID set its own."""
+    if isinstance(value, dict) and all(isinstance(each, list | str) for each in value.values()):
+        names = {each.name for each in ids}
+        for name in value:
+            if name not in names:
+                axes.fail((*trail, name), f"the study has no ID set '{name}'{suggestion(name, names)}")
+        if id_.name not in value:
+            axes.fail(trail, f"has no sets for the ID set '{id_.name}'")
+        value, trail = value[id_.name], (*trail, id_.name)
+    for name, params, at in axes.values.entries(value, trail):
+        if name == HELD_OUT:
+            with axes.document.blame(at):
+                rest = held_out(id_)
+            yield HELD_OUT, rest
+        else:
+            yield from ((each.label, each) for each in axes.instances("dataset", name, params, at))
 
 
 def files(label: str, role: str) -> Files | None:
@@ -114,13 +182,6 @@ def _names(document: Document) -> list[str]:
     if len(set(names)) < len(names):
         document.fail((KEY,), f"names a suite twice: {', '.join(names)}")
     return names
-
-
-def _found(document: Document, i: int, name: str) -> Suite:
-    try:
-        return find(name)
-    except UserError as error:
-        document.fail((KEY, i), str(error))
 
 
 def _check_joined(document: Document, key: str, parts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, overload
 
@@ -29,18 +29,12 @@ Split = Literal["train", "test"]
 
 
 class Encoded(Sequence[NDArray[np.uint8]]):
-    """Images that are decoded when indexed: `read(i)` are the bytes of image i, `name(i)` says where they are from.
+    """Images that are decoded when indexed: `image(i)` is image i; threads: several threads at once may decode."""
 
-    threads: several threads at once may read.
-    """
-
-    def __init__(
-        self, count: int, read: Callable[[int], bytes], name: Callable[[int], str], threads: bool = False
-    ) -> None:
+    def __init__(self, count: int, image: Callable[[int], NDArray[np.uint8]], threads: bool = False) -> None:
         self.threads = threads
         self._count = count
-        self._read = read
-        self._name = name
+        self._image = image
 
     def __len__(self) -> int:
         return self._count
@@ -52,13 +46,12 @@ class Encoded(Sequence[NDArray[np.uint8]]):
     def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Sequence[NDArray[np.uint8]]:
         if isinstance(at, slice):
             return [self[i] for i in range(self._count)[at]]
-        i = range(self._count)[at]
-        return decode(self._read(i), self._name(i))
+        return self._image(range(self._count)[at])
 
 
 def of_files(paths: Sequence[Path]) -> Encoded:
     """Return the images of files."""
-    return Encoded(len(paths), lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), threads=True)
+    return Encoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i])), threads=True)
 
 
 def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
@@ -103,6 +96,13 @@ def numbered(labels: Iterable[str], classes: Sequence[str]) -> NDArray[np.int64]
     return np.array([number[label] for label in labels], dtype=np.int64)
 
 
+def by_number(named: Mapping[int, str], where: Path, what: str) -> tuple[str, ...]:
+    """Return the names of classes in the order of their numbers; raises ValueError unless each has one of 0, 1, ..."""
+    if sorted(named) != [*range(len(named))] or len(set(named.values())) != len(named):
+        raise ValueError(f"{where}: the lists do not give each {what} a number of its own")
+    return tuple(named[k] for k in sorted(named))
+
+
 def check_split(path: str, test_share: float | None) -> None:
     """Refuse a path that does not say where the splits are, or says it twice."""
     if SPLIT in path and test_share is not None:
@@ -112,6 +112,11 @@ def check_split(path: str, test_share: float | None) -> None:
             f"the path '{path}' names one file: put {SPLIT} where 'train' and 'test' go, or give test_share, "
             "the share of each class that is test (1: all of it, as for an OOD set)"
         )
+
+
+def by_split(path: str, train: str, test: str, root: Path) -> dict[Split, Path]:
+    """Return the file of each split, which are one where the path does not say where the splits are."""
+    return {"train": located(root, path.replace(SPLIT, train)), "test": located(root, path.replace(SPLIT, test))}
 
 
 def drawn(y: NDArray[np.int64], test_share: float, seed: int, split: Split) -> NDArray[np.int64]:
@@ -151,6 +156,18 @@ def text_of(file: Path) -> str:
         return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def lines(file: Path, pattern: str, what: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """Yield FILE:LINE with the line, and the match, of each line of a text file.
+
+    Raises ValueError where a line does not match: it is no `what`.
+    """
+    for number, line in enumerate(text_of(file).splitlines(), 1):
+        where, match = f"{file}:{number}: {line!r}", re.fullmatch(pattern, line)
+        if match is None:
+            raise ValueError(f"{where} is no {what}")
+        yield where, match
 
 
 class Row(NamedTuple):

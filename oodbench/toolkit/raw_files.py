@@ -89,8 +89,13 @@ def read_pickled(path: Path) -> dict[str, Any]:
         return {key.decode("latin1"): _array(v) if isinstance(v, _Said) else v for key, v in found.items()}
 
 
-def read_rows(path: Path, key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return images (N, 32, 32, 3) and labels (N,) of a pickled batch: a row is 32 x 32 red, then green, then blue."""
+def read_rows(paths: Sequence[Path], key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return images (N, 32, 32, 3) and labels (N,) of pickled batches: a row is 32 x 32 red, then green, then blue."""
+    x, y = zip(*(_read_batch(path, key, classes) for path in paths), strict=True)
+    return np.concatenate(x), np.concatenate(y)
+
+
+def _read_batch(path: Path, key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     batch = read_pickled(path)
     with reading(path):
         if not {"data", key} <= batch.keys():

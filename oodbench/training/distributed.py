@@ -76,7 +76,7 @@ def reproducible() -> None:
 class Job:
     """What a training is, but for its tensors: all that a new process needs to build it again."""
 
-    source: registry.Source  # of the training
+    source: registry.PluginFile  # of the training
     params: dict[str, Any]
     encoder: Encoder
     image: ImageFormat

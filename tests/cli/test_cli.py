@@ -14,7 +14,7 @@ from tiny import write
 from typer.testing import CliRunner, Result
 from warm import Command
 
-from oodbench.cli import main
+from oodbench.cli import app, screen
 from oodbench.report.tables import Table
 
 HEAVY = {"PIL", "datasets", "faiss", "pytorch_ood", "scipy", "sklearn", "timm", "torch", "torchvision"}
@@ -25,12 +25,12 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error."""
     from rich.console import Console
 
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=200, stderr=True))
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
+    return CliRunner().invoke(app.app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     index = pd.MultiIndex.from_tuples([("ce", "youden [saw noise]"), ("ce", "pooled")], names=["training", "threshold"])
     numbers = pd.DataFrame({("svhn [odd]", "AUROC"): [90.0, 80.0]}, index=index)
     table = Table("t", "Those of f1 [saw noise].", numbers, numbers * float("nan"), numbers, {numbers.columns[0]: 1})
-    main._print(table, "t", 2)
+    screen.show(table, "t", 2)
     said = capsys.readouterr().out
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
 
@@ -142,6 +142,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["new", "training", "Big-Name"], "cannot name a plugin"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
+        (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(
@@ -199,7 +200,7 @@ def test_tables_import_no_heavy_library(study: Path) -> None:
     """So they take about a second; importing torch alone takes longer. Seconds would be those of a busy machine."""
     call("run", study)
     code = (
-        f"import sys\nfrom oodbench.cli.main import app\nsys.argv = ['oodbench', 'tables', {str(study)!r}]\n"
+        f"import sys\nfrom oodbench.cli.app import app\nsys.argv = ['oodbench', 'tables', {str(study)!r}]\n"
         "try:\n    app()\nfinally:\n    print({name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -17,12 +17,12 @@ from tiny import write
 from typer.testing import CliRunner
 
 from oodbench.api import Download
-from oodbench.cli import main
+from oodbench.cli import app, screen
 from oodbench.data import needs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 DIGITS = Registry().load("dataset", "mnist")
@@ -33,8 +33,8 @@ STUDY: dict[str, Any] = {"ood": {"near": "mnist", "far": {"noise": {"count": 50,
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error."""
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=200, stderr=True))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: object) -> Any:
-    return CliRunner().invoke(main.app, ["prepare", *map(str, words)], catch_exceptions=False)
+    return CliRunner().invoke(app.app, ["prepare", *map(str, words)], catch_exceptions=False)
 
 
 def mnist() -> dict[str, bytes]:
@@ -79,7 +79,7 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
     assert done.exit_code == 0, done.output
     assert "generated, or comes with a library" in done.stdout
     assert "5 of 5 sets prepared" in done.stdout
-    pipeline = Pipeline(study.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
     roles = {each["set"]: each["roles"] for each in manifest(tmp_path)["sets"]}
     assert list(roles.values()) == [["ID", "reference"], ["near"], ["far"], ["outliers"], ["validation"]]
     there = set(pipeline.store.keys("data"))
@@ -105,7 +105,7 @@ def test_the_manifest_says_what_was_made_of_what(tmp_path: Path) -> None:
     assert [each["name"] for each in near["source"]["downloads"]] == NAMES
     assert near["source"]["downloads"][0]["hash"] == "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
     (test,) = near["splits"].values()
-    pipeline = Pipeline(study.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
     prepared = pipeline.library.prepared(DIGITS(), "test")
     assert (test["content"], test["images"], test["mapped"]) == (prepared.content, 20, True)
     assert list(test["classes"].values()) == np.bincount(prepared.y, minlength=10).tolist()

@@ -24,7 +24,7 @@ from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import image_files as images
@@ -258,7 +258,7 @@ def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, mon
         monkeypatch.setattr(Store, "free", lambda self, free=free: free)
         heard = Heard()
         file = write(tmp_path / f"{free}.yaml", store=str(tmp_path / f"store{free}"), training="cross_entropy")
-        pipeline = Pipeline(study.load(file), Options(device="cpu"), heard)
+        pipeline = Pipeline(reader.load(file), Options(device="cpu"), heard)
         pipelines.append(pipeline)
         run = Runner(pipeline.study, Options(device="cpu")).plan.work[0].run
         keys.append(pipeline.encoders.train_key(run))
@@ -344,10 +344,10 @@ def fashion(monkeypatch: pytest.MonkeyPatch) -> Any:
     def refuse(*args: object, **kwargs: object) -> None:
         raise requests.ConnectionError("no network")
 
-    module = __import__("oodbench.datasets.fashion_mnist", fromlist=["x"])
-    monkeypatch.setattr(module, "DEBIAN", Path("/nowhere"))
     monkeypatch.setattr(requests, "get", refuse)
-    return plugin("fashion_mnist")
+    dataset = plugin("fashion_mnist")
+    monkeypatch.setattr(type(dataset), "folders", dataset.folders[:2])
+    return dataset
 
 
 def write_fashion(folder: Path, compressed: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:

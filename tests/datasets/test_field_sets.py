@@ -34,7 +34,7 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
@@ -177,7 +177,7 @@ def test_numpy_names_that_could_run_code_are_refused(tmp_path: Path) -> None:
 def test_a_batch_of_something_else_is_damaged(tmp_path: Path, value: dict[str, Any]) -> None:
     write_py2(tmp_path / "batch", value)
     with pytest.raises(ValueError, match="batch is damaged"):
-        raw_files.read_rows(tmp_path / "batch", "labels", 10)
+        raw_files.read_rows([tmp_path / "batch"], "labels", 10)
 
 
 # ---- tiny sets --------------------------------------------------------------------------------------------
@@ -652,6 +652,45 @@ def test_svhn_is_found_where_torchvision_has_it_and_in_its_own_folder(tmp_path: 
         assert len(plugin("svhn").load("train", root).x) == 40
 
 
+def test_svhn_may_lie_in_both_places(tmp_path: Path) -> None:
+    write_svhn(tmp_path)
+    (tmp_path / "svhn").mkdir()
+    (tmp_path / "test_32x32.mat").rename(tmp_path / "svhn/test_32x32.mat")
+    assert plugin("svhn").needed(tmp_path) == [tmp_path / "train_32x32.mat", tmp_path / "svhn/test_32x32.mat"]
+    assert [len(plugin("svhn").load(split, tmp_path).x) for split in ("train", "test")] == [40, 30]
+
+
+def test_a_folder_without_all_idx_files_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first folder that has all four is read; where none has, all are wanted in the first of all."""
+    dataset = plugin("fashion_mnist")
+    monkeypatch.setattr(type(dataset), "folders", dataset.folders[:2])  # not the machine's own
+    write_mnist(tmp_path)
+    own, whole = (tmp_path / folder for folder in dataset.folders)
+    whole.parent.mkdir()
+    (tmp_path / "MNIST/raw").rename(whole)
+    own.mkdir()
+    (own / "train-images-idx3-ubyte").write_bytes(b"of another download")
+    assert {path.parent for path in dataset.needed(tmp_path)} == {whole}
+    assert len(dataset.load("train", tmp_path).x) == 30
+    (whole / "t10k-labels-idx1-ubyte").unlink()
+    assert [path.relative_to(own).as_posix() for path in dataset.needed(tmp_path)] == [
+        *("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"),
+        *("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_idx_images_have_one_size(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / plugin(name).folders[0]
+    folder.mkdir(parents=True)
+    for kind, array in (("images-idx3", noise(2, 8, 9)), ("labels-idx1", noise(2) % 10)):
+        for prefix in ("train", "t10k"):
+            head = struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
+            (folder / f"{prefix}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte holds items of shape \(8, 9\), not \(28, 28\)"):
+        plugin(name).load("train", tmp_path)
+
+
 def test_gzipped_mnist_is_the_same(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     plain = plugin("mnist").load("train", tmp_path)
@@ -684,7 +723,7 @@ def test_a_study_of_them(tmp_path: Path) -> None:
     for name in ("cifar100", "mnist", "svhn", "textures"):
         WRITERS[name](tmp_path / "data")
     file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
-    outcome = Runner(study.load(file), Options(device="cpu"), Silent()).run()
+    outcome = Runner(reader.load(file), Options(device="cpu"), Silent()).run()
     assert not outcome.failed
     sets = {row["ood"]: row["n_ood"] for row in outcome.rows.to_dict("records")}
     assert sets["textures(test=train+val+test)"] == 141
@@ -694,4 +733,4 @@ def test_a_study_of_them(tmp_path: Path) -> None:
 def test_a_study_whose_files_are_missing_says_so(tmp_path: Path) -> None:
     file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
     with pytest.raises(UserError, match=r"cifar-100-python\.tar\.gz cannot be downloaded \(no network\); place in"):
-        Runner(study.load(file), Options(device="cpu"), Silent()).run()
+        Runner(reader.load(file), Options(device="cpu"), Silent()).run()

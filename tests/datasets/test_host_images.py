@@ -11,7 +11,7 @@ from tiny import write
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.settings import PLAIN, Seen
 from oodbench.training import encoders
 
@@ -27,7 +27,7 @@ class Listener(Silent):
 def bank(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return features of a study with outliers, by their place, and what was warned of meanwhile."""
     listener = Listener()
-    loaded = study.load(write(folder / "s.yaml", training=[{"oecl": {"warmup": 0}}], store=str(folder / "store")))
+    loaded = reader.load(write(folder / "s.yaml", training=[{"oecl": {"warmup": 0}}], store=str(folder / "store")))
     run = Runner(loaded, Options(device="cpu")).plan.work[0].run
     found = Pipeline(loaded, Options(device="cpu"), listener).bank(run, [PLAIN, Seen(2)], baselines=False)
     ood = {f"{name} {views}": each for name, seen in found.ood.items() for views, each in seen.items()}

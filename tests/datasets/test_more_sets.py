@@ -35,7 +35,7 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry, source_of
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
@@ -256,7 +256,7 @@ class Case(NamedTuple):
     writer: Callable[[Path], None]
     sizes: tuple[int, int]  # of train and test; 0: there is no such split
     classes: tuple[str, ...] | int  # their names, or how many
-    numbers: Mapping[str, Any] = MappingProxyType({})  # what its module says of its size, for these files
+    numbers: Mapping[str, Any] = MappingProxyType({})  # what its module or class says, for these files
 
     @property
     def dataset(self) -> Any:
@@ -309,7 +309,7 @@ CASES = {
         imagenet((*WNIDS, "n01440764")),  # the last is left alone
         (6, 3),
         WNIDS,
-        {"NAMES": WNIDS},
+        {"class_names": WNIDS},
     ),
     "ssb_hard": Case("ssb_hard", {}, classes("ssb_hard", WNIDS), (0, 6), WNIDS),
     "ninco": Case("ninco", {}, classes("NINCO/NINCO_OOD_classes", NINCO), (0, 6), NINCO),
@@ -372,7 +372,8 @@ def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Let the sets be as large as the files of these tests."""
     for case in CASES.values():
         for name, value in case.numbers.items():
-            monkeypatch.setattr(module(case.name), name, value)
+            said = module(case.name)
+            monkeypatch.setattr(said if hasattr(said, name) else REGISTRY.load("dataset", case.name), name, value)
     for cls, name, place in SIZED:
         monkeypatch.setattr(cls, name, place)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -565,9 +566,34 @@ def test_addresses_and_hashes_are_torchvisions() -> None:
     assert all(each in inspect.getsource(peers.Caltech256) for each in (url, str(md5).removeprefix("md5:")))
 
 
-@pytest.mark.parametrize(("name", "parts"), [(name, module(name).PARTS) for name in ("textures", "flowers102")])
-def test_parts_are_those_that_are_published(name: str, parts: Any) -> None:
-    assert tuple(parts) == tuple(plugin(name).parts) == ("train", "val", "test")
+def test_addresses_and_hashes_are_pytorch_oods() -> None:
+    from pytorch_ood.dataset import img
+
+    resized = {
+        "lsun crop": img.LSUNCrop,
+        "lsun resize": img.LSUNResize,
+        "tiny_imagenet crop": img.TinyImageNetCrop,
+        "tiny_imagenet resize": img.TinyImageNetResize,
+    }
+    for case, theirs in resized.items():
+        (ours,) = CASES[case].dataset.source.downloads
+        assert ours.urls == (f"{theirs.url.replace('/raw/', '/')}?dl=1",)
+        assert (ours.name, ours.hash) == (theirs.filename, f"md5:{theirs.tgz_md5}")
+    for name, theirs in (("openimage_o", img.OpenImagesO), ("ssb_hard", img.SSBHard)):
+        assert f"https://drive.google.com/file/d/{theirs.gdrive_id}, or" in plugin(name).source.by_hand
+        assert plugin(name).source.downloads[0].name == theirs.filename
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        *((name, ("train", "val", "test")) for name in ("textures", "flowers102")),
+        *((name, ("train", "test")) for name in ("cub", "stanford_dogs", "food101")),
+        ("pets", ("trainval", "test")),
+    ],
+)
+def test_parts_are_those_that_are_published(name: str, parts: tuple[str, ...]) -> None:
+    assert tuple(plugin(name).parts) == parts
 
 
 @pytest.mark.parametrize("name", ["cub", "stanford_dogs", "pets", "food101", "flowers102"])
@@ -581,9 +607,9 @@ def test_all_parts_may_be_the_test_split(tmp_path: Path, name: str) -> None:
     assert np.array_equal(np.sort(found.y), np.sort(np.concatenate([part.y for part in parts])))
 
 
-@pytest.mark.parametrize("name", ["cub", "caltech256", "lsun"])
+@pytest.mark.parametrize("name", ["cub", "caltech256", "lsun", "cifar10", "mnist", "imagenet200", "places365"])
 def test_a_set_of_a_shared_layout_is_known_by_its_file(name: str) -> None:
-    """`oodbench check FILE` finds its room, though its class names a layout and no contract."""
+    """`oodbench check FILE` finds its room, though its class names a layout, or one that derives from another."""
     path = Path(module(name).__file__)
     found = source_of(path)
     assert (found.room, found.name) == ("dataset", name)
@@ -606,7 +632,7 @@ def test_labels_are_those_of_the_lists(tmp_path: Path) -> None:
 def test_interpolated_images_are_means(tmp_path: Path) -> None:
     """CSI's loop over batches of 100: each is averaged with the one before it, the first stays."""
     found = plugin("cifar10_interpolated").load("test", written(CASES["cifar10_interpolated"], tmp_path))
-    x, _ = raw_files.read_rows(tmp_path / "cifar-10-batches-py/test_batch", "labels", 10)
+    x, _ = raw_files.read_rows([tmp_path / "cifar-10-batches-py/test_batch"], "labels", 10)
     assert np.array_equal(found.x[:100], x[:100])
     for i in range(100, 130):
         mean = (x[i].astype(int) + x[i - 100].astype(int)) / 2
@@ -757,7 +783,7 @@ def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch:
     note, image = f"{tmp_path / 'data/raabin_wbc/TestA'} holds 5 images, expected were 6", {"size": 8, "channels": 1}
     given = {"image": image, "ood": {"far": ["raabin_wbc", {"noise": {"count": 20, "size": 8}}]}}
     few = {"training": "cross_entropy", "clustering": "one", "distance": "cosine", "threshold": "pooled"}
-    made = study.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
+    made = reader.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
     watch = Silent()
     heard: list[str] = []
     monkeypatch.setattr(watch, "warn", heard.append)
@@ -768,7 +794,7 @@ def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch:
         "noise(count=20, size=8)": False,
     }
     assert heard.count(f"raabin_wbc, test: {note}") == 1
-    assert list(needs.prepare(runner.pipeline, needs.needs(made))) == []
+    assert list(needs.prepare(runner.pipeline.library, needs.needs(made))) == []
     sets = json.loads((made.results / needs.FILE).read_text())["sets"]
     assert [s["splits"]["test"]["warnings"] for s in sets if s["set"] == "raabin_wbc"] == [[note]]
 
@@ -914,7 +940,7 @@ def test_what_a_set_cannot_be(tmp_path: Path, changed: dict[str, Any], message: 
         tmp_path / "s.yaml", **({"training": ["outlier_exposure"]} | changed if "outliers" in changed else changed)
     )
     with pytest.raises(UserError) as caught:
-        Runner(study.load(path), Options(), Silent()).check()
+        Runner(reader.load(path), Options(), Silent()).check()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -969,7 +995,7 @@ def test_a_set_of_the_hub_needs_a_revision(tmp_path: Path) -> None:
         plugin("huggingface", path="ylecun/mnist").load("test", tmp_path)
     study_ = write(tmp_path / "s.yaml", id={"huggingface": {"path": "ylecun/mnist", "revision": "main"}})
     with pytest.raises(UserError, match="revision"):
-        study.load(study_)
+        reader.load(study_)
 
 
 def test_another_package_of_that_name_is_not_taken_for_hugging_faces(

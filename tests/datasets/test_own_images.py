@@ -25,7 +25,7 @@ from oodbench.execution import runner
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import fingerprints, study
+from oodbench.study import fingerprints, reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import image_files
@@ -280,9 +280,9 @@ def test_images_are_decoded_when_indexed(tmp_path: Path) -> None:
 def said(name: str, data: Path, split: Any = "train", /, **params: Any) -> str:
     """Return what a pipeline tells the user about a data set that cannot be prepared."""
     file = write(data / "s.yaml", id={name: params}, data=str(data), image={"size": 6, "channels": 1})
-    loaded = study.load(file)
+    loaded = reader.load(file)
     with pytest.raises(UserError) as caught:
-        Pipeline(loaded, Options(), Silent()).prepared(loaded.datasets[0], split)
+        Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], split)
     message = str(caught.value)
     assert message.startswith(f"data set {name}")
     assert "Error" not in message
@@ -443,7 +443,7 @@ def test_a_module_that_is_not_installed_is_said_first(tmp_path: Path, monkeypatc
     monkeypatch.setattr(runner, "find_spec", lambda name: None)
     path = write(tmp_path / "s.yaml", ood={"far": {"parquet": {"path": "a.parquet", "test_share": 1}}})
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'oodbench\[parquet\]'"):
-        Runner(study.load(path), Options(), Silent()).check()
+        Runner(reader.load(path), Options(), Silent()).check()
 
 
 # ---- studies --------------------------------------------------------------------------------------------------
@@ -463,13 +463,13 @@ def own_study(tmp_path: Path) -> Path:
 
 def test_a_study_of_own_images(tmp_path: Path) -> None:
     path = own_study(tmp_path)
-    outcome = Runner(study.load(path), Options(), Silent()).run()
+    outcome = Runner(reader.load(path), Options(), Silent()).run()
     assert (outcome.trained, outcome.failed, outcome.missing) == (1, 0, 0)
     assert set(outcome.rows["id"]) == {"folder"}
     assert set(outcome.rows["ood"]) == {"arrays(path=far.npz, y=None, test_share=1)"}
     assert (outcome.rows["n_id"] == 12).all()
     assert (outcome.rows["n_ood"] == 12).all()
-    again = Runner(study.load(path), Options(), Silent()).run()
+    again = Runner(reader.load(path), Options(), Silent()).run()
     assert (again.trained, again.scored) == (0, 0)
     assert again.rows.equals(oodbench.rows(path))
 
@@ -480,8 +480,8 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     own.write_folder(tmp_path, own.pictures())
     for path in [root, *root.rglob("*")]:
         os.utime(path, (0, 0))
-    loaded = study.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
-    before = Pipeline(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train")
+    loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
+    before = Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train")
     first = root / "train" / "bee" / "009.png"
     if change == "overwrite":
         save(first, COLOUR)
@@ -493,9 +493,9 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
         first.rename(root / "train" / "cat" / "moved.png")
     else:
         (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
-    assert Pipeline(loaded, Options(), Silent()).data_fields(loaded.datasets[0], "train") != before
+    assert Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train") != before
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
-    assert Path(image_files.__file__) in fingerprints.code_files(source.module, source.path)
+    assert Path(image_files.__file__) in fingerprints.modules(source.module, source.path).values()

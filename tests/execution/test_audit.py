@@ -18,7 +18,7 @@ from PIL import Image
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.data import duplicates, prepare
 from oodbench.errors import UserError
 from oodbench.execution import audit
@@ -26,7 +26,7 @@ from oodbench.execution.garbage import garbage
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 
 Bytes = NDArray[np.uint8]
 
@@ -210,7 +210,7 @@ class Listener(Silent):
 def test_a_run_warns_of_near_duplicates_and_records_them(tmp_path: Path) -> None:
     path = planted(tmp_path, "near")
     listener = Listener()
-    outcome = Runner(study.load(path), Options(device="cpu"), listener).run()
+    outcome = Runner(reader.load(path), Options(device="cpu"), listener).run()
     ood = "planted(seed=1, copies=near)"
     said = f"duplicates: 2 near of 40 images of OOD test ({ood}) in ID train (planted)"
     assert listener.warnings == [f"{said}; oodbench audit {path} lists and shows them"]
@@ -224,34 +224,34 @@ def test_a_run_warns_of_near_duplicates_and_records_them(tmp_path: Path) -> None
         ("ID test (planted)", f"OOD test ({ood})"): (0, 0, 40),
     }
     again = Listener()
-    Runner(study.load(path), Options(device="cpu"), again).run()
+    Runner(reader.load(path), Options(device="cpu"), again).run()
     assert (again.stages, again.warnings) == ([], listener.warnings)  # remembered
-    assert garbage([study.load(path)], listener.warn)[1] == []
+    assert garbage([reader.load(path)], listener.warn)[1] == []
 
 
 def test_equal_images_are_refused_before_any_hash(tmp_path: Path) -> None:
     path = planted(tmp_path, "exact")
     listener = Listener()
     with pytest.raises(UserError, match=r"2 images of OOD test .* are also in ID train .*positions 9, 21\)"):
-        Runner(study.load(path), Options(device="cpu"), listener).run()
+        Runner(reader.load(path), Options(device="cpu"), listener).run()
     assert "hash" not in listener.stages
 
 
 def test_outliers_and_id_test_must_share_no_image_an_id_set_may(tmp_path: Path) -> None:
     changes = {"id": {"planted": {"copies": "exact"}}, "ood": {"near": {"planted": {"seed": 1}}}}
     path = planted(tmp_path, "", **changes)
-    runner = Runner(study.load(path), Options(device="cpu"), Listener())
+    runner = Runner(reader.load(path), Options(device="cpu"), Listener())
     runner.check()  # two of ID test are in ID train: natural, said and not refused
     runner._audit()
     assert "2 exact of 40 images of ID test" in runner.watch.warnings[0]  # type: ignore[attr-defined]
     path = planted(tmp_path, "", training={"oecl": {"warmup": 0}}, outliers="planted", **changes)
     with pytest.raises(UserError, match=r"images of ID test .* are also in outliers \(planted\)"):
-        Runner(study.load(path), Options(device="cpu"), Silent()).check()
+        Runner(reader.load(path), Options(device="cpu"), Silent()).check()
 
 
 def test_the_command_lists_indices_before_and_after_the_class_protocol(tmp_path: Path) -> None:
     path = planted(tmp_path, "near", ood={"near": {"planted": {"seed": 1, "copies": "near", "only": "b"}}})
-    done = CliRunner().invoke(main.app, ["audit", str(path)])
+    done = CliRunner().invoke(app.app, ["audit", str(path)])
     assert done.exit_code == 0, done.output
     folder = tmp_path / "results" / "s"
     rows = pd.read_csv(folder / "audit.csv")
@@ -274,7 +274,7 @@ def test_sets_that_share_nothing_leave_an_empty_list(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "s"
     folder.mkdir(parents=True)
     (folder / "audit.png").write_bytes(b"of an earlier audit")
-    done = CliRunner().invoke(main.app, ["audit", str(planted(tmp_path, "none"))])
+    done = CliRunner().invoke(app.app, ["audit", str(planted(tmp_path, "none"))])
     assert done.exit_code == 0, done.output
     assert "no image is in two sets, equal or nearly so" in done.output
     assert (folder / "audit.csv").read_text() == ",".join(audit.COLUMNS) + "\n"

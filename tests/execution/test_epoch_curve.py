@@ -21,7 +21,7 @@ from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.settings import PLAIN
 
 LONG = TINY["recipe"] | {"epochs": 3}
@@ -39,7 +39,7 @@ class Listener(Silent):
 
 
 def runner(path: Path, listener: Listener | None = None) -> Runner:
-    return Runner(study.load(path), Options(device="cpu"), listener)
+    return Runner(reader.load(path), Options(device="cpu"), listener)
 
 
 def auroc(id_: torch.Tensor, ood: torch.Tensor) -> float:
@@ -137,7 +137,7 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
         posthoc="msp",
     )
     work = runner(path).plan.work[0]
-    followed = [cell.detector.labels for cell in epoch_curve.followed(study.load(path).curve, work).cells]
+    followed = [cell.detector.labels for cell in epoch_curve.followed(reader.load(path).curve, work).cells]
     names = ("space", "clustering", "distance", "threshold")
     assert [tuple(each[name] for name in names) for each in followed] == [
         ("penultimate", "–", "knn(k=3)", "pooled"),
@@ -218,8 +218,8 @@ def test_what_is_measured_is_no_garbage_while_it_is_followed(tmp_path: Path) -> 
     path = write(tmp_path / "s.yaml", **KEEPING)
     runner(path).run()
     epoch_curve.curve(runner(path))
-    assert garbage([study.load(path)], lambda message: None)[1] == []
-    freed = garbage([study.load(write(path, **KEEPING | {"keep": [0]}))], lambda message: None)[1]
+    assert garbage([reader.load(path)], lambda message: None)[1] == []
+    freed = garbage([reader.load(write(path, **KEEPING | {"keep": [0]}))], lambda message: None)[1]
     kinds = Counter(kind for kind, _ in freed)
     assert (kinds[epoch_curve.KIND], kinds[cluster_survey.KIND]) == (4, 2)  # of epoch 1
 

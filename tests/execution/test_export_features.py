@@ -17,7 +17,7 @@ from tiny import write
 from typer.testing import CliRunner, Result
 
 import oodbench
-from oodbench.cli import main
+from oodbench.cli import app, screen
 
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -31,7 +31,7 @@ METHOD = ["training", "id", "seed", "space", "clustering", "distance", "posthoc"
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
+    return CliRunner().invoke(app.app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests share one store, and consoles write to whatever the runner puts in place of standard output."""
     from rich.console import Console
 
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=250))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=250, stderr=True))
     monkeypatch.setenv("OODBENCH_RESULTS", str(root / "results"))
 
 

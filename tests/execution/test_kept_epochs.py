@@ -21,7 +21,7 @@ import oodbench
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.rows import Results
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.settings import PLAIN
 from oodbench.training import batches, embed, networks, train
@@ -31,7 +31,7 @@ CCL = {"ccl": {"k": 3, "warmup": 2, "update_every": 2}}
 
 
 def runner(path: Path, **options: Any) -> Runner:
-    return Runner(study.load(path), Options(device="cpu", **options))
+    return Runner(reader.load(path), Options(device="cpu", **options))
 
 
 def go(path: Path, **options: Any) -> Outcome:

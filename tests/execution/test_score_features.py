@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner, Result
 
-from oodbench.cli import main
+from oodbench.cli import app, screen
 from oodbench.errors import UserError
 from oodbench.execution import score_features
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
@@ -40,13 +40,13 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Consoles write to whatever the runner puts in place of standard output and error; files are named as they are."""
     from rich.console import Console
 
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=250))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=250, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=250))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=250, stderr=True))
     monkeypatch.chdir(tmp_path)
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
+    return CliRunner().invoke(app.app, [str(word) for word in words])
 
 
 def gaussians(n: int, seed: int, shift: float = 0.0) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from oodbench.scoring.detectors import Bank
 from oodbench.scoring.metrics import ranking
 from oodbench.store.columns import CHOSEN_BY
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN
 from oodbench.toolkit.vectors import centroids
@@ -46,7 +46,7 @@ class Listener(Silent):
 
 
 def go(path: Path, listener: Listener | None = None) -> Outcome:
-    return Runner(study.load(path), Options(device="cpu"), listener or Listener()).run()
+    return Runner(reader.load(path), Options(device="cpu"), listener or Listener()).run()
 
 
 class Ran:
@@ -62,7 +62,7 @@ class Ran:
 
     def bank(self, training: str) -> Bank:
         """Return what is stored of a training."""
-        pipeline = Pipeline(study.load(self.path), Options(device="cpu", cached_only=True), Silent())
+        pipeline = Pipeline(reader.load(self.path), Options(device="cpu", cached_only=True), Silent())
         (run,) = (work.run for work in plan_of(pipeline.study).work if work.run.training.name == training)
         return pipeline.bank(run, [PLAIN], baselines=True)
 
@@ -153,21 +153,21 @@ def test_the_probe_is_said_where_there_is_no_classifier(ran: Ran) -> None:
 
 def test_one_class_leaves_baselines_out(tmp_path: Path) -> None:
     changes = BASE | {"clustering": ["one"], "training": "simclr", "threshold": ["pooled"]}
-    found = plan_of(study.load(write(tmp_path / "s.yaml", id={"digits": {"only": 3}}, **changes)))
+    found = plan_of(reader.load(write(tmp_path / "s.yaml", id={"digits": {"only": 3}}, **changes)))
     assert found.left_out["msp needs a classifier, digits(only=3) has one class"] == 1
     assert {cell.detector.posthoc for cell in found.cells} == {None}
 
 
 def test_reference_train_leaves_baselines_out(tmp_path: Path) -> None:
     changes = BASE | {"reference": "train", "distance": {"knn": {"k": 3}}, "threshold": ["pooled"]}
-    found = plan_of(study.load(write(tmp_path / "s.yaml", **changes)))
+    found = plan_of(reader.load(write(tmp_path / "s.yaml", **changes)))
     assert found.left_out["msp does not leave an item out of its own score, as `reference: train` needs"] > 0
     assert {cell.detector.posthoc for cell in found.cells} == {None}
 
 
 def test_what_is_fitted_on_the_reference_promises_no_level_on_it(tmp_path: Path) -> None:
     changes = BASE | {"posthoc": ["temperature", "msp"], "threshold": ["conformal"]}
-    found = plan_of(study.load(write(tmp_path / "s.yaml", **changes)))
+    found = plan_of(reader.load(write(tmp_path / "s.yaml", **changes)))
     reason = "conformal needs a reference that nothing is fitted on, temperature is fitted on it"
     assert found.left_out[reason] == 2
     assert {cell.detector.posthoc.name for cell in found.cells if cell.detector.posthoc} == {"msp"}
@@ -186,7 +186,7 @@ def line(path: Path, key: str) -> int:
 def test_a_threshold_that_needs_ood_is_refused_without(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **BASE, threshold=["youden"])
     with pytest.raises(UserError) as caught:
-        study.load(path)
+        reader.load(path)
     said = "threshold: youden is set on OOD; say on which: the key 'validation'"
     assert str(caught.value) == f"{path}:{line(path, 'threshold')}: {said}"
 
@@ -206,7 +206,7 @@ def test_a_threshold_that_needs_ood_is_refused_without(tmp_path: Path) -> None:
 def test_mistakes_have_a_place(tmp_path: Path, changes: dict[str, Any], key: str, said: str) -> None:
     path = write(tmp_path / "s.yaml", **(BASE | changes))
     with pytest.raises(UserError) as caught:
-        study.load(path)
+        reader.load(path)
     assert said in str(caught.value)
     place = int(str(caught.value).removeprefix(f"{path}:").partition(":")[0])
     assert line(path, key) <= place <= line(path, key) + 2
@@ -258,7 +258,7 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
 
 
 def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
-    pipeline = Pipeline(study.load(ran.path), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(ran.path), Options(device="cpu"), Silent())
     work = plan_of(pipeline.study).work[0]
     splits = {piece.split for piece in pipeline.banks.pieces(work.run, [PLAIN]) if piece.dataset in work.run.validation}
     assert splits == {"train"}
@@ -289,7 +289,7 @@ def test_validation_images_in_a_test_set_are_refused(ran: Ran, tmp_path: Path) -
         go(path)
     assert not (ran.folder / "results" / "leak" / "rows").exists()
     allowed = write(tmp_path / "leak.yaml", validation="leaky", allow_overlap=True, **changes)
-    Runner(study.load(allowed), Options(device="cpu"), Listener()).check()
+    Runner(reader.load(allowed), Options(device="cpu"), Listener()).check()
 
 
 LEAKY = '''"""The same images in both splits."""
@@ -312,12 +312,12 @@ class Leaky(Dataset):
 def test_the_selection_of_a_study_is_a_table(ran: Ran, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from oodbench.cli import main
+    from oodbench.cli import app
 
     changes = BASE | {"posthoc": [{"energy": {"temperature": [1.0, 5.0]}}], "threshold": ["pooled"]}
     path = write(tmp_path / "chosen.yaml", validation=GLYPHS, select={"over": ["posthoc"]}, **changes)
     shutil.rmtree(ran.folder / "results" / "chosen", ignore_errors=True)
-    done = CliRunner().invoke(main.app, ["run", str(path), "--device", "cpu"])
+    done = CliRunner().invoke(app.app, ["run", str(path), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     written = pd.read_csv(ran.folder / "results" / "chosen" / "selection.csv")
     assert written["of"].tolist() == [2, 2]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from oodbench.api import Batch, Features, State, Training
-from oodbench.study.registry import Registry, Source, load
+from oodbench.study.registry import PluginFile, Registry, load
 from oodbench.study.settings import Augment, Encoder, ImageFormat, Recipe
 from oodbench.training import batches, distributed, embed, networks, train
 from oodbench.training.batches import ALONE, World
@@ -32,7 +32,7 @@ def plugin(name: str, **params: Any) -> Training:
     return loaded(Registry().source("training", name), **params)
 
 
-def loaded(source: Source, **params: Any) -> Training:
+def loaded(source: PluginFile, **params: Any) -> Training:
     training = load(source)(**params)
     assert isinstance(training, Training)
     return training

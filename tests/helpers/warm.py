@@ -62,7 +62,7 @@ def _serve(words: list[str], output: Path, env: dict[str, str]) -> None:
             os.dup2(stream.fileno(), number)
     os.environ.clear()
     os.environ.update(env)
-    from oodbench.cli import main
+    from oodbench.cli import app
 
     sys.argv = ["oodbench", *words]
-    main.app()
+    app.app()

@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score, roc_curve
 from torch import Tensor
 
 from oodbench.api import Rule, Scores, Threshold
-from oodbench.conformance import suite
+from oodbench.conformance import threshold as conformance
 from oodbench.scoring import metrics
 from oodbench.study.registry import Registry
 
@@ -348,7 +348,7 @@ class OfTheOOD(Threshold):
 )
 def test_conformance_catches_what_is_broken(broken: type[Threshold], said: str) -> None:
     problems = []
-    for check in suite.THRESHOLD.values():
+    for check in conformance.CHECKS:
         try:
             check(broken())
         except AssertionError as error:

@@ -13,13 +13,13 @@ from test_tables import BASE, by_seed
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.errors import UserError
-from oodbench.report import comparison, tables, targets
+from oodbench.report import comparison, formats, tables, targets
 from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
 from oodbench.report.targets import Entry, Target
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 REGISTRY = Registry()
@@ -293,7 +293,7 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
     rows = made({}, {"seed": 1, "auroc": 0.81})
     source = "<b>A & B</b> 100 % | so_so"
     found = held(rows, target(source=source, std=0.25, ddof=0, n=3), target(encoder=entry("resnet50")))
-    comparison.write(found, tmp_path, "against-t")
+    formats.write_table(comparison.sheet(found, "against-t"), tmp_path)
     files = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert sorted(files) == [".csv", ".html", ".md", ".tex"]
     assert "80.00 ± 0.25 (n=3) | 80.50 ± 0.71 (n=2) | +0.50        | reproduced" in files[".md"]
@@ -309,7 +309,8 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
 
 
 def test_files_of_nothing_comparable(tmp_path: Path) -> None:
-    comparison.write(held(made({}), target(training=entry("supcon"))), tmp_path, "a")
+    nothing = held(made({}), target(training=entry("supcon")))
+    formats.write_table(comparison.sheet(nothing, "a"), tmp_path)
     assert list(pd.read_csv(tmp_path / "a.csv").columns)[:2] == ["id", "training"]
     assert "1 target of other cells" in (tmp_path / "a.md").read_text()
 
@@ -317,8 +318,8 @@ def test_files_of_nothing_comparable(tmp_path: Path) -> None:
 def test_a_table_as_html_marks_the_best_and_escapes_labels() -> None:
     rows = made({"training": "a<b>&c"}, {"training": "plain", "auroc": 0.7})
     (board,) = tables.leaderboards(rows)
-    text = tables.html(board)
-    assert "<td>a&lt;b&gt;&amp;c</td>" in text
+    text = formats.html(board.sheet())
+    assert "a&lt;b&gt;&amp;c</td>" in text
     assert "<strong>80.0</strong>" in text
     assert "<em>70.0</em>" in text
     assert "nth-child(-n+2)" in text
@@ -336,15 +337,15 @@ def ran(tmp_path: Path) -> Path:
     (tmp_path / "t1.csv").write_text(CSV + "digits,simclr,,noise,fpr95_id,70,paper\n")
     spec = {"rows": ["training"], "value": "auroc", "against": "t1.csv", "of": {"distance": "knn"}}
     path = write(tmp_path / "s.yaml", tables={"mine": spec})
-    Results(study.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
+    Results(reader.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
     return path
 
 
 def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
+    asked = CliRunner().invoke(app.app, ["tables", str(ran), "--against", str(ran.parent / "t1.csv")])
     assert asked.exit_code == 0, asked.output
     assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
-    folder = study.results_of(ran)
+    folder = reader.results_of(ran)
     assert "| reproduced" in (folder / "against-t1.md").read_text()
     assert (folder / "leaderboard.html").exists()
     assert "| auroc " in (folder / "tables" / "mine-against.md").read_text()
@@ -352,16 +353,16 @@ def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
 
 
 def test_the_command_knows_the_published_numbers_and_says_what_is_wrong_with_others(ran: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["tables", str(ran), "--against", "targets"])
+    asked = CliRunner().invoke(app.app, ["tables", str(ran), "--against", "targets"])
     assert asked.exit_code == 0, asked.output
     every = len(targets.load(targets.published(), REGISTRY))
     assert f"{every} targets of other cells" in asked.output.replace("\n", " ")
     (ran.parent / "t1.csv").write_text(CSV.replace("auroc", "fpr95"))
-    asked = CliRunner().invoke(main.app, ["tables", str(ran)])  # the table's own
+    asked = CliRunner().invoke(app.app, ["tables", str(ran)])  # the table's own
     assert (asked.exit_code, "t1.csv:2: metric: rows have no number 'fpr95'" in asked.output) == (2, True)
 
 
 def test_a_table_against_a_file_that_is_not_there(tmp_path: Path) -> None:
     spec = {"rows": ["training"], "against": "nowhere.csv"}
     with pytest.raises(UserError, match=r"tables.t.against: there is no file or folder nowhere.csv"):
-        study.load(write(tmp_path / "s.yaml", tables={"t": spec}))
+        reader.load(write(tmp_path / "s.yaml", tables={"t": spec}))

@@ -12,11 +12,11 @@ from test_tables import BASE
 from tiny import write
 
 from oodbench.errors import UserError
-from oodbench.report import tables
+from oodbench.report import formats, tables
 from oodbench.report.selection import selection
 from oodbench.store.rows import frame
-from oodbench.study import study
-from oodbench.study.study import Select
+from oodbench.study import reader
+from oodbench.study.declarations import Select
 
 DISTANCE = Select(over=("distance",))
 
@@ -45,7 +45,7 @@ def test_the_setting_is_chosen_by_validation_and_the_gap_is_what_that_costs() ->
     assert table.mean.index.get_level_values("of").tolist() == [3]
     assert (near(table, "AUROC"), near(table, "best on test")) == (pytest.approx([60]), pytest.approx([90]))
     assert near(table, "oracle gap") == pytest.approx([30])
-    assert "**60.0**" in tables.markdown(table)
+    assert "**60.0**" in formats.markdown(table.sheet())
 
 
 def test_each_run_chooses_for_itself_and_numbers_are_means_over_runs() -> None:
@@ -204,7 +204,7 @@ def test_mistakes_have_a_place(tmp_path: Path, select: Any, changes: dict[str, A
     path = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": [3, 5]}}], select=select, **changes)
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if text.startswith("select"))
     with pytest.raises(UserError) as caught:
-        study.load(path)
+        reader.load(path)
     assert said in str(caught.value)
     place = int(str(caught.value).removeprefix(f"{path}:").partition(":")[0])
     assert line <= place <= line + 3

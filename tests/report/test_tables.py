@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from typing import Any
 
 import pandas as pd
 import pytest
-from places import ROOT
 
 from oodbench.errors import UserError
-from oodbench.report import tables
-from oodbench.store.rows import Results, frame
-from oodbench.study.study import TableSpec, tables_of
+from oodbench.report import formats, tables
+from oodbench.store.rows import frame
+from oodbench.study.declarations import TableSpec
 
 BASE: dict[str, Any] = {
     "status": "ok",
@@ -56,7 +54,7 @@ def test_mean_and_deviation_over_seeds() -> None:
     (board,) = tables.leaderboards(made(*by_seed([0.80, 0.84, 0.88])))
     assert board.mean["far", "AUROC"].tolist() == pytest.approx([84])
     assert board.std["far", "AUROC"].tolist() == pytest.approx([4])
-    assert "84.0 ± 4.0" in tables.markdown(board)
+    assert "84.0 ± 4.0" in formats.markdown(board.sheet())
     assert board.n["far", "AUROC"].tolist() == [3]
     assert "over 3 seeds" in board.caption
 
@@ -64,7 +62,7 @@ def test_mean_and_deviation_over_seeds() -> None:
 def test_one_seed_has_no_deviation() -> None:
     (board,) = tables.leaderboards(made({}))
     assert math.isnan(board.std["far", "AUROC"].iloc[0])
-    assert "**80.0**" in tables.markdown(board)
+    assert "**80.0**" in formats.markdown(board.sheet())
 
 
 def test_methods_without_a_mean_of_a_group_are_in_the_order_of_its_sets() -> None:
@@ -96,7 +94,7 @@ def test_a_group_with_a_failed_set_has_no_mean() -> None:
 
 def test_a_method_that_failed_altogether_comes_last() -> None:
     (board,) = tables.leaderboards(made({"status": "error", "auroc": None}, {"distance": "knn"}))
-    text = tables.markdown(board).splitlines()
+    text = formats.markdown(board.sheet()).splitlines()
     assert "knn" in text[2]
     assert "cosine" in text[3]
     assert text[3].rstrip("| ").endswith("0")
@@ -106,13 +104,13 @@ def test_a_method_that_failed_altogether_comes_last() -> None:
 def test_one_class_has_no_accuracy_and_counts_all_the_same() -> None:
     (board,) = tables.leaderboards(made(*by_seed([0.8, 0.9], accuracy=None)))
     assert ("ID", "accuracy") not in board.mean
-    assert tables.markdown(board).splitlines()[2].rstrip("| ").endswith("2")
+    assert formats.markdown(board.sheet()).splitlines()[2].rstrip("| ").endswith("2")
 
 
 def test_n_is_that_of_the_column_with_fewest_runs() -> None:
     rows = made(*by_seed([0.8, 0.9, 0.7]), *by_seed([0.8, 0.9], ood="a", group="near"))
     (board,) = tables.leaderboards(rows)
-    assert tables.markdown(board).splitlines()[2].rstrip("| ").endswith("2")
+    assert formats.markdown(board.sheet()).splitlines()[2].rstrip("| ").endswith("2")
 
 
 def test_the_leaderboard_is_sorted_by_near_then_far_and_marked() -> None:
@@ -126,7 +124,7 @@ def test_the_leaderboard_is_sorted_by_near_then_far_and_marked() -> None:
     assert board.marks["far", "AUROC"].tolist() == [0, 2, 1]
     assert board.marks["far", "FPR95_id"].tolist() == [0, 2, 1]  # lower is better
     assert board.marks["ID", "accuracy"].tolist() == [0, 0, 0]
-    text = tables.markdown(board).splitlines()
+    text = formats.markdown(board.sheet()).splitlines()
     assert "**90.0**" in text[2]
     assert "*80.0*" in text[3]
 
@@ -240,17 +238,11 @@ def test_a_declared_table_of_several_values() -> None:
     assert table.mean.index.tolist() == [("pooled", 0.9), ("pooled", 0.95), ("per_cluster", 0.95)]
 
 
-def test_signs_that_mean_something_in_latex_are_printed_as_they_are() -> None:
-    assert tables.escaped("a_b & 5 % ± #1 $x^2$ ~") == (
-        r"a\_b \& 5 \% $\pm$ \#1 \$x\textasciicircum{}2\$ \textasciitilde{}"
-    )
-
-
 def test_files(tmp_path: Any) -> None:
     (board,) = tables.leaderboards(
         made(*by_seed([0.80, 0.84]), {"distance": "mahalanobis(shared, pinv)", "auroc": 0.5})
     )
-    files = {path.suffix: path.read_text() for path in tables.write(board, tmp_path)}
+    files = {path.suffix: path.read_text() for path in formats.write_table(board.sheet(), tmp_path)}
     assert sorted(files) == [".csv", ".html", ".md", ".tex"]
     numbers = pd.read_csv(io.StringIO(files[".csv"]))
     assert numbers["far AUROC mean"].tolist() == pytest.approx([82, 50])
@@ -259,27 +251,6 @@ def test_files(tmp_path: Any) -> None:
     assert "\\begin{tabular}{ll" in files[".tex"]
     body = files[".tex"].split("\\midrule")[1].split("\\bottomrule")[0]
     assert all(line.count("&") == 6 for line in body.strip().splitlines())
-
-
-RESULTS = ROOT / "results" / "published"
-
-
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/plan.json")))
-def test_the_tables_of_the_repository_follow_from_its_rows(name: str) -> None:
-    """The committed tables are those that the committed rows give, none of which is out of date."""
-    heard: list[str] = []
-    rows = Results(RESULTS / name, heard.append).current()
-    files = [ROOT / f"{name}.yaml", ROOT / "studies" / f"{name}.yaml"]
-    (study,) = [file for file in files if file.is_file()]
-    boards = [each for board in tables.leaderboards(rows) for each in (board, tables.best_of_each_training(board))]
-    declared = [tables.declared(rows, title, spec) for title, spec in tables_of(study)[0].items()]
-    for table, folder in [*((each, ".") for each in boards), *((each, "tables") for each in declared)]:
-        for ending, render in (("md", tables.markdown), ("csv", tables.csv), ("tex", tables.latex)):
-            assert (RESULTS / name / folder / f"{table.name}.{ending}").read_text(encoding="utf-8") == render(table)
-    assert heard == []
-    planned = json.loads((RESULTS / name / "plan.json").read_text(encoding="utf-8"))["cells"]
-    assert rows["cell"].nunique() == len(planned) > 100
-    assert all((RESULTS / name / "runs" / f"{key}.json").is_file() for key in rows["train_key"].unique())
 
 
 def test_no_rows_make_no_table() -> None:

@@ -14,15 +14,15 @@ from test_tables import BASE, made
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.report import tables, unlearned
+from oodbench.report import formats, tables, unlearned
 from oodbench.report.selection import selection
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
-from oodbench.study.study import TableSpec
+from oodbench.study import reader
+from oodbench.study.declarations import TableSpec
 
 # ID images of noise with labels that mean nothing: three classes, chance 1/3, default floor 1/2
 RANDOM = '''
@@ -74,18 +74,18 @@ def board(rows: pd.DataFrame, floor: float | None = None) -> tables.Table:
 
 def test_a_leaderboard_marks_the_row_and_says_what_that_means() -> None:
     table = board(made(BAD, GOOD | {"training": "supcon"}, {"training": "ccl"}))
-    lines = tables.markdown(table).splitlines()
+    lines = formats.markdown(table.sheet()).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:5]] == ["simclr †", "supcon", "ccl"]
     assert lines[-1].startswith("† did not learn: in a run behind the number, the better of the linear and the k-NN")
     assert lines[-1].endswith("than chance + 25% of the way from there to 100 %.")
-    assert tables.markdown(board(made(BAD), 0.4)).endswith("than 40 %.\n")
-    for text in (tables.markdown(board(made(BAD), 0.25)), tables.markdown(board(made(GOOD)))):
+    assert formats.markdown(board(made(BAD), 0.4).sheet()).endswith("than 40 %.\n")
+    for text in (formats.markdown(board(made(BAD), 0.25).sheet()), formats.markdown(board(made(GOOD)).sheet())):
         assert unlearned.MARK not in text
         assert unlearned.NAME not in text
 
 
 def test_latex_marks_the_row_and_says_what_that_means() -> None:
-    text = tables.latex(board(made(BAD, GOOD | {"training": "supcon"})))
+    text = formats.latex(board(made(BAD, GOOD | {"training": "supcon"})).sheet())
     assert r"simclr $^\dagger$ & " in text
     assert r"supcon & " in text
     assert r"$^\dagger$ did not learn: " in text.partition(r"\caption{")[2].splitlines()[0]
@@ -94,11 +94,11 @@ def test_latex_marks_the_row_and_says_what_that_means() -> None:
 
 def test_csv_counts_the_runs() -> None:
     rows = made(BAD | {"seed": 0}, GOOD | {"seed": 1}, BAD | {"seed": 2}, GOOD | {"training": "supcon"})
-    numbers = pd.read_csv(io.StringIO(tables.csv(board(rows))))
+    numbers = pd.read_csv(io.StringIO(formats.csv(board(rows).sheet())))
     assert numbers["training"].tolist() == ["simclr", "supcon"]
     assert numbers["far AUROC did not learn"].tolist() == [2, 0]
     assert numbers["far AUROC n"].tolist() == [3, 1]
-    assert "did not learn" not in tables.csv(board(made(GOOD)))
+    assert "did not learn" not in formats.csv(board(made(GOOD)).sheet())
 
 
 def test_a_row_that_failed_is_not_marked() -> None:
@@ -108,10 +108,10 @@ def test_a_row_that_failed_is_not_marked() -> None:
 
 def test_the_best_table_explains_only_what_it_shows() -> None:
     both = board(made(BAD, GOOD | {"training": "supcon", "auroc": 0.7}))
-    assert unlearned.NAME in tables.markdown(tables.best_of_each_training(both))
+    assert unlearned.NAME in formats.markdown(tables.best_of_each_training(both).sheet())
     rows = made(BAD | {"encoder": "resnet50"}, GOOD | {"auroc": 0.9})
-    assert unlearned.NAME in tables.markdown(board(rows))
-    best = tables.markdown(tables.best_of_each_training(board(rows)))
+    assert unlearned.NAME in formats.markdown(board(rows).sheet())
+    best = formats.markdown(tables.best_of_each_training(board(rows)).sheet())
     assert unlearned.MARK not in best
 
 
@@ -119,10 +119,10 @@ def test_a_declared_table_marks_rows_or_single_numbers() -> None:
     other = {"training": "supcon"}
     rows = made(BAD, BAD | {"ood": "a"}, GOOD | other, GOOD | other | {"ood": "a"})
     by_row = tables.declared(rows, "t", TableSpec(rows=("training",), columns=("ood",)))
-    assert "simclr †" in tables.markdown(by_row)
-    assert "80.0 †" not in tables.markdown(by_row).replace("**", "")
+    assert "simclr †" in formats.markdown(by_row.sheet())
+    assert "80.0 †" not in formats.markdown(by_row.sheet()).replace("**", "")
     across = tables.declared(rows, "t", TableSpec(rows=("ood",), columns=("training",), value=("auroc", "aupr_in")))
-    lines = tables.markdown(across).splitlines()
+    lines = formats.markdown(across.sheet()).splitlines()
     for line in lines[2:4]:
         cells = [each.strip().replace("*", "") for each in line.split("|")[1:-1]]
         assert cells[1:5] == ["80.0 †", "80.0", "70.0 †", "70.0"]
@@ -134,7 +134,7 @@ def test_a_declared_table_marks_rows_or_single_numbers() -> None:
 def test_a_mean_over_trainings_is_marked_if_one_did_not_learn() -> None:
     rows = made(BAD, GOOD | {"training": "supcon"})
     table = tables.declared(rows, "t", TableSpec(rows=("distance",), columns=("ood",)))
-    assert "cosine †" in tables.markdown(table)
+    assert "cosine †" in formats.markdown(table.sheet())
 
 
 def test_selection_marks_methods() -> None:
@@ -143,10 +143,10 @@ def test_selection_marks_methods() -> None:
 
     bad, good = settings(**BAD), settings(**GOOD, training="supcon")
     table = selection(made_for_selection(*bad, *good), DISTANCE)
-    assert table.text(lambda each, mark: each)["training"].tolist() == ["simclr †", "supcon"]
+    assert table.text()["training"].tolist() == ["simclr †", "supcon"]
     assert table.unlearned is not None
     assert table.unlearned.to_numpy().max(axis=1).tolist() == [1, 0]
-    assert unlearned.NAME in tables.markdown(table)
+    assert unlearned.NAME in formats.markdown(table.sheet())
     assert not selection(made_for_selection(*bad, *good), DISTANCE, 0.25).marked
 
 
@@ -160,7 +160,7 @@ def meaningless(folder: Path, **changes: Any) -> Path:
 
 
 def rows_of(path: Path) -> pd.DataFrame:
-    return Runner(study.load(path), Options(device="cpu")).run().rows
+    return Runner(reader.load(path), Options(device="cpu")).run().rows
 
 
 def test_an_encoder_that_learns_nothing_and_one_that_learns(tmp_path: Path) -> None:
@@ -203,6 +203,6 @@ def test_the_command_line_says_it_and_a_new_floor_trains_nothing(tmp_path: Path)
 @pytest.mark.parametrize("value", [0, 1.5, [0.1, 0.2], "half"])
 def test_a_floor_is_one_share(tmp_path: Path, value: Any) -> None:
     path = write(tmp_path / "s.yaml", learned=value)
-    for read in (study.load, study.tables_of):
+    for read in (reader.load, reader.tables_of):
         with pytest.raises(UserError, match=r"learned: is|takes one value each"):
             read(path)

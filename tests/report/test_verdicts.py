@@ -7,23 +7,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import grids
 import numpy as np
 import pandas as pd
 import pytest
 from places import ROOT
 from scipy.stats import ttest_1samp, ttest_rel
-from test_study import HEAD
+from test_reader import HEAD
 from test_tables import BASE
 from tiny import write
 from typer.testing import CliRunner
 
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.errors import UserError
 from oodbench.report import verdicts
-from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, Verdict
+from oodbench.report.verdicts import FAILS, HOLDS, MISSING, OPEN, ClaimVerdict
 from oodbench.store.columns import QUALITY, QUALITY_LABELS
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.declarations import ClaimSpec
 
 SIMCLR, SUPCON, CE = ({"training": name} for name in ("simclr", "supcon", "cross_entropy"))
@@ -39,11 +40,11 @@ def runs(values: list[float], **change: Any) -> list[dict[str, Any]]:
     return [change | {"seed": seed, "auroc": value / 100} for seed, value in enumerate(values)]
 
 
-def judged(rows: pd.DataFrame, **claim: Any) -> Verdict:
+def judged(rows: pd.DataFrame, **claim: Any) -> ClaimVerdict:
     return verdicts.verdict(rows, "c", ClaimSpec(says="so", **claim))
 
 
-def compared(left: list[float], right: list[float], **claim: Any) -> Verdict:
+def compared(left: list[float], right: list[float], **claim: Any) -> ClaimVerdict:
     return judged(made(runs(left, **SUPCON), runs(right, **SIMCLR)), left=SUPCON, right=SIMCLR, **claim)
 
 
@@ -279,7 +280,7 @@ def test_a_difference_of_differences() -> None:
 @pytest.mark.parametrize("name", ["openood_cifar10", "openood_cifar100"])
 @pytest.mark.parametrize(("far", "wanted"), [(93.0, HOLDS), (97.0, FAILS)])
 def test_outliers_help_less_far_away_as_the_studies_claim_it(name: str, far: float, wanted: str) -> None:
-    claim = study.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
+    claim = reader.claims_of(ROOT / "studies" / f"{name}.yaml")["outliers_far"]
     means = {("cross_entropy", "near"): 88.0, ("cross_entropy", "far"): 90.0}
     means |= {("outlier_exposure", "near"): 94.0, ("outlier_exposure", "far"): far}
     of = {"posthoc": "msp", "distance": "–"}
@@ -368,7 +369,7 @@ claims:
 def claims(tmp_path: Path, text: str) -> dict[str, ClaimSpec]:
     path = tmp_path / "s.yaml"
     path.write_text(HEAD + text)
-    return study.claims_of(path)
+    return reader.claims_of(path)
 
 
 def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
@@ -378,7 +379,7 @@ def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
             says="so", left=SUPCON, right=SIMCLR, of={"level": 0.95, "group": ["near", "far"]}, margin=1.0
         )
     }
-    assert study.load(tmp_path / "s.yaml").claims == found
+    assert reader.load(tmp_path / "s.yaml").claims == found
     assert claims(tmp_path, "") == {}
 
 
@@ -426,7 +427,7 @@ def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: int, m
         claims(tmp_path, text)
     assert str(error.value).startswith(f"{tmp_path / 's.yaml'}:{line}: ")
     with pytest.raises(UserError):
-        study.load(tmp_path / "s.yaml")
+        reader.load(tmp_path / "s.yaml")
 
 
 # ---- accuracies and clusters
@@ -464,7 +465,7 @@ SEPARATION = {"table": "quality", "value": "global_separation", "left": SUPCON, 
 MEASURED = clusters(separated([0.40, 0.42, 0.44], **SUPCON), separated([0.10, 0.11, 0.12], **SIMCLR))
 
 
-def on_clusters(table: pd.DataFrame | None, **claim: Any) -> Verdict:
+def on_clusters(table: pd.DataFrame | None, **claim: Any) -> ClaimVerdict:
     rows = made([{"train_key": "t"}])
     return verdicts.verdict(rows, "c", ClaimSpec(says="so", **SEPARATION | claim), table, "s.yaml")
 
@@ -510,26 +511,26 @@ def test_the_measures_are_those_that_the_command_makes() -> None:
 
 def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", claims={"apart": {"says": "so"} | SEPARATION})
-    folder = study.results_of(path)
+    folder = reader.results_of(path)
     Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(app.app, ["verdict", str(path)])
     assert "not enough data" in asked.output
     assert f"oodbench quality {path}" in (folder / "verdict.md").read_text()
     MEASURED.to_csv(folder / "quality.csv", index=False)
-    assert CliRunner().invoke(main.app, ["verdict", str(path)]).exit_code == 0
+    assert CliRunner().invoke(app.app, ["verdict", str(path)]).exit_code == 0
     assert "| holds" in (folder / "verdict.md").read_text()
-    assert "<td>holds</td>" in (folder / "verdict.html").read_text()
+    assert grids.of_html((folder / "verdict.html").read_text())[1][1].text == "holds"
 
 
 def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
     sides = {"says": "100 % | so_so", "left": SUPCON, "right": SIMCLR}
     path = write(tmp_path / "s.yaml", claims={"yes": sides, "later": sides | {"left": {"training": "later"}}})
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(app.app, ["verdict", str(path)])
     assert asked.exit_code == 2
-    folder = study.results_of(path)
+    folder = reader.results_of(path)
     rows = made(runs([90, 91, 92], **SUPCON), runs([80, 80, 81], **SIMCLR))
     Results(folder).write(rows.to_dict("records"))
-    asked = CliRunner().invoke(main.app, ["verdict", str(path)])
+    asked = CliRunner().invoke(app.app, ["verdict", str(path)])
     assert asked.exit_code == 0, asked.output
     assert "holds" in asked.output
     assert "not enough data" in asked.output
@@ -544,5 +545,5 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
 
 
 def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
-    asked = CliRunner().invoke(main.app, ["verdict", str(write(tmp_path / "s.yaml"))])
+    asked = CliRunner().invoke(app.app, ["verdict", str(write(tmp_path / "s.yaml"))])
     assert (asked.exit_code, "declares no claims" in asked.output) == (2, True)

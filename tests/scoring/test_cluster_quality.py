@@ -26,12 +26,12 @@ from oodbench.api import Clusters
 from oodbench.errors import UserError
 from oodbench.execution import cluster_survey
 from oodbench.execution.pipeline import Options, Pipeline
-from oodbench.report import correlation
+from oodbench.report import correlation, formats
 from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
 from oodbench.store.memo import Silent
 from oodbench.store.rows import Results, frame
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.settings import PLAIN
 from oodbench.training.weights import plan_of
 
@@ -213,7 +213,7 @@ class Listener(Silent):
 
 
 def surveyed(path: Path, listener: Listener | None = None) -> cluster_survey.Survey:
-    return cluster_survey.survey(Pipeline(study.load(path), Options(device="cpu"), listener or Listener()))
+    return cluster_survey.survey(Pipeline(reader.load(path), Options(device="cpu"), listener or Listener()))
 
 
 SPACES = [{"layer": "penultimate"}, {"layer": "projection", "unit": True}]
@@ -226,7 +226,7 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
     first = surveyed(path)
     places = {
         (cell.run.training.label, cell.detector.labels["space"], cell.detector.labels["clustering"], split)
-        for cell in plan_of(study.load(path)).cells
+        for cell in plan_of(reader.load(path)).cells
         for split in ("train", "test")
     }
     found = list(first.rows[["training", "space", "clustering", "split"]].itertuples(index=False, name=None))
@@ -271,7 +271,7 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering="labels", distance="cosine")
     oodbench.run(path, device="cpu")
     rows = surveyed(path).rows.set_index("split")
-    pipeline = Pipeline(study.load(path), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(path), Options(device="cpu"), Silent())
     (work,) = plan_of(pipeline.study).work
     bank = pipeline.bank(work.run, [PLAIN], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y
@@ -492,7 +492,7 @@ def test_correlations_of_a_study(tmp_path: Path) -> None:
     assert "18 cells in all, of 6 trained encoders" in table.caption
     assert "pooled at 0.9" in table.caption
     assert "not causation" in table.caption
-    correlation.write(table, tmp_path)
+    formats.write_table(table.sheet(), tmp_path)
     text = (tmp_path / "quality-correlation.md").read_text()
     assert f"| {found['spearman']:.2f} [{found['low']:.2f}, {found['high']:.2f}] |" in " ".join(text.split())
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "quality-correlation.csv"), table.listed)

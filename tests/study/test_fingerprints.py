@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.study.fingerprints import code_files, fingerprint, fingerprint_module
+from oodbench.study.fingerprints import fingerprint, fingerprint_module, modules
 
 Package = Callable[..., str]
 
@@ -107,7 +107,7 @@ def test_a_file_beside_a_file_counts_and_an_installed_package_does_not(
     blocks.write_text("f = 1\n")
     fingerprint.cache_clear()
     first = fingerprint_module("mynet")
-    assert code_files("mynet", tmp_path / "mynet.py") == [tmp_path / "mynet.py", blocks]
+    assert list(modules("mynet", tmp_path / "mynet.py").values()) == [tmp_path / "mynet.py", blocks]
     blocks.write_text("f = 22\n")
     fingerprint.cache_clear()
     assert fingerprint_module("mynet") != first

@@ -9,7 +9,7 @@ import pytest
 from tiny import write
 
 from oodbench.errors import UserError
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.class_protocol import class_count
 from oodbench.study.grid import Cell, Plan, Run, resolved
 from oodbench.study.registry import Registry
@@ -17,7 +17,7 @@ from oodbench.training.weights import plan_of
 
 
 def planned(tmp_path: Path, **changes: Any) -> Plan:
-    return plan_of(study.load(write(tmp_path / "s.yaml", **changes)))
+    return plan_of(reader.load(write(tmp_path / "s.yaml", **changes)))
 
 
 def cells(found: Plan) -> list[Cell]:

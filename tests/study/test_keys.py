@@ -14,7 +14,7 @@ from tiny import write
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import NUMBER, Silent, digest
-from oodbench.study import registry, study
+from oodbench.study import reader, registry
 from oodbench.study.fingerprints import content
 from oodbench.study.grid import Cell, Run, Work
 from oodbench.study.settings import Augment, ImageFormat, Recipe, Reference, Space
@@ -23,7 +23,7 @@ from oodbench.training.banks import Piece
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
-    return Runner(study.load(write(tmp_path / "s.yaml", training="simclr")), Options(device="cpu"))
+    return Runner(reader.load(write(tmp_path / "s.yaml", training="simclr")), Options(device="cpu"))
 
 
 def another(value: Any) -> Any:
@@ -60,7 +60,7 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
     """Cards before Ampere (8) only emulate bf16, and are slower with it: torch counts them in by default."""
     run = dataclasses.replace(runner.plan.work[0].run, precision="auto")
     assert runner.pipeline.encoders.precision(run) == "float32"  # the CPU
-    monkeypatch.setattr(runner.pipeline, "device", torch.device("cuda"))
+    monkeypatch.setattr(runner.pipeline.encoders, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
@@ -159,7 +159,7 @@ def test_rows_follow_their_training(runner: Runner) -> None:
 
 
 def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_path: Path) -> None:
-    other = study.load(write(tmp_path / "elsewhere" / "t.yaml", training="simclr", name="other"))
+    other = reader.load(write(tmp_path / "elsewhere" / "t.yaml", training="simclr", name="other"))
     pipeline = Pipeline(other, Options(device="cpu", checkpoint_minutes=1), Silent())
     assert pipeline.encoders.train_key(runner.plan.work[0].run) == runner.pipeline.encoders.train_key(
         runner.plan.work[0].run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oodbench.study import recipes, study
+from oodbench.study import reader, recipes
 from oodbench.study.settings import Recipe
 
 FILES = sorted(recipes.FOLDER.glob("*.yaml"))
@@ -25,7 +25,7 @@ def recipe(name: str, folder: Path) -> Recipe:
         "image: {size: 8}\nid: digits\nood: {far: noise}\nencoder: resnet18\ntraining: simclr\n"
         f"clustering: one\ndistance: cosine\nthreshold: pooled\nrecipe: {name}\n"
     )
-    return study.load(file).recipes["simclr"][""]
+    return reader.load(file).recipes["simclr"][""]
 
 
 @pytest.mark.parametrize("name", recipes.book())

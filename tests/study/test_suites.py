@@ -17,14 +17,14 @@ from tiny import TINY, write
 from typer.testing import CliRunner
 
 from oodbench.api import Images
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.data import prepare
 from oodbench.errors import UserError
 from oodbench.execution.garbage import garbage
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store import rows as results
-from oodbench.study import study
+from oodbench.study import reader, study
 from oodbench.study import suites as suite
 from oodbench.study.class_protocol import kept_classes
 from oodbench.study.grid import canonical
@@ -41,7 +41,7 @@ HELD = {"set": {"blobs": {"groups": 3, "count": 90, "draw": 1}}}
 
 def load(folder: Path, names: str | list[str], **more: Any) -> study.Study:
     without = dict.fromkeys(TINY)
-    return study.load(write(folder / "s.yaml", **without | OTHER | {"suite": names} | more))
+    return reader.load(write(folder / "s.yaml", **without | OTHER | {"suite": names} | more))
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_mistake_in_a_suite_is_shown_where_the_study_names_it(tiny_suites: Non
     file = write(tmp_path / "s.yaml", **dict.fromkeys(TINY) | OTHER | {"suite": ["tiny/one", "tiny/bad"]})
     line = file.read_text().splitlines().index("- tiny/bad") + 1
     with pytest.raises(UserError) as caught:
-        study.load(file)
+        reader.load(file)
     assert str(caught.value).startswith(f"{file}:{line}: suite tiny/bad: ood.far.nose: there is no dataset 'nose'")
 
 
@@ -256,14 +256,14 @@ def test_tables_and_claims_are_read_without_plugins(tiny_suites: None, tmp_path:
     claims = {"c": {"says": "so", "of": {"suite": "tiny/bad"}, "left": {"training": "a"}, "right": {"training": "b"}}}
     changes = dict.fromkeys(TINY) | OTHER | {"suite": "tiny/bad", "tables": tables, "claims": claims}
     file = write(tmp_path / "s.yaml", **changes)
-    assert study.tables_of(file)[0]["t"].columns == ("suite",)
-    assert study.claims_of(file)["c"].of == {"suite": "tiny/bad"}
-    assert study.results_of(file).name == "s"
+    assert reader.tables_of(file)[0]["t"].columns == ("suite",)
+    assert reader.claims_of(file)["c"].of == {"suite": "tiny/bad"}
+    assert reader.results_of(file).name == "s"
 
 
 def test_the_command_line_tells_sets_and_own_choices(tiny_suites: None, tmp_path: Path) -> None:
     def call(*words: str) -> list[str]:
-        outcome = CliRunner().invoke(main.app, list(words))
+        outcome = CliRunner().invoke(app.app, list(words))
         assert outcome.exit_code == 0, outcome.output
         return [" ".join(line.split()) for line in outcome.stdout.splitlines()]
 
@@ -281,7 +281,7 @@ def test_the_command_line_tells_sets_and_own_choices(tiny_suites: None, tmp_path
     planned = call("plan", file)
     assert planned[:2] == ["suite tiny/one (own reference): tiny/one says", "own: tiny/one has a choice."]
     assert any("0 trained, 0 cells scored" in line for line in call("run", file))
-    rows = results.Results(study.results_of(Path(file))).current()
+    rows = results.Results(reader.results_of(Path(file))).current()
     assert set(rows["suite"]) == {"tiny/one (own reference)"}
     assert (rows["status"] == "ok").all()
 
@@ -299,7 +299,7 @@ def runner(tmp_path: Path) -> Callable[..., Runner]:
         quick = TINY["recipe"] | {"epochs": 0}
         detectors = {"clustering": None, "distance": {"knn": {"k": 3}}, "threshold": "pooled", "recipe": quick}
         file = write(tmp_path / "s.yaml", **{"training": "simclr", "reference": HELD, **detectors, **changes})
-        return Runner(study.load(file), Options(device="cpu"))
+        return Runner(reader.load(file), Options(device="cpu"))
 
     return make
 
@@ -369,7 +369,7 @@ def test_a_grid_of_detectors_has_no_sets(tmp_path: Path) -> None:
     file = tmp_path / "g.yaml"
     file.write_text("distance: cosine\nclustering: one\nthreshold: pooled\nreference: {set: digits}\n")
     with pytest.raises(UserError, match=r"g.yaml:4: reference.set: .* --val"):
-        study.load_grid(file, ())
+        reader.load_grid(file, ())
 
 
 # ---- limits and lists

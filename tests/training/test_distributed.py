@@ -19,8 +19,8 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
-from oodbench.study.registry import Source, source_of
+from oodbench.study import reader
+from oodbench.study.registry import PluginFile, source_of
 from oodbench.study.settings import Recipe
 from oodbench.training import distributed, networks, train
 from oodbench.training.batches import ALONE, Part
@@ -111,7 +111,7 @@ def runner(path: Path, watch: Silent, **recipe: object) -> Runner:
     whole = {**TINY["recipe"], "epochs": 4, "lr": 0.02, **recipe}
     encoder = {"ranks:network": {}}
     file = write(path, training="cross_entropy", encoder=encoder, recipe=whole, outliers=None)
-    return Runner(study.load(file), Options(device="cpu", checkpoint_minutes=0), watch)
+    return Runner(reader.load(file), Options(device="cpu", checkpoint_minutes=0), watch)
 
 
 def weights(pipeline: Pipeline, one: Runner) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -186,7 +186,7 @@ def test_a_failing_process_ends_all_with_one_message(
     assert capfd.readouterr().err == ""
 
 
-def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
+def train_two(source: PluginFile, watch: Callable[[int, float, Callable[[], train.Progress]], None]) -> list[float]:
     """Train a plugin's defaults in two processes."""
     recipe = dataclasses.replace(ranks.RECIPE, devices=2)
     training = ranks.loaded(source)
@@ -208,7 +208,7 @@ def train_two(source: Source, watch: Callable[[int, float, Callable[[], train.Pr
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path: Path, recipe: dict[str, int], message: str) -> None:
     file = write(tmp_path / "s.yaml", recipe={"epochs": 1, **recipe})
     with pytest.raises(UserError, match=rf"s\.yaml:\d+: recipe: {re.escape(message)}"):
-        study.load(file)
+        reader.load(file)
 
 
 def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,12 @@ from tiny import write
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from oodbench.cli.main import app
+from oodbench.cli.app import app
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Encoder
@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
 def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: Any) -> tuple[Pipeline, Run]:
     """Return the pipeline and the one run of a study of given weights."""
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
-    found = study.load(path)
+    found = reader.load(path)
     runs = [work.run for work in plan_of(found).work]
     return Pipeline(found, Options(device="cpu"), Silent()), runs[0]
 
@@ -298,7 +298,7 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
     assert "weights for encoders of timm, resnet18(width=4) is none" in " ".join(said.output.split())
     assert "time: about" in said.output
     assert asked == []
-    rows = Runner(study.load(path), Options(device="cpu")).run().rows
+    rows = Runner(reader.load(path), Options(device="cpu")).run().rows
     assert rows["error"].str.contains("resnet10t cannot be downloaded: OSError: no network").all()
     assert asked == ["resnet10t"]
     network = lived(create("resnet10t"))
@@ -469,7 +469,7 @@ def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **{**SMALL, **more, "training": {"pretrained": params}})
     said = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
     assert said.exit_code == 0, said.output
-    rows = Runner(study.load(path), Options(device="cpu")).run().rows
+    rows = Runner(reader.load(path), Options(device="cpu")).run().rows
     assert (rows["status"] == "ok").all()
     assert set(rows["posthoc"]) == {"–", "msp"}  # on the file's own classifier, not on a probe
     assert set(rows["accuracy_by"]) == {"classifier"}

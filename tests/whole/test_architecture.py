@@ -90,7 +90,7 @@ def test_only_the_command_line_prints() -> None:
 )
 def test_commands_that_need_no_torch(words: list[str]) -> None:
     code = (
-        "import sys\nfrom oodbench.cli.main import app\n"
+        "import sys\nfrom oodbench.cli.app import app\n"
         f"try:\n    app({words!r})\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,7 +26,7 @@ from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
 from oodbench.store.memo import Silent
 from oodbench.store.rows import Results
-from oodbench.study import study
+from oodbench.study import reader
 
 NOT_NUMBERS = ["commit", "scored_at", "score_seconds", "train_seconds"]  # whoever commits meanwhile changes no number
 OECL = {"oecl": {"warmup": 0}}
@@ -51,7 +51,7 @@ class Listener(Silent):
 
 
 def go(path: Path, listener: Listener | None = None, **options: Any) -> Outcome:
-    return Runner(study.load(path), Options(**options), listener or Listener()).run()
+    return Runner(reader.load(path), Options(**options), listener or Listener()).run()
 
 
 def numbers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -629,13 +629,13 @@ def test_csi_is_scored_over_turned_views(tmp_path: Path) -> None:
     path = write(
         tmp_path / "s.yaml", training=["csi", "simclr"], recipe=recipe, space=space, distance=["csi", "cosine"]
     )
-    planned = estimate.estimate(Runner(study.load(path), Options(), Listener()))
+    planned = estimate.estimate(Runner(reader.load(path), Options(), Listener()))
     first = go(path)
     rows = first.rows[first.rows["distance"] == "csi"]
     assert (first.failed, first.trained) == (0, 2)
     assert set(zip(rows["training"], rows["space"], strict=True)) == {("csi", "shifted views=2")}
     assert set(rows["dimensions"]) == {4 * (128 + 4)}
-    store = study.load(path).store
+    store = reader.load(path).store
     stored = sum(file.stat().st_size for file in store.rglob("*.safetensors") if file.name != "linear.safetensors")
     assert planned.bytes == pytest.approx(stored, rel=0.1)
     again = go(path)

@@ -12,7 +12,7 @@ from tiny import write
 from typer.testing import CliRunner
 
 import oodbench
-from oodbench.cli import main
+from oodbench.cli import app
 from oodbench.training.weights import plan_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def test_the_plugin_passes_conformance_and_runs_in_a_study(tmp_path: Path) -> No
     (code,) = blocks("python")
     plugin = tmp_path / "cityblock.py"
     plugin.write_text(code)
-    checked = CliRunner().invoke(main.app, ["check", str(plugin)])
+    checked = CliRunner().invoke(app.app, ["check", str(plugin)])
     assert checked.exit_code == 0, checked.output
     study = write(tmp_path / "s.yaml", plugins=["cityblock.py"], distance=["cityblock", "cosine"], training="simclr")
     rows = oodbench.run(study, device="cpu")
@@ -35,15 +35,15 @@ def test_the_plugin_passes_conformance_and_runs_in_a_study(tmp_path: Path) -> No
 
 
 def test_the_study_is_one(tmp_path: Path) -> None:
-    from oodbench.study import study
+    from oodbench.study import reader
 
     text, changes = blocks("yaml")
     (tmp_path / "own.yaml").write_text(text)
-    found = plan_of(study.load(tmp_path / "own.yaml"))
+    found = plan_of(reader.load(tmp_path / "own.yaml"))
     assert len(found.work) == 2 * 3 * 3  # splits x seeds x trainings
     yaml = YAML()
     yaml.dump(yaml.load(text) | yaml.load(changes), tmp_path / "other.yaml")
-    found = plan_of(study.load(tmp_path / "other.yaml"))
+    found = plan_of(reader.load(tmp_path / "other.yaml"))
     assert len(found.work) == 2 * 3 * 2
 
 
@@ -59,7 +59,14 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_command_is_in_the_readme_and_nothing_else() -> None:
-    commands = {command.name for command in main.app.registered_commands}
+    commands = {command.name for command in app.app.registered_commands}
     table = README.split("| command |")[1].split("\n\n")[0]
-    words = "run|plan|prepare|tables|score|export-features|quality|curve|verdict|audit|show|list|new|check|verify|gc"
-    assert commands == set(re.findall(rf"(?<=`)(?:oodbench )?({words}|compact)\b(?!-)", table))
+    column = "".join(line.split("|")[1] for line in table.splitlines()[2:])
+    assert commands == set(re.findall(r"`(?:oodbench )?([a-z-]+)", column))
+
+
+def test_the_list_of_plugins_is_that_of_their_docstrings(tmp_path: Path) -> None:
+    renewed = tmp_path / "README.md"
+    renewed.write_text(README, encoding="utf-8")
+    assert CliRunner().invoke(app.app, ["list", "--markdown", str(renewed)]).exit_code == 0
+    assert renewed.read_text(encoding="utf-8") == README, "renew it: oodbench list --markdown README.md"

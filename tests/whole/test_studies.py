@@ -18,14 +18,14 @@ from tiny import write
 from typer.testing import CliRunner, Result
 
 from oodbench.api import Clusters
-from oodbench.cli import main
+from oodbench.cli import app, screen
 from oodbench.execution import dry_run, runner, standins
 from oodbench.execution.pipeline import Options
 from oodbench.report import comparison, targets, verdicts
 from oodbench.scoring import detectors
 from oodbench.store import memo
 from oodbench.store.columns import STAND_IN
-from oodbench.study import study
+from oodbench.study import reader, study
 from oodbench.study.registry import Registry
 from oodbench.toolkit.vectors import unit
 from oodbench.training.weights import plan_of
@@ -35,12 +35,12 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "out", Console(highlight=False, width=200))
-    monkeypatch.setattr(main, "err", Console(highlight=False, width=200, stderr=True))
+    monkeypatch.setattr(screen, "out", Console(highlight=False, width=200))
+    monkeypatch.setattr(screen, "err", Console(highlight=False, width=200, stderr=True))
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(main.app, [str(word) for word in words])
+    return CliRunner().invoke(app.app, [str(word) for word in words])
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_a_study_runs_on_stand_in_data(file: Path, monkeypatch: pytest.MonkeyPat
 
     Of several encoders the first alone, on the last ID set, to save time.
 
-    Of Fashion-MNIST's trainings the first alone: every cell of it has published rows, which test_tables holds against
+    Of Fashion-MNIST's trainings the first alone: every cell of it has published rows, which test_published holds to
     the study.
     """
-    whole = dry_run.dry(study.load(file)).study
+    whole = dry_run.dry(reader.load(file)).study
     found = dataclasses.replace(whole, encoders=whole.encoders[:1])
     if len(whole.encoders) > 1:
         found = dataclasses.replace(found, ids=whole.ids[-1:])
@@ -104,7 +104,7 @@ def test_a_study_runs_on_stand_in_data(file: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("seed", range(5))
 def test_clusters_of_stand_in_images_are_whole_groups(seed: int, tmp_path: Path) -> None:
     """In their pixels and in features that are drawn at random, however many clusters: half as many as groups."""
-    real = study.load(write(tmp_path / "s.yaml")).ids[0]
+    real = reader.load(write(tmp_path / "s.yaml")).ids[0]
     images = standins.dataset(real, standins.Drawing("", 8, 1, 60, 4, tuple("abcde"))).load("train", tmp_path)
     x = torch.as_tensor(images.x).flatten(1) / 255
     h = torch.relu((x - x.mean(0)) @ torch.randn(x.shape[1], 64, generator=torch.Generator().manual_seed(seed)))
@@ -139,7 +139,7 @@ def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:
 )
 def test_the_numbers_that_a_study_is_held_against(name: str, trainings: set[str]) -> None:
     """Of which trainings; a study that says `targets` and misses all of them would print an empty table."""
-    found = study.load(ROOT / "studies" / f"{name}.yaml")
+    found = reader.load(ROOT / "studies" / f"{name}.yaml")
     if name == "imagenet_pretrained":  # without the lists nobody knows that ID has the classes of the weights
         with_head = [dataclasses.replace(each, classifier="linear") for each in found.trainings]  # type: ignore[call-arg]
         found = dataclasses.replace(found, trainings=with_head)
@@ -150,7 +150,7 @@ def test_the_numbers_that_a_study_is_held_against(name: str, trainings: set[str]
 
 
 def test_real_and_dry_runs_are_apart() -> None:
-    real = study.load(ROOT / "benchmark.yaml")
+    real = reader.load(ROOT / "benchmark.yaml")
     found = dry_run.dry(real).study
     assert found.results == real.results.with_name("benchmark.dry")
     assert found.store.is_relative_to(found.results.resolve())

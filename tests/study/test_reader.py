@@ -9,7 +9,7 @@ import pytest
 from places import ROOT
 
 from oodbench.errors import UserError
-from oodbench.study import study
+from oodbench.study import reader
 from oodbench.study.study import Study
 from oodbench.training.weights import plan_of
 
@@ -28,7 +28,7 @@ threshold: pooled
 def load(tmp_path: Path, text: str) -> Study:
     path = tmp_path / "s.yaml"
     path.write_text(text)
-    return study.load(path)
+    return reader.load(path)
 
 
 def changed(key: str, value: str) -> str:
@@ -329,7 +329,7 @@ def test_what_is_no_study(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no study file"):
-        study.load(tmp_path / "none.yaml")
+        reader.load(tmp_path / "none.yaml")
 
 
 def test_paths_of_a_study_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +342,9 @@ def test_paths_of_a_study_are_relative_to_it(tmp_path: Path, monkeypatch: pytest
 def test_tables_are_read_without_plugins(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(HEAD.replace("simclr", "nobody_has_this") + "tables: {t: {rows: [training], of: {ood: noise}}}\n")
-    assert study.tables_of(path)[0]["t"].rows == ("training",)
+    assert reader.tables_of(path)[0]["t"].rows == ("training",)
     with pytest.raises(UserError):
-        study.load(path)
+        reader.load(path)
 
 
 def test_plugins_of_a_study(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def of_repository() -> list[Path]:
 
 @pytest.mark.parametrize("path", of_repository(), ids=lambda path: path.name)
 def test_the_studies_of_the_repository_are_right(path: Path) -> None:
-    found: Any = study.load(path)
+    found: Any = reader.load(path)
     assert found.tables
     if path.stem in ("benchmark", "fashion"):  # the papers' studies hold what their papers do
         assert "cross_entropy" in {training.name for training in found.trainings}

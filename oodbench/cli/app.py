@@ -1,0 +1,60 @@
+"""The command line: which commands there are, in the order that `oodbench --help` has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from oodbench.cli import feature_commands, plugin_commands, report_commands, screen, store_commands, study_commands
+from oodbench.errors import UserError
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    study_commands.run,
+    study_commands.prepare,
+    study_commands.plan,
+    report_commands.tables_,
+    report_commands.verdict,
+    feature_commands.score,
+    feature_commands.export_features,
+    report_commands.quality,
+    report_commands.curve,
+    study_commands.audit,
+    store_commands.show,
+    plugin_commands.list_,
+    plugin_commands.new,
+    plugin_commands.check,
+    store_commands.compact,
+    store_commands.verify,
+    store_commands.rekey,
+    store_commands.gc,
+)
+
+
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command in which a user's mistake is one message and exit code 2, and Ctrl-C is exit code 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            screen.complain("[bold red]error:[/]", str(error))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            screen.err.print("stopped; what is finished is kept, the same command goes on")
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+app = typer.Typer(
+    help="What really makes an out-of-distribution detector work: trainings x clusterings x distances x thresholds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for each in COMMANDS:
+    app.command(each.__name__.rstrip("_").replace("_", "-"))(guarded(each))

@@ -1,0 +1,96 @@
+"""What several commands take, and what they make of it: a study, its rows, the memory of scoring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
+from rich.filesize import decimal
+
+from oodbench.cli import screen
+from oodbench.errors import UserError
+
+if TYPE_CHECKING:
+    from oodbench.store.rows import Results
+    from oodbench.study.study import Study
+
+StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+DryData = Annotated[
+    bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
+]
+Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
+Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")]
+LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
+
+
+def load(study: Path) -> Study:
+    from oodbench.study import reader
+
+    return reader.load(study)
+
+
+def made(study: Path, dry_data: bool) -> Study:
+    """Return a study, or what stands in for it, which is said."""
+    loaded = load(study)
+    if not dry_data:
+        return loaded
+    from oodbench.execution.dry_run import dry
+
+    found = dry(loaded)
+    screen.say(f"dry run, whose numbers mean nothing, in {found.study.results}. In place of")
+    for what, by in found.replaced.items():
+        screen.say(f"  {what}: {by}")
+    return found.study
+
+
+def results(study: Path, dry_data: bool = False) -> Results:
+    """Return the rows of a study, or of its dry run."""
+    from oodbench.study.reader import results_of
+    from oodbench.study.study import DRY
+
+    folder = results_of(study)
+    return results_in(folder.with_name(folder.name + DRY) if dry_data else folder)
+
+
+def results_in(folder: Path) -> Results:
+    """Return the rows in a folder of results; what is wrong with them is printed."""
+    from oodbench.store.rows import Results
+
+    return Results(folder, screen.warn)
+
+
+def without_rows(found: Results) -> UserError:
+    return UserError(f"there are no rows in {found.folder}; run the study first")
+
+
+def say_unkept(study: Path, count: int) -> None:
+    if count:
+        again = f"oodbench run {study} --redo train keeps them"
+        screen.warn(f"{count} epochs to keep are of trainings that are done; {again}")
+
+
+def say_failures(rows: Any) -> None:
+    """Name each error of rows once, with how many rows and cells it befell and one of them; exit with 1."""
+    from oodbench.study.grid import NONE
+
+    parts = ("training", "id", "space", "clustering", "distance", "posthoc", "threshold")
+    for error, members in rows[rows["status"] == "error"].groupby("error", sort=False):
+        where = " · ".join(str(each) for each in members.iloc[0][[*parts]] if each != NONE)
+        counts = f"{len(members)} rows, {members['cell'].nunique()} cells"
+        screen.complain("[bold red]failed:[/]", f"{counts}, such as {where}: {error}")
+    raise typer.Exit(1)
+
+
+def number_of_bytes(memory: str) -> int:
+    """Return what `--memory` says, such as 500MB or 2GiB, in bytes."""
+    wanted = f"--memory {memory}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB"
+    try:
+        found = TypeAdapter(ByteSize).validate_python(memory)
+    except ValidationError:
+        raise UserError(wanted) from None
+    if found < LEAST_MEMORY:
+        raise UserError(f"{wanted}, {decimal(LEAST_MEMORY)} at least")
+    return found

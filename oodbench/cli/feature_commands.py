@@ -1,0 +1,124 @@
+"""Commands on features as files: score those that a user brings, export-features of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oodbench.cli import arguments, screen, tables
+from oodbench.cli.arguments import Device, Memory, StudyFile, Top
+from oodbench.cli.progress import Board
+from oodbench.errors import UserError
+
+if TYPE_CHECKING:
+    from oodbench.execution.score_features import Given
+
+NAMED = "NAME=FILE, as often as there are sets"
+Train = Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")]
+IdTest = Annotated[str, typer.Option("--id", help="ID test features: FILE, or NAME=FILE to name the set.")]
+Ood = Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")]
+Near = Annotated[list[str] | None, typer.Option(help=f"The same, of near OOD: {NAMED}.")]
+Far = Annotated[list[str] | None, typer.Option(help=f"The same, of far OOD: {NAMED}.")]
+Val = Annotated[Path | None, typer.Option(help="Held-out ID features; default: a share of the training ones.")]
+Validation = Annotated[list[str] | None, typer.Option(help=f"OOD that thresholds and choices may see: {NAMED}.")]
+Grid = Annotated[Path | None, typer.Option(help="Detectors, as in a study; default: every plugin as it is.")]
+Name = Annotated[str, typer.Option(help="Folder of results; calls of one name share their tables.")]
+Encoder = Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")]
+Seed = Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.")]
+Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
+To = Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")]
+
+
+def score(
+    train: Train,
+    id_: IdTest,
+    ood: Ood = None,
+    near: Near = None,
+    far: Far = None,
+    val: Val = None,
+    validation: Validation = None,
+    grid: Grid = None,
+    name: Name = "features",
+    training: Encoder = "",
+    seed: Seed = 0,
+    redo: Redo = "",
+    device: Device = "auto",
+    memory: Memory = "2GB",
+    top: Top = 20,
+) -> None:
+    """Run the detector grid on features that you bring: no training, no images; the same tables."""
+    from oodbench.execution.score_features import Given
+    from oodbench.study.study import UNGROUPED
+
+    groups = (("near", near), ("far", far), (UNGROUPED, ood))
+    given = Given(
+        train=train,
+        id=_one_named("--id", id_) if "=" in id_ and not Path(id_).is_file() else (Path(id_).stem, Path(id_)),
+        ood=[(group, *each) for group, files in groups for each in _named(f"--{group}", files).items()],
+        val=val,
+        validation=_named("--validation", validation),
+        grid=grid,
+        name=name,
+        training=training or train.stem,
+        seed=seed,
+        redo=redo,
+    )
+    _score(given, device, memory, top)
+
+
+def _score(given: Given, device: str, memory: str, top: int) -> None:
+    from oodbench.execution import score_features
+    from oodbench.execution.pipeline import pick_device
+    from oodbench.scoring.detectors import How
+
+    with Board(screen.err) as board:
+        outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
+    for reason, count in outcome.left_out.items():
+        screen.say(f"left out: {count:>5} cells: {reason}")
+    tables.write(given.grid, outcome.results, outcome.rows, top)
+    screen.out.print(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    if outcome.failed:
+        arguments.say_failures(outcome.rows)
+
+
+def _named(option: str, given: list[str] | None) -> dict[str, Path]:
+    """Return the files of NAME=FILE options by name."""
+    found: dict[str, Path] = {}
+    for each in given or []:
+        name, file = _one_named(option, each)
+        if name in found:
+            raise UserError(f"{option} {each}: {name} is given twice")
+        found[name] = file
+    return found
+
+
+def _one_named(option: str, given: str) -> tuple[str, Path]:
+    """Return the name and the file of NAME=FILE; where both may hold a =, the first that leaves a file."""
+    parts = given.split("=")
+    found = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(1, len(parts))]
+    found = [(name, file) for name, file in found if name and file]
+    if not found:
+        raise UserError(f"{option} {given}: wanted is NAME=FILE")
+    name, file = next((each for each in found if Path(each[1]).is_file()), found[0])
+    return name, Path(file)
+
+
+def export_features(study: StudyFile, to: To, device: Device = "auto") -> None:
+    """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
+    from oodbench.execution.export_features import Exported, export
+    from oodbench.execution.pipeline import Options, Pipeline
+
+    found = []
+    with Board(screen.err) as board:
+        for each in export(Pipeline(arguments.load(study), Options(device), board), to):
+            found.append(each)
+            if isinstance(each, Exported):
+                screen.say(f"\n{each.folder}\n    {each.command}")
+    written = sum(isinstance(each, Exported) for each in found)
+    if not written:
+        raise UserError(f"none of the {len(found)} trainings of {study} is trained; run the study first")
+    screen.say(f"\n{written} of {len(found)} trainings exported to {to}")
+    if written < len(found):
+        screen.warn(f"{len(found) - written} trainings are missing: they are not trained")

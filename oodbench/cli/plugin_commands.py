@@ -1,0 +1,113 @@
+"""Commands for authors of plugins: list what there is, write a new one's stub, check it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+
+from oodbench.cli import screen
+from oodbench.errors import UserError, suggestion
+
+ROOM = "training, clustering, distance, threshold, posthoc or dataset"
+Listed = Annotated[str, typer.Argument(help=f"{ROOM}; recipes, or suites.")]
+Markdown = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file, such as README.md, in which to renew the list between its two marks.", show_default=False
+    ),
+]
+BEGIN, END = "<!-- oodbench list -->\n", "<!-- end -->"
+
+
+def list_(room: Listed = "", markdown: Markdown = None) -> None:
+    """List the plugins, recipes and suites by name, a line each; of `suites` alone, what they consist of."""
+    from oodbench.study import recipes, suites
+    from oodbench.study.registry import ROOMS
+
+    books = {
+        "recipes": {name: f"{found.about} ({found.source})" for name, found in recipes.book().items()},
+        "suites": {name: f"{found.says} ({found.source})" for name, found in suites.book().items()},
+    }
+    rooms = (*ROOMS, *books)
+    if room and room not in rooms:
+        raise UserError(f"there is no room '{room}'{suggestion(room, rooms)}")
+    lines = _summaries() | books
+    if markdown:
+        _renew(markdown, {each: lines[each] for each in ([room] if room else ROOMS)})
+        return
+    table = screen.columns()
+    table.show_header = False
+    for each in [room] if room else rooms:
+        table.add_row(f"[bold]{each}[/]", "")
+        for name, line in lines[each].items():
+            table.add_row(f"  {name}", Text(line))
+            for details in _suite_lines(name) if room == "suites" else ():
+                table.add_row("", Text(details))
+    screen.out.print(table)
+
+
+def _summaries() -> dict[str, dict[str, str]]:
+    """Return the first line of each plugin's docstring, by room and name."""
+    from oodbench.study.registry import ROOMS, Registry, summary
+
+    registry = Registry()
+    return {room: {name: summary(each) for name, each in registry.sources(room).items()} for room in ROOMS}
+
+
+def _suite_lines(name: str) -> list[str]:
+    """Return what a suite consists of, and what of it is its own choice or not known."""
+    from oodbench.study import suites
+
+    found = suites.find(name)
+    return [*(f"{role}: {sets}" for role, sets in suites.told(found)), *(f"own: {each}" for each in found.own)]
+
+
+def _renew(file: Path, rooms: dict[str, dict[str, str]]) -> None:
+    """Write plugins by room between the marks of a file: their names, and folded away a line of each."""
+    before, begin, rest = (file.read_text(encoding="utf-8") if file.is_file() else "").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"{file} has no {BEGIN.strip()} and {END} after it; the list would stand between them")
+    lists = "".join(
+        f"\n<details><summary><b>{room}</b>: {', '.join(found)}</summary>\n\n"
+        + "".join(f"- `{name}`: {line}\n" for name, line in found.items())
+        + "\n</details>\n"
+        for room, found in rooms.items()
+    )
+    file.write_text(f"{before}{begin}{lists}\n{end}{after}", encoding="utf-8")
+
+
+def new(
+    room: Annotated[str, typer.Argument(help=f"{ROOM}.")],
+    name: Annotated[str, typer.Argument(help="The plugin's name: a file of this name is written.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
+) -> None:
+    """Write the stub of a plugin, to be filled in and checked with `oodbench check`."""
+    from oodbench.conformance.templates import write
+
+    path = write(room, name, folder)
+    screen.say(f"wrote {path}; fill it in, then: oodbench check {path}")
+
+
+def check(plugin: Annotated[str, typer.Argument(help="A plugin's file, its name, or ROOM/NAME.")]) -> None:
+    """Run the conformance suite on one plugin."""
+    from oodbench.conformance.suite import conform, find
+
+    source = find(plugin)
+    results = conform(source, Path(os.environ.get("OODBENCH_DATA") or "data"))
+    for result in results:
+        mark = "[red]failed[/]" if result.problem else "[yellow]skipped[/]" if result.skipped else "[green]passed[/]"
+        screen.out.print(f"{mark}  {escape(result.check)}", soft_wrap=True)
+        if result.problem:
+            screen.say(f"        {result.problem}")
+    failed = sum(bool(result.problem) for result in results)
+    skipped = sum(result.skipped for result in results)
+    passed = len(results) - failed - skipped
+    screen.out.print(f"{source.room} {source.name}: {passed} passed, {skipped} skipped, {failed} failed")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,119 @@
+"""Commands from a study's rows to its tables: tables, verdict, quality, curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from oodbench.cli import arguments, screen, tables
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile
+from oodbench.cli.progress import Board
+from oodbench.errors import UserError
+
+Against = Annotated[
+    str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
+]
+
+
+def tables_(
+    study: StudyFile,
+    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20,
+    against: Against = "",
+    dry_data: DryData = False,
+) -> None:
+    """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
+    found = arguments.results(study, dry_data)
+    rows, folder = found.current(), found.folder.parent
+    if rows.empty:
+        raise arguments.without_rows(found)
+    if against and dry_data:
+        raise UserError("--against: the numbers of a dry run mean nothing")
+    tables.write(study, folder, rows, top)
+    if against:
+        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", rows, (against, Path()))
+
+
+def verdict(study: StudyFile, dry_data: DryData = False) -> None:
+    """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
+    from oodbench.report import formats, verdicts
+    from oodbench.study.reader import claims_of
+
+    claims, given = claims_of(study), arguments.results(study, dry_data)
+    if not claims:
+        raise UserError(f"{study} declares no claims; say what should hold with the key 'claims'")
+    rows, folder = given.current(), given.folder.parent
+    if rows.empty:
+        raise arguments.without_rows(given)
+    found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
+    formats.write_table(verdicts.sheet(found, tables.note(rows)), folder)
+    colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
+    shown = screen.columns("claim", "verdict", "evidence")
+    for each in found:
+        state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
+        shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
+    screen.out.print(shown)
+    screen.out.print(tables.note(rows) + verdicts.caption(found), style="italic", soft_wrap=True)
+    screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
+    """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
+    from oodbench.execution.cluster_survey import FILE, survey
+    from oodbench.execution.pipeline import Options, Pipeline
+    from oodbench.report import correlation, formats
+
+    given = arguments.results(study, dry_data)
+    rows, folder = given.current(), given.folder.parent
+    if not (rows["status"] == "ok").any():
+        raise arguments.without_rows(given)
+    loaded = arguments.made(study, dry_data)
+    with Board(screen.err) as board:
+        pipeline = Pipeline(loaded, Options(device), board)
+        found = survey(pipeline)
+    if found.missing:
+        screen.warn(f"the features of {found.missing} of {found.trainings} trainings are not in {pipeline.store.root}")
+    arguments.say_unkept(study, found.unkept)
+    if found.rows.empty:
+        raise UserError(
+            f"{pipeline.store.root} has no features of {study}; run the study first, with this store and device"
+        )
+    for message in found.rows["error"][found.rows["error"] != ""].unique():
+        screen.warn(f"clusters could not be measured: {message}")
+    table = tables.noted(correlation.correlations(rows, found.rows), rows)
+    formats.write_table(table.sheet(), folder)
+    shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
+    screen.show(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
+    measured = f"{found.measured} rows measured, {len(found.rows)} in all"
+    screen.say(f"\n{measured}: {folder / FILE}")
+    screen.say(f"the table, as .md, .csv, .tex and .html: {folder}")
+
+
+def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry_data: DryData = False) -> None:
+    """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
+    from oodbench.execution import epoch_curve
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+
+    loaded = arguments.made(study, dry_data)
+    with Board(screen.err) as board:
+        runner = Runner(loaded, Options(device, memory=arguments.number_of_bytes(memory)), board)
+        found = epoch_curve.curve(runner)
+    folder, store = runner.study.results, runner.pipeline.store.root
+    for title in found.missing:
+        screen.warn(f"not in {store}: {title}")
+    if found.missing:
+        screen.warn(f"oodbench run {study} makes what is not trained, with --redo train the epochs of what is")
+    if not (found.rows["error"] == "").any():
+        raise UserError(f"{store} has nothing to follow of {study}; run the study first")
+    for message in found.rows["error"][found.rows["error"] != ""].unique():
+        screen.warn(f"a cell has no numbers at some epoch: {message}")
+    # its own rows hold no warnings
+    table = tables.noted(epoch_curve.table(found.rows), runner.results.current())
+    epoch_curve.write(table, folder)
+    screen.show(table, "curve", len(table.mean))
+    scored = f"{found.scored} cells scored, {len(found.rows)} rows in all"
+    screen.say(f"\n{scored}: {folder / 'curve.csv'}")
+    screen.say(f"the table, as .md, .tex and .html: {folder}")

@@ -1,0 +1,115 @@
+"""Commands on what is kept: show where a number comes from, compact rows, verify, rekey and free artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+
+from oodbench.cli import arguments, screen
+from oodbench.cli.arguments import StudyFile
+from oodbench.cli.progress import Board
+from oodbench.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from oodbench.store.rows import Results
+
+Which = Annotated[str, typer.Argument(help="A cell's hash, or its start; CELL/OOD for one row.", show_default=False)]
+Paths = Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")]
+
+
+def show(study: StudyFile, which: Which) -> None:
+    """Say where a number comes from: parameters, seed, data, commit, versions, device, seconds."""
+    import pandas as pd
+
+    given = arguments.results(study)
+    found = _rows(study, which, given)
+    in_tables = set(given.current()[["cell", "ood"]].itertuples(index=False, name=None))
+    for record in found.to_dict("records"):
+        if (record["cell"], record["ood"]) not in in_tables:
+            where = f"{record['cell']}/{record['ood']}"
+            reason = "code or data have changed since, or the study no longer has this cell"
+            screen.warn(f"{where} is in no table: {reason}")
+        shown = {name: value for name, value in record.items() if value != "" and pd.notna(value)}
+        screen.out.print_json(json.dumps(shown, default=str))
+    for train_key in found["train_key"].unique():
+        facts = given.run(train_key)
+        if facts is not None:
+            screen.out.print(f"the training {train_key} behind it:")
+            screen.out.print_json(json.dumps(facts))
+
+
+def _rows(study: Path, which: str, given: Results) -> Any:
+    """Return the rows of CELL or CELL/OOD."""
+    table = given.read()
+    if table.empty:
+        raise arguments.without_rows(given)
+    cell, _, ood = which.partition("/")
+    found = table[table["cell"].str.startswith(cell)]
+    if found.empty:
+        raise UserError(f"no cell of {study} starts with '{cell}'; the column `cell` of its rows has their hashes")
+    if ood and ood not in set(found["ood"]):
+        raise UserError(f"the cell {cell} has no OOD set '{ood}'{suggestion(ood, set(found['ood']))}")
+    return found[found["ood"] == ood] if ood else found
+
+
+def compact(study: StudyFile) -> None:
+    """Put the part files of a study's rows into one."""
+    given = arguments.results(study)
+    parts = given.compact()
+    if not parts:
+        raise UserError(f"{given.folder} has no rows; run the study first")
+    screen.out.print(f"{parts} part files are one now" if parts > 1 else "the rows are in one part file already")
+
+
+def verify(study: StudyFile) -> None:
+    """Check every artifact in a study's store against its hashes; damaged ones are set aside."""
+    from oodbench.store.artifacts import Store
+
+    damaged: list[str] = []
+    store = Store(arguments.load(study).store, damaged.append)
+    checked = [store.read(kind, key) for kind in store.kinds() for key in store.keys(kind)]
+    for message in damaged:
+        screen.warn(message)
+    screen.out.print(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
+    if damaged:
+        raise typer.Exit(1)
+
+
+def rekey(study: StudyFile) -> None:
+    """Carry store and rows over to the keys of today's code, on your word that it changes no number; trains nothing."""
+    from oodbench.execution import rekey as carrying
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+
+    with Board(screen.err) as board:
+        found = carrying.rekey(Runner(arguments.load(study), Options("cpu"), board))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.artifacts.items()) or "no artifacts"
+    screen.say(f"{kinds}, {found.rows} rows have the keys of today's code; runs say what they were")
+    if found.left:
+        screen.warn(f"{found.left} rows are of other parameters or data now, and were left")
+
+
+def gc(
+    paths: Paths,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, free nothing.")] = False,
+) -> None:
+    """Free what no study in a folder needs any more from the store that they share."""
+    from oodbench.execution.garbage import garbage
+
+    store, found = garbage([arguments.load(file) for path in paths for file in _studies(path)], screen.warn)
+    freed = decimal(sum(store.size(kind, key) for kind, key in found))
+    if not dry_run:
+        for kind, key in found:
+            store.remove(kind, key)
+    screen.out.print(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
+
+
+def _studies(folder: Path) -> list[Path]:
+    files = [folder] if folder.is_file() else sorted({*folder.rglob("*.yaml"), *folder.rglob("*.yml")})
+    if not files:
+        raise UserError(f"there is no study (*.yaml or *.yml) in {folder}")
+    return files

@@ -1,0 +1,232 @@
+"""Commands on a whole study: run it, prepare its data, plan it, audit its images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from oodbench.cli import arguments, screen, tables
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
+from oodbench.cli.progress import Board
+from oodbench.errors import UserError
+
+if TYPE_CHECKING:
+    from oodbench.data.needs import Need, Supply
+    from oodbench.execution.estimate import Estimate
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+    from oodbench.study.grid import Work
+
+Redo = Annotated[str, typer.Option(help="Make again: train, bank or score with what follows, or failed rows.")]
+CachedOnly = Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")]
+CheckpointMinutes = Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)]
+CheckpointEpochs = Annotated[
+    int | None, typer.Option(help="The same in epochs, beside the minutes.", min=1, show_default=False)
+]
+Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")]
+RowsOnly = Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Download nothing; OODBENCH_OFFLINE=1 says so to every command.")
+]
+SayOnly = Annotated[bool, typer.Option("--dry-run", help="Say what is there and what is not, do nothing.")]
+
+
+def run(
+    study: StudyFile,
+    device: Device = "auto",
+    redo: Redo = "",
+    cached_only: CachedOnly = False,
+    top: Top = 20,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
+    checkpoint_epochs: CheckpointEpochs = None,
+    workers: Workers = "1",
+    rows_only: RowsOnly = False,
+    memory: Memory = "2GB",
+    dry_data: DryData = False,
+) -> None:
+    """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    from oodbench.cli import workers as processes
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+
+    loaded = arguments.made(study, dry_data)
+    with Board(screen.err) as board:
+        options = Options(
+            device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
+        )
+        runner = Runner(loaded, options, board)
+        others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
+        if others and redo:
+            raise UserError("--redo is for one process: others could not tell what is old from what is made again")
+        with processes.helped(_words(study, options, dry_data), others, board.others):
+            outcome = runner.run()
+    if not rows_only:
+        tables.write(study, runner.study.results, outcome.rows, top)
+    by = f" by this process of {others + 1}" if others else ""
+    counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
+    screen.out.print(f"\n{counts}{by}, {len(outcome.rows)} rows")
+    arguments.say_unkept(study, outcome.unkept)
+    if outcome.missing:
+        screen.out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
+    _say_unlearned(outcome.rows, runner.study.settings.learned)
+    if outcome.failed:
+        arguments.say_failures(outcome.rows)
+
+
+def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
+    """Return the command of another process that shares the work of this one."""
+    words = ["run", str(study), "--rows-only", "--memory", str(options.memory), "--device", options.device]
+    words += ["--checkpoint-minutes", str(options.checkpoint_minutes)]
+    words += ["--cached-only"] if options.cached_only else []
+    words += ["--dry-data"] if dry_data else []
+    words += ["--checkpoint-epochs", str(options.checkpoint_epochs)] if options.checkpoint_epochs else []
+    return words
+
+
+def _say_unlearned(rows: Any, floor: float | None) -> None:
+    """Name the trained encoders whose frozen probes are below the floor."""
+    from oodbench.report.unlearned import NAME, encoders
+    from oodbench.study.grid import NONE
+
+    found = encoders(rows, floor)
+    if found.empty:
+        return
+    labels = ["training", "id", "encoder", "outliers", "recipe"]
+    labels += ["precision"] if found["precision"].nunique() > 1 else []
+    for _, each in found.iterrows():
+        parts = [each[name] for name in labels if each[name] not in ("", NONE)]
+        where = " · ".join([*parts, f"seed {each['seed']}"])
+        accuracy = f"frozen-probe accuracy {100 * each['frozen']:.1f} %, below {100 * each['floor']:.1f} %"
+        screen.complain(f"[yellow]{NAME}:[/]", f"{where}: {accuracy}")
+    screen.out.print(f"{len(found)} of {rows['train_key'].nunique()} encoders {NAME}; tables mark them")
+
+
+def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
+    """Say which data a study needs and where it is from; download what is missing, and prepare it."""
+    from oodbench.data import needs as preparation
+    from oodbench.data.download import OFFLINE
+    from oodbench.execution.pipeline import Options, Pipeline
+
+    if offline:
+        os.environ[OFFLINE] = "1"  # for whatever fetches
+    loaded = arguments.load(study)
+    needs = preparation.needs(loaded)
+    found = [preparation.supply(need, loaded.data) for need in needs]
+    _show_supplies(needs, found)
+    if dry_run:
+        if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):
+            raise typer.Exit(1)
+        return
+    with Board(screen.err) as board:
+        problems = list(preparation.prepare(Pipeline(loaded, Options("cpu"), board).library, needs))
+    for problem in problems:
+        screen.complain("[bold red]missing:[/]", problem)
+    prepared = f"{len(needs) - len(problems)} of {len(needs)} sets prepared"
+    screen.say(f"\n{prepared} in {loaded.store}")
+    screen.say(f"their manifest: {loaded.results / preparation.FILE}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _show_supplies(needs: list[Need], found: list[Supply]) -> None:
+    table = screen.columns("set", "role", "files", "licence", "from")
+    for need, each in zip(needs, found, strict=True):
+        table.add_row(*(Text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:])))
+    screen.out.print(table)
+
+
+def _files(supply: Supply) -> str:
+    if not supply.downloads:
+        return supply.state
+    names = ", ".join(each.name for each in supply.downloads)
+    size = "size unknown" if supply.size is None else decimal(supply.size)
+    return f"{supply.state}: {names} ({size})"
+
+
+def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
+    """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    from oodbench.execution.estimate import counted, estimate
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+
+    runner = Runner(arguments.made(study, dry_data), Options(device))
+    absent = runner.absent()
+    if absent:
+        runner.check_study()
+    else:
+        runner.check()
+    _show_suites(runner.study.suites)
+    _show_runs(runner, known=not absent)
+    for reason, count in runner.plan.left_out.most_common():
+        screen.say(f"left out: {count:>5} cells: {reason}")
+    cost = counted(runner) if absent else estimate(runner)
+    _show_counts(cost)
+    if absent:
+        names = ", ".join(dict.fromkeys(each.name for each in absent))
+        screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        screen.out.print("what is there, time and disk: unknown until the data is here")
+    else:
+        time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
+        screen.out.print(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
+        arguments.say_unkept(study, len(runner.unkept()))
+    screen.out.print(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
+
+
+def _show_suites(suites: list[str]) -> None:
+    from oodbench.study.suites import find
+
+    for label in suites:
+        found = find(label.partition(" (")[0])
+        screen.say(f"suite {label}: {found.says}")
+        for each in found.own:
+            screen.say(f"    own: {each}")
+
+
+def _show_runs(runner: Runner, known: bool) -> None:
+    table = RichTable("training", "ID", "encoder", "seeds", "epochs", "cells", "trained", box=None)
+    groups: dict[tuple[str, str, str], list[Work]] = {}
+    for work in runner.plan.work:
+        run = work.run
+        groups.setdefault((run.training.label, run.id.label, run.encoder.label), []).append(work)
+    for labels, members in groups.items():
+        seeds = ", ".join(str(seed) for seed in sorted({work.run.seed for work in members}))
+        epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
+        trained = str(sum(runner.pipeline.encoders.has_weights(work.run) for work in members)) if known else "?"
+        cells = sum(len(work.cells) for work in members)
+        table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
+    screen.out.print(table)
+
+
+def _show_counts(cost: Estimate) -> None:
+    table = RichTable("", "in all", "there", "to do", box=None)
+    for name, total, there in (
+        ("trainings", cost.trainings, cost.trained),
+        ("sets to embed", cost.banks, cost.embedded),
+        ("cells", cost.cells, cost.done),
+    ):
+        table.add_row(name, str(total), *(("?", "?") if there is None else (str(there), str(total - there))))
+    screen.out.print(table)
+
+
+def audit(study: StudyFile) -> None:
+    """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
+    from oodbench.execution import audit as auditing
+    from oodbench.execution.pipeline import Options, Pipeline
+    from oodbench.training.weights import plan_of
+
+    with Board(screen.err) as board:
+        pipeline = Pipeline(arguments.load(study), Options("cpu"), board)
+        found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
+        table, rows = auditing.write(pipeline, found, pipeline.study.results)
+    screen.show(table, auditing.NAME, len(table.mean))
+    kinds = rows["kind"].value_counts()
+    counts = " and ".join(f"{kinds.get(kind, 0)} {kind}" for kind in auditing.KINDS)
+    said = f"{counts} duplicates" if len(rows) else "no image is in two sets, equal or nearly so"
+    endings = ".md, .tex and .png" if len(rows) else ".md and .tex"
+    screen.say(f"\n{said}: {pipeline.study.results / auditing.NAME}.csv, {endings}")

@@ -1,0 +1,98 @@
+"""The tables of a study, written as files and printed: leaderboards, those it declares, and against published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.text import Text
+
+from oodbench.cli import screen
+from oodbench.cli.arguments import results_in
+
+if TYPE_CHECKING:
+    from oodbench.report.comparison import Comparison
+    from oodbench.report.tables import Table
+
+Noted = TypeVar("Noted", bound="Table")
+
+
+def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
+    """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
+    from oodbench.report import formats
+    from oodbench.report import tables as making
+    from oodbench.study.reader import tables_of
+
+    if (rows["status"] == "ok").sum() == 0:
+        return
+    specs, select, floor = tables_of(study) if study else ({}, None, None)
+    for board in _boards(rows, select, floor):
+        table = noted(board, rows)
+        formats.write_table(table.sheet(), folder)
+        screen.show(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
+    for name, spec in specs.items():
+        table = noted(making.declared(rows, name, spec, floor), rows)
+        formats.write_table(table.sheet(), folder / "tables")
+        screen.show(table, table.name, len(table.mean))
+        if spec.against and note(rows):
+            screen.say(f"not held against {spec.against}: {note(rows).strip()}")
+        elif spec.against and study:
+            given, kept = (spec.against, study.parent), making.kept(rows, spec.of)
+            hold(study, folder, f"tables/{name}-against", kept, given, spec.values)
+    screen.say(f"\nall tables, as .md, .csv, .tex and .html: {folder}")
+
+
+def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
+    from oodbench.report.selection import selection
+    from oodbench.report.tables import best_of_each_training, leaderboards
+
+    for board in leaderboards(rows, floor):
+        yield board
+        yield best_of_each_training(board)
+    if select:
+        yield selection(rows, select, floor)
+
+
+def note(rows: Any) -> str:
+    """Return what a caption says first where rows are of stand-in data."""
+    from oodbench.store.columns import STAND_IN
+
+    return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
+
+
+def noted(table: Noted, rows: Any) -> Noted:
+    """Return a table with that note before its caption."""
+    return replace(table, caption=note(rows) + table.caption)
+
+
+def hold(
+    study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+) -> None:
+    """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
+    from oodbench.report import comparison, formats, targets
+    from oodbench.study.reader import registry_of
+
+    registry = registry_of(study)
+    wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
+    found = comparison.compare(rows, results_in(folder).run, wanted, registry)
+    file = folder / name
+    formats.write_table(comparison.sheet(found, file.name), file.parent)
+    _show(found, file)
+
+
+def _show(found: Comparison, file: Path) -> None:
+    from oodbench.report import comparison as against
+
+    colours = {against.REPRODUCED: "green", against.NEAR: "yellow", against.FAR: "red"}
+    text = against.table(found)
+    shown = screen.columns(*text.columns)
+    for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
+        shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
+    counts = ", ".join(f"{found.count(each)} {each}" for each in against.STATES)
+    screen.out.print(f"\n[bold]{file.name}[/]: {counts}")
+    if found.lines:
+        screen.out.print(shown)
+    screen.out.print(found.caption, style="italic", markup=False, soft_wrap=True)
+    screen.say(f"as .md, .csv, .tex and .html: {file}.*")

@@ -1,0 +1,210 @@
+"""The axes of a study: plugins by name, encoders, references and what has no names; and what is left out of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Interval
+
+from oodbench.api import CONTRACTS, Clustering, Dataset, Distance, Plugin, Posthoc, Threshold
+from oodbench.errors import suggestion
+from oodbench.study import declarations
+from oodbench.study.class_protocol import class_count
+from oodbench.study.document import Trail
+from oodbench.study.registry import Registry
+from oodbench.study.settings import RESNETS, Encoder, Precision, Reference, ResNet, Space
+from oodbench.study.study import Detectors, Match, Skip, Study
+from oodbench.study.values import Values, combinations
+
+AXES = (
+    *("id", "training", "outliers", "encoder", "recipe", "precision", "seed"),
+    *("space", "clustering", "distance", "posthoc", "threshold"),
+)
+PLAIN: dict[str, Any] = {"seed": Annotated[int, Interval(ge=0, lt=2**63)], "precision": Precision}
+NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what takes none
+P = TypeVar("P", bound=Plugin)
+
+
+class Axes:
+    """Reads the axes of a document, with the plugins that it may name."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = values
+        self.document, self.top, self.fail = values.document, values.top, values.fail
+        self.registry = registry(values)
+
+    def plugins(self, contract: type[P], trail: Trail) -> list[P]:
+        entries = self.values.entries(self.values.get(trail), trail)
+        room = next(room for room, each in CONTRACTS.items() if each is contract)
+        found = [each for name, params, at in entries for each in self.instances(room, name, params, at)]
+        return self.values.axis(found, trail)
+
+    def optional(self, contract: type[P], trail: Trail) -> list[P]:
+        """Return the plugins under a key that a study may go without."""
+        return self.plugins(contract, trail) if trail[0] in self.top else []
+
+    def instances(self, room: str, name: str, params: Any, trail: Trail) -> list[Any]:
+        """Return a plugin for each combination of its parameters."""
+        found = self.values.sweep(self.plugin_class(room, name, trail), params, trail)
+        for each in found:
+            if isinstance(each, Dataset):
+                with self.document.blame(trail):
+                    class_count(each)
+        return found
+
+    def plugin_class(self, room: str, name: str, trail: Trail) -> type[Plugin]:
+        with self.document.blame(trail):
+            return self.registry.load(room, name)
+
+    def plain(self, key: str, default: Any) -> list[Any]:
+        """Return an axis of plain values."""
+        found = self.values.values(PLAIN[key], self.top.get(key, default), (key,))
+        return self.values.axis(found, (key,))
+
+    def precisions(self) -> list[Precision]:
+        found = self.plain("precision", "float32")
+        if "auto" in found and len(found) > 1:
+            self.fail(("precision",), "has 'auto' in a list: on every device it is one of the others")
+        return found
+
+    def spaces(self) -> list[Space]:
+        if "space" not in self.top:
+            return [Space()]
+        items = self.values.items(("space",))
+        return self.values.axis([each for at, item in items for each in self.values.sweep(Space, item, at)], ("space",))
+
+    def encoders(self) -> list[Encoder]:
+        found: list[Encoder] = []
+        for name, params, trail in self.values.entries(self.values.get(("encoder",)), ("encoder",)):
+            if name in RESNETS:
+                resnets = self.values.sweep(ResNet, params, trail)
+                found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
+            elif re.fullmatch(r"timm/[\w.\-]+", name):
+                found += [Encoder(name=name) for _ in self.values.sweep(NOTHING, params, trail)]
+            elif re.fullmatch(r"[\w.]+:\w+", name):
+                found += self.functions(name, params, trail)
+            else:
+                known = suggestion(name, [*RESNETS, "timm/NAME", "package.module:function"])
+                self.fail(trail, f"there is no encoder '{name}'{known}")
+        return self.values.axis(found, ("encoder",))
+
+    def functions(self, name: str, params: Any, trail: Trail) -> list[Encoder]:
+        """Return an encoder for each combination of the parameters of a user's own function."""
+        options = self.values.options(None, params, trail)
+        for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
+            if str(folder) not in sys.path:
+                sys.path.append(str(folder))
+        return [Encoder(name=name, params=each) for each in combinations(options)]
+
+    def reference(self, trail: Trail) -> Reference:
+        value = self.values.get(trail) if "reference" in self.top else "val"
+        if isinstance(value, dict) and list(value) == ["val"]:
+            return self.values.one(Reference, {"share": value["val"]}, trail)
+        if isinstance(value, dict) and list(value) == ["set"]:
+            trail = (*trail, "set")
+            found = self.plugins(Dataset, trail)
+            if len(found) != 1:
+                self.fail(trail, f"is one data set, not {', '.join(each.label for each in found)}")
+            return Reference(kind="set", held_out=found[0])
+        if value not in ("val", "train"):
+            self.fail(trail, f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}")
+        return self.values.one(Reference, {"kind": value}, trail)
+
+    def detectors(self, reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
+        """Return the axes of detectors; `saw` are the labels of the validation OOD sets, which `validation` says."""
+        compat = self.top.get("compat", False)
+        if not isinstance(compat, bool):
+            self.fail(("compat",), f"is {compat!r}, should be true or false")
+        found = Detectors(
+            registry=self.registry,
+            reference=reference,
+            spaces=self.spaces(),
+            clusterings=self.optional(Clustering, ("clustering",)),
+            distances=self.optional(Distance, ("distance",)),
+            posthocs=self.optional(Posthoc, ("posthoc",)),
+            thresholds=self.plugins(Threshold, ("threshold",)),
+            saw=saw,
+            compat=compat,
+        )
+        self._check(found, validation)
+        return found
+
+    def _check(self, found: Detectors, validation: str) -> None:
+        needy = [each.label for each in found.distances if each.clusters]
+        if needy and not found.clusterings:
+            self.fail(("distance",), f"{', '.join(needy)} needs clusters; say which with the key 'clustering'")
+        for each in found.thresholds:
+            if each.needs_ood and each.level != type(each).level:
+                self.fail(("threshold",), f"{each.name} takes no level: validation OOD sets its cut")
+        needy = [each.label for each in found.thresholds if each.needs_ood]
+        if needy and not found.saw:
+            self.fail(("threshold",), f"{', '.join(needy)} is set on OOD; say on which: {validation}")
+        if "select" in self.top and not found.saw:
+            self.fail(("select",), f"chooses by validation OOD; say which: {validation}")
+        if found.saw and found.reference.kind == "train":
+            held_out = "`train` holds nothing out, and validation OOD stands against a held-out reference"
+            self.fail(("reference",), held_out)
+        select = declarations.select(self.values)
+        settings = {axis: [each.name for each in plugins] for axis, plugins in found.plugins.items()}
+        settings["space"] = [""] * len(found.spaces)
+        if select and all(len(set(settings[axis])) == len(settings[axis]) for axis in select.over):
+            self.fail(("select",), f"nothing to choose: nothing has several settings of {', '.join(select.over)}")
+
+    def skips(self) -> list[Skip]:
+        value = self.top.get("skip") or []
+        if not isinstance(value, list):
+            self.fail(("skip",), f"is {value!r}, wanted a list of mappings from axis to name")
+        return [self._skip(item, ("skip", i)) for i, item in enumerate(value)]
+
+    def _skip(self, item: Any, trail: Trail) -> Skip:
+        if not isinstance(item, dict) or not item:
+            self.fail(trail, f"is {item!r}, wanted a mapping from axis to name")
+        axes = [axis for axis in AXES if axis != "recipe"]
+        for axis, value in item.items():
+            if axis not in axes:
+                self.fail((*trail, axis), f"there is no such axis to skip by{suggestion(axis, axes)}")
+            if value is None or value == []:
+                self.fail((*trail, axis), "is empty")
+        return Skip({axis: list(self._matches(axis, value, (*trail, axis))) for axis, value in item.items()})
+
+    def _matches(self, axis: str, value: Any, trail: Trail) -> Iterator[Match]:
+        """Yield what an axis of a skip may be: any of a list."""
+        if axis in PLAIN:
+            yield Match("", {axis: self.values.values(PLAIN[axis], value, trail)}, str(value))
+        elif axis == "space":
+            for item in value if isinstance(value, list) else [value]:
+                yield Match("", self.values.options(Space, item, trail), str(item))
+        else:
+            for name, params, at in self.values.entries(value, trail):
+                text = f"{name}({params})" if params else name
+                yield Match(name, self.values.options(self._class(axis, name, at), params, at), text)
+
+    def _class(self, axis: str, name: str, trail: Trail) -> type | None:
+        if axis == "encoder":
+            return ResNet if name in RESNETS else None
+        return self.plugin_class("dataset" if axis in ("id", "outliers") else axis, name, trail)
+
+
+def registry(values: Values) -> Registry:
+    """Return the package's plugins, and those that the document brings along; none is imported."""
+    (paths,) = values.values(tuple[str, ...], values.top.get("plugins", []), ("plugins",))
+    with values.document.blame(("plugins",)):
+        return Registry([values.document.file.parent / path for path in paths])
+
+
+def check_skips(study: Study) -> None:
+    """Refuse to skip what a study does not have."""
+    known: dict[str, list[Any]] = {**study.plugins, "id": study.ids, "outliers": study.outliers}
+    known["encoder"] = study.encoders
+    for i, skip in enumerate(study.skips):
+        for axis, matches in skip.entries.items():
+            names = {each.name for each in known.get(axis, [])}
+            for match in matches:
+                if match.name and match.name not in names:
+                    hint = suggestion(match.name, names)
+                    study.document.fail(("skip", i, axis), f"the study has no {axis} '{match.name}'{hint}")

@@ -1,0 +1,142 @@
+"""From a study's file to a study: every mistake is found here, before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+from oodbench.api import Training
+from oodbench.errors import suggestion
+from oodbench.study import axes, declarations, recipes, suites
+from oodbench.study.axes import AXES, Axes
+from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
+from oodbench.study.document import Document, read
+from oodbench.study.registry import Registry
+from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
+from oodbench.study.values import Values
+
+SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
+DECLARED = ("tables", "select", "keep", "curve", "claims")
+KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
+REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
+GRID_KEYS = {*AXES[AXES.index("space") :], "plugins", "reference", "tables", "select", "compat"}
+GRID_REQUIRED = ("threshold",)
+
+
+def load(file: Path) -> Study:
+    """Read a study and check every key, name and parameter of it."""
+    values = _values(read(file))
+    settings = values.one(Settings, {key: value for key, value in values.top.items() if key in SETTINGS}, ())
+    found = Axes(values)
+    trainings = found.plugins(Training, ("training",))
+    ids, setups = suites.setups(found)
+    variants = recipes.variants(values, [training.name for training in trainings])
+    saw = dict.fromkeys(each.label for setup in setups.values() for each in setup.validation)
+    first = next(iter(setups.values()))
+    study = Study(
+        document=values.document,
+        name=_name(values.document),
+        detectors=found.detectors(first.reference, tuple(saw), "the key 'validation'"),
+        settings=settings,
+        ids=ids,
+        setups=setups,
+        encoders=found.encoders(),
+        recipes={name: {label: each.recipe for label, each in of.items()} for name, of in variants.items()},
+        recipes_shown={name: {label: each.shown for label, each in of.items()} for name, of in variants.items()},
+        precisions=found.precisions(),
+        seeds=found.plain("seed", 0),
+        trainings=trainings,
+        select=declarations.select(values),
+        skips=found.skips(),
+        tables=declarations.tables(values),
+        claims=declarations.claims(values),
+        curve=declarations.curve(values),
+        keep=declarations.keep(values),
+    )
+    _check(study)
+    return study
+
+
+def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
+    """Read a file of detectors alone: the keys of a study that score, without those that train."""
+    values = _values(read(file), GRID_KEYS, GRID_REQUIRED)
+    found = Axes(values)
+    given = values.top.get("reference")
+    if isinstance(given, dict) and list(given) == ["set"]:
+        values.fail(("reference", "set"), "features come without images; give those of the held-out set with --val")
+    return found.detectors(found.reference(("reference",)), saw, "the option --validation")
+
+
+def results_of(file: Path) -> Path:
+    """Return the folder of a study's results, without checking the rest of the file."""
+    return results_root() / _name(read(file))
+
+
+def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
+    """Return the tables that a study or a grid declares, what it selects, and below which accuracy nothing was learned.
+
+    No plugin is imported.
+    """
+    values = _either(file)
+    learned: float | None = values.one(Share | None, values.top.get("learned"), ("learned",))  # type: ignore[arg-type]
+    return declarations.tables(values), declarations.select(values), learned
+
+
+def claims_of(file: Path) -> dict[str, ClaimSpec]:
+    """Return the claims that a study declares; no plugin is imported."""
+    return declarations.claims(_values(read(file)))
+
+
+def registry_of(file: Path) -> Registry:
+    """Return the plugins that a study or a grid may name; none is imported."""
+    return axes.registry(_either(file))
+
+
+def _name(document: Document) -> str:
+    """Return the name of a study, which is also a folder's."""
+    name = document.value.get("name") or document.file.stem
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name == "store":
+        document.fail(("name",), f"{name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'")
+    if name.endswith(DRY):
+        document.fail(("name",), f"{name!r}: names that end in {DRY} are of dry runs")
+    return name
+
+
+def _either(file: Path) -> Values:
+    """Return the values of a study or of a grid."""
+    document = read(file)
+    return _values(document) if "training" in document.value else _values(document, GRID_KEYS, GRID_REQUIRED)
+
+
+def _values(document: Document, keys: set[str] = KEYS, required: tuple[str, ...] = REQUIRED) -> Values:
+    """Return the values of a document whose keys are known and that lacks none."""
+    for key in document.value:
+        if key not in keys:
+            document.fail((key,), f"there is no such key{suggestion(key, keys)}")
+    values = Values(suites.resolve(document))
+    for key in required:
+        if key not in values.top:
+            values.fail((), f"the key '{key}' is missing; wanted are {', '.join(required)}")
+    if not {"distance", "posthoc"} & set(values.top):
+        values.fail((), "the key 'distance' is missing, and 'posthoc', too; one of them is needed, or both")
+    return values
+
+
+def _check(study: Study) -> None:
+    """Refuse what does not go together."""
+    fail = study.document.fail
+    needy = sorted({training.label for training in study.trainings if training.outliers})
+    if needy and not study.outliers:
+        fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")
+    for training in study.trainings:
+        for recipe in study.recipes[training.name].values():
+            if 0 < recipe.epochs < training.least_epochs:
+                needs = f"{training.label} warms up and needs {training.least_epochs} epochs, the recipe has"
+                fail(("training",), f"{needs} {recipe.epochs}; its last part would never be trained")
+    for name, found in study.recipes.items():
+        for each, recipe in itertools.product(study.keep, found.values()):
+            if each > recipe.epochs:
+                at = ("keep", study.document.value["keep"].index(each))
+                fail(at, f"there is no epoch {each}: {name} ends with epoch {recipe.epochs}")
+    axes.check_skips(study)

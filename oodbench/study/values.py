@@ -1,0 +1,133 @@
+"""Values of a document as typed ones, with the place of each mistake.
+
+A mapping sets parameters and a list sweeps over them. A parameter whose own type is a list takes a list as its value
+and a list of lists as a sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from oodbench.errors import suggestion
+from oodbench.study.document import Document, Trail
+
+T = TypeVar("T")
+
+
+class Values:
+    """Reads the values of a document. Everything raises UserError with file and line."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.top = document.value
+        self.fail = document.fail
+
+    def get(self, trail: Trail) -> Any:
+        """Return the plain value at a trail."""
+        value: Any = self.top
+        for part in trail:
+            value = value[part]
+        return value
+
+    def mapping(self, trail: Trail) -> dict[str, Any]:
+        value = self.get(trail) if trail[0] in self.top else {}
+        if not isinstance(value, dict):
+            self.fail(trail, f"is {value!r}, wanted a mapping")
+        return value
+
+    def items(self, trail: Trail) -> list[tuple[Trail, Any]]:
+        """Return the items of a list, or the one value that there is, each with its trail."""
+        value = self.get(trail)
+        return [((*trail, i), each) for i, each in enumerate(value)] if isinstance(value, list) else [(trail, value)]
+
+    def entries(self, value: Any, trail: Trail) -> Iterator[tuple[str, Any, Trail]]:
+        """Yield (name, parameters, trail) of each entry of an axis: a name, {name: parameters}, or a list of them."""
+        if isinstance(value, str):
+            yield value, {}, trail
+        elif isinstance(value, dict):
+            yield from ((name, params, (*trail, name)) for name, params in value.items())
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                if item is None:
+                    self.fail((*trail, i), "is empty")
+                yield from self.entries(item, (*trail, i))
+        elif value is not None:
+            self.fail(trail, f"is {value!r}, wanted a name, {{name: parameters}} or a list of these")
+
+    def values(self, hint: Any, value: Any, trail: Trail) -> list[Any]:
+        """Return the values of a parameter: one, or several where a list sweeps over it."""
+        if dataclasses.is_dataclass(hint):
+            return self.sweep(hint, value, trail)
+        try:
+            return [TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)]
+        except ValidationError as error:
+            if not isinstance(value, list):
+                self.fail(trail, _what_is_wrong(value, error))
+        if not value:
+            self.fail(trail, "is an empty list: there is nothing to sweep over")
+        return [each for i, item in enumerate(value) for each in self.values(hint, item, (*trail, i))]
+
+    def options(self, cls: Any, raw: Any, trail: Trail) -> dict[str, list[Any]]:
+        """Return the values that each of some parameters may have; of a class that is not known (None), any."""
+        raw = {} if raw is None else raw
+        if not isinstance(raw, dict):
+            self.fail(trail, f"is {raw!r}, wanted a mapping of parameters")
+        if cls is None:
+            return {key: value if isinstance(value, list) else [value] for key, value in raw.items()}
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in raw:
+            if key not in known:
+                self.fail((*trail, key), f"there is no such parameter{suggestion(key, known)}")
+        hints = get_type_hints(cls, include_extras=True)
+        return {key: self.values(hints[key], value, (*trail, key)) for key, value in raw.items()}
+
+    def sweep(self, cls: Any, raw: Any, trail: Trail) -> list[Any]:
+        """Return an instance for each combination of the parameters in a mapping."""
+        options = self.options(cls, raw, trail)
+        for f in dataclasses.fields(cls):
+            if f.name not in options and f.default is f.default_factory is dataclasses.MISSING:
+                self.fail(trail, f"the parameter '{f.name}' is missing")
+        try:
+            return [cls(**each) for each in combinations(options)]
+        except ValueError as error:
+            self.fail(trail, str(error))
+
+    def one(self, cls: type[T], raw: Any, trail: Trail) -> T:
+        """Return the one value of a type at a trail; a sweep is refused."""
+        found: list[T] = self.values(cls, raw, trail)
+        if len(found) != 1:
+            self.fail(trail, "takes one value each, a sweep is not possible here")
+        return found[0]
+
+    def axis(self, found: list[T], trail: Trail) -> list[T]:
+        """Return an axis, each entry once. Two that a table could not tell apart are refused."""
+        if not found:
+            self.fail(trail, "the axis is empty")
+        once = list({repr(each): each for each in found}.values())
+        labels: dict[str, T] = {}
+        for each in once:
+            label = getattr(each, "label", repr(each))
+            if label in labels:
+                self.fail(trail, f"two entries are both shown as '{label}': {labels[label]} and {each}")
+            labels[label] = each
+        return once
+
+
+def combinations(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(options, each, strict=True)) for each in itertools.product(*options.values())]
+
+
+def _what_is_wrong(value: Any, error: ValidationError) -> str:
+    wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in error.errors()))
+    if any(each["type"] == "string_pattern_mismatch" for each in error.errors()):
+        return f"is {value!r}, {wants}"  # a pattern is no list of choices
+    allowed = re.findall(r"'([^']+)'", wants)
+    hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""
+    return f"is {value!r}, {wants}{hint}"

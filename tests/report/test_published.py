@@ -1,0 +1,93 @@
+"""The published tables are those that the published rows give, in every format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import grids
+import pandas as pd
+import pytest
+from places import ROOT
+from typer.testing import CliRunner
+
+from oodbench.cli.app import app
+from oodbench.execution import epoch_curve
+from oodbench.report import correlation, formats
+from oodbench.store.rows import Results, read_table
+
+PUBLISHED = ROOT / "results" / "published"
+FASHION = PUBLISHED / "fashion"
+OTHERWISE = ("curve", "quality", "quality-correlation")  # made of features, not of rows
+
+
+def same(made: Path, published: Path) -> None:
+    """Hold a table (without an ending) to the published one: its text byte for byte, LaTeX and HTML cell by cell."""
+    markdown = made.with_suffix(".md").read_text(encoding="utf-8")
+    assert markdown == published.with_suffix(".md").read_text(encoding="utf-8")
+    grid = grids.of_markdown(markdown)
+    assert len(grid) > 1
+    assert grids.of_html(made.with_suffix(".html").read_text(encoding="utf-8")) == grid
+    ours, theirs = (each.with_suffix(".tex").read_text(encoding="utf-8") for each in (made, published))
+    assert grids.of_latex(ours) == grids.of_latex(theirs) == grid
+    assert grids.plain(ours.partition("\\toprule")[0]) == grids.plain(theirs.partition("\\toprule")[0])
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in PUBLISHED.glob("*/plan.json")))
+def test_the_tables_of_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published, folder = PUBLISHED / name, tmp_path / name
+    tables = {path.relative_to(published).with_suffix("") for path in published.rglob("*.md")}
+    tables -= {Path(each) for each in OTHERWISE}
+    again = {f"{table.name}.{ending}" for table in tables for ending in ("md", "csv", "tex", "html")}
+    shutil.copytree(published, folder, ignore=lambda at, names: again & {*names})
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path))
+    (study,) = [path for path in (ROOT / f"{name}.yaml", ROOT / "studies" / f"{name}.yaml") if path.is_file()]
+    for command in ["tables", *(["verdict"] if Path("verdict") in tables else [])]:
+        done = CliRunner().invoke(app, [command, str(study)])
+        assert (done.exit_code, done.stderr) == (0, "")
+    assert len(tables) >= 4
+    for table in tables:
+        same(folder / table, published / table)
+        csv = table.with_suffix(".csv")
+        assert (folder / csv).read_bytes() == (published / csv).read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in PUBLISHED.glob("*/plan.json")))
+def test_no_row_is_out_of_date(name: str) -> None:
+    heard: list[str] = []
+    rows = Results(PUBLISHED / name, heard.append).current()
+    assert heard == []
+    planned = json.loads((PUBLISHED / name / "plan.json").read_text(encoding="utf-8"))["cells"]
+    assert rows["cell"].nunique() == len(planned) > 100
+    assert all((PUBLISHED / name / "runs" / f"{key}.json").is_file() for key in rows["train_key"].unique())
+
+
+def no_warning(message: str) -> None:
+    raise AssertionError(message)
+
+
+def test_the_course_over_epochs(tmp_path: Path) -> None:
+    rows = read_table(FASHION / "curve.csv", epoch_curve.TYPES, no_warning)
+    assert rows is not None
+    epoch_curve.write(epoch_curve.table(rows), tmp_path)
+    same(tmp_path / "curve", FASHION / "curve")
+
+
+def test_the_correlations(tmp_path: Path) -> None:
+    """Rows of some scores moved by rounding, and of all by their order, after these were published."""
+    made = correlation.correlations(Results(FASHION).current(), pd.read_csv(FASHION / "quality.csv"))
+    formats.write_table(made.sheet(), tmp_path)
+    ours, theirs = tmp_path / correlation.NAME, FASHION / correlation.NAME
+    read: list[tuple[str, Callable[[str], grids.Grid]]] = [("md", grids.of_markdown), ("tex", grids.of_latex)]
+    for ending, grid in read:
+        one, other = (grid(each.with_suffix(f".{ending}").read_text(encoding="utf-8")) for each in (ours, theirs))
+        assert one[0] == other[0]
+        assert sorted(one) == sorted(other)
+    html = grids.of_html(ours.with_suffix(".html").read_text(encoding="utf-8"))
+    assert html == grids.of_markdown(ours.with_suffix(".md").read_text(encoding="utf-8"))
+    places = [*correlation.KIND, "split", "group"]
+    one, other = (pd.read_csv(each.with_suffix(".csv")).set_index(places) for each in (ours, theirs))
+    pd.testing.assert_frame_equal(one, other.reindex(one.index), rtol=0, atol=1e-4)
+    assert len(one) == len(other)

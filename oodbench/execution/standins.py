@@ -43,7 +43,7 @@ def dataset(of: Dataset, drawn: Drawing) -> Dataset:
     """
     real: Any = type(of)
 
-    class StandIn(real):  # type: ignore[misc]
+    class StandInSet(real):  # type: ignore[misc]
         stand_in: Drawing = drawn
 
         requires: ClassVar[dict[str, str]] = {}
@@ -63,8 +63,8 @@ def dataset(of: Dataset, drawn: Drawing) -> Dataset:
             x = (APART**2 * pattern[y] + APART * own[y, group] + noise) / (APART**2 + APART + 1)
             return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
 
-    StandIn.name = of.name
-    found: Dataset = StandIn(**of.params)
+    StandInSet.name = of.name
+    found: Dataset = StandInSet(**of.params)
     return found
 
 
@@ -104,13 +104,13 @@ def training(of: Training, **changes: Any) -> Training:
     """Return a training with other parameters that is shown as it was."""
     real: Any = type(of)
 
-    class StandIn(real):  # type: ignore[misc]
+    class StandInTraining(real):  # type: ignore[misc]
         @property
         def label(self) -> str:
             return of.label
 
-    StandIn.name = of.name
-    found: Training = StandIn(**of.params | changes)
+    StandInTraining.name = of.name
+    found: Training = StandInTraining(**of.params | changes)
     return found
 
 

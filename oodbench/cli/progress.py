@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 STAGES = {
     **{"data": "prepare", "train": "train", "bank": "embed", "probe": "probe", "score": "score", "wait": "wait for"},
     **{"hash": "hash", "near": "look for duplicates:"},
-    **{"quality": "measure the clusters of", "export": "export"},
+    **{"quality": "measure the clusters of", "curve": "follow", "export": "export"},
 }
 MB = 1e6  # bytes
 

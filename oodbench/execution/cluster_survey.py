@@ -1,18 +1,17 @@
 """Measures the clusters that a study's detectors were fitted on, from features in the store; it never trains.
 
-The measures are rows of `quality.csv` in the study's folder of results: one for each training, space, clustering
-and split. Test items belong to the nearest centroid. A row is made again where its training, its space, its
-clustering or the code that measures has changed, or where it failed. Where the study keeps epochs, rows are of each of
-them, too, and say which; their features are made where the weights are there.
+What is measured of a training, a space and a clustering is an artifact of the store, made again where one of them or
+the code that measures has changed. `quality.csv` in the study's folder of results is an export of them: a row for each
+training, space, clustering and split. Test items belong to the nearest centroid. Where the study keeps epochs, rows are
+of each of them, too, and say which; their features are made where the weights are there.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +24,8 @@ from oodbench.execution.pipeline import Pipeline
 from oodbench.scoring import cluster_quality
 from oodbench.scoring import detectors as scoring
 from oodbench.store.files import write_whole
-from oodbench.store.memo import NUMBER, digest
-from oodbench.store.rows import CLUSTERS, read_table
+from oodbench.store.memo import NUMBER, Fields, digest
+from oodbench.store.rows import CLUSTERS, frame
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import NONE, Run, Work, canonical
 from oodbench.study.settings import Seen, Space
@@ -36,12 +35,14 @@ from oodbench.training.banks import Piece
 from oodbench.training.weights import plan_of
 
 FILE = CLUSTERS
+KIND = "quality"
 RUN = ("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "reference", "seed")
-INTEGERS = ("seed", "epoch", "clusters", "n")
-NUMBERS = (*INTEGERS, "noise", *cluster_quality.MEASURES)
-COLUMNS = ("key", "train_key", *RUN, "epoch", "space", "clustering", "split", *NUMBERS[2:], "error")
-TYPES: Any = {name: "Int64" if name in INTEGERS else "float64" if name in NUMBERS else "str" for name in COLUMNS}
+COLUMNS = (
+    *("key", "train_key", *RUN, "epoch", "space", "clustering", "split"),
+    *("clusters", "n", "noise", *cluster_quality.MEASURES, "error"),
+)
 Row = dict[str, Any]
+Where = tuple[Space, Clustering | None]  # what detectors look at of a training
 
 
 @dataclass(frozen=True)
@@ -55,48 +56,31 @@ class Survey:
     unkept: int  # epochs to keep that their trainings, which are done, did not
 
 
-class Place(NamedTuple):
-    """Where detectors of a training look, and the hash of everything that its measures depend on."""
-
-    space: Space
-    clustering: Clustering | None
-    key: str
-
-    @property
-    def labels(self) -> dict[str, str]:
-        return {"space": self.space.label, "clustering": self.clustering.label if self.clustering else NONE}
-
-
-def survey(pipeline: Pipeline, only: Container[tuple[Space, Clustering | None]] | None = None) -> Survey:
-    """Measure what is not measured yet, there only where it is asked for, keep it, and return everything."""
-    path = pipeline.study.results / FILE
-    known = _by_key(_read(path, pipeline.watch.warn))
+def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
+    """Measure what is not measured yet, there only where it is asked for, and export and return everything."""
     planned = plan_of(pipeline.study).work
-    work = [
-        (run, _places(pipeline, run, each)) for each in planned for run in (*pipeline.encoders.kept(each.run), each.run)
-    ]
-    keys = {place.key: epoch_of(run) for run, places in work for place in places}
+    rows: dict[str, list[Row]] = {}  # by key, once: two runs may come to the same weights
     measured = missing = 0
-    for run, places in work:
-        pending = [
-            place
-            for place in places
-            if place.key not in known and (only is None or (place.space, place.clustering) in only)
-        ]
-        bank = _bank(pipeline, run, {place.space.seen for place in pending}) if pending else None
-        if bank is None:
-            missing += bool(pending) and run.epoch is None
-            continue
-        pipeline.watch.stage("quality", run.title)
-        rows = list(_measured(pipeline, run, pending, bank))
-        known |= _by_key(rows)
-        measured += len(rows)
-        _write(pipeline, _in_order(known, keys))  # a killed survey goes on after the last training
-    found = _in_order(known, keys)
-    _write(pipeline, found)
-    return Survey(
-        found, measured, len(planned), missing, sum(len(pipeline.encoders.unkept(each.run)) for each in planned)
-    )
+    for work in (dataclasses.replace(each, run=run) for each in planned for run in pipeline.encoders.course(each.run)):
+        run, fields = work.run, artifacts(pipeline, work)
+        there = {where: pipeline.store.read(KIND, digest(each)) for where, each in fields.items()}
+        found = {where: artifact.meta["splits"] for where, artifact in there.items() if artifact}
+        pending = [where for where in fields if where not in found and (only is None or where in only)]
+        bank = _bank(pipeline, run, {space.seen for space, _ in pending}) if pending else None
+        if bank is not None:
+            made = _measured(pipeline, run, {where: fields[where] for where in pending}, bank)
+            found |= made
+            measured += sum(map(len, made.values()))
+        elif run.epoch is None:
+            missing += bool(pending)
+        for where, each in fields.items():
+            rows.setdefault(digest(each), list(_rows(pipeline, run, where, digest(each), found)))
+    table = frame((row for each in rows.values() for row in each), COLUMNS)
+    if len(table):  # else what another store came to may lie there
+        shown = table if pipeline.study.keep else table.drop(columns="epoch")
+        write_whole(pipeline.study.results / FILE, shown.to_csv(index=False).encode())
+    unkept = sum(len(pipeline.encoders.unkept(work.run)) for work in planned)
+    return Survey(table, measured, len(planned), missing, unkept)
 
 
 def epoch_of(run: Run) -> int:
@@ -104,39 +88,43 @@ def epoch_of(run: Run) -> int:
     return run.recipe.epochs if run.epoch is None else run.epoch
 
 
-def _places(pipeline: Pipeline, run: Run, work: Work) -> list[Place]:
-    """Return every space and clustering of a training's cells, once; no clustering is one, too."""
+def artifacts(pipeline: Pipeline, work: Work) -> dict[Where, Fields]:
+    """Return every space and clustering of cells, and what the measures of their run depend on there.
+
+    No clustering is one, too.
+    """
     detectors = [cell.detector for cell in work.cells if cell.detector.distance]
-    found = dict.fromkeys((detector.space, detector.clustering) for detector in detectors)
-    return [Place(space, clustering, _key(pipeline, run, space, clustering)) for space, clustering in found]
+    places = dict.fromkeys((detector.space, detector.clustering) for detector in detectors)
+    return {where: _fields(pipeline, work.run, *where) for where in places}
 
 
-def _key(pipeline: Pipeline, run: Run, space: Space, clustering: Clustering | None) -> str:
-    pieces = (_train(run), _test(run, space.seen))
-    return digest(
-        {
-            "number": NUMBER["score"],
-            "code": fingerprint_module(cluster_quality.__name__),
-            "features": [digest(pipeline.banks.bank_fields(run, piece)) for piece in pieces],
-            "space": dataclasses.asdict(space),
-            "clustering": canonical(clustering),
-            "source": pipeline.study.registry.fingerprint("clustering", clustering.name) if clustering else None,
-        }
-    )
+def _fields(pipeline: Pipeline, run: Run, space: Space, clustering: Clustering | None) -> Fields:
+    pieces = (Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", *space.seen))
+    return {
+        "number": NUMBER["score"],
+        "code": fingerprint_module(cluster_quality.__name__),
+        "features": [digest(pipeline.banks.bank_fields(run, piece)) for piece in pieces],
+        "space": dataclasses.asdict(space),
+        "clustering": canonical(clustering),
+        "source": pipeline.study.registry.fingerprint("clustering", clustering.name) if clustering else None,
+    }
 
 
-def _train(run: Run) -> Piece:
-    return Piece(run.id, "train", "fit", 1)
+def _rows(pipeline: Pipeline, run: Run, where: Where, key: str, found: dict[Where, list[Row]]) -> Iterator[Row]:
+    space, clustering = where
+    shared = {name: run.labels[name] for name in RUN} | {"key": key, "train_key": pipeline.encoders.train_key(run)}
+    shared |= {"epoch": epoch_of(run), "space": space.label, "clustering": clustering.label if clustering else NONE}
+    return (shared | split for split in found.get(where, []))
 
 
-def _test(run: Run, seen: Seen) -> Piece:
-    return Piece(run.id, "test", "all", *seen)
+# ---- features -----------------------------------------------------------------------------------------
 
 
 def _bank(pipeline: Pipeline, run: Run, ways: Iterable[Seen]) -> scoring.Bank | None:
     """Return the ID features of a run, or None where some are not in the store."""
     train = pipeline.library.prepared(run.id, "train")
-    fit, test = _stored(pipeline, run, _train(run)), {way: _stored(pipeline, run, _test(run, way)) for way in ways}
+    fit = _stored(pipeline, run, Piece(run.id, "train", "fit", 1))
+    test = {way: _stored(pipeline, run, Piece(run.id, "test", "all", *way)) for way in ways}
     there = {way: layers for way, layers in test.items() if layers is not None}
     if fit is None or len(there) < len(test):
         return None
@@ -148,11 +136,8 @@ def _bank(pipeline: Pipeline, run: Run, ways: Iterable[Seen]) -> scoring.Bank | 
 def _stored(pipeline: Pipeline, run: Run, piece: Piece) -> embed.Layers | None:
     """Return features from the store; those of a kept epoch, which no run makes, are made of its weights."""
     if run.epoch is not None:
-        return (
-            None
-            if pipeline.store.read("train", pipeline.encoders.train_key(run)) is None
-            else pipeline.banks.layers(run, piece)
-        )
+        there = pipeline.store.read("train", pipeline.encoders.train_key(run))
+        return pipeline.banks.layers(run, piece) if there else None
     artifact = pipeline.store.read("bank", digest(pipeline.banks.bank_fields(run, piece)))
     return None if artifact is None else load_file(artifact.file("features.safetensors"))
 
@@ -160,81 +145,53 @@ def _stored(pipeline: Pipeline, run: Run, piece: Piece) -> embed.Layers | None:
 # ---- measuring ----------------------------------------------------------------------------------------
 
 
-def _measured(pipeline: Pipeline, run: Run, places: list[Place], bank: scoring.Bank) -> Iterator[Row]:
-    """Yield two rows of each place, one for each split."""
-    by_space: dict[Space, list[Place]] = {}
-    for place in places:
-        by_space.setdefault(place.space, []).append(place)
-    shared = {name: run.labels[name] for name in RUN} | {"train_key": pipeline.encoders.train_key(run)}
-    for members in by_space.values():
+def _measured(pipeline: Pipeline, run: Run, fields: dict[Where, Fields], bank: scoring.Bank) -> dict[Where, list[Row]]:
+    """Return the facts of both splits under each clustering, and remember those that have no error."""
+    found: dict[Where, list[Row]] = {}
+    pipeline.watch.stage(KIND, run.title)
+    for space in dict.fromkeys(space for space, _ in fields):
+        clusterings = [clustering for of, clustering in fields if of == space]
         try:
-            rows = list(_in_space(pipeline, run, members, bank))
+            splits = _in_space(pipeline, run, space, clusterings, bank)
         except Exception as error:  # noqa: BLE001 - one space that cannot be measured leaves the others their rows
-            message = f"{type(error).__name__}: {error}"
-            rows = [_row(place, split, {"error": message}) for place in members for split in ("train", "test")]
-        yield from (shared | row for row in rows)
+            facts = {"error": f"{type(error).__name__}: {error}"}
+            splits = [[{"split": split} | facts for split in ("train", "test")] for _ in clusterings]
+        found |= {(space, clustering): each for clustering, each in zip(clusterings, splits, strict=True)}
+    for where, each in found.items():
+        if not any("error" in split for split in each):  # else it is tried again
+            _remember(pipeline, run, fields[where], each)
+    return found
 
 
-def _in_space(pipeline: Pipeline, run: Run, places: list[Place], bank: scoring.Bank) -> Iterator[Row]:
-    found = scoring.clustered(places[0].space, [place.clustering for place in places], bank, run.seed, pipeline.device)
+def _remember(pipeline: Pipeline, run: Run, fields: Fields, splits: list[Row]) -> None:
+    pipeline.library.memo.remembered(KIND, fields, lambda _: {"splits": splits}, run.title)
+
+
+def _in_space(
+    pipeline: Pipeline, run: Run, space: Space, clusterings: list[Clustering | None], bank: scoring.Bank
+) -> list[list[Row]]:
+    """Return the facts of both splits under each clustering."""
+    found = scoring.clustered(space, clusterings, bank, run.seed, pipeline.device)
+    rows: list[list[Row]] = [[] for _ in clusterings]
     for split, f, y in (("train", found.train, bank.y), ("test", found.test, bank.test.y)):
-        groupings = [_grouping(place, each, f, split) for place, each in zip(places, found.clusters, strict=True)]
+        both = zip(clusterings, found.clusters, strict=True)
+        groupings = [_grouping(clusters, f, split) if clustering else None for clustering, clusters in both]
         numbers = cluster_quality.measures(f, y.to(f.device), bank.classes, groupings)
-        for place, clusters, assign, each in zip(places, found.clusters, groupings, numbers, strict=True):
-            if isinstance(clusters, str):
-                yield _row(place, split, {"error": clusters})
-            else:
-                yield _row(place, split, each | {"n": len(f)} | _counts(clusters, assign))
+        for row, clusters, assign, each in zip(rows, found.clusters, groupings, numbers, strict=True):
+            row.append({"split": split} | _facts(clusters, assign, {"n": len(f)} | each))
+    return rows
 
 
-def _grouping(place: Place, clusters: Clusters | str, f: Tensor, split: str) -> Tensor | None:
+def _grouping(clusters: Clusters | str, f: Tensor, split: str) -> Tensor | None:
     """Return the cluster of each item (N,): as it was fitted, of test items the nearest; None where there are none."""
-    if place.clustering is None or isinstance(clusters, str):
+    if isinstance(clusters, str):
         return None
     return clusters.assign if split == "train" else nearest_to(clusters.centroid)(f)[1]
 
 
-def _counts(clusters: Clusters, assign: Tensor | None) -> Row:
+def _facts(clusters: Clusters | str, assign: Tensor | None, numbers: Row) -> Row:
+    if isinstance(clusters, str):
+        return {"error": clusters}
     if assign is None:
-        return {}
-    return {"clusters": len(clusters.centroid), "noise": float((assign < 0).double().mean())}
-
-
-def _row(place: Place, split: str, facts: Row) -> Row:
-    return {"key": place.key, **place.labels, "split": split, **facts}
-
-
-# ---- remembering --------------------------------------------------------------------------------------
-
-
-def _by_key(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["key"], []).append(row)
-    return found
-
-
-def _in_order(known: dict[str, list[Row]], keys: dict[str, int]) -> pd.DataFrame:
-    rows = [row | {"epoch": epoch} for key, epoch in keys.items() for row in known.get(key, [])]
-    return pd.DataFrame.from_records(rows, columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
-
-
-def _read(path: Path, warn: Callable[[str], None]) -> list[Row]:
-    """Return the rows of a file but those that failed or lack the other split; of no file or other columns, none."""
-    table = read_table(path, TYPES, warn)
-    if table is None or [*table.columns] not in ([*COLUMNS], _plain(COLUMNS)):
-        return []
-    table = table[table["error"] == ""]
-    both = table.groupby("key")["split"].transform("nunique") == 2
-    rows: list[Row] = table[both].to_dict("records")  # type: ignore[assignment]
-    return rows
-
-
-def _write(pipeline: Pipeline, rows: pd.DataFrame) -> None:
-    shown = rows if pipeline.study.keep else rows[_plain(COLUMNS)]
-    write_whole(pipeline.study.results / FILE, shown.to_csv(index=False).encode())
-
-
-def _plain(columns: Iterable[str]) -> list[str]:
-    """Return the columns of a study that keeps no epochs."""
-    return [column for column in columns if column != "epoch"]
+        return numbers
+    return numbers | {"clusters": len(clusters.centroid), "noise": float((assign < 0).double().mean())}

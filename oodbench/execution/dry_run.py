@@ -7,35 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from math import ceil
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
-from oodbench.api import Count, Dataset, Plugin, Training
+from oodbench.api import Dataset, Training
 from oodbench.errors import UserError
 from oodbench.execution import standins
 from oodbench.store.columns import STAND_IN
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.fingerprints import fingerprint_module
-from oodbench.study.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work, canonical, resolved
-from oodbench.study.settings import RESNETS, Augment, Encoder, Recipe
-from oodbench.study.study import DRY, Detectors, Setup, Study, results_root
+from oodbench.study.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work
+from oodbench.study.settings import RESNETS, Encoder, Recipe
+from oodbench.study.study import DRY, Setup, Study, results_root
 from oodbench.training import weights
 from oodbench.training.weights import plan_of
 
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
-FEW = 6  # steps of a training, or one for each of its epochs
-SOME = 36  # of one with a classifier
-STEPS = 60  # the same where baselines read it, some of which refuse one that never predicts a class
-BATCH = 10  # images a step, at least
-WEAK = 0.1  # jitter, and what a crop leaves out
-RATE = 0.01  # of learning, at most: so few steps at a paper's rate leave classes that are never predicted
-TRAIN = 300  # images that fit, at least: k = 50 neighbours, clusters, an item of each class held out
-READ = 600  # the same where baselines read a classifier
-MOST = 1200  # and at most, whatever the study asks
-CROWD = 2 * standins.ALIKE  # images for each cluster that is asked for, twice as many groups as clusters
-CLASSIFIERS = {LAYER_HEAD["logits"], SHIFTED_HEADS[1]}
+TRAIN = 1200  # images that fit: more than any study asks of neighbours, two groups for each of 60 clusters
 TEST = 40  # test images of a set
+STEPS = 60  # of a training with a classifier, at least: with fewer, some classes are never predicted
+RATE = 0.01  # of learning, at most: so few steps at a paper's rate leave such classes, too
+WEAK = 0.1  # jitter, and what a crop leaves out: a class is learned sooner
+CLASSIFIERS = {LAYER_HEAD["logits"], SHIFTED_HEADS[1]}
 
 
 class Dry(NamedTuple):
@@ -46,42 +41,34 @@ class Dry(NamedTuple):
 def dry(study: Study) -> Dry:
     """Return a study on stand-in data, and what was replaced by what."""
     size, channels = min(study.settings.image.size, SIDE), study.settings.image.channels
-    items = _items(study)
+    reference = study.detectors.reference
+    items = ceil(TRAIN / (1 - reference.share)) if reference.kind == "val" else TRAIN
     code = fingerprint_module(standins.__name__)
 
-    known: dict[str, Dataset] = {}
-
+    @cache
     def stand_in(each: Dataset) -> Dataset:
-        name = str(canonical(each))
-        if name not in known:
-            drawn = standins.Drawn(code, size, channels, 1, 1, standins.class_names(each))
-            kept = class_count(standins.dataset(each, drawn)) or 1
-            known[name] = standins.dataset(each, drawn._replace(train=ceil(items / kept), test=ceil(TEST / kept)))
-        return known[name]
+        drawn = standins.Drawing(code, size, channels, 1, 1, standins.class_names(each))
+        kept = class_count(standins.dataset(each, drawn)) or 1
+        return standins.dataset(each, drawn._replace(train=ceil(items / kept), test=ceil(TEST / kept)))
 
     ids = [stand_in(each) for each in _first_of_each_family(study)]
     trainings = [_training(study, each) for each in study.trainings]
-    recipes = {name: _recipes(study.detectors, trainings, name, found, items) for name, found in study.recipes.items()}
+    recipes = {name: _recipes([t for t in trainings if t.name == name], study.recipes[name]) for name in study.recipes}
     last = min((each.epochs for found in recipes.values() for each in found.values()), default=0)
-    kept = tuple(each for each in study.keep if each <= last)
     folder = (results_root() / f"{study.name}{DRY}").resolve()
+    image = dataclasses.replace(study.settings.image, size=size, short=None)
     made = dataclasses.replace(
         study,
         name=f"{study.name}{DRY}",
         warns=(STAND_IN,),
-        settings=dataclasses.replace(
-            study.settings,
-            image=dataclasses.replace(study.settings.image, size=size, short=None),
-            store=str(folder / "store"),
-            learned=None,
-        ),
+        settings=dataclasses.replace(study.settings, image=image, store=str(folder / "store"), learned=None),
         ids=ids,
         setups={id_.label: _setup(study, study.setups[id_.label], stand_in) for id_ in ids},
         encoders=[_slim(study, each) for each in study.encoders],
         recipes=recipes,
         seeds=study.seeds if _is_named(study, "seed") else study.seeds[:1],
         trainings=trainings,
-        keep=kept,
+        keep=tuple(each for each in study.keep if each <= last),
     )
     made = dataclasses.replace(made, cells=frozenset(_cells(plan_of(made), made)))
     return Dry(made, _replaced(study, made, items))
@@ -105,25 +92,6 @@ def _setup(study: Study, setup: Setup, stand_in: Callable[[Dataset], Dataset]) -
 # ---- parts -----------------------------------------------------------------------------------------------
 
 
-def _items(study: Study) -> int:
-    """Return how many training images there have to be: more than the largest number that a detector asks for."""
-    axes = study.detectors
-    plugins: list[Plugin] = [*axes.clusterings, *axes.distances, *axes.posthocs]
-    asked = [READ if axes.posthocs else TRAIN, *(number for each in plugins for number in _numbers(each))]
-    asked += [space.pca for space in axes.spaces if space.pca]
-    share = axes.reference.share if axes.reference.kind == "val" else 0.0
-    return ceil(min(MOST, max(each + 10 for each in asked)) / (1 - share))
-
-
-def _numbers(plugin: Plugin) -> Iterator[int]:
-    """Yield the numbers of items that a study's own settings of a plugin may mean."""
-    default = {f.name: f.default for f in dataclasses.fields(plugin)}  # type: ignore[arg-type]
-    hints = get_type_hints(type(plugin), include_extras=True)
-    for name, value in resolved(plugin, standins.CLASSES).params.items():
-        if type(value) is int and value != default[name]:
-            yield CROWD * value if hints[name] == Count else value
-
-
 def _first_of_each_family(study: Study) -> list[Dataset]:
     """Return the ID sets without those that differ from another in which classes they have alone, not in how many."""
     if _is_named(study, "id"):
@@ -133,11 +101,7 @@ def _first_of_each_family(study: Study) -> list[Dataset]:
 
 def _is_named(study: Study, axis: str) -> bool:
     """Return whether a table, a claim, the curve or a skip names entries of an axis."""
-    filters: list[dict[str, Any]] = [spec.of for spec in study.tables.values()]
-    for claim in study.claims.values():
-        filters += [claim.of, claim.left, claim.right, claim.at, claim.than]
-    filters += [study.curve.of, *(skip.entries for skip in study.skips)]
-    return any(axis in each for each in filters)
+    return any(axis in of for of, _ in _asked(study)) or any(axis in skip.entries for skip in study.skips)
 
 
 def _training(study: Study, training: Training) -> Training:
@@ -166,32 +130,29 @@ def _hurried(training: Training) -> Training:
     return found
 
 
-def _recipes(
-    axes: Detectors, trainings: list[Training], name: str, found: dict[str, Recipe], items: int
-) -> dict[str, Recipe]:
-    """Return the recipes of a training, cut to its fewest epochs; of those that are then alike the first."""
-    members = [each for each in trainings if each.name == name]
-    loaded = all(type(each).weights is None for each in members)
-    epochs = 0 if loaded else max(1, *(each.least_epochs for each in members))
-    classifies = any(not CLASSIFIERS.isdisjoint(each.heads) for each in members)
-    steps = (STEPS if axes.posthocs else SOME) if classifies else FEW
+def _recipes(trainings: list[Training], found: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Return the recipes of trainings of one name, cut short; of those that are then alike the first."""
     once: dict[Recipe, str] = {}
     for label, recipe in found.items():
-        short = Recipe(epochs=0, augment=recipe.augment) if loaded else _short(recipe, epochs, ceil(items / steps))
-        once.setdefault(short, label)
+        once.setdefault(_short(recipe, trainings), label)
     return {label: recipe for recipe, label in once.items()}
 
 
-def _short(recipe: Recipe, epochs: int, least: int) -> Recipe:
-    """Return a recipe of so many epochs at most, whose batches are no smaller than makes so few steps of one epoch."""
-    epochs = min(epochs, recipe.epochs)
-    batch = min(recipe.batch, max(BATCH, least * max(1, epochs)))
+def _short(recipe: Recipe, trainings: list[Training]) -> Recipe:
+    """Return a recipe of the fewest epochs, whose batches are small enough for the steps that a classifier needs."""
+    if all(type(each).weights is None for each in trainings):
+        return Recipe(epochs=0, augment=recipe.augment)
+    epochs = min(recipe.epochs, max(1, *(each.least_epochs for each in trainings)))
+    classifies = any(not CLASSIFIERS.isdisjoint(each.heads) for each in trainings)
+    batch = min(recipe.batch, max(1, epochs) * TRAIN // STEPS) if classifies else recipe.batch
+    weak, augment = (WEAK, WEAK, WEAK, WEAK), recipe.augment
+    crop, jitter = augment.crop and (1 - WEAK, 1.0), augment.jitter and weak
     return dataclasses.replace(
         recipe,
         epochs=epochs,
         warmup=min(recipe.warmup, max(0, epochs - 1)),
         batch=batch,
-        augment=_weak(recipe.augment),
+        augment=dataclasses.replace(augment, crop=crop, jitter=jitter, pad=0),  # a padded image hides its class
         optimizer="sgd" if recipe.optimizer == "lars" else recipe.optimizer,  # which is slower to learn
         lr=min(recipe.lr, RATE),
         outlier_batch=recipe.outlier_batch and min(recipe.outlier_batch, batch),
@@ -201,21 +162,12 @@ def _short(recipe: Recipe, epochs: int, least: int) -> Recipe:
     )
 
 
-def _weak(augment: Augment) -> Augment:
-    """Return the same augmentations, but weak, and no crop of padded images: a class is learned sooner."""
-    crop = augment.crop and (1 - WEAK, 1.0)
-    jitter = augment.jitter and (WEAK, WEAK, WEAK, WEAK)
-    return dataclasses.replace(augment, crop=crop, jitter=jitter, pad=0)
-
-
 def _slim(study: Study, encoder: Encoder) -> Encoder:
     """Return a narrow encoder with a stem for small images; a ResNet in the place of one that has its own sizes."""
     if ":" in encoder.name or any(match.params for skip in study.skips for match in skip.entries.get("encoder", [])):
         return encoder  # a user's own; or one of whose parameters the study speaks
-    if encoder.name in RESNETS:
-        width = min(WIDTH, encoder.params["width"])
-        return standins.Slim(name=encoder.name, params={"width": width, "stem": "cifar"}, shown=encoder.label)
-    return standins.Slim(name=RESNETS[0], params={"width": WIDTH, "stem": "cifar"}, shown=encoder.label)
+    name, width = (encoder.name, encoder.params["width"]) if encoder.name in RESNETS else (RESNETS[0], WIDTH)
+    return standins.Slim(name=name, params={"width": min(WIDTH, width), "stem": "cifar"}, shown=encoder.label)
 
 
 # ---- cells -----------------------------------------------------------------------------------------------
@@ -223,12 +175,11 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
 
 def _cells(whole: Plan, study: Study) -> Iterator[str]:
     """Yield of some trainings a cell for every entry of an axis, and one for every number of a table or a claim."""
-    asked = [*_filters(study)]
+    asked = [_about_detectors(*each) for each in _asked(study)]
     for work in _some(whole.work):
         seen: set[Any] = set()
         for cell in work.cells:
-            labels = cell.detector.labels
-            shown = {column: str(label) for column, label in labels.items()}
+            shown = {column: str(label) for column, label in cell.detector.labels.items()}
             keys: list[Any] = [*shown.items()]
             for i, (of, columns) in enumerate(asked):
                 if all(shown[column] in wanted for column, wanted in of.items()):
@@ -250,29 +201,27 @@ def _some(work: list[Work]) -> Iterator[Work]:
             yield each
 
 
-def _filters(study: Study) -> Iterator[tuple[dict[str, list[str]], list[str]]]:
-    """Yield what tables, claims and the choice by validation ask of detectors, and what tells their numbers apart."""
+def _asked(study: Study) -> Iterator[tuple[dict[str, Any], Iterable[str]]]:
+    """Yield what tables, claims, the curve and the choice by validation ask for, and what tells their numbers apart."""
     for spec in study.tables.values():
-        yield _about_detectors(spec.of, (*spec.rows, *spec.columns))
+        yield spec.of, (*spec.rows, *spec.columns)
     for claim in study.claims.values():
         for side in ({}, claim.left, claim.right):
             for place in ({}, claim.at, claim.than):
-                yield _about_detectors(claim.of | side | place, (*claim.over, *claim.among, *claim.winner))
-    yield _about_detectors(study.curve.of, ())
+                yield claim.of | side | place, (*claim.over, *claim.among, *claim.winner)
+    yield study.curve.of, ()
     if study.select:
         axes = study.detectors
         clusters = [NONE, *(each.label for each in axes.clusterings[:1])]
-        yield _about_detectors({"threshold": axes.thresholds[0].label, "clustering": clusters}, study.select.over)
+        yield {"threshold": axes.thresholds[0].label, "clustering": clusters}, study.select.over
 
 
 def _about_detectors(of: dict[str, Any], columns: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-    wanted = {
-        name: [str(each) for each in (value if isinstance(value, list) else [value])] for name, value in of.items()
-    }
+    """Return of what is asked for what is of detectors; of which entries there are several tells numbers apart, too."""
     known = (*DETECTOR_AXES, "level")
+    wanted = {name: [str(e) for e in (v if isinstance(v, list) else [v])] for name, v in of.items() if name in known}
     several = [name for name, each in wanted.items() if len(each) > 1]
-    kept = {name: each for name, each in wanted.items() if name in known}
-    return kept, [name for name in dict.fromkeys((*columns, *several)) if name in known]
+    return wanted, [name for name in dict.fromkeys((*columns, *several)) if name in known]
 
 
 # ---- saying it --------------------------------------------------------------------------------------------
@@ -281,12 +230,9 @@ def _about_detectors(of: dict[str, Any], columns: Iterable[str]) -> tuple[dict[s
 def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
     """Return what was replaced by what, as it is said to the user."""
     image, other = study.settings.image, made.settings.image
-    found = {
-        ", ".join(dict.fromkeys(each.label for each in made.datasets)): (
-            f"generated images, {items} to train on and {TEST} to test, of {standins.CLASSES} classes "
-            "and those that a class protocol names"
-        )
-    }
+    sets = ", ".join(dict.fromkeys(each.label for each in made.datasets))
+    classes = f"{standins.CLASSES} classes and those that a class protocol names"
+    found = {sets: f"generated images, {items} to train on and {TEST} to test, of {classes}"}
     if image != other:
         found[f"images of {image.size} x {image.size}"] = f"{other.size} x {other.size}"
     for before, after in zip(study.encoders, made.encoders, strict=True):
@@ -297,39 +243,31 @@ def _replaced(study: Study, made: Study, items: int) -> dict[str, str]:
             changed = {name: value for name, value in hurried.params.items() if value != method.params[name]}
             texts = [f"{name}={value}" for name, value in changed.items() if value is not None]
             found[method.label] = f"the same with {', '.join(texts)}" if texts else "its network with random weights"
-    return found | _shortened(study, made) | _fewer(study, made)
-
-
-def _shortened(study: Study, made: Study) -> dict[str, str]:
-    """Return what became of recipes."""
-    found = {}
     for name, recipes in study.recipes.items():
         then, now = ({each.epochs for each in found.values()} for found in (recipes, made.recipes[name]))
         if then - now:
             found[f"{', '.join(map(str, sorted(then)))} epochs of {name}"] = ", ".join(map(str, sorted(now)))
     found["recipes"] = (
         f"a rate of {RATE} at most, SGD for LARS, crops and jitter by {WEAK:.0%}, no padding, "
-        "batches for few steps, one device"
+        f"at least {STEPS} steps of a classifier, one device"
     )
-    return found
+    return found | _fewer(study, made)
 
 
 def _fewer(study: Study, made: Study) -> dict[str, str]:
     """Return of what there is less."""
-    recipes = ([each for found in one.recipes.values() for each in found] for one in (study, made))
-    sets = ([sets for id_ in made.ids for sets in one.setups[id_.label].ood.values()] for one in (study, made))
-    counts: dict[str, Iterable[list[Any]]] = {
-        "seeds": (study.seeds, made.seeds),
-        "ID sets": (study.ids, made.ids),
-        "OOD sets": ([name for each in groups for name in each] for groups in sets),
-        "epochs to keep": ([*study.keep], [*made.keep]),
-        "recipes": recipes,
-    }
-    found = {}
-    for what, (before, after) in counts.items():
-        if len(after) < len(before):
+
+    def counts(of: Study) -> dict[str, int]:
+        sets = [name for id_ in made.ids for each in of.setups[id_.label].ood.values() for name in each]
+        recipes = sum(len(each) for each in of.recipes.values())
+        several = {"seeds": len(of.seeds), "ID sets": len(of.ids), "OOD sets": len(sets)}
+        return several | {"epochs to keep": len(of.keep), "recipes": recipes}
+
+    found, after = {}, counts(made)
+    for what, before in counts(study).items():
+        if after[what] < before:
             of_each = " of each group" if what == "OOD sets" else ""
-            found[f"{len(before)} {what}"] = f"the first {len(after)}{of_each}" if after else "none"
+            found[f"{before} {what}"] = f"the first {after[what]}{of_each}" if after[what] else "none"
     whole, taken = (plan_of(dataclasses.replace(made, cells=each)) for each in (None, made.cells))
     found[f"{len(whole.work)} trainings, {len(whole.cells)} cells"] = (
         f"{len(taken.work)} and {len(taken.cells)}, for every entry of an axis and every number of a table or a claim"

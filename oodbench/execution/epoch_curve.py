@@ -1,45 +1,42 @@
 """The course of trainings: ID accuracy, cluster quality and AUROC of chosen cells at each epoch that a study keeps.
 
-Rows are in `curve.csv` in the study's folder of results: one for each training, kept epoch (the last one included),
-chosen cell and OOD set. A row is made again where its cell's key has changed, or where it failed; those of the last
-epoch are the study's own where they are there. It never trains.
+A row is of a training, a kept epoch (the last one included), a chosen cell and an OOD set. Its numbers are an artifact
+of the store; those of the last epoch are the study's own where they are there. `curve.csv` in the study's folder of
+results is an export of them. It never trains.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from oodbench.execution.cluster_survey import epoch_of, survey
+from oodbench.execution.cluster_survey import Where, epoch_of, survey
 from oodbench.execution.runner import Runner
 from oodbench.report import formats, tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
 from oodbench.store.files import write_whole
-from oodbench.store.rows import read_table
+from oodbench.store.memo import Fields, digest
+from oodbench.store.rows import frame
 from oodbench.study.declarations import CurveSpec
 from oodbench.study.grid import NONE, Cell, Work
 
-NAME = "curve"
+NAME = KIND = "curve"
 IDENTITY = ("cell", "key", "train_key", "ood_data")
 SCORED = (*columns.ACCURACIES[1:], "auroc", "fpr95_id", "fpr95_ood")
 COLUMNS = (*IDENTITY, *columns.LABELS, "epoch", *SCORED, *MEASURES, "error")
-TYPES: Any = {
-    name: "Int64" if name in ("seed", "epoch") else "float64" if name in ("level", *SCORED, *MEASURES) else "str"
-    for name in COLUMNS
-}
 SHOWN = ("class_separation", "global_separation", "cluster_purity", "silhouette")  # in the table
 Row = dict[str, Any]
-Rows = dict[tuple[str, str], Row]  # by cell and OOD set
+Rows = dict[tuple[str, str], Row]  # SCORED, by cell and OOD set
 
 
 @dataclass(frozen=True)
-class Curve:
+class Course:
     """What following a study's trainings over their epochs came to."""
 
     rows: pd.DataFrame  # COLUMNS
@@ -47,29 +44,29 @@ class Curve:
     missing: list[str]  # titles of trainings and epochs that are not in the store
 
 
-def curve(runner: Runner) -> Curve:
-    """Score and measure what is not there yet, keep it, and return everything that there is."""
+def curve(runner: Runner) -> Course:
+    """Score and measure what is not there yet, and export and return everything that there is."""
     study, pipeline = runner.study, runner.pipeline
     if not study.keep:
         study.document.fail(("keep",), "says no epochs to follow, such as keep: [0, 10, last]")
     runner.check_tables()
-    path = study.results / f"{NAME}.csv"
-    rows = _of_the_study(runner) | _read(path, pipeline.watch.warn)
-    course = list(_course(runner))
-    scored, missing = 0, []
-    for work in course:
-        todo = runner.pending(work, _known(rows))
-        if todo.cells and pipeline.store.read("train", pipeline.encoders.train_key(work.run)) is None:
+    own, rows, missing, scored = _of_the_study(runner), list[Row](), list[str](), 0
+    places: set[Where] = set()
+    for work in _course(runner):
+        places |= {(cell.detector.space, cell.detector.clustering) for cell in work.cells}
+        fields = artifacts(runner, work)
+        found = {place: numbers for place, each in fields.items() if (numbers := _known(runner, each, own))}
+        todo = [cell for cell in work.cells if any((cell.id, name) not in found for name in work.run.sets)]
+        if todo and pipeline.store.read("train", pipeline.encoders.train_key(work.run)) is None:
             missing.append(work.run.title)
-        elif todo.cells:
-            made = [row | {"epoch": epoch_of(work.run)} for row in runner.rows(todo)]
-            rows |= _by_cell(made)
-            scored += len(todo.cells)
-            _write(path, _frame(_in_order(runner, course, rows)))  # one that is killed goes on after this epoch
-    places = {(cell.detector.space, cell.detector.clustering) for work in course for cell in work.cells}
-    found = _measured(_frame(_in_order(runner, course, rows)), survey(pipeline, places).rows)
-    _write(path, found)
-    return Curve(found, scored, missing)
+        elif todo:
+            found |= _scored(runner, dataclasses.replace(work, cells=todo), fields)
+            scored += len(todo)
+        rows += _rows(runner, work, fields, found)
+    table = _measured(rows, survey(pipeline, places).rows)
+    if rows:  # else what another store came to may lie there
+        write_whole(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
+    return Course(table, scored, missing)
 
 
 # ---- what is followed --------------------------------------------------------------------------------
@@ -77,24 +74,24 @@ def curve(runner: Runner) -> Curve:
 
 def _course(runner: Runner) -> Iterator[Work]:
     """Yield the chosen cells of each training at each kept epoch, the last one being the training itself."""
-    chosen = [dataclasses.replace(work, cells=_chosen(runner.study.curve, work)) for work in runner.plan.work]
+    chosen = [followed(runner.study.curve, work) for work in runner.plan.work]
     if not any(work.cells for work in chosen):
         runner.fail(("curve",), "no cell has all of these labels")
     for work in chosen:
-        for run in (*runner.pipeline.encoders.kept(work.run), work.run):
+        for run in runner.encoders.course(work.run):
             yield Work(run, [dataclasses.replace(cell, run=run) for cell in work.cells])
 
 
-def _chosen(spec: CurveSpec, work: Work) -> list[Cell]:
-    if not spec.of:
-        return _one_of_each_distance(work.cells)
+def followed(spec: CurveSpec, work: Work) -> Work:
+    """Return a training with the cells that are followed."""
     wanted = {name: {str(each) for each in (v if isinstance(v, list) else [v])} for name, v in spec.of.items()}
 
     def fits(cell: Cell) -> bool:
         labels = cell.run.labels | cell.detector.labels
         return all(str(labels[name]) in allowed for name, allowed in wanted.items())
 
-    return [cell for cell in work.cells if fits(cell)]
+    cells = [cell for cell in work.cells if fits(cell)] if spec.of else _one_of_each_distance(work.cells)
+    return dataclasses.replace(work, cells=cells)
 
 
 def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:
@@ -116,51 +113,64 @@ def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:
 # ---- rows --------------------------------------------------------------------------------------------
 
 
+def artifacts(runner: Runner, work: Work) -> dict[tuple[str, str], Fields]:
+    """Return what the numbers of each cell and OOD set depend on."""
+    probe = digest(runner.pipeline.banks.probe_fields(work.run))
+    return {
+        (each.cell, each.ood): {"cell": each.key, "set": each.ood_data, "probe": probe}
+        for each in runner.source(work).wanted
+    }
+
+
 def _of_the_study(runner: Runner) -> Rows:
-    """Return the rows that the study itself has of its last epochs."""
+    """Return the numbers that the study itself has, by the key of a cell and the content of an OOD set."""
     rows = runner.results.read()
-    last = {cell.id: epoch_of(work.run) for work in runner.plan.work for cell in work.cells}
-    rows = rows[(rows["status"] == "ok") & rows["cell"].isin(list(last))]
-    return _by_cell(rows.assign(epoch=rows["cell"].map(last)).to_dict("records"))  # type: ignore[arg-type]
+    rows = rows[rows["status"] == "ok"]
+    places = zip(rows["key"], rows["ood_data"], strict=True)
+    return dict(zip(places, rows[[*SCORED]].to_dict("records"), strict=True))  # type: ignore[arg-type]
 
 
-def _known(rows: Rows) -> dict[tuple[str, str], tuple[str, str]]:
-    return {each: (row["key"], row["ood_data"]) for each, row in rows.items()}
+def _known(runner: Runner, fields: Fields, own: Rows) -> Row | None:
+    """Return numbers that are there, of the study itself or in the store."""
+    found = own.get((fields["cell"], fields["set"]))
+    artifact = None if found else runner.pipeline.store.read(KIND, digest(fields))
+    return artifact.meta if artifact else found
 
 
-def _by_cell(rows: Iterable[Row]) -> Rows:
-    return {(row["cell"], row["ood"]): row for row in rows}
+def _scored(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields]) -> Rows:
+    """Return the numbers of cells on every OOD set, and remember those that have no error."""
+    found: Rows = {}
+    for row in runner.rows(work):
+        place, numbers = (row["cell"], row["ood"]), {name: row.get(name) for name in SCORED}
+        if row["error"]:  # it is tried again
+            found[place] = numbers | {"error": row["error"]}
+        else:
+            found[place] = _remembered(runner, work, fields[place], numbers)
+    return found
 
 
-def _in_order(runner: Runner, course: list[Work], rows: Rows) -> Iterator[Row]:
-    """Yield the rows of cells that are up to date."""
-    known = _known(rows)
-    for work in course:
-        left = {cell.id for cell in runner.pending(work, known).cells}
-        yield from (rows[cell.id, ood] for cell in work.cells if cell.id not in left for ood in work.run.sets)
+def _remembered(runner: Runner, work: Work, fields: Fields, numbers: Row) -> Row:
+    return runner.library.memo.remembered(KIND, fields, lambda _: numbers, work.run.title).meta
 
 
-def _measured(rows: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+def _rows(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields], found: Rows) -> Iterator[Row]:
+    """Yield the rows of cells that have numbers on every OOD set."""
+    run, encoders = work.run, runner.encoders
+    shared = run.labels | {"precision": encoders.precision(run), "train_key": encoders.train_key(run)}
+    groups = {name: group for group, members in run.ood.items() for name in members}
+    for cell in work.cells:
+        if all((cell.id, name) in found for name in groups):
+            for name, group in groups.items():
+                of = fields[cell.id, name]
+                identity = {"cell": cell.id, "key": of["cell"], "ood": name, "group": group, "ood_data": of["set"]}
+                yield shared | cell.detector.labels | identity | {"epoch": epoch_of(run)} | found[cell.id, name]
+
+
+def _measured(rows: list[Row], quality: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the measures of their clusters on ID test features."""
     place = ["train_key", "space", "clustering"]
     measures = quality.loc[quality["split"] == "test", [*place, *MEASURES]]
-    return rows.drop(columns=[*MEASURES]).merge(measures, on=place, how="left")[[*COLUMNS]]
-
-
-def _frame(rows: Iterable[Row]) -> pd.DataFrame:
-    return pd.DataFrame.from_records(list(rows), columns=list(COLUMNS)).astype(TYPES).fillna({"error": ""})
-
-
-def _read(path: Path, warn: Callable[[str], None]) -> Rows:
-    """Return the rows of a file but those that failed; of one with other columns or of no file, none."""
-    table = read_table(path, TYPES, warn)
-    if table is None or tuple(table.columns) != COLUMNS:
-        return {}
-    return _by_cell(table[table["error"] == ""].to_dict("records"))  # type: ignore[arg-type]
-
-
-def _write(path: Path, rows: pd.DataFrame) -> None:
-    write_whole(path, rows.to_csv(index=False).encode())
+    return frame(rows, COLUMNS).drop(columns=[*MEASURES]).merge(measures, on=place, how="left")[[*COLUMNS]]
 
 
 # ---- table -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from oodbench.api import Dataset
 from oodbench.data.library import Split
 from oodbench.errors import UserError
-from oodbench.execution import audit
+from oodbench.execution import audit, cluster_survey, epoch_curve
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
@@ -48,13 +48,19 @@ def _needed(study: Study) -> set[tuple[str, str]]:
         for dataset, split in sets:
             found.add(("data", _data_key(pipeline, dataset, split, study)))
             found.add(("hash", digest(pipeline.library.hash_fields(dataset, split))))
-        for run in (each for last in _resolved(work.run) for each in (*pipeline.encoders.kept(last), last)):
+        for run in (each for last in _resolved(work.run) for each in pipeline.encoders.course(last)):
             found.add(("train", pipeline.encoders.train_key(run)))
             found.add(("probe", digest(pipeline.banks.probe_fields(run))))
             found |= {
                 ("bank", digest(pipeline.banks.bank_fields(run, piece)))
                 for piece in pipeline.banks.pieces(run, work.ways)
             }
+            measured = cluster_survey.artifacts(pipeline, dataclasses.replace(work, run=run))
+            found |= {(cluster_survey.KIND, digest(each)) for each in measured.values()}
+            if study.keep:
+                followed = epoch_curve.followed(study.curve, dataclasses.replace(work, run=run))
+                scored = epoch_curve.artifacts(runner, followed)
+                found |= {(epoch_curve.KIND, digest(each)) for each in scored.values()}
     for one, other in audit.pairs(pipeline, (work.run for work in runner.plan.work)):
         found.add(("near", digest(pipeline.library.near_fields(one.dataset, one.split, other.dataset, other.split))))
     return found

@@ -19,12 +19,11 @@ from oodbench.toolkit.seeds import seed_of
 
 CLASSES = 10  # of a set, and those that its class protocol names
 COARSE = 4  # fields along each side of a class's pattern: a crop leaves them, and a few steps of training learn them
-PATTERN = 0.8  # of a grey value is its class's
-NOISE = 0.02  # is the image's own, and what is left its group's
 ALIKE = 10  # images of a group, at least
+APART = 10  # times as far apart as the images of a group are its class's groups, and as groups are classes
 
 
-class Drawn(NamedTuple):
+class Drawing(NamedTuple):
     """How a set is generated; part of its parameters, so that no key is one of real data."""
 
     code: str  # what draws it
@@ -35,17 +34,17 @@ class Drawn(NamedTuple):
     classes: tuple[str, ...]
 
 
-def dataset(of: Dataset, drawn: Drawn) -> Dataset:
+def dataset(of: Dataset, drawn: Drawing) -> Dataset:
     """Return a generated set: a pattern for each class, within it one for each group of images, and little noise.
 
-    Groups are some ten times as far apart as the images of one, and roughly stay so in the features of any network. So
+    Groups are ten times as far apart as the images of one, and roughly stay so in the features of any network. So
     a clustering into no more clusters than there are groups parts groups from each other, not their images: none
     of its clusters is of one image, however sums are rounded. In noise alone k-means cuts off single outliers.
     """
     real: Any = type(of)
 
-    class StandIn(real):  # type: ignore[misc]
-        stand_in: Drawn = drawn
+    class StandInSet(real):  # type: ignore[misc]
+        stand_in: Drawing = drawn
 
         requires: ClassVar[dict[str, str]] = {}
         class_names = drawn.classes
@@ -61,15 +60,15 @@ def dataset(of: Dataset, drawn: Drawn) -> Dataset:
             y, group = np.repeat(np.arange(classes), each), np.tile(np.arange(each) % own.shape[1], classes)
             rng = np.random.default_rng(seed_of(1, of.label, split))
             noise = rng.integers(256, size=(len(y), how.size, how.size, how.channels))
-            x = PATTERN * pattern[y] + (1 - PATTERN - NOISE) * own[y, group] + NOISE * noise
+            x = (APART**2 * pattern[y] + APART * own[y, group] + noise) / (APART**2 + APART + 1)
             return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
 
-    StandIn.name = of.name
-    found: Dataset = StandIn(**of.params)
+    StandInSet.name = of.name
+    found: Dataset = StandInSet(**of.params)
     return found
 
 
-def _patterns(rng: np.random.Generator, how: Drawn) -> NDArray[np.float64]:
+def _patterns(rng: np.random.Generator, how: Drawing) -> NDArray[np.float64]:
     """Return the pattern (K, H, W, C) of each class."""
     k = len(how.classes)
     levels = np.linspace(0, 255, k)
@@ -77,11 +76,11 @@ def _patterns(rng: np.random.Generator, how: Drawn) -> NDArray[np.float64]:
     light = np.linspace(255, 0, how.size)[:, None, None]  # from above: it tells the turns of an image
     field = np.arange(how.size) * COARSE // how.size
     fields = 255 * rng.integers(2, size=(k, COARSE, COARSE, how.channels))[:, field][:, :, field]
-    pattern: NDArray[np.float64] = 0.3 * colour[:, None, None] + 0.2 * light + 0.5 * fields
+    pattern: NDArray[np.float64] = (colour[:, None, None] + light + fields) / 3
     return pattern
 
 
-def _groups(rng: np.random.Generator, how: Drawn) -> NDArray[np.int64]:
+def _groups(rng: np.random.Generator, how: Drawing) -> NDArray[np.int64]:
     """Return the pattern (K, G, H, W, C) of each of the groups of a class: those of its training images."""
     groups = max(1, how.train // ALIKE)
     return rng.integers(256, size=(len(how.classes), groups, how.size, how.size, how.channels))
@@ -105,13 +104,13 @@ def training(of: Training, **changes: Any) -> Training:
     """Return a training with other parameters that is shown as it was."""
     real: Any = type(of)
 
-    class StandIn(real):  # type: ignore[misc]
+    class StandInTraining(real):  # type: ignore[misc]
         @property
         def label(self) -> str:
             return of.label
 
-    StandIn.name = of.name
-    found: Training = StandIn(**of.params | changes)
+    StandInTraining.name = of.name
+    found: Training = StandInTraining(**of.params | changes)
     return found
 
 

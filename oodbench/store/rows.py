@@ -65,9 +65,22 @@ class Results:
         return rows[fresh].sort_values(["of cells", "of sets"])[list(COLUMNS)].reset_index(drop=True)
 
     def clusters(self) -> pd.DataFrame | None:
-        """Return what `oodbench quality` measured of each training, space, clustering and split; None before it ran."""
-        kinds = {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")}
-        return read_table(self._clusters, kinds, self._warn)
+        """Return what `oodbench quality` exported of each training, space, clustering and split; None before it ran.
+
+        An empty number is missing, an empty text is a text. A file that is damaged is warned of, and as good as none.
+        """
+        kinds: Any = defaultdict(lambda: "str", {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")})
+        if not self._clusters.is_file():
+            return None
+        try:
+            text = self._clusters.read_text(encoding="utf-8")
+            if len({len(line) for line in csv.reader(io.StringIO(text))}) > 1 or not text.endswith("\n"):
+                raise ValueError("it is cut short")  # pandas would take what is lacking for empty
+            empty = {name: [""] for name in kinds}
+            return pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False, na_values=empty)
+        except ValueError as error:
+            self._warn(f"{self._clusters} is damaged and not used: {error}")
+            return None
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows as one part."""
@@ -151,29 +164,11 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def read_table(path: Path, kinds: dict[str, str], warn: Callable[[str], None]) -> pd.DataFrame | None:
-    """Return a CSV with columns of some kinds, the others text; None where there is none.
-
-    An empty number is missing, an empty text is a text. One that is damaged is warned of, and as good as none.
-    """
-    if not path.is_file():
-        return None
-    empty = {name: [""] for name, kind in kinds.items() if kind != "str"}
-    types: Any = defaultdict(lambda: "str", kinds)
-    try:
-        text = path.read_text(encoding="utf-8")
-        if len({len(line) for line in csv.reader(io.StringIO(text))}) > 1 or not text.endswith("\n"):
-            raise ValueError("it is cut short")  # pandas would take what is lacking for empty
-        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=empty)
-    except ValueError as error:
-        warn(f"{path} is damaged and not used: {error}")
-        return None
-
-
-def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return rows with every column, in order, each of its type."""
-    table = pd.DataFrame.from_records(list(rows), columns=list(COLUMNS))
-    return table.astype(_TYPES).fillna(dict.fromkeys((*TEXT, *TRACE), ""))
+def frame(rows: Iterable[dict[str, Any]], names: Iterable[str] = COLUMNS) -> pd.DataFrame:
+    """Return rows with every column that is named, in order, each of its type."""
+    table = pd.DataFrame.from_records(list(rows), columns=list(names))
+    types = {name: (_TYPES | _MEASURED).get(name, "str") for name in table}
+    return table.astype(types).fillna({name: "" for name, kind in types.items() if kind == "str"})
 
 
 def parse(content: bytes) -> pd.DataFrame:
@@ -185,3 +180,4 @@ def parse(content: bytes) -> pd.DataFrame:
 _TYPES: Any = (
     dict.fromkeys((*TEXT, *TRACE), "str") | dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
 )
+_MEASURED: Any = dict.fromkeys(("epoch", "n"), "Int64") | dict.fromkeys(("noise", *QUALITY), "float64")  # of exports

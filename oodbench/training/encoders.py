@@ -118,6 +118,10 @@ class Encoders:
             return []
         return [replace(run, epoch=each) for each in self.library.study.keep if each < run.recipe.epochs]
 
+    def course(self, run: Run) -> list[Run]:
+        """Return a run at each epoch that the study keeps of it, the last one being the run itself."""
+        return [*self.kept(run), run]
+
     def unkept(self, run: Run) -> list[Run]:
         """Return a run at each kept epoch that is not in the store although its training is: `keep` came later."""
         return [each for each in self.kept(run) if self.has_weights(run) and not self.has_weights(each)]

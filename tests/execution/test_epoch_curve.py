@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn.functional import normalize
 
 from oodbench.errors import UserError
 from oodbench.execution import cluster_survey, epoch_curve
+from oodbench.execution.garbage import garbage
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.scoring.cluster_quality import MEASURES
@@ -112,9 +114,13 @@ def test_only_what_is_new_is_scored(tmp_path: Path) -> None:
     again = epoch_curve.curve(runner(path, listener))
     assert (again.scored, listener.stages, file.read_bytes()) == (0, [], before)
     pd.testing.assert_frame_equal(again.rows, first.rows)
-    lines = before.decode().splitlines(keepends=True)
-    file.write_text("".join([*lines[:1], *lines[5:]]))  # as if killed before the epochs were all there
-    assert epoch_curve.curve(runner(path)).scored == 2
+    file.write_bytes(before.replace(b"0.", b"1."))  # an export, whose numbers nobody reads back
+    assert epoch_curve.curve(runner(path)).scored == 0
+    assert file.read_bytes() == before
+    kept = sorted((tmp_path / "results" / "store" / epoch_curve.KIND).glob("*/manifest.json"))
+    assert len(kept) == 8  # two distances on two sets at two epochs
+    kept[0].write_text(kept[0].read_text().replace("0.", "1."))
+    assert epoch_curve.curve(runner(path)).scored == 1
     assert file.read_bytes() == before
     chosen = {"of": {"clustering": "kmeans(restarts=2)", "threshold": ["pooled", "per_cluster"]}}
     other = epoch_curve.curve(runner(write(path, **KEEPING, curve=chosen)))
@@ -133,7 +139,7 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
         posthoc="msp",
     )
     work = runner(path).plan.work[0]
-    followed = [cell.detector.labels for cell in epoch_curve._chosen(reader.load(path).curve, work)]
+    followed = [cell.detector.labels for cell in epoch_curve.followed(reader.load(path).curve, work).cells]
     names = ("space", "clustering", "distance", "threshold")
     assert [tuple(each[name] for name in names) for each in followed] == [
         ("penultimate", "–", "knn(k=3)", "pooled"),
@@ -210,17 +216,14 @@ def test_quality_says_of_which_epoch_its_rows_are(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "s" / "quality-correlation.md").read_text() == table  # of the last epochs alone
 
 
-def test_a_damaged_file_is_named_and_not_used(tmp_path: Path) -> None:
-    file, heard = tmp_path / "curve.csv", []
-    names = dict.fromkeys((name for name, kind in epoch_curve.TYPES.items() if kind == "str"), "a name, long")
-    made = [names | {"cell": cell, "ood": "o", "error": "", "epoch": 1, "auroc": 0.5} for cell in ("a", "b")]
-    epoch_curve._write(file, epoch_curve._frame(made))
-    whole = file.read_bytes()
-    assert set(epoch_curve._read(file, heard.append)) == {("a", "o"), ("b", "o")}
-    for cut in (b"", whole[:-10]):  # in the middle of a row, whose other numbers would be missing
-        file.write_bytes(cut)
-        assert epoch_curve._read(file, heard.append) == {}
-        assert "curve.csv is damaged and not used" in heard.pop()
+def test_what_is_measured_is_no_garbage_while_it_is_followed(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", **KEEPING)
+    runner(path).run()
+    epoch_curve.curve(runner(path))
+    assert garbage([reader.load(path)], lambda message: None)[1] == []
+    freed = garbage([reader.load(write(path, **KEEPING | {"keep": [0]}))], lambda message: None)[1]
+    kinds = Counter(kind for kind, _ in freed)
+    assert (kinds[epoch_curve.KIND], kinds[cluster_survey.KIND]) == (4, 2)  # of epoch 1
 
 
 def test_a_damaged_epoch_is_as_good_as_none(tmp_path: Path) -> None:

@@ -314,19 +314,47 @@ def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("trained")
-def test_what_is_cut_from_the_file_is_measured_again(tmp_path: Path) -> None:
+def test_the_file_is_an_export_that_is_never_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     oodbench.run(path, device="cpu")
     before, file = surveyed(path), tmp_path / "results" / "s" / cluster_survey.FILE
     whole = file.read_bytes()
-    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))  # a line, which is one of two splits
-    assert (surveyed(path).measured, file.read_bytes()) == (2, whole)
+    for other in (b"", whole[:-1], whole.replace(b"0.", b"1.")):  # other numbers
+        file.write_bytes(other)
+        again = surveyed(path)
+        assert (again.measured, file.read_bytes()) == (0, whole)
+        pd.testing.assert_frame_equal(again.rows, before.rows)
+    monkeypatch.setenv("OODBENCH_STORE", str(tmp_path / "elsewhere"))
+    assert (len(surveyed(path).rows), file.read_bytes()) == (0, whole)  # a store without any leaves it
+
+
+@pytest.mark.usefixtures("trained")
+def test_damaged_measures_are_made_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", training="simclr")
+    oodbench.run(path, device="cpu")
+    before = surveyed(path).rows
+    manifest = tmp_path / "results" / "store" / "quality" / before["key"][0] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.", "1."))
+    listener = Listener()
+    again = surveyed(path, listener)
+    assert again.measured == 2
+    assert "its manifest was altered" in listener.warnings[0]
+    pd.testing.assert_frame_equal(again.rows, before)
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_damaged_export_is_named_and_not_used(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", training="simclr")
+    oodbench.run(path, device="cpu")
+    before, file, heard = surveyed(path).rows, tmp_path / "results" / "s" / cluster_survey.FILE, list[str]()
+    results, whole = Results(file.parent, heard.append), file.read_bytes()
+    found = results.clusters()
+    assert found is not None
+    pd.testing.assert_frame_equal(found[list(MEASURES)], before[list(MEASURES)])
     for cut in (b"", whole[:-1], whole[: len(whole) // 2], b"\xff\xfe", whole.replace(b"0.", b"x.")):
         file.write_bytes(cut)
-        listener = Listener()
-        assert surveyed(path, listener).measured == before.measured
-        assert "quality.csv is damaged and not used" in listener.warnings[0]
-        assert file.read_bytes() == whole
+        assert results.clusters() is None
+        assert "quality.csv is damaged and not used" in heard.pop()
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_a_study_runs_on_stand_in_data(file: Path, monkeypatch: pytest.MonkeyPat
 def test_clusters_of_stand_in_images_are_whole_groups(seed: int, tmp_path: Path) -> None:
     """In their pixels and in features that are drawn at random, however many clusters: half as many as groups."""
     real = reader.load(write(tmp_path / "s.yaml")).ids[0]
-    images = standins.dataset(real, standins.Drawn("", 8, 1, 60, 4, tuple("abcde"))).load("train", tmp_path)
+    images = standins.dataset(real, standins.Drawing("", 8, 1, 60, 4, tuple("abcde"))).load("train", tmp_path)
     x = torch.as_tensor(images.x).flatten(1) / 255
     h = torch.relu((x - x.mean(0)) @ torch.randn(x.shape[1], 64, generator=torch.Generator().manual_seed(seed)))
     for f in (x, h, unit(h)):

@@ -43,7 +43,7 @@ def test_nothing_is_made_again(old: Path) -> None:
     before = runner(old).results.read()
     done = call("rekey", old)
     assert done.exit_code == 0, done.output
-    assert f"2 train, 8 bank, 2 probe, {len(before)} rows have the keys" in done.stdout
+    assert f"4 data, 2 train, 10 bank, 2 probe, {len(before)} rows have the keys" in done.stdout
     again = run(old)
     assert (again.trained, again.scored, again.failed) == (0, 0, 0)
     assert len(again.rows) == len(before)

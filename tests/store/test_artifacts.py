@@ -136,7 +136,7 @@ def test_remove_and_size(store: Store) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from oodbench.store import Store
+from oodbench.store.artifacts import Store
 with Store(Path(sys.argv[1])).lock("run", "k") as mine:
     print(mine, flush=True)
     time.sleep(60)

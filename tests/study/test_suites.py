@@ -346,7 +346,7 @@ def test_what_a_reference_set_is_part_of(runner: Callable[..., Runner]) -> None:
     )
     made = [each.pipeline.encoders.train_key(each.plan.work[0].run) for each in (first, whole, other)]
     assert len(set(made)) == 1
-    keys = [{cell.id: key for cell, key in each.keys(each.plan.work[0])} for each in (first, other)]
+    keys = [{row.cell: row.key for row in each.source(each.plan.work[0]).wanted} for each in (first, other)]
     assert keys[0].keys().isdisjoint(keys[1])
     assert set(keys[0].values()).isdisjoint(keys[1].values())
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from oodbench.cli.app import app
 from oodbench.execution import epoch_curve
 from oodbench.report import correlation, formats
+from oodbench.scoring import cluster_quality
 from oodbench.store.rows import Results
 
 PUBLISHED = ROOT / "results" / "published"
@@ -66,7 +67,7 @@ def test_no_row_is_out_of_date(name: str) -> None:
 
 
 def test_the_course_over_epochs(tmp_path: Path) -> None:
-    numbers = dict.fromkeys((*epoch_curve.SCORED, "level"), "float64") | {"epoch": "Int64"}
+    numbers = {"level", "epoch", *epoch_curve.SCORED, *cluster_quality.MEASURES}
     rows = pd.read_csv(FASHION / "curve.csv", keep_default_na=False, na_values={name: [""] for name in numbers})
     epoch_curve.write(epoch_curve.table(rows), tmp_path)
     same(tmp_path / "curve", FASHION / "curve")

@@ -97,8 +97,8 @@ class Results:
         """
         parts = {path: part for path in self._parts() if (part := self._read_part(path)) is not None}
         if len(parts) > 1:
-            self._write(_newest(list(parts.values())), max(parts).name.partition("-")[0])
-            for path in parts:
+            whole = self._write(_newest(list(parts.values())), max(parts).name.partition("-")[0])
+            for path in parts.keys() - {whole}:  # where the newest part holds all rows, it is the whole
                 path.unlink(missing_ok=True)
         return len(parts)
 
@@ -149,9 +149,11 @@ class Results:
             self._known[path.name] = parse(gzip.decompress(content))
         return self._known[path.name]
 
-    def _write(self, rows: pd.DataFrame, stamp: str) -> None:
+    def _write(self, rows: pd.DataFrame, stamp: str) -> Path:
         content = gzip.compress(rows.to_csv(index=False).encode(), mtime=0)
-        write_whole(self.folder / f"{stamp}-{_digest(content)}.csv.gz", content)
+        path = self.folder / f"{stamp}-{_digest(content)}.csv.gz"
+        write_whole(path, content)
+        return path
 
 
 def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:

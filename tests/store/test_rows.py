@@ -76,6 +76,17 @@ def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
     assert rows.read().equals(before)
 
 
+def test_compaction_keeps_a_newest_part_that_holds_all_rows(rows: Results) -> None:
+    """The whole then has the name of that part: its bytes and its stamp."""
+    for auroc in (0.1, 0.2):
+        rows.write([{"cell": "a", "auroc": auroc}, {"cell": "b", "auroc": auroc}])
+    before = rows.read()
+    assert rows.compact() == 2
+    assert len(list(rows.folder.iterdir())) == 1
+    assert rows.read().equals(before)
+    assert set(before["auroc"]) == {0.2}
+
+
 def plan(cells: dict[str, str], **sets: tuple[str, str]) -> dict[str, Any]:
     return {"cells": cells, "sets": {"digits": sets}}
 

@@ -26,6 +26,7 @@ def study(tmp_path: Path) -> Path:
     return write(tmp_path / "s.yaml", tables={"t": {"rows": ["training", "distance"], "columns": ["ood"]}})
 
 
+@pytest.mark.slow
 def test_run_prints_a_leaderboard_and_writes_every_table(study: Path, tmp_path: Path) -> None:
     done = call("run", study)
     assert done.exit_code == 0, done.output
@@ -188,6 +189,7 @@ def test_a_table_of_what_is_not_there_is_refused_before_any_work(
     assert not (tmp_path / "results" / "store" / "train").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_tables_import_no_heavy_library(study: Path) -> None:
     """So they take about a second; importing torch alone takes longer. Seconds would be those of a busy machine."""

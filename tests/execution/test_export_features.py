@@ -63,6 +63,7 @@ def commands(done: Result) -> list[list[str]]:
     return [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("    oodbench score ")]
 
 
+@pytest.mark.slow
 def test_each_training_is_a_folder_of_files(exported: Result, root: Path) -> None:
     assert "2 of 2 trainings exported to" in exported.stdout
     folders = sorted((root / "it's here").iterdir())

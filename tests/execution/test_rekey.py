@@ -57,12 +57,14 @@ def test_nothing_is_made_again(old: Path) -> None:
     assert "no artifacts, 0 rows" in call("rekey", old).stdout
 
 
+@pytest.mark.slow
 def test_without_it_everything_is(old: Path) -> None:
     again = run(old)
     assert again.trained == 2
     assert again.scored > 0
 
 
+@pytest.mark.slow
 def test_what_was_done_is_said(old: Path) -> None:
     before = runner(old).results.read()
     call("rekey", old)
@@ -77,6 +79,7 @@ def test_what_was_done_is_said(old: Path) -> None:
     assert '"rekeyed"' in said
 
 
+@pytest.mark.slow
 def test_rows_of_other_code_than_the_studys_last_are_left(old: Path) -> None:
     """A row that was stale when the study was last run is no row of it."""
     results = runner(old).results
@@ -88,6 +91,7 @@ def test_rows_of_other_code_than_the_studys_last_are_left(old: Path) -> None:
     assert run(old).scored == 1
 
 
+@pytest.mark.slow
 def test_rows_of_other_data_are_left(old: Path) -> None:
     results = runner(old).results
     rows = results.read()

@@ -133,6 +133,7 @@ def test_a_baseline_is_the_plugin_on_the_stored_features(ran: Ran, training: str
         assert (row["space"], row["clustering"], row["distance"]) == ("–", "–", "–")
 
 
+@pytest.mark.slow
 def test_softmax_by_hand(ran: Ran) -> None:
     """MSP without the plugin: 1 - the highest softmax probability of the classifier's logits."""
     bank = ran.bank("cross_entropy")

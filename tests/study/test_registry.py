@@ -108,6 +108,7 @@ def test_files_of_a_folder_import_each_other_and_count_together(tmp_path: Path) 
     assert Registry([tmp_path]).fingerprint("distance", "mine") != before
 
 
+@pytest.mark.slow
 def test_an_installed_package_brings_plugins(tmp_path: Path) -> None:
     """The same through real metadata, in a fresh interpreter."""
     (tmp_path / "their_package.py").write_text(OWN)

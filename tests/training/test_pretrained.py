@@ -282,6 +282,7 @@ def test_a_timm_model_from_a_file(tmp_path: Path, classes: int, kept: bool) -> N
     assert pipeline.encoders.trained(run).meta["dropped"] == ([] if kept else ["fc.weight", "fc.bias"])
 
 
+@pytest.mark.slow
 def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create, asked = timm.create_model, []
 
@@ -361,6 +362,7 @@ def openood(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     return {"weights": "w.pth"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

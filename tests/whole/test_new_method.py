@@ -44,6 +44,7 @@ def call(copy: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_distance_is_one_file(copy: Path) -> None:
     call(copy, "oodbench", "new", "distance", "my_distance", "--folder", "methods/distance")
     file = copy / "methods" / "distance" / "my_distance.py"

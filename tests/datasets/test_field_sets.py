@@ -25,6 +25,7 @@ import torchvision.datasets as peers
 from PIL import Image
 from python2_pickles import py2, write_py2
 from scipy.io import savemat
+from sets_by_name import REGISTRY, module, plugin
 from tiny import write
 
 from oodbench.api import Dataset
@@ -36,7 +37,6 @@ from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
 from oodbench.study import reader
-from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
 
@@ -47,17 +47,6 @@ SUPER = (
     *(10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19),
     *(18, 1, 2, 15, 6, 0, 17, 8, 14, 13),
 )
-
-
-REGISTRY = Registry()
-
-
-def plugin(name: str, **params: Any) -> Any:
-    return REGISTRY.load("dataset", name)(**params)
-
-
-def module(name: str) -> Any:
-    return __import__(f"oodbench.datasets.{name}", fromlist=["x"])
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -26,6 +26,7 @@ from PIL import Image
 from places import ROOT
 from python2_pickles import write_py2
 from scipy.io import loadmat, savemat
+from sets_by_name import REGISTRY, module, plugin
 from tiny import write
 
 from oodbench.conformance.suite import conform
@@ -36,21 +37,12 @@ from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
 from oodbench.study import reader
-from oodbench.study.registry import Registry, source_of
+from oodbench.study.registry import source_of
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
 from oodbench.toolkit.layouts import Folders, Place
 
-REGISTRY = Registry()
 RNG = np.random.default_rng(0)
-
-
-def plugin(name: str, **params: Any) -> Any:
-    return REGISTRY.load("dataset", name)(**params)
-
-
-def module(name: str) -> Any:
-    return __import__(f"oodbench.datasets.{name}", fromlist=["x"])
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -1,8 +1,12 @@
-"""Class protocols: which classes of a data set are left by `keep`, `only` and `without`."""
+"""Class protocols: which classes of a data set are left by `keep`, `only` and `without`.
+
+An integer is a class's place in the order of the set, unless classes have numbers for names: then it is a name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from oodbench.api import Dataset
@@ -61,13 +65,15 @@ def _given(dataset: Dataset) -> tuple[str, tuple[Any, ...]]:
 
 
 def _number(dataset: Dataset, given: int | str, classes: tuple[str, ...]) -> int:
+    """Return the place of a class. Where a class has a number for its name, integers are names, not places."""
+    numbered = {str(int(name)): k for k, name in enumerate(classes) if re.fullmatch(r"-?[0-9]{1,18}", name)}
+    places = numbered or {str(k): k for k in range(len(classes))}
+    if isinstance(given, int) and str(given) in places:
+        return places[str(given)]
     if isinstance(given, str) and given in classes:
         return classes.index(given)
-    if isinstance(given, int) and 0 <= given < len(classes):
-        return given
-    raise UserError(
-        f"{dataset.label}: there is no class {given!r}{suggestion(given, classes)}, or 0 to {len(classes) - 1}"
-    )
+    other = "" if numbered else f", or 0 to {len(classes) - 1}"
+    raise UserError(f"{dataset.label}: there is no class {given!r}{suggestion(given, classes)}{other}")
 
 
 def class_count(dataset: Dataset) -> int | None:

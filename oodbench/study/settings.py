@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positive, Size
 
-Precision = Literal["float32", "bf16", "auto"]
+Precision = Literal["float32", "bf16", "float64", "auto"]
 Interpolation = Literal["bilinear", "bicubic"]
 Jitter = tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]]
 

@@ -171,18 +171,18 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 CODE = {
     "data.prepare": "414052682f76",
-    "training.augment": "debcb3e76bf5",
-    "training.networks": "4a025c166c5f",
+    "training.augment": "6ad7bfc0aa33",
+    "training.networks": "6aacf7c9e688",
     "training.batches": "ac4d10a1fab8",
-    "training.train": "c15c6480ec8c",
-    "training.embed": "7fad272c0179",
+    "training.train": "a5784286a03d",
+    "training.embed": "038e55fc620f",
     "training.optim": "f7751d4a4f0a",
     "training.probes": "75c0e4e685db",
     "scoring.detectors": "2eb736b89530",
     "scoring.spaces": "7ff1a67ad64e",
     "scoring.metrics": "de7802a95da3",
     "toolkit.colour": "10a37d03e6ad",
-    "toolkit.vectors": "61207d5d67c0",
+    "toolkit.vectors": "9301c18f7526",
     "toolkit.linear_algebra": "dcd0ab568a4f",
 }
 

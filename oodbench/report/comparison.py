@@ -34,10 +34,12 @@ STATES = (REPRODUCED, NEAR, FAR, OTHER)
 WHICH = ("id", "training", "distance", "posthoc", "ood", "group")  # what a target is about; rows of others are no match
 HOW = ("suite", "protocol", "outliers", "encoder", "epochs", "recipe", "reads", "space", "clustering", "threshold")
 OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "epochs")  # told by what is kept of a training
-OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold")
+OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold", "reads")
+OF_ROWS = ("suite", "protocol", "group", "ood")
 UNKNOWN = Entry("", {})
 Runs = Callable[[str], dict[str, Any] | None]  # train key -> what is kept of a training
 Mask = NDArray[np.bool_]
+Places = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,17 @@ class _Rows:
         self.rows = rows.assign(suite=rows["suite"].fillna("") if "suite" in rows else "").reset_index(drop=True)
         self._registry = registry
         trained = ["train_key", "id", "training", "outliers", "encoder"]
-        self._run = self.rows.groupby(trained, sort=False, dropna=False).ngroup().to_numpy()
-        firsts = self.rows.drop_duplicates(trained)
-        self._runs = [_of_run(row, runs(row["train_key"]) or {}) for row in firsts.to_dict("records")]
-        self._detector, detectors = pd.factorize(self.rows["detector"])
-        self._detectors = [_of_detector(text) for text in detectors]
-        self._set, self._sets = pd.factorize(self.rows["ood"])
+        run = self.rows.groupby(trained, sort=False, dropna=False).ngroup().to_numpy()
+        firsts = self.rows.drop_duplicates(trained).to_dict("records")
+        of_runs = [_of_run(row, runs(row["train_key"]) or {}) for row in firsts]
+        detector, texts = pd.factorize(self.rows["detector"])
+        of_detectors = [_of_detector(text) for text in texts]
+        # by column: which one of its different values each row has, and these
+        self._values: dict[str, tuple[Places, Any]] = {
+            **{name: (run, [each[name] for each in of_runs]) for name in OF_RUNS},
+            **{name: (detector, [each[name] for each in of_detectors]) for name in OF_DETECTORS},
+            **{name: pd.factorize(self.rows[name], use_na_sentinel=False) for name in OF_ROWS},
+        }
         self._masks: dict[tuple[str, str], Mask] = {}
 
     def about(self, target: Target) -> Mask:
@@ -130,7 +137,7 @@ class _Rows:
                 return
             found = narrower
         rows = self.rows[found]
-        sets = [[label for label in self._sets if self._is(each, label)] for each in target.ood]
+        sets = [[label for label in self._values["ood"][1] if self._is(each, label)] for each in target.ood]
         if why := _too_little(target, rows, sets):
             yield Line(target, OTHER, why)
             return
@@ -139,27 +146,16 @@ class _Rows:
     def _mask(self, name: str, wanted: Any) -> Mask:
         key = name, repr(wanted)
         if key not in self._masks:
-            self._masks[key] = self._fitting(name, wanted)
+            place, values = self._values[name]
+            self._masks[key] = np.array([self._fits(name, wanted, each) for each in values], dtype=bool)[place]
         return self._masks[key]
 
-    def _fitting(self, name: str, wanted: Any) -> Mask:
-        if name == "ood":
-            of_sets = [any(self._is(each, label) for each in wanted) for label in self._sets]
-            return np.array(of_sets, dtype=bool)[self._set]
-        if name in OF_RUNS:
-            return np.array([self._fits(name, wanted, each[name]) for each in self._runs], dtype=bool)[self._run]
-        if name in OF_DETECTORS:
-            return np.array([_fits(wanted, each[name]) for each in self._detectors], dtype=bool)[self._detector]
-        if name == "reads":
-            return np.array([wanted == each[name].name for each in self._detectors], dtype=bool)[self._detector]
-        return np.asarray(self.rows[name] == wanted)
-
     def _fits(self, name: str, wanted: Any, found: Any) -> bool:
-        if name == "epochs":
-            return bool(wanted == found)
+        if name == "ood":
+            return any(self._is(each, found) for each in wanted)
         if name == "id" and wanted.name == found.name:
             return _fits(self._by_number(wanted), self._by_number(found))
-        return _fits(wanted, found)
+        return _fits(wanted, found) if isinstance(found, Entry) else bool(wanted == found)
 
     def _by_number(self, id_: Entry) -> Entry:
         """Return an ID set whose class protocol names classes by their numbers."""
@@ -183,14 +179,14 @@ class _Rows:
 
     def _unlike(self, name: str, wanted: Any, found: Mask) -> str:
         """Return what rows are that a target is not of."""
+        place, values = self._values[name]
+        theirs = [values[i] for i in np.unique(place[found])]
         if name == "epochs":
-            theirs = {self._runs[i]["epochs"] for i in np.unique(self._run[found])}
-            labels = sorted("not known" if each is None else str(each) for each in theirs)
+            labels = sorted({"not known" if each is None else str(each) for each in theirs})
         elif name == "recipe":
-            recipes = [self._runs[i]["recipe"].params for i in np.unique(self._run[found])]
-            labels = [shown({key: recipe.get(key) for key in flat(wanted)}) for recipe in recipes]
+            labels = [shown({key: each.params.get(key) for key in flat(wanted)}) for each in theirs]
         elif name == "reads":
-            labels = [self._detectors[i][name].name or "not known" for i in np.unique(self._detector[found])]
+            labels = [each or "not known" for each in theirs]
         else:
             labels = [str(each) or "none" for each in self.rows.loc[found, name].unique()]
         text = wanted.text if isinstance(wanted, Entry) else shown(wanted) if isinstance(wanted, dict) else str(wanted)
@@ -210,12 +206,11 @@ def _of_run(row: dict[Any, Any], kept: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _of_detector(text: str) -> dict[str, Entry]:
+def _of_detector(text: str) -> dict[str, Any]:
     parameters = json.loads(text) if text else {}
-    named = (name for name in OF_DETECTORS if name != "space")
-    found = {name: _of_parameters(parameters[name]) if parameters.get(name) else UNKNOWN for name in named}
-    head = Entry(parameters.get("head", ""), {})  # of a baseline
-    return found | {"space": Entry("", parameters.get("space") or {}), "reads": head}
+    named = (name for name in OF_DETECTORS if name not in ("space", "reads"))
+    found: dict[str, Any] = {n: _of_parameters(parameters[n]) if parameters.get(n) else UNKNOWN for n in named}
+    return found | {"space": Entry("", parameters.get("space") or {}), "reads": parameters.get("head", "")}
 
 
 def _of_parameters(given: dict[str, Any]) -> Entry:
@@ -252,13 +247,8 @@ def _class_names(registry: Registry, dataset: str, params: str) -> tuple[str, ..
 
 def _fits(wanted: Entry | Params, found: Entry) -> bool:
     """Return whether a part of a cell has the name, and of the parameters those, that a target wants."""
-    if isinstance(wanted, Entry):
-        return wanted.name == found.name and _holds(wanted.params, found.params)
-    return _holds(flat(dict(wanted)), found.params)
-
-
-def _holds(wanted: Params, found: Params) -> bool:
-    return all(plain(value) == plain(found.get(key)) for key, value in wanted.items())
+    name, params = wanted if isinstance(wanted, Entry) else (found.name, flat(dict(wanted)))
+    return name == found.name and all(plain(value) == plain(found.params.get(key)) for key, value in params.items())
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------
@@ -288,8 +278,12 @@ def _lines(target: Target, rows: pd.DataFrame) -> Iterator[Line]:
     by: tuple[str, ...] = TRAINED
     if target.metric in ACCURACIES:
         one = done.groupby([*TRAINED, "id", "seed"], sort=False)[target.metric].first()
-    else:
-        by, one = _over_sets(target, done, None if len(target.ood) == 1 else rows["ood"].unique().tolist())
+    else:  # levels of a threshold rank alike: one is taken
+        by, one = METHOD, done.groupby([*METHOD, "id", "seed", "ood"], sort=False)[target.metric].first()
+        if len(target.ood) == 1:  # which several of ours may be: a line for each
+            by = (*METHOD, "ood")
+        else:
+            one = one.unstack("ood").reindex(columns=rows["ood"].unique()).mean(axis=1, skipna=False)
     by = by if target.splits else (*by, "id")
     over_splits = one.groupby([*by, "seed"], sort=False)
     numbers = (100 * over_splits.mean()).where(over_splits.count() == (target.splits or 1)).dropna()
@@ -299,20 +293,6 @@ def _lines(target: Target, rows: pd.DataFrame) -> Iterator[Line]:
         ours = tuple(zip(by, map(str, labels), strict=True))
         mean = float(values.mean())
         yield Line(target, state(mean, target), "", ours, mean, float(values.std(ddof=1)), len(values))
-
-
-def _over_sets(
-    target: Target, done: pd.DataFrame, wanted: list[str] | None
-) -> tuple[tuple[str, ...], pd.Series[float]]:
-    """Return the labels of methods, and the mean over the wanted sets, NaN where one has no number.
-
-    Nothing wanted: a target of one set, which several of ours may be, is a line for each. Levels of a threshold rank
-    alike: one is taken.
-    """
-    each = done.groupby([*METHOD, "id", "seed", "ood"], sort=False)[target.metric].first()
-    if wanted is None:
-        return (*METHOD, "ood"), each
-    return METHOD, each.unstack("ood").reindex(columns=wanted).mean(axis=1, skipna=False)
 
 
 def state(mean: float, target: Target) -> str:
@@ -379,8 +359,8 @@ def _listed(line: Line) -> dict[str, Any]:
     parts = {name: each.text if (each := getattr(target, name)) else "" for name in entries}
     about = {name: getattr(target, name) for name in ("suite", "protocol", "splits", "group", "epochs", "metric")}
     about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space), "head": target.reads}
-    numbers = {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
-    ours = {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
-    text = {"verdict": line.state, "why": line.why, "source": target.source}
-    text |= {"note": target.note, "target": target.place}
-    return parts | about | numbers | ours | text | {f"our_{name}": value for name, value in line.ours}
+    about |= {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
+    about |= {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
+    about |= {"verdict": line.state, "why": line.why, "source": target.source}
+    about |= {"note": target.note, "target": target.place}
+    return parts | about | {f"our_{name}": value for name, value in line.ours}

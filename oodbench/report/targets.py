@@ -147,8 +147,8 @@ class Target:
     @property
     def cell(self) -> tuple[Any, ...]:
         """What tells it from every other number of its source."""
-        about = (f.name for f in fields(self) if f.name not in ("value", "std", "ddof", "n", "tolerance", "note"))
-        return tuple(repr(getattr(self, name)) for name in about if name != "place")
+        rest = ("value", "std", "ddof", "n", "tolerance", "note", "place")
+        return tuple(repr(getattr(self, each.name)) for each in fields(self) if each.name not in rest)
 
 
 COLUMNS = tuple(f.name for f in fields(Target) if f.name != "place")

@@ -442,6 +442,7 @@ class Dataset(Plugin, ABC):
     classes that stay 0, 1, ... in their order.
     """
 
+    # An integer is a class's place, from 0, or its name where classes of the set have numbers for names.
     keep: tuple[int | str, ...] | None = None  # these classes only, by number or name
     only: int | str | None = None  # one class: one-vs-rest
     without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out

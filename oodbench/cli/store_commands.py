@@ -11,7 +11,6 @@ from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
 from oodbench.cli.arguments import StudyFile
-from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -82,11 +81,10 @@ def verify(study: StudyFile) -> None:
 def rekey(study: StudyFile) -> None:
     """Carry store and rows over to the keys of today's code, on your word that it changes no number; trains nothing."""
     from oodbench.execution import rekey as carrying
-    from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    with Board(screen.err) as board:
-        found = carrying.rekey(Runner(arguments.load(study), Options("cpu"), board))
+    with arguments.at_work(study) as pipeline:
+        found = carrying.rekey(Runner(pipeline.study, pipeline.options, pipeline.watch))
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.artifacts.items()) or "no artifacts"
     screen.say(f"{kinds}, {found.rows} rows have the keys of today's code; runs say what they were")
     if found.left:

@@ -111,7 +111,6 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
     from oodbench.data import needs as preparation
     from oodbench.data.download import OFFLINE
-    from oodbench.execution.pipeline import Options, Pipeline
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
@@ -123,8 +122,8 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
         if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):
             raise typer.Exit(1)
         return
-    with Board(screen.err) as board:
-        problems = list(preparation.prepare(Pipeline(loaded, Options("cpu"), board).library, needs))
+    with arguments.at_work(loaded) as pipeline:
+        problems = list(preparation.prepare(pipeline.library, needs))
     for problem in problems:
         screen.complain("[bold red]missing:[/]", problem)
     prepared = f"{len(needs) - len(problems)} of {len(needs)} sets prepared"
@@ -217,11 +216,9 @@ def _show_counts(cost: Estimate) -> None:
 def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
     from oodbench.execution import audit as auditing
-    from oodbench.execution.pipeline import Options, Pipeline
     from oodbench.training.weights import plan_of
 
-    with Board(screen.err) as board:
-        pipeline = Pipeline(arguments.load(study), Options("cpu"), board)
+    with arguments.at_work(study) as pipeline:
         found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
         table, rows = auditing.write(pipeline, found, pipeline.study.results)
     screen.show(table, auditing.NAME, len(table.mean))

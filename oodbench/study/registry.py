@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +80,8 @@ def load(source: PluginFile) -> type[Plugin]:
     """Import the file of a plugin and return the one class it defines."""
     module = _import(source)
     contract = CONTRACTS[source.room]
-    found = plugin_classes(module, contract)
+    classes = (each for each in vars(module).values() if isinstance(each, type) and issubclass(each, contract))
+    found = [each for each in classes if each.__module__ == module.__name__]
     if len(found) != 1:
         names = ", ".join(cls.__name__ for cls in found) or "none"
         raise PluginError(
@@ -93,15 +93,6 @@ def load(source: PluginFile) -> type[Plugin]:
         raise PluginError(f"{source.path}: a parameter's type cannot be read: {error}") from error
     found[0].name = source.name
     return found[0]
-
-
-def plugin_classes(module: ModuleType, contract: type[Plugin]) -> list[type[Plugin]]:
-    """Return the classes that a module defines itself under a contract."""
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, contract) and value.__module__ == module.__name__
-    ]
 
 
 def _import(source: PluginFile) -> ModuleType:
@@ -132,10 +123,8 @@ Broken = tuple[str, PluginError]  # the name of a plugin, and why it cannot be u
 
 def _built_in() -> Iterator[PluginFile]:
     for room, package in ROOMS.items():
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            for path in _plugin_files(Path(folder)):
-                yield PluginFile(room, path.stem, f"{package}.{path.stem}", path)
+        for path in _plugin_files(Path(str(resources.files(package)))):
+            yield PluginFile(room, path.stem, f"{package}.{path.stem}", path)
 
 
 def _installed() -> Iterator[PluginFile | Broken]:
@@ -154,9 +143,8 @@ def _from_folders(folders: Iterable[Path]) -> Iterator[PluginFile | Broken]:
     for folder in folders:
         if not folder.exists():
             raise UserError(f"there is no file or folder {folder}")
-        files = [folder] if folder.is_file() else _plugin_files(folder)
-        nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
-        for path in [*files, *(path for room in nested for path in _plugin_files(room))]:
+        folders = (folder, *(folder / room for room in ROOMS))
+        for path in [folder] if folder.is_file() else [path for each in folders for path in _plugin_files(each)]:
             try:
                 yield source_of(path)
             except PluginError as error:

@@ -15,11 +15,23 @@ from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positiv
 
 Precision = Literal["float32", "bf16", "float64", "auto"]
 Interpolation = Literal["bilinear", "bicubic"]
+LATER = ("short", "pad")
 Jitter = tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]]
 
 
+class Keyed:
+    """A dataclass whose fields keys hold."""
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What keys hold: all fields but those of LATER that are not given, as they came after there were keys."""
+        fields = vars(self).items()
+        given = {name: value for name, value in fields if value or name not in LATER}
+        return {name: value.canonical if isinstance(value, Keyed) else value for name, value in given.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
-class ImageFormat:
+class ImageFormat(Keyed):
     """What every image of a study is turned into, whatever set it comes from."""
 
     size: Size  # pixels of each side
@@ -34,15 +46,9 @@ class ImageFormat:
         if self.short is not None and (self.fit != "crop" or self.short < self.size):
             raise ValueError(f"short: is {self.short}, wanted at least the size ({self.size}), with `fit: crop`")
 
-    @property
-    def canonical(self) -> dict[str, Any]:
-        """What keys hold; without `short` where it is not given, as it came after there were keys."""
-        fields = dataclasses.asdict(self)
-        return fields if self.short else {name: value for name, value in fields.items() if name != "short"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Keyed):
     """How a training view differs from its image; names and meanings are torchvision's."""
 
     crop: tuple[Fraction, Fraction] | None = (0.2, 1.0)  # area of a random resized crop; null = none
@@ -66,15 +72,9 @@ class Augment:
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name}: the first of {list(value)} is the smaller one")
 
-    @property
-    def canonical(self) -> dict[str, Any]:
-        """What keys hold; without `pad` where it is not given, as it came after there were keys."""
-        fields = dataclasses.asdict(self)
-        return fields if self.pad else {name: value for name, value in fields.items() if name != "pad"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Keyed):
     """How an encoder is optimised. The defaults follow SupContrast's for CIFAR, but for batch (1024), epochs (1000) and
     the cosine, which starts at the warm-up's end and moves with each step; recipes by name are the papers' own.
     """
@@ -116,11 +116,6 @@ class Recipe:
             value = getattr(self, name)
             if parts > 1 and value is not None and value % parts:
                 raise ValueError(f"{by}: {name} ({value}) cannot be cut into {parts} equal parts")
-
-    @property
-    def canonical(self) -> dict[str, Any]:
-        """What keys hold."""
-        return dataclasses.asdict(self) | {"augment": self.augment.canonical}
 
     @property
     def label(self) -> str:

@@ -54,14 +54,6 @@ def offline() -> bool:
     return os.environ.get(OFFLINE, "") not in ("", "0")
 
 
-def here(dataset: Dataset, root: Path) -> bool:
-    """Return whether all files of a data set are there; where it names none (it is generated, or the user's), True.
-
-    Looks at the disk alone. Raises ValueError where a list of files is damaged.
-    """
-    return not missing(dataset.needed(root))
-
-
 def fetch_set(dataset: Dataset, root: Path) -> None:
     """Make the files of a data set be there, or raise FileNotFoundError saying which file to place where."""
     if dataset.source is not None:

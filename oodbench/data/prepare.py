@@ -275,12 +275,6 @@ def digests(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.frombuffer(found, dtype=np.uint64).reshape(len(x), 2).copy()
 
 
-def overlap(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return the positions in b of images that are also in a, from their digests."""
-    pairs = [np.ascontiguousarray(each).view([("high", np.uint64), ("low", np.uint64)])[:, 0] for each in (a, b)]
-    return np.flatnonzero(np.isin(pairs[1], pairs[0]))
-
-
 def held_out_split(y: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return positions (fit, val): a share of each class, at least one item, is held out for thresholds."""
     order = np.random.default_rng(seed).permutation(len(y))

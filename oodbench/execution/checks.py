@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from oodbench.api import Plugin
-from oodbench.data import prepare
+from oodbench.data import duplicates
 from oodbench.errors import UserError, suggestion
 from oodbench.execution import audit
 from oodbench.execution.pipeline import Pipeline
@@ -138,7 +138,7 @@ class Checks:
             self.warn(message)
 
     def _overlap(self, one: audit.Side, other: audit.Side) -> str:
-        same = prepare.overlap(*(self.library.prepared(each.dataset, each.split).digest for each in (one, other)))
+        _, same = duplicates.exact(*(self.library.prepared(each.dataset, each.split).digest for each in (one, other)))
         if not len(same):
             return ""
         shown = ", ".join(str(i) for i in same[:5]) + (", ..." if len(same) > 5 else "")

@@ -19,7 +19,7 @@ import requests
 from serving import Server, running
 
 from oodbench.api import Dataset, Download, Images, Source
-from oodbench.data import download
+from oodbench.data import download, prepare
 from oodbench.data.download import fetch_set
 from oodbench.toolkit.raw_files import missing
 
@@ -350,13 +350,13 @@ class Made(Dataset):
 
 def test_here_looks_at_the_disk_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "get", None)
-    assert download.here(Made(), tmp_path)
-    assert not download.here(Two(), tmp_path)
+    assert prepare.here(Made(), tmp_path)
+    assert not prepare.here(Two(), tmp_path)
     (tmp_path / "own").mkdir()
     for name in "ab":
-        assert not download.here(Two(), tmp_path)
+        assert not prepare.here(Two(), tmp_path)
         (tmp_path / "own" / name).write_bytes(b"")
-    assert download.here(Two(), tmp_path)
+    assert prepare.here(Two(), tmp_path)
     fetch_set(Two(), tmp_path)
     assert not missing(Two().needed(tmp_path))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
 import re
 import shutil
 import stat
@@ -24,12 +23,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from oodbench.api import Dataset, Download, Source
+from oodbench.toolkit.offline import OFFLINE, offline
 from oodbench.toolkit.raw_files import DAMAGE, missing
 
 if TYPE_CHECKING:
     from requests import Response
 
-OFFLINE = "OODBENCH_OFFLINE"
 CHUNK = 1 << 20  # bytes read at a time
 PART = ".part-"  # a folder of what is half done, beside the place of the file that it is named after
 TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
@@ -47,11 +46,6 @@ def shown(progress: Progress) -> Iterator[None]:
         yield
     finally:
         _progress.reset(token)
-
-
-def offline() -> bool:
-    """Return whether nothing is to be downloaded."""
-    return os.environ.get(OFFLINE, "") not in ("", "0")
 
 
 def fetch_set(dataset: Dataset, root: Path) -> None:

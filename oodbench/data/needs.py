@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from oodbench.api import Dataset, Download
-from oodbench.data.download import absent, offline
+from oodbench.data.download import absent
 from oodbench.data.library import Library, Split
 from oodbench.errors import UserError
 from oodbench.store.artifacts import sha256
@@ -23,6 +23,7 @@ from oodbench.store.provenance import now, version
 from oodbench.study import suites
 from oodbench.study.grid import canonical
 from oodbench.study.study import Study
+from oodbench.toolkit.offline import offline
 from oodbench.toolkit.raw_files import missing
 
 FILE = "data.json"  # in a study's folder of results

@@ -124,15 +124,23 @@ def drawn(y: NDArray[np.int64], test_share: float, seed: int, split: Split) -> N
 
     A class of one image is in train. A share of 1 puts everything into test.
     """
-    order = np.random.default_rng(seed).permutation(len(y))
-    test = np.full(len(y), test_share == 1)
-    for k in np.unique(y) if test_share < 1 else ():
-        items = order[y[order] == k]
-        test[items[: min(max(1, round(test_share * len(items))), len(items) - 1)]] = True
+    if test_share == 1:
+        test = np.ones(len(y), dtype=bool)
+    else:
+        test = of_each_class(y, seed, lambda count: min(max(1, round(test_share * count)), count - 1))
     positions = np.flatnonzero(test == (split == "test"))
     if not len(positions):
         raise ValueError(f"test_share={test_share:g} leaves no image for the split '{split}'")
     return positions
+
+
+def of_each_class(y: NDArray[np.int64], seed: int, count: Callable[[int], int]) -> NDArray[np.bool_]:
+    """Return which items (N,) are drawn: of each class as many as `count` says of its number of items."""
+    order, found = np.random.default_rng(seed).permutation(len(y)), np.zeros(len(y), dtype=bool)
+    for k in np.unique(y):
+        items = order[y[order] == k]
+        found[items[: count(len(items))]] = True
+    return found
 
 
 def check_has(dataset: Dataset, split: Split) -> None:

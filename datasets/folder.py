@@ -5,7 +5,7 @@ below PATH/SPLIT, or PATH, as one class. A class has the images at any depth bel
 the order of their names. Hidden files are left out; any other file that is no image is an error. How pixels are read:
 oodbench/toolkit/image_files.py.
 
-Size and time of every image and folder decide whether the set is prepared again: a look at each file once a run.
+Names and contents of images and folders decide whether the set is prepared again: a look at each file once a run.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from serving import running
 from tiny import write
 
 from oodbench.api import Download
-from oodbench.data import needs
+from oodbench.data import contents, needs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
@@ -108,8 +108,8 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
     folder = place(tmp_path)
     file = write(tmp_path / "s.yaml", **STUDY)
     hashed: list[str] = []
-    real = needs.sha256
-    monkeypatch.setattr(needs, "sha256", lambda path: hashed.append(path.name) or real(path))
+    real = contents.sha256
+    monkeypatch.setattr(contents, "sha256", lambda path: hashed.append(path.name) or real(path))
     assert call("prepare", file).exit_code == 0
     assert sorted(hashed) == NAMES[2:]
     assert call("prepare", file).exit_code == 0

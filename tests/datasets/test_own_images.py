@@ -19,6 +19,7 @@ from tiny import write
 from torchvision.datasets import ImageFolder
 
 import oodbench
+from oodbench.data import contents
 from oodbench.data.prepare import opened, prepare
 from oodbench.errors import UserError
 from oodbench.execution import checks
@@ -495,6 +496,47 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     else:
         (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
     assert Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train") != before
+
+
+def test_the_key_of_a_folder_is_of_names_and_contents_wherever_it_lies(tmp_path: Path) -> None:
+    """Another folder whose files have the same sizes and times has another key, a copy has the same."""
+    rng = np.random.default_rng(0)
+    fields = {}
+    for place, flip in (("one", 0), ("two", 1), ("renamed", 0), ("copy", 0)):
+        for i, name in enumerate("ab"):
+            folder = tmp_path / place / "images" / "train" / (name + "c" * (place == "renamed"))
+            folder.mkdir(parents=True)
+            image = np.full((8, 8), 50 * i + 10 * flip, dtype=np.uint8)
+            (folder / "0.bmp").write_bytes(own.encoded(image, "BMP"))
+            os.utime(folder / "0.bmp", (rng.integers(9), 0) if place == "copy" else (0, 0))
+        file = write(tmp_path / f"{place}.yaml", id="folder", data=str(tmp_path / place))
+        loaded = reader.load(file)
+        fields[place] = Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train")
+    assert fields["one"] == fields["copy"]
+    assert fields["two"] != fields["one"] != fields["renamed"]
+
+
+def test_a_file_that_is_exchanged_keeping_its_size_and_time_is_read_anew(tmp_path: Path) -> None:
+    found, file = contents.Contents(tmp_path), tmp_path / "x"
+    file.write_bytes(b"one")
+    os.utime(file, (0, 0))
+    before = found.of([file])
+    (tmp_path / "y").write_bytes(b"two")
+    os.utime(tmp_path / "y", (0, 0))
+    (tmp_path / "y").rename(file)
+    assert found.of([file]) != before
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_pipe_among_the_images_is_refused_rather_than_waited_for(
+    many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "SINGLE", 3 if many else 100)
+    own.write_folder(tmp_path, own.pictures())
+    os.mkfifo(tmp_path / "images" / "train" / "bee" / "pipe.png")
+    loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
+    with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):
+        Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], "train")
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

@@ -20,7 +20,7 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import Encoded, Split, check_has, decode, in_order, located, numbered, walk
+from oodbench.toolkit.image_files import Bits, Encoded, Split, check_has, decode, in_order, located, numbered, walk
 from oodbench.toolkit.offline import hub
 
 ONE = "images"  # the class of images without labels
@@ -35,6 +35,7 @@ class HuggingFace(Dataset):
     label_column: str | None = "label"  # None: one class
     train: str | None = "train"  # the library's name of the split; None: test images alone
     test: str = "test"
+    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
     revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None  # commit of a set of the Hub
 
     @property
@@ -58,7 +59,7 @@ class HuggingFace(Dataset):
         def image(i: int) -> NDArray[np.uint8]:
             cell = cells[i][self.image_column]
             raw = Path(cell["path"]).read_bytes() if cell["bytes"] is None else bytes(cell["bytes"])
-            return decode(raw, f"{where}, row {i}")
+            return decode(raw, f"{where}, row {i}", self.bits)
 
         return Images(Encoded(len(table), image), numbered(labels, classes), classes)
 

@@ -978,6 +978,8 @@ def test_a_set_saved_by_hugging_face(tmp_path: Path) -> None:
     assert found.y.tolist() == [1, 0]
     assert np.array_equal(found.x[0], (deep >> 8).astype(np.uint8))
     assert np.array_equal(found.x[1], clear[..., :3])
+    with pytest.raises(ValueError, match="row 0 cannot be decoded: it has values of 16 bits, and `bits: 12` is said"):
+        plugin("huggingface", **given, label_column="kind", bits=12).load("test", tmp_path).x[0]
     alone = plugin("huggingface", **given, label_column=None, train=None)
     assert alone.splits == ("test",)
     assert alone.load("test", tmp_path).classes == ("images",)

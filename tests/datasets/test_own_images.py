@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +249,66 @@ def test_grey_stays_grey_and_colours_become_rgb() -> None:
         stream = own.io.BytesIO()
         palette.save(stream, "PNG", **options)
         assert np.array_equal(image_files.decode(stream.getvalue(), "x"), np.asarray(palette.convert("RGB")))
+
+
+def deep_png(x: np.ndarray) -> bytes:
+    """Return a PNG file of 16 bits of x (H, W, 2 to 4), grey with alpha or colours, which Pillow does not write."""
+    height, width, channels = x.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in x)
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15])
+@pytest.mark.parametrize("ending", ["PNG", "TIFF"])
+def test_16_bit_images_of_fewer_bits_are_refused_until_it_is_said(bits: int, ending: str) -> None:
+    low = (GREY.astype(np.uint16) << bits - 8) + (1 << bits - 8) - 1
+    low[0, 0] = 2**bits - 1
+    raw = encoded(low, ending)
+    with pytest.raises(
+        ValueError, match=f"x cannot be decoded: it has 16 bits, of which its values fill {bits}; say `bi"
+    ):
+        image_files.decode(raw, "x")
+    assert np.array_equal(image_files.decode(raw, "x", bits), low >> bits - 8)
+    assert np.array_equal(image_files.decode(raw, "x", 16), low >> 8)  # as dark as it is said to be
+    for fewer in range(8, bits):
+        with pytest.raises(ValueError, match=f"it has values of {bits} bits, and `bits: {fewer}` is said of it"):
+            image_files.decode(raw, "x", fewer)
+
+
+def test_black_images_of_16_bits_are_black() -> None:
+    assert not image_files.decode(encoded(np.zeros_like(GREY, np.uint16)), "x").any()
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_16_bits_that_fill_fewer_are_refused(channels: int) -> None:
+    whole = np.dstack([GREY.astype(np.uint16) * 257] * channels)
+    kept = image_files.decode(deep_png(whole), "x")
+    assert np.array_equal(kept, GREY if channels == 2 else np.dstack([GREY] * 3))
+    for low in (whole >> 4, whole >> 8):
+        with pytest.raises(ValueError, match=r"it has 16 bits, of which its values fill \d+; say `bits`"):
+            image_files.decode(deep_png(low), "x")
+        with pytest.raises(ValueError, match=r"`bits: 12` is for grey images, save it in 8 bits"):
+            image_files.decode(deep_png(low), "x", 12)
+
+
+@pytest.mark.parametrize("name", ["folder", "csv", "image_list", "parquet"])
+def test_every_set_of_own_files_takes_bits(name: str, tmp_path: Path) -> None:
+    """12 bits in 16: without a word there would be 16 grey levels, and 8 bits in 16 would be black."""
+    x = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65
+    (tmp_path / "a" / "cat").mkdir(parents=True)
+    (tmp_path / "a" / "cat" / "0.png").write_bytes(encoded(x))
+    (tmp_path / "a.csv").write_text("path,label\na/cat/0.png,cat\n")
+    (tmp_path / "a.txt").write_text("a/cat/0.png cat\n")
+    pq.write_table(pa.table({"image": [encoded(x)], "label": ["cat"]}), tmp_path / "a.parquet")
+    paths = {"folder": "a", "csv": "a.csv", "image_list": "a.txt", "parquet": "a.parquet"}
+    given: dict[str, Any] = {"path": paths[name], "test_share": 1}
+    found = plugin(name, **given, bits=12).load("test", tmp_path)
+    assert np.array_equal(found.x[0], x >> 4)
+    with pytest.raises(ValueError, match="fill 12; say `bits`"):
+        plugin(name, **given).load("test", tmp_path).x[0]
 
 
 def test_exif_orientation_is_ignored() -> None:

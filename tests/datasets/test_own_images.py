@@ -601,6 +601,29 @@ def test_a_pipe_among_the_images_is_refused_rather_than_waited_for(
         Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], "train")
 
 
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [(name, "needs labels") for name in ("cross_entropy", "logitnorm", "outlier_exposure", "supcon", "cider")]
+    + [("ccl", "makes as many clusters as classes")],
+)
+def test_a_loss_over_classes_is_refused_where_the_files_turn_out_to_have_one(
+    training: str, said: str, tmp_path: Path
+) -> None:
+    """Its loss would be 0, or depend on nothing, and its rows look like any others."""
+    for split in ("train", "test"):
+        for i in range(12):
+            (tmp_path / "data" / "images" / split / "cat").mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng([i, split == "test"]).integers(256, size=(8, 8), dtype=np.uint8)
+            save(tmp_path / "data" / "images" / split / "cat" / f"{i}.png", image)
+    given: dict[str, Any] = {"id": "folder", "data": str(tmp_path / "data"), "training": training, "clustering": "one"}
+    given |= {"recipe": {"epochs": 21, "batch": 4}, "distance": "euclidean", "threshold": "pooled"}
+    runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options(), Silent())
+    with pytest.raises(UserError, match=rf"training: {training} {said}, folder has one class \(cat\)"):
+        runner.check()
+    write(tmp_path / "s.yaml", **given | {"training": "simclr"})
+    Runner(reader.load(tmp_path / "s.yaml"), Options(), Silent()).check()
+
+
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
     assert Path(image_files.__file__) in fingerprints.modules(source.module, source.path).values()

@@ -110,7 +110,7 @@ def _say_unlearned(rows: Any, floor: float | None) -> None:
 def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
     from oodbench.data import needs as preparation
-    from oodbench.data.download import OFFLINE
+    from oodbench.toolkit.offline import OFFLINE
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches

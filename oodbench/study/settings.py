@@ -132,7 +132,7 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted keys."""
     found: dict[str, Any] = {}
     for key, item in value.items():
-        found |= flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+        found |= flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
     return found
 
 

@@ -145,18 +145,15 @@ def _copied(t: Tensor) -> Tensor:
 def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) -> State:
     """Put a progress back into a model and an optimiser, and return the training's state."""
     device = next(model.parameters()).device
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "state": {}}
-    for name, value in done.tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = value.to(device)
-    model.load_state_dict(parts["model"])
+    tensors = {name: value.to(device) for name, value in done.tensors.items()}
+    model.load_state_dict(under("model/", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
+    for name, value in under("optimizer/", tensors).items():
         index, _, rest = name.partition("/")
         moments.setdefault(int(index), {})[rest] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     optim.lay_out(optimizer)
-    return parts["state"]
+    return under("state/", tensors)
 
 
 def _forward(model: nn.Module, views: Views, precision: Precision, epoch: int, shifts: Shifts, world: World) -> Batch:

@@ -16,7 +16,7 @@ from serving import running
 from tiny import write
 
 from oodbench.api import Download
-from oodbench.data import needs
+from oodbench.data import contents, needs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Silent
@@ -108,8 +108,8 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
     folder = place(tmp_path)
     file = write(tmp_path / "s.yaml", **STUDY)
     hashed: list[str] = []
-    real = needs.sha256
-    monkeypatch.setattr(needs, "sha256", lambda path: hashed.append(path.name) or real(path))
+    real = contents.sha256
+    monkeypatch.setattr(contents, "sha256", lambda path: hashed.append(path.name) or real(path))
     assert call("prepare", file).exit_code == 0
     assert sorted(hashed) == NAMES[2:]
     assert call("prepare", file).exit_code == 0
@@ -232,7 +232,11 @@ def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         server.files = {f"/{name}": content for name, content in contents.items()}
         source = DIGITS().source  # type: ignore[attr-defined]
         downloads = tuple(
-            each._replace(urls=(f"{server.url}/{each.name}",), hash=f"sha256:{hashlib.sha256(content).hexdigest()}")
+            each._replace(
+                urls=(f"{server.url}/{each.name}",),
+                hash=f"sha256:{hashlib.sha256(content).hexdigest()}",
+                size=len(content),
+            )
             for each, content in zip(source.downloads, contents.values(), strict=True)
         )
         monkeypatch.setattr(DIGITS, "source", source._replace(downloads=downloads))

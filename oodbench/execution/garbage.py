@@ -12,7 +12,7 @@ from oodbench.execution import audit, cluster_survey, epoch_curve
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
-from oodbench.store.memo import Silent, digest
+from oodbench.store.memo import Watch, digest
 from oodbench.study.grid import Run
 from oodbench.study.study import Study
 from oodbench.training.checkpoints import KIND
@@ -37,7 +37,7 @@ def garbage(studies: list[Study], warn: Callable[[str], None]) -> tuple[Store, l
 
 
 def _needed(study: Study) -> set[tuple[str, str]]:
-    runner = Runner(study, Options(device="cpu"), Silent())
+    runner = Runner(study, Options(device="cpu"), Watch())
     pipeline = runner.pipeline
     found: set[tuple[str, str]] = set()
     for work in runner.plan.work:

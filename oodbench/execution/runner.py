@@ -19,7 +19,7 @@ from oodbench.execution import audit
 from oodbench.execution.checks import Checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.scoring import detectors as scoring
-from oodbench.store.memo import NUMBER, Silent, Watch, digest
+from oodbench.store.memo import NUMBER, Watch, digest
 from oodbench.store.provenance import commit, libraries, now, version
 from oodbench.store.rows import Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
@@ -205,7 +205,7 @@ class Runner:
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
         self.study, self.fail = study, study.document.fail
         self.options = options or Options()
-        self.watch: Watch = watch or Silent()
+        self.watch = watch or Watch()
         self.pipeline = Pipeline(study, self.options, self.watch)
         self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
         self.results = Results(study.results, self.watch.warn)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from oodbench.store.artifacts import Artifact, Store
 
@@ -26,8 +26,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Watch(Protocol):
-    """Hears what a study at work does."""
+class Watch:
+    """Hears what a study at work does; this one says nothing of it."""
 
     def planned(self, runs: int, cells: int, done: int) -> None: ...
     def stage(self, what: str, title: str) -> None: ...
@@ -36,31 +36,6 @@ class Watch(Protocol):
     def failed(self, title: str, message: str) -> None: ...
     def downloading(self, file: str, done: int, total: int | None) -> None: ...  # bytes
     def warn(self, message: str) -> None: ...
-
-
-class Silent:
-    """A watch that says nothing."""
-
-    def planned(self, runs: int, cells: int, done: int) -> None:
-        return None
-
-    def stage(self, what: str, title: str) -> None:
-        return None
-
-    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
-        return None
-
-    def scored(self, cells: int, failed: int) -> None:
-        return None
-
-    def failed(self, title: str, message: str) -> None:
-        return None
-
-    def downloading(self, file: str, done: int, total: int | None) -> None:
-        return None
-
-    def warn(self, message: str) -> None:
-        return None
 
 
 class Memo:

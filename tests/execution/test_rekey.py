@@ -11,13 +11,13 @@ from typer.testing import CliRunner, Result
 from oodbench.cli import app
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Outcome, Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 
 
 def runner(path: Path) -> Runner:
-    return Runner(reader.load(path), Options(device="cpu"), Silent())
+    return Runner(reader.load(path), Options(device="cpu"), Watch())
 
 
 def run(path: Path) -> Outcome:

@@ -13,7 +13,7 @@ from tiny import write
 
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import NUMBER, Silent, digest
+from oodbench.store.memo import NUMBER, Watch, digest
 from oodbench.study import reader, registry
 from oodbench.study.fingerprints import content
 from oodbench.study.grid import Cell, Run, Work
@@ -160,7 +160,7 @@ def test_rows_follow_their_training(runner: Runner) -> None:
 
 def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_path: Path) -> None:
     other = reader.load(write(tmp_path / "elsewhere" / "t.yaml", training="simclr", name="other"))
-    pipeline = Pipeline(other, Options(device="cpu", checkpoint_minutes=1), Silent())
+    pipeline = Pipeline(other, Options(device="cpu", checkpoint_minutes=1), Watch())
     assert pipeline.encoders.train_key(runner.plan.work[0].run) == runner.pipeline.encoders.train_key(
         runner.plan.work[0].run
     )

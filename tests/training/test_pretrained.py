@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
@@ -190,7 +190,7 @@ def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: An
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
     found = reader.load(path)
     runs = [work.run for work in plan_of(found).work]
-    return Pipeline(found, Options(device="cpu"), Silent()), runs[0]
+    return Pipeline(found, Options(device="cpu"), Watch()), runs[0]
 
 
 def images(size: int = 16) -> Tensor:

@@ -160,7 +160,7 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
     if absent:
         runner.checks.check_study()
     else:
-        runner.check()
+        runner.checks.check()
     _show_suites(runner.study.suites)
     _show_runs(runner, known=not absent)
     for reason, count in runner.plan.left_out.most_common():

@@ -63,12 +63,12 @@ def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
     measured = missing = 0
     for work in (dataclasses.replace(each, run=run) for each in planned for run in pipeline.encoders.course(each.run)):
         run, fields = work.run, artifacts(pipeline, work)
-        there = {where: pipeline.store.read(KIND, digest(each)) for where, each in fields.items()}
-        found = {where: artifact.meta["splits"] for where, artifact in there.items() if artifact}
-        pending = [where for where in fields if where not in found and (only is None or where in only)]
+        there = {where: pipeline.library.memo.facts(KIND, each) for where, each in fields.items()}
+        found = {where: facts["splits"] for where, facts in there.items() if facts}
+        pending = {w: each for w, each in fields.items() if w not in found and (only is None or w in only)}
         bank = _bank(pipeline, run, {space.seen for space, _ in pending}) if pending else None
         if bank is not None:
-            made = _measured(pipeline, run, {where: fields[where] for where in pending}, bank)
+            made = _measured(pipeline, run, pending, bank)
             found |= made
             measured += sum(map(len, made.values()))
         elif run.epoch is None:
@@ -159,12 +159,8 @@ def _measured(pipeline: Pipeline, run: Run, fields: dict[Where, Fields], bank: s
         found |= {(space, clustering): each for clustering, each in zip(clusterings, splits, strict=True)}
     for where, each in found.items():
         if not any("error" in split for split in each):  # else it is tried again
-            _remember(pipeline, run, fields[where], each)
+            pipeline.library.memo.keep(KIND, fields[where], {"splits": each}, run.title)
     return found
-
-
-def _remember(pipeline: Pipeline, run: Run, fields: Fields, splits: list[Row]) -> None:
-    pipeline.library.memo.remembered(KIND, fields, lambda _: {"splits": splits}, run.title)
 
 
 def _in_space(

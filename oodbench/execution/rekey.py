@@ -8,19 +8,17 @@ over says so in its manifest and in `runs`, which `oodbench show` prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from oodbench.api import Dataset
-from oodbench.data.library import Split
 from oodbench.errors import UserError
+from oodbench.execution.garbage import needed
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import NUMBER, Fields, digest
+from oodbench.store.memo import Fields, digest
 from oodbench.store.provenance import commit, now, version
-from oodbench.study.grid import Run
 
 CODE = ("source", "encoder_source")  # the fields of a key that are code
 MADE = ("bank", "probe")  # kinds that are made of a training
@@ -30,7 +28,7 @@ MADE = ("bank", "probe")  # kinds that are made of a training
 class Rekeyed:
     """What was carried over."""
 
-    artifacts: dict[str, int] = field(default_factory=dict)  # kind -> how many
+    artifacts: Counter[str] = field(default_factory=Counter)  # kind -> how many
     rows: int = 0
     left: int = 0  # rows of the study as it was last run that are of other parameters or data now
 
@@ -42,45 +40,23 @@ def rekey(runner: Runner) -> Rekeyed:
     rows = runner.results.read()
     if len(rows) and was is None:
         raise UserError(f"{runner.results.folder} has rows, and no plan.json beside them says which are the study's")
-    runs = [each for work in runner.plan.work for each in (*runner.encoders.kept(work.run), work.run)]
-    there = _by_content(runner, "data")
-    for dataset, split in dict.fromkeys(_sets(runs)):
-        fields = runner.library.data_fields(dataset, split)
-        _adopt(runner, found, "data", fields, _newest(runner, "data", there.get(_content(fields), [])))
-    used = dict(zip(rows["train_key"], rows["scored_at"], strict=True))
-    keys = {old: digest(fields) for fields, old in _trainings(runner, found, runs, used)}
-    for kind in MADE:
-        for key in runner.pipeline.store.keys(kind):
-            fields = runner.pipeline.store.fields(kind, key)
-            if fields.get("train") in keys and fields.get("number") == NUMBER[kind]:
-                _adopt(runner, found, kind, fields | {"train": keys[fields["train"]]}, key)
+    store, used = runner.pipeline.store, dict(zip(rows["train_key"], rows["scored_at"], strict=True))
+    there = {kind: _by_content(runner, kind) for kind in ("data", "train")}
+    trained: dict[str, str] = {}  # key of a training -> its old one
+    for kind, fields in needed(runner):
+        old = ""
+        if kind in there:  # that of the newest rows, else the newest
+            same = there[kind].get(_content(fields), [])
+            old = max(same, key=lambda key: (used.get(key, ""), store.made_at(kind, key)), default="")
+        elif kind in MADE and fields["train"] in trained:
+            old = digest(fields | {"train": trained[fields["train"]]})
+        if kind == "train" and old:
+            trained[digest(fields)] = old
+        if old and store.link(kind, old, digest(fields), fields, _word(old)):
+            found.artifacts[kind] += 1
     if was is not None:
         _carry_rows(runner, found, rows, was)
     return found
-
-
-def _sets(runs: list[Run]) -> Iterator[tuple[Dataset, Split]]:
-    """Yield every set and split that the runs read."""
-    for run in runs:
-        yield from ((run.id, "train"), (run.id, "test"))
-        yield from ((each, "test") for each in run.sets.values())
-        yield from ((each, "train") for each in run.validation)
-        if run.outliers is not None:
-            yield run.outliers, "train"
-        if run.reference.held_out is not None:
-            yield run.reference.held_out, "test"
-
-
-def _trainings(runner: Runner, found: Rekeyed, runs: list[Run], used: dict[str, str]) -> Iterator[tuple[Fields, str]]:
-    """Carry over the trainings; yield the fields of each and its old key: that of the newest rows, else the newest."""
-    there = _by_content(runner, "train")
-    for run in runs:
-        fields = runner.encoders.train_fields(run)
-        same = there.get(_content(fields), [])
-        last = [key for key in same if used.get(key) == max(used.get(each, "") for each in same)]
-        if old := _newest(runner, "train", last):
-            _adopt(runner, found, "train", fields, old)
-            yield fields, old
 
 
 def _by_content(runner: Runner, kind: str) -> dict[str, list[str]]:
@@ -93,16 +69,6 @@ def _by_content(runner: Runner, kind: str) -> dict[str, list[str]]:
 
 def _content(fields: Fields) -> str:
     return digest({name: value for name, value in fields.items() if name not in CODE})
-
-
-def _newest(runner: Runner, kind: str, keys: list[str]) -> str:
-    return max(keys, key=lambda key: runner.pipeline.store.made_at(kind, key), default="")
-
-
-def _adopt(runner: Runner, found: Rekeyed, kind: str, fields: Fields, old: str) -> None:
-    new = digest(fields)
-    if old and old != new and runner.pipeline.store.link(kind, old, new, fields, _word(old)):
-        found.artifacts[kind] = found.artifacts.get(kind, 0) + 1
 
 
 def _word(old: str) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class Runner:
         self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
         self.results = Results(study.results, self.watch.warn)
         how = scoring.How(self.pipeline.device, self.options.memory, study.detectors.compat)
-        self._bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
+        self.bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
         self._near: dict[tuple[str, str], list[str]] = {}
 
     @cached_property
@@ -223,19 +223,11 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
-        self.check()
+        self.checks.check()
         self._audit()
         self.results.write_plan(self.plan_facts())
-        outcome = self._bookkeeping.run([self.source(work) for work in self.plan.work])
+        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
-
-    def check(self) -> None:
-        """Prepare the data and raise UserError about what cannot work, before anything is trained."""
-        self.checks.check()
-
-    def check_tables(self) -> None:
-        """Refuse a declared table, or a curve, of what no row will have."""
-        self.checks.check_tables()
 
     def _audit(self) -> None:
         """Record what sets share, and warn of what is not refused."""
@@ -267,19 +259,10 @@ class Runner:
         """Return what makes the features of a training, and the rows that its cells are to have."""
         return TrainedFeatures(work, self.pipeline, self.results, self._near)
 
-    def known(self) -> Known:
-        """Return the rows that count as done."""
-        return self._bookkeeping.known()
-
-    def pending(self, work: Work, known: Known) -> Work:
-        """Return the cells that miss a row, or have one made by other code or from other data."""
-        missing = {each.cell for each in self._bookkeeping.pending(self.source(work), known)}
-        return dataclasses.replace(work, cells=[cell for cell in work.cells if cell.id in missing])
-
     def rows(self, work: Work) -> Iterator[dict[str, Any]]:
         """Yield the rows of cells on every OOD set; what fails is rows, too."""
         source = self.source(work)
-        return self._bookkeeping.rows(source, source.wanted)
+        return self.bookkeeping.rows(source, source.wanted)
 
 
 class TrainedFeatures:
@@ -347,7 +330,7 @@ class TrainedFeatures:
         return self.pipeline.bank(self.run, ways, any(each.posthoc for each in detectors))
 
     def notes(self, ood: str) -> list[str]:
-        seen, _ = audit.sides(self.pipeline, self.run)
+        seen, _ = audit.sides(self.run)
         said = [self.pipeline.study.warns, self.pipeline.library.prepared(self.run.id, "train").warnings]
         said += [self.pipeline.library.prepared(each, "test").warnings for each in (self.run.id, self.run.sets[ood])]
         return [note for each in (*said, *(self.near.get((side.name, ood), []) for side in seen)) for note in each]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 MANIFEST = "manifest.json"
 KEY = re.compile(r"[0-9a-f]{16}(-.*)?")  # what a folder that lost its manifest is known by; other folders are not ours
@@ -79,24 +79,18 @@ class Store:
 
     def write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         """Make an artifact: `fill` writes files into an empty folder and returns the facts about them."""
-        with self.lock(kind, key):
-            return self._write(kind, key, fields, fill)
-
-    def _write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
         path = self.path(kind, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.sweep(kind, key)  # this process has the lock: what is half made is of one that was killed
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
-        try:
-            meta = fill(folder)
-            _seal(folder, {"fields": fields, "meta": meta})
-            if path.exists():  # what has the same key is as good
-                shutil.rmtree(folder)
-            else:
-                folder.rename(path)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with self.lock(kind, key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.sweep(kind, key)  # this process has the lock: what is half made is of one that was killed
+            folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
+            try:
+                meta = fill(folder)
+                _seal(folder, {"fields": fields, "meta": meta})
+                if not path.exists():  # else what has the same key is as good
+                    folder.rename(path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         self._verified[kind, key] = artifact = Artifact(path, fields, meta)
         return artifact
 
@@ -106,7 +100,9 @@ class Store:
 
         A process that has the lock may take it again.
         """
-        lock = self._lock(kind, key)
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{kind}-{key}.lock", is_singleton=True)
         try:
             lock.acquire(blocking=wait)
         except Timeout:
@@ -116,11 +112,6 @@ class Store:
             yield True
         finally:
             lock.release()
-
-    def _lock(self, kind: str, key: str) -> BaseFileLock:
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{kind}-{key}.lock", is_singleton=True)
 
     def keys(self, kind: str) -> list[str]:
         """Return the keys of all artifacts of a kind, of those that lost their manifest, too."""
@@ -150,9 +141,8 @@ class Store:
             return False
 
         def fill(folder: Path) -> dict[str, Any]:
-            for file in artifact.path.iterdir():
-                if file.name != MANIFEST:
-                    _same_file(file, folder / file.name)
+            rest = shutil.ignore_patterns(MANIFEST)
+            shutil.copytree(artifact.path, folder, ignore=rest, copy_function=_same_file, dirs_exist_ok=True)
             return artifact.meta | facts
 
         self.write(kind, new, fields, fill)
@@ -188,10 +178,10 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _same_file(file: Path, target: Path) -> None:
+def _same_file(file: str, target: str) -> None:
     """Let a file have another name, or where the file system has one name a file, a copy."""
     try:
-        target.hardlink_to(file)
+        os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
 

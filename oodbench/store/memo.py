@@ -62,3 +62,12 @@ class Memo:
                 self.watch.stage(kind, title)
                 artifact = self.store.write(kind, key, fields, fill)
             return artifact
+
+    def facts(self, kind: str, fields: Fields) -> dict[str, Any] | None:
+        """Return the facts of an artifact that is there, or None."""
+        artifact = self.store.read(kind, digest(fields))
+        return None if artifact is None else artifact.meta
+
+    def keep(self, kind: str, fields: Fields, facts: dict[str, Any], title: str) -> dict[str, Any]:
+        """Return facts, once they are an artifact that has no files."""
+        return self.remembered(kind, fields, lambda _: facts, title).meta

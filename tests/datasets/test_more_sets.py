@@ -934,7 +934,7 @@ def test_what_a_set_cannot_be(tmp_path: Path, changed: dict[str, Any], message: 
         tmp_path / "s.yaml", **({"training": ["outlier_exposure"]} | changed if "outliers" in changed else changed)
     )
     with pytest.raises(UserError) as caught:
-        Runner(reader.load(path), Options(), Watch()).check()
+        Runner(reader.load(path), Options(), Watch()).checks.check()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

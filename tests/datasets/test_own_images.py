@@ -443,7 +443,7 @@ def test_a_module_that_is_not_installed_is_said_first(tmp_path: Path, monkeypatc
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     path = write(tmp_path / "s.yaml", ood={"far": {"parquet": {"path": "a.parquet", "test_share": 1}}})
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'oodbench\[parquet\]'"):
-        Runner(reader.load(path), Options(), Watch()).check()
+        Runner(reader.load(path), Options(), Watch()).checks.check()
 
 
 # ---- studies --------------------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ def test_validation_images_in_a_test_set_are_refused(ran: Ran, tmp_path: Path) -
         go(path)
     assert not (ran.folder / "results" / "leak" / "rows").exists()
     allowed = write(tmp_path / "leak.yaml", validation="leaky", allow_overlap=True, **changes)
-    Runner(reader.load(allowed), Options(device="cpu"), Listener()).check()
+    Runner(reader.load(allowed), Options(device="cpu"), Listener()).checks.check()
 
 
 LEAKY = '''"""The same images in both splits."""

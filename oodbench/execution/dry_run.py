@@ -176,7 +176,7 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
 
 def _cells(whole: Plan, study: Study) -> Iterator[str]:
     """Yield of some trainings a cell for every entry of an axis, and one for every number of a table or a claim."""
-    entries = [({}, (axis,)) for axis in (*DETECTOR_AXES, "level")]
+    entries: list[tuple[dict[str, Any], Iterable[str]]] = [({}, (axis,)) for axis in (*DETECTOR_AXES, "level")]
     asked = [_about_detectors(*each) for each in (*entries, *_asked(study))]
 
     def answered(cell: Cell) -> set[Any]:

@@ -17,6 +17,7 @@ import pandas as pd
 from oodbench.errors import UserError
 from oodbench.execution.garbage import needed
 from oodbench.execution.runner import Runner
+from oodbench.store.columns import COLUMNS
 from oodbench.store.memo import Fields, digest
 from oodbench.store.provenance import commit, now, version
 
@@ -77,27 +78,23 @@ def _word(old: str) -> dict[str, Any]:
 
 def _carry_rows(runner: Runner, found: Rekeyed, rows: pd.DataFrame, was: dict[str, Any]) -> None:
     """Write the rows that were the study's under today's keys, and what is known of their trainings; then the plan."""
-    facts = runner.plan_facts()
-    mine = rows[rows["cell"].map(was["cells"]) == rows["key"]]
-    contents = {(id_, ood): content for id_, sets in facts["sets"].items() for ood, (_, content) in sets.items()}
-    trains = {cell.id: work.run for work in runner.plan.work for cell in work.cells}
-    ids = {run.id.label: runner.library.prepared(run.id, "train").content for run in trains.values()}
-    columns = zip(mine["cell"], mine["id"], mine["ood"], mine["id_data"], mine["ood_data"], strict=True)
-    same = [
-        cell in trains and ids[id_] == id_data and contents.get((id_, ood)) == ood_data
-        for cell, id_, ood, id_data, ood_data in columns
-    ]
-    found.left = len(mine) - sum(same)
+    sources = [runner.source(work) for work in runner.plan.work]
+    today = [(each.cell, each.ood, each.key, of.key, each.ood_data, of.id_data) for of in sources for each in of.wanted]
+    by = ["cell", "ood"]
+    now = pd.DataFrame(today, columns=[*by, "key", "train_key", "ood_data", "id_data"])
+    mine = rows[rows["cell"].map(was["cells"]) == rows["key"]].merge(
+        now, "left", ["cell", "ood"], suffixes=("", " now")
+    )
+    same = (mine["ood_data"] == mine["ood_data now"]) & (mine["id_data"] == mine["id_data now"])
+    found.left = int((~same).sum())
     mine = mine[same]
-    renamed = {cell: runner.encoders.train_key(trains[cell]) for cell in mine["cell"].unique()}
-    new = mine.assign(key=mine["cell"].map(facts["cells"]), train_key=mine["cell"].map(renamed))
-    changed = (new[["key", "train_key"]] != mine[["key", "train_key"]]).any(axis=1)
-    old_keys = dict(zip(new["train_key"], mine["train_key"], strict=True))
-    for train_key, old in old_keys.items():
+    for old, new in dict(zip(mine["train_key"], mine["train_key now"], strict=True)).items():
         about = runner.results.run(old)
-        if about is not None and old != train_key:
-            runner.results.write_run(train_key, about | _word(old))
-    if changed.any():
-        runner.results.add(new[changed])
-    found.rows = int(changed.sum())
-    runner.results.write_plan(facts)
+        if about is not None and old != new:
+            runner.results.write_run(new, about | _word(old))
+    changed = mine[(mine["key"] != mine["key now"]) | (mine["train_key"] != mine["train_key now"])]
+    if len(changed):
+        renewed = changed.assign(key=changed["key now"], train_key=changed["train_key now"])
+        runner.results.add(renewed[list(COLUMNS)])
+    found.rows = len(changed)
+    runner.results.write_plan(runner.plan_facts())

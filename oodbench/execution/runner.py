@@ -224,17 +224,13 @@ class Runner:
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
         self.checks.check()
-        self._audit()
-        self.results.write_plan(self.plan_facts())
-        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
-        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
-
-    def _audit(self) -> None:
-        """Record what sets share, and warn of what is not refused."""
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
         if message := audit.warning(found, self.study.file):
             self.watch.warn(message)
         self._near = audit.notes(found)
+        self.results.write_plan(self.plan_facts())
+        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
+        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def absent(self) -> list[Dataset]:
         """Return the data sets whose files are not here, each once."""
@@ -279,6 +275,7 @@ class TrainedFeatures:
         self.work, self.pipeline, self.results, self.near = work, pipeline, results, near
         self.run, self.title, self.seed = work.run, work.run.title, work.run.seed
         self.key = pipeline.encoders.train_key(work.run)
+        self.id_data = pipeline.library.prepared(work.run.id, "train").content
 
     @property
     def allowed(self) -> bool:
@@ -303,9 +300,9 @@ class TrainedFeatures:
 
     @property
     def facts(self) -> dict[str, Any]:
-        id_ = self.pipeline.library.prepared(self.run.id, "train")
+        classes = len(self.pipeline.library.prepared(self.run.id, "train").classes)
         precision = self.pipeline.encoders.precision(self.run)
-        found = {"classes": len(id_.classes), "train_key": self.key, "id_data": id_.content}
+        found = {"classes": classes, "train_key": self.key, "id_data": self.id_data}
         return self.run.labels | {"precision": precision} | found
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:

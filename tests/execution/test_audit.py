@@ -242,8 +242,8 @@ def test_outliers_and_id_test_must_share_no_image_an_id_set_may(tmp_path: Path) 
     path = planted(tmp_path, "", **changes)
     runner = Runner(reader.load(path), Options(device="cpu"), Listener())
     runner.checks.check()  # two of ID test are in ID train: natural, said and not refused
-    runner._audit()
-    assert "2 exact of 40 images of ID test" in runner.watch.warnings[0]  # type: ignore[attr-defined]
+    found = audit.audit(runner.pipeline, [work.run for work in runner.plan.work])
+    assert "2 exact of 40 images of ID test" in audit.warning(found, path)
     path = planted(tmp_path, "", training={"oecl": {"warmup": 0}}, outliers="planted", **changes)
     with pytest.raises(UserError, match=r"images of ID test .* are also in outliers \(planted\)"):
         Runner(reader.load(path), Options(device="cpu"), Watch()).checks.check()

@@ -23,9 +23,9 @@ from oodbench.api import Clustering, Clusters
 from oodbench.execution.pipeline import Pipeline
 from oodbench.scoring import cluster_quality
 from oodbench.scoring import detectors as scoring
-from oodbench.store.files import write_whole
-from oodbench.store.memo import NUMBER, Fields, digest
-from oodbench.store.rows import CLUSTERS, frame
+from oodbench.store.artifacts import digest
+from oodbench.store.memo import NUMBER, Fields
+from oodbench.store.rows import CLUSTERS, Results, frame
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import NONE, Run, Work, canonical
 from oodbench.study.settings import Seen, Space
@@ -78,7 +78,7 @@ def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
     table = frame((row for each in rows.values() for row in each), COLUMNS)
     if len(table):  # else what another store came to may lie there
         shown = table if pipeline.study.keep else table.drop(columns="epoch")
-        write_whole(pipeline.study.results / FILE, shown.to_csv(index=False).encode())
+        Results(pipeline.study.results).write_clusters(shown)
     unkept = sum(len(pipeline.encoders.unkept(work.run)) for work in planned)
     return Survey(table, measured, len(planned), missing, unkept)
 

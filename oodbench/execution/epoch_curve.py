@@ -20,8 +20,9 @@ from oodbench.execution.runner import Runner
 from oodbench.report import formats, tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
-from oodbench.store.files import write_whole
-from oodbench.store.memo import Fields, digest
+from oodbench.store.artifacts import digest
+from oodbench.store.files import write_sealed
+from oodbench.store.memo import Fields
 from oodbench.store.rows import frame
 from oodbench.study.declarations import CurveSpec
 from oodbench.study.grid import NONE, Cell, Work
@@ -67,7 +68,7 @@ def curve(runner: Runner) -> Course:
         rows += _rows(runner, work, fields, found)
     table = _measured(rows, survey(pipeline, places).rows)
     if rows:  # else what another store came to may lie there
-        write_whole(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
+        write_sealed(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
     return Course(table, scored, missing)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from oodbench.execution.pipeline import Pipeline
 from oodbench.execution.runner import Known, Runner
-from oodbench.store.memo import digest
+from oodbench.store.artifacts import digest
 from oodbench.study.grid import TURNS, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment
 from oodbench.training import batches, embed, networks, train

@@ -9,8 +9,8 @@ from oodbench.errors import UserError
 from oodbench.execution import audit, cluster_survey, epoch_curve
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.store.artifacts import Store
-from oodbench.store.memo import Fields, Watch, digest
+from oodbench.store.artifacts import Store, digest
+from oodbench.store.memo import Fields, Watch
 from oodbench.study.settings import Precision
 from oodbench.study.study import Study
 from oodbench.training.checkpoints import KIND

@@ -17,8 +17,9 @@ import pandas as pd
 from oodbench.errors import UserError
 from oodbench.execution.garbage import needed
 from oodbench.execution.runner import Runner
+from oodbench.store.artifacts import digest
 from oodbench.store.columns import COLUMNS
-from oodbench.store.memo import Fields, digest
+from oodbench.store.memo import Fields
 from oodbench.store.provenance import commit, now, version
 
 CODE = ("source", "encoder_source")  # the fields of a key that are code

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import errno
 import json
+import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,18 +19,31 @@ import pandas as pd
 
 from oodbench.api import Dataset
 from oodbench.data import prepare
+from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.checks import Checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.scoring import detectors as scoring
-from oodbench.store.memo import NUMBER, Watch, digest
-from oodbench.store.provenance import commit, libraries, now, version
-from oodbench.store.rows import Results
+from oodbench.store.artifacts import digest
+from oodbench.store.files import FileError
+from oodbench.store.memo import NUMBER, Watch
+from oodbench.store.provenance import commit, libraries, machine, now, version
+from oodbench.store.rows import SAME, Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
 from oodbench.study.study import Detectors, Study
 from oodbench.training.weights import plan_of
 
-Known = dict[tuple[str, str], tuple[str, str]]  # (cell, OOD set) -> (key of the cell, content of the set)
+Known = set[tuple[str, str, str, str]]  # cell, OOD set, key of the cell, content of the set
+_OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, OSError)]
+# Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
+PASSING = re.compile(
+    rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError):"
+    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory"
+)
+# Those of them that every other training would meet, too: they end a run.
+ENDING = [
+    os.strerror(each) for each in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO)
+]
 
 
 class Wanted(NamedTuple):
@@ -93,17 +110,17 @@ class Bookkeeping:
     def known(self) -> Known:
         """Return the rows that count as done."""
         rows = self.results.read()
-        found: Known = {}
-        columns = (rows[name] for name in ("cell", "ood", "key", "ood_data", "status"))
-        for cell, ood, key, content, status in zip(*columns, strict=True):
-            again = self.redo and (status != "ok" or self.redo != "failed")
+        found: Known = set()
+        for *same, status, error in zip(*(rows[name] for name in (*SAME, "status", "error")), strict=True):
+            cell, ood, key, content = same
+            again = status != "ok" if self.redo == "failed" else self.redo or PASSING.search(error)
             if not again or (cell, ood) in self._redone:
-                found[cell, ood] = (key, content)
+                found.add((cell, ood, key, content))
         return found
 
     def pending(self, source: FeatureSource, known: Known) -> list[Wanted]:
         """Return the rows that are missing, or were made by other code or from other data."""
-        return [each for each in source.wanted if known.get((each.cell, each.ood)) != (each.key, each.ood_data)]
+        return [each for each in source.wanted if (each.cell, each.ood, each.key, each.ood_data) not in known]
 
     def run(self, sources: Sequence[FeatureSource]) -> Outcome:
         """Make every row that is pending."""
@@ -146,8 +163,13 @@ class Bookkeeping:
         try:
             facts |= source.measured()
             bank = source.bank(detectors)
-        except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
+        except FileError:
+            raise
+        except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
+            if any(each in message for each in ENDING):
+                what = "what is finished is kept, and the same command goes on"
+                raise UserError(f"{source.title}: {message}; {what}") from error
             self.watch.failed(source.title, message)
             source.keep({"error": message})
             found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
@@ -161,7 +183,8 @@ class Bookkeeping:
 
     def _circumstances(self) -> dict[str, str]:
         installed = ", ".join(f"{name} {each}" for name, each in libraries().items())
-        return {"version": version(), "commit": commit(), "libraries": installed, "device": str(self.how.device)}
+        made_by = {"version": version(), "commit": commit(), "libraries": installed, "device": str(self.how.device)}
+        return made_by | {"scored_on": ", ".join(machine(str(self.how.device)).values())}
 
 
 def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:
@@ -319,6 +342,7 @@ class TrainedFeatures:
             "accuracy_by": NONE if accuracy[by] is None else f"{by} probe" if by == "linear" else by,
             "loss": losses[-1] if losses else None,
             "train_seconds": artifact.meta["seconds"],
+            "trained_on": ", ".join(artifact.meta.get("machine", {}).values()),
         }
 
     def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:

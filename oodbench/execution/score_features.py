@@ -24,8 +24,9 @@ from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
 from oodbench.execution.runner import Bookkeeping, Outcome, Wanted, scored_by
 from oodbench.scoring import detectors as scoring
+from oodbench.store.artifacts import digest
 from oodbench.store.files import scratch
-from oodbench.store.memo import Watch, digest
+from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study.declarations import NAME
 from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, needs_several, resolved
@@ -341,10 +342,11 @@ class FileFeatures:
             ood = mine["ood"] | contents
             cells = {name: each for name, each in mine["cells"].items() if mine["ood"][name] == ood[name]}
             gone = {*itertools.chain(*was["cells"].values())} - {*itertools.chain(*cells.values())}
-            for each in self.wanted:
+            by_set = sorted(self.wanted, key=lambda each: [*contents].index(each.ood))
+            for each in by_set:
                 cells[each.ood] = list(dict.fromkeys([*cells.get(each.ood, []), each.cell]))
             stay = {cell: key for cell, key in plan["cells"].items() if cell not in gone}
-            plan["cells"] = stay | {each.cell: each.key for each in self.wanted}
+            plan["cells"] = stay | {each.cell: each.key for each in by_set}
             plan["features"][owner] = {"files": loaded.fixed, "ood": ood, "cells": cells}
             plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
             self.results.write_plan(plan)

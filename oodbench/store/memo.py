@@ -7,23 +7,16 @@ stage's arithmetic changes. The cache is the dependency graph.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oodbench.store.artifacts import Artifact, Store
+from oodbench.store.artifacts import Artifact, Store, digest
 
 # Raise a number when the arithmetic of its stage changes; everything after it is then made again.
 NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 2}
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 Fields = dict[str, Any]
-
-
-def digest(value: Any) -> str:
-    """Return a hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Watch:

@@ -13,7 +13,8 @@ from tiny import write
 
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import NUMBER, Watch, digest
+from oodbench.store.artifacts import digest
+from oodbench.store.memo import NUMBER, Watch
 from oodbench.study import reader, registry
 from oodbench.study.fingerprints import content
 from oodbench.study.grid import Cell, Run, Work

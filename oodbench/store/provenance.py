@@ -71,8 +71,13 @@ def machine(device: str) -> dict[str, str]:
         threads = torch.get_num_threads()
         found |= {"torch": torch.backends.cpu.get_cpu_capability()}
         found |= {"threads": f"{threads} thread{'s' * (threads != 1)}"}
-    pools = [each for each in threadpool_info() if each["user_api"] == "blas"]
-    return found | {"blas": ", ".join(sorted({" ".join(filter(None, map(each.get, BLAS))) for each in pools}))}
+    pools = sorted((each for each in threadpool_info() if each["user_api"] == "blas"), key=_is_not_of_numpy)
+    return found | {"blas": " ".join(filter(None, map(pools[0].get, BLAS))) if pools else ""}
+
+
+def _is_not_of_numpy(pool: dict[str, str]) -> bool:
+    """Return whether a BLAS is one of those that are loaded or not, as other libraries are imported or not."""
+    return "numpy" not in pool["filepath"]
 
 
 @cache

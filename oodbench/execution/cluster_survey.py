@@ -153,7 +153,7 @@ def _measured(pipeline: Pipeline, run: Run, fields: dict[Where, Fields], bank: s
         clusterings = [clustering for of, clustering in fields if of == space]
         try:
             splits = _in_space(pipeline, run, space, clusterings, bank)
-        except Exception as error:  # noqa: BLE001 - one space that cannot be measured leaves the others their rows
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - one space that cannot be measured leaves the others their rows
             facts = {"error": f"{type(error).__name__}: {error}"}
             splits = [[{"split": split} | facts for split in ("train", "test")] for _ in clusterings]
         found |= {(space, clustering): each for clustering, each in zip(clusterings, splits, strict=True)}

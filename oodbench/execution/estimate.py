@@ -92,7 +92,7 @@ def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
         if kind not in rates and views:
             try:
                 rates[kind] = _measured(pipeline, run)
-            except Exception as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
                 runner.watch.warn(f"a step of {run.title} cannot be measured: {type(error).__name__}: {error}")
                 return None
         total += rates.get(kind, 0.0) * views + per_row * cells * len(run.sets)

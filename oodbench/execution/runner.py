@@ -27,6 +27,7 @@ from oodbench.scoring import detectors as scoring
 from oodbench.store.artifacts import digest
 from oodbench.store.files import FileError
 from oodbench.store.memo import NUMBER, Watch
+from oodbench.store.process import Kept
 from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.store.rows import SAME, Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
@@ -159,7 +160,7 @@ class Bookkeeping:
         """Yield the rows of every detector of these on every OOD set of these; what fails is rows, too."""
         detectors, sets = (list(dict.fromkeys(part)) for part in zip(*(each[:2] for each in wanted), strict=True))
         identities, notes = {each[:2]: each for each in source.wanted}, {ood: source.notes(ood) for ood in sets}
-        facts = source.facts | self._circumstances()
+        facts, process = source.facts | self._circumstances(), Kept()
         try:
             facts |= source.measured()
             bank = source.bank(detectors)
@@ -179,6 +180,8 @@ class Bookkeeping:
         before = time.perf_counter()
         for each in found:
             seconds, before = time.perf_counter() - before, time.perf_counter()
+            if changed := process.put_back():
+                self.watch.warn(f"{source.title}: a plugin has changed {', '.join(changed)}; it is put back")
             yield facts | _row(each, identities[each.detector, each.ood], notes[each.ood], seconds)
 
     def _circumstances(self) -> dict[str, str]:

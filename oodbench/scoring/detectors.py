@@ -148,7 +148,7 @@ def _attempt(make: Callable[[], T]) -> _Made[T] | str:
         warnings.simplefilter("always")
         try:
             made = make()
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises becomes a row, and the grid goes on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes a row, and the grid goes on
             return f"{type(error).__name__}: {error}"
     return _Made(made, list(dict.fromkeys(str(each.message) for each in heard)))
 
@@ -271,7 +271,7 @@ def clustered(
     def attempt(clustering: Clustering | None) -> Clusters | str:
         try:
             return _clusters(clustering, spaced, bank, seed_of(seed, "clustering"))
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises leaves the other clusterings theirs
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other clusterings have theirs
             return f"{type(error).__name__}: {error}"
 
     with warnings.catch_warnings(action="ignore"):  # they are in the rows
@@ -342,7 +342,7 @@ def _all_scores(
     def attempt(name: str) -> list[Scores] | list[str]:
         try:
             return scores(name)
-        except Exception as error:  # noqa: BLE001 - it becomes the rows of this set
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the rows of this set
             return [f"{type(error).__name__}: {error}"] * n
 
     id_ = scores(ID_TEST)

@@ -19,9 +19,9 @@ from oodbench.api import Dataset, Shifts, Training
 from oodbench.data import prepare
 from oodbench.data.library import Library
 from oodbench.errors import UserError
-from oodbench.store.artifacts import Artifact
-from oodbench.store.memo import AFTER, NUMBER, digest
-from oodbench.store.provenance import commit, libraries, now, version
+from oodbench.store.artifacts import Artifact, digest
+from oodbench.store.memo import AFTER, NUMBER
+from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import Run, canonical, resolved
 from oodbench.study.settings import Precision
@@ -150,7 +150,7 @@ class Encoders:
         return artifact
 
     def _checkpoints(self, run: Run) -> Checkpoints:
-        return Checkpoints(self.memo.store, self.train_key(run), *self.checkpoints)
+        return Checkpoints(self.memo.store, self.train_fields(run), *self.checkpoints)
 
     def _load(self, run: Run, folder: Path) -> dict[str, Any]:
         """Make the artifact of a training whose weights are loaded."""
@@ -168,7 +168,7 @@ class Encoders:
     def _circumstances(self) -> dict[str, Any]:
         return {
             "device": str(self.device),
-            "threads": torch.get_num_threads(),
+            "machine": machine(str(self.device)),
             "version": version(),
             "commit": commit(),
             "libraries": libraries(),

@@ -573,7 +573,7 @@ def test_the_key_of_a_folder_is_of_names_and_contents_wherever_it_lies(tmp_path:
             os.utime(folder / "0.bmp", (rng.integers(9), 0) if place == "copy" else (0, 0))
         file = write(tmp_path / f"{place}.yaml", id="folder", data=str(tmp_path / place))
         loaded = reader.load(file)
-        fields[place] = Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train")
+        fields[place] = Pipeline(loaded, Options(), Watch()).library.data_fields(loaded.datasets[0], "train")
     assert fields["one"] == fields["copy"]
     assert fields["two"] != fields["one"] != fields["renamed"]
 
@@ -598,7 +598,7 @@ def test_a_pipe_among_the_images_is_refused_rather_than_waited_for(
     os.mkfifo(tmp_path / "images" / "train" / "bee" / "pipe.png")
     loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
     with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):
-        Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], "train")
+        Pipeline(loaded, Options(), Watch()).library.prepared(loaded.datasets[0], "train")
 
 
 @pytest.mark.parametrize(
@@ -617,11 +617,11 @@ def test_a_loss_over_classes_is_refused_where_the_files_turn_out_to_have_one(
             save(tmp_path / "data" / "images" / split / "cat" / f"{i}.png", image)
     given: dict[str, Any] = {"id": "folder", "data": str(tmp_path / "data"), "training": training, "clustering": "one"}
     given |= {"recipe": {"epochs": 21, "batch": 4}, "distance": "euclidean", "threshold": "pooled"}
-    runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options(), Silent())
+    runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options())
     with pytest.raises(UserError, match=rf"training: {training} {said}, folder has one class \(cat\)"):
         runner.check()
     write(tmp_path / "s.yaml", **given | {"training": "simclr"})
-    Runner(reader.load(tmp_path / "s.yaml"), Options(), Silent()).check()
+    Runner(reader.load(tmp_path / "s.yaml"), Options()).check()
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

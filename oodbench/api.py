@@ -95,7 +95,11 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss sees of one forward pass over V augmented views of B items."""
+    """What a loss sees of one forward pass over V augmented views of B items.
+
+    Features and outputs are float32 whatever the network computes in (bf16 too), and float64 in a study of that
+    precision: a loss converts nothing, and what it makes by `torch.zeros` or `torch.tensor(0.1)` is of the same type.
+    """
 
     h: Tensor  # (V, B, D) penultimate features
     out: dict[str, Tensor]  # head name -> (V, B, P), not normalised

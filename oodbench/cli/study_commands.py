@@ -64,7 +64,7 @@ def run(
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        with processes.helped(_words(study, options, dry_data), others, board.others):
+        with processes.helped(_words(study, options, dry_data), others, board.others) as died:
             outcome = runner.run()
     if not rows_only:
         tables.write(study, runner.study.results, outcome.rows, top)
@@ -75,8 +75,12 @@ def run(
     if outcome.missing:
         screen.out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     _say_unlearned(outcome.rows, runner.study.settings.learned)
+    for how in died:
+        screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
     if outcome.failed:
         arguments.say_failures(outcome.rows)
+    if died:
+        raise typer.Exit(1)
 
 
 def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
@@ -111,7 +115,7 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
     loaded = arguments.load(study)
     from oodbench.data import needs as preparation
-    from oodbench.data.download import OFFLINE
+    from oodbench.toolkit.offline import OFFLINE
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
@@ -160,7 +164,7 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
     if absent:
         runner.checks.check_study()
     else:
-        runner.check()
+        runner.checks.check()
     _show_suites(runner.study.suites)
     _show_runs(runner, known=not absent)
     for reason, count in runner.plan.left_out.most_common():

@@ -72,11 +72,12 @@ def hold(
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench.report import comparison, formats, targets
     from oodbench.store.rows import Results
-    from oodbench.study.reader import registry_of
+    from oodbench.study.reader import registry_of, tables_of
 
-    registry = registry_of(study)
+    registry, (_, select, _) = registry_of(study), tables_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
-    found = comparison.compare(rows, Results(folder, screen.warn).run, wanted, registry)
+    by = select.by if select else "val_auroc"
+    found = comparison.compare(rows, Results(folder, screen.warn).run, wanted, registry, by)
     file = folder / name
     formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
-from oodbench.store.memo import digest
+from oodbench.store.artifacts import digest
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
 from oodbench.study.study import Detectors, Skip, Study
@@ -24,7 +24,7 @@ LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penult
 TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, in its order
 CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
-LATER = ("limit", "count", "sha256", "title")  # parameters that data sets got after there were keys, None by default
+LATER = ("limit", "count", "sha256", "title", "bits")  # parameters of sets that are younger than keys, None by default
 MOST = 300_000  # cells of a study
 P = TypeVar("P", bound=Plugin)
 Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder
@@ -280,11 +280,19 @@ def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
 
 
 def _unfit_training(training: Training, id_: Dataset, encoder: Encoder) -> str:
-    if training.labels and class_count(id_) == 1:
-        return f"{training.label} needs labels, {id_.label} has one class"
+    if class_count(id_) == 1 and (needy := needs_classes(training)):
+        return f"{needy}, {id_.label} has one class"
     if training.weights == TIMM and not encoder.name.startswith("timm/"):
         return f"{training.label} has weights for encoders of timm, {encoder.label} is none"
     return ""
+
+
+def needs_classes(training: Training) -> str:
+    """Return what a training wants of several classes, whose loss says nothing about one; "" where it wants none."""
+    if training.labels:
+        return f"{training.label} needs labels"
+    one = any(value == 1 and training.params[name] != 1 for name, value in resolved(training, 1).params.items())
+    return f"{training.label} makes as many clusters as classes" if one else ""
 
 
 def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: Dataset) -> Training:

@@ -21,6 +21,7 @@ from typing import get_type_hints
 
 from oodbench.api import CONTRACTS, Plugin
 from oodbench.errors import PluginError, UserError, suggestion
+from oodbench.store.process import PLUGINS, Kept
 from oodbench.study.fingerprints import fingerprint, loose_folders, module_file, syntax
 
 ROOMS = {room: f"oodbench.methods.{room}" for room in CONTRACTS} | {"dataset": "oodbench.datasets"}
@@ -100,10 +101,17 @@ def _import(source: PluginFile) -> ModuleType:
         return sys.modules[source.module]
     if source.module.startswith(_LOOSE):
         _make_packages(source)
+    before = Kept(functions=not source.module.startswith(PLUGINS))  # ours are tested
     try:
-        return importlib.import_module(source.module)
+        found = importlib.import_module(source.module)
     except (Exception, SystemExit) as error:  # whatever the plugin's own code raises is the author's to read
         raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        changed = before.put_back(source.module)
+    if changed:
+        del sys.modules[source.module]
+        raise PluginError(f"{source.path}: its import changes {', '.join(changed)}, which is not the plugin's own")
+    return found
 
 
 _LOOSE = "oodbench_plugins."  # modules of files that belong to no package

@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positive, Size
 
-Precision = Literal["float32", "bf16", "auto"]
+Precision = Literal["float32", "bf16", "float64", "auto"]
 # Bounds that nobody needs to pass, so that a slip of the keyboard is told when a study is read.
 Side = Annotated[int, Interval(ge=1, le=10_000)]
 Several = Annotated[int, Interval(ge=1, le=1000)]
@@ -137,7 +137,7 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted keys."""
     found: dict[str, Any] = {}
     for key, item in value.items():
-        found |= flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+        found |= flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
     return found
 
 

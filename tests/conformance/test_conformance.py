@@ -9,9 +9,9 @@ import own
 import pytest
 
 from oodbench.conformance.suite import conform, find
-from oodbench.data.download import here
 from oodbench.errors import UserError
 from oodbench.study.registry import ROOMS, PluginFile, Registry, load, source_of
+from oodbench.toolkit.raw_files import missing
 
 
 def has_its_files(source: PluginFile) -> bool:
@@ -21,7 +21,7 @@ def has_its_files(source: PluginFile) -> bool:
     if source.name == "tiny_images":  # withdrawn: it cannot be made
         return False
     dataset: Any = load(source)()
-    return here(dataset, Path("nowhere")) and not dataset.requires
+    return not missing(dataset.needed(Path("nowhere"))) and not dataset.requires
 
 
 SLOW = {"glyphs"}  # it draws 8,000 letters

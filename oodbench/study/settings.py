@@ -140,7 +140,7 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 class ResNet:
     """Parameters of the encoders named resnet18, resnet34, resnet50, resnet101, wide_resnet50_2 and _3."""
 
-    width: Size = 64  # channels of the stem and of the first stage
+    width: Annotated[int, Interval(ge=1, le=1024)] = 64  # channels of the stem and of the first stage
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3, stride 1, no pooling; or 7x7, stride 2, max-pooling
 
 
@@ -177,7 +177,7 @@ class Space:
     """Which features a detector sees. The steps run in this order, fitted on training features only."""
 
     layer: Layer = "penultimate"
-    views: Size = 1  # 1 = the plain image; V = the plain image and V - 1 augmented views of it
+    views: Annotated[int, Interval(ge=1, le=1000)] = 1  # the plain image and V - 1 augmented views of it
     crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
     unit: bool = False  # L2-normalise each feature vector
     zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 Positive = Annotated[float, Gt(0), AllowInfNan(False)]
 NonNegative = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
-Natural = Annotated[int, Ge(0)]
-Size = Annotated[int, Ge(1)]
+Natural = Annotated[int, Interval(ge=0, le=10**9)]
+Size = Annotated[int, Interval(ge=1, le=10**9)]
 # A number that may be said in classes of the ID set: 10, "classes", "2*classes". The grid puts the number in.
 Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?classes$")]
 

@@ -76,10 +76,11 @@ def without_rows(given: Results) -> UserError:
 @contextmanager
 def at_work(study: Path | Study, device: str = "cpu") -> Iterator[Pipeline]:
     """Give the pipeline of a study, whose board is shown meanwhile."""
+    loaded = load(study) if isinstance(study, Path) else study  # first: what is wrong with it is said without torch
     from oodbench.execution.pipeline import Options, Pipeline
 
     with Board(screen.err) as board:
-        yield Pipeline(load(study) if isinstance(study, Path) else study, Options(device), board)
+        yield Pipeline(loaded, Options(device), board)
 
 
 def say_unkept(study: Path, count: int) -> None:

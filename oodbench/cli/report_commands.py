@@ -85,11 +85,11 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
 
 def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry_data: DryData = False) -> None:
     """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
+    loaded = arguments.made(study, dry_data)
     from oodbench.execution import epoch_curve
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    loaded = arguments.made(study, dry_data)
     with Board(screen.err) as board:
         runner = Runner(loaded, Options(device, memory=arguments.number_of_bytes(memory)), board)
         found = epoch_curve.curve(runner)

@@ -51,11 +51,11 @@ def run(
     dry_data: DryData = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
     from oodbench.cli import workers as processes
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    loaded = arguments.made(study, dry_data)
     with Board(screen.err) as board:
         options = Options(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
@@ -113,12 +113,12 @@ def _say_unlearned(rows: Any, floor: float | None) -> None:
 
 def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
+    loaded = arguments.load(study)
     from oodbench.data import needs as preparation
     from oodbench.toolkit.offline import OFFLINE
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
-    loaded = arguments.load(study)
     needs = preparation.needs(loaded)
     found = [preparation.supply(need, loaded.data) for need in needs]
     _show_supplies(needs, found)
@@ -154,11 +154,12 @@ def _files(supply: Supply) -> str:
 
 def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    loaded = arguments.made(study, dry_data)
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    runner = Runner(arguments.made(study, dry_data), Options(device))
+    runner = Runner(loaded, Options(device))
     absent = runner.absent()
     if absent:
         runner.checks.check_study()
@@ -221,10 +222,10 @@ def _show_counts(cost: Estimate) -> None:
 
 def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
-    from oodbench.execution import audit as auditing
-    from oodbench.training.weights import plan_of
-
     with arguments.at_work(study) as pipeline:
+        from oodbench.execution import audit as auditing
+        from oodbench.training.weights import plan_of
+
         found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
         table, rows = auditing.write(pipeline, found, pipeline.study.results)
     screen.show(table, auditing.NAME, len(table.mean))

@@ -93,6 +93,7 @@ class Axes:
     def functions(self, name: str, params: Any, trail: Trail) -> list[Encoder]:
         """Return an encoder for each combination of the parameters of a user's own function."""
         options = self.values.options(None, params, trail)
+        self.values.count(options, trail)
         for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
@@ -112,7 +113,7 @@ class Axes:
             self.fail(trail, f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}")
         return self.values.one(Reference, {"kind": value}, trail)
 
-    def detectors(self, reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
+    def detectors(self, spaces: list[Space], reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
         """Return the axes of detectors; `saw` are the labels of the validation OOD sets, which `validation` says."""
         compat = self.top.get("compat", False)
         if not isinstance(compat, bool):
@@ -120,7 +121,7 @@ class Axes:
         found = Detectors(
             registry=self.registry,
             reference=reference,
-            spaces=self.spaces(),
+            spaces=spaces,
             clusterings=self.plugins(Clustering, ("clustering",)),
             distances=self.plugins(Distance, ("distance",)),
             posthocs=self.plugins(Posthoc, ("posthoc",)),

@@ -25,6 +25,7 @@ TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, i
 CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
 LATER = ("limit", "count", "sha256", "title", "bits")  # parameters of sets that are younger than keys, None by default
+MOST = 300_000  # cells of a study
 P = TypeVar("P", bound=Plugin)
 Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder
 
@@ -238,6 +239,17 @@ def plan(study: Study, bind: Bind) -> Plan:
         if not any(reason == _skipping(skip) for reason in left_out):
             study.document.fail(("skip", i), f"no cell fits: {_skipping(skip).removeprefix('skipped: ')}")
     return Plan(work, +left_out)  # without zeros
+
+
+def check_size(study: Study) -> None:
+    """Refuse more cells than anybody can run, before they are made."""
+    axes, sets = study.detectors, max(1, len(study.outliers))
+    trainings = sum(len(study.recipes[each.name]) * (sets if each.outliers else 1) for each in study.trainings)
+    runs = trainings * len(study.ids) * len(study.encoders) * len(study.precisions) * len(study.seeds)
+    scorers = len(axes.spaces) * max(1, len(axes.clusterings)) * len(axes.distances) + len(axes.posthocs)
+    if (cells := runs * scorers * len(axes.thresholds)) > MOST:
+        parts = f"{runs} trainings x {scorers} scorers x {len(axes.thresholds)} thresholds"
+        study.document.fail((), f"the grid has {cells} cells ({parts}), {MOST} at most; make several studies of it")
 
 
 def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:

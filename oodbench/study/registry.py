@@ -149,7 +149,7 @@ def _installed() -> Iterator[PluginFile | Broken]:
 
 def _from_folders(folders: Iterable[Path]) -> Iterator[PluginFile | Broken]:
     for folder in folders:
-        if not folder.exists():
+        if not (folder.is_file() or folder.is_dir()):
             raise UserError(f"there is no file or folder {folder}")
         folders = (folder, *(folder / room for room in ROOMS))
         for path in [folder] if folder.is_file() else [path for each in folders for path in _plugin_files(each)]:
@@ -164,7 +164,7 @@ LAYOUTS = Path(str(resources.files("oodbench"))) / "toolkit" / "layouts.py"
 
 
 def _plugin_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_") and path.is_file())
 
 
 def source_of(path: Path) -> PluginFile:

@@ -103,13 +103,13 @@ def setups(axes: Axes) -> tuple[list[Dataset], dict[str, Setup]]:
     found: dict[str, Setup] = {}
     for i, name in enumerate(labels(axes.document) or [""]):
         places = {key: (key, i) if (key, i) in axes.document.origin else (key,) for key in OF_EACH}
+        reference = axes.reference(places["reference"])
         mine = axes.plugins(Dataset, places["id"])
         for each in mine:
             if each.label in found:
                 other = found[each.label].suite
                 axes.fail((KEY, i), f"{each.label} is an ID set of {other}, too; run them apart")
         ood = {each.label: _ood(axes, each, mine, places["ood"]) for each in mine}
-        reference = axes.reference(places["reference"])
         validation, outliers = (axes.plugins(Dataset, places[key]) for key in ("validation", "outliers"))
         found |= {label: Setup(sets, reference, validation, outliers, name) for label, sets in ood.items()}
         ids += mine

@@ -197,6 +197,11 @@ class Space:
         return not (self.unit or self.zscore or self.pca)
 
     @property
+    def centred(self) -> bool:
+        """Whether the mean of training features is the origin."""
+        return bool(self.zscore or self.pca)
+
+    @property
     def label(self) -> str:
         steps = [
             self.layer,

@@ -5,9 +5,10 @@
 studied code does (Sinhamahapatra et al. 2022). Where items are fewer than dimensions a covariance is singular,
 and what is done about it decides the score, so the policy is part of the method's name:
 
-    pinv    pseudo-inverse: directions of no training variance are ignored (SSD, OpenOOD), cut where
-            scikit-learn's pinvh cuts; a covariance that is not of full rank is warned of in the row, for clusters
-            of unequal rank are not comparable: the one of the lowest rank is nearest to everything
+    pinv    pseudo-inverse: directions of no training variance are ignored (SSD, OpenOOD), cut at D times the rounding
+            of float32 of the largest variance, where scikit-learn's pinvh cuts covariances of float32 features, as
+            OpenOOD has them; one that is not of full rank is warned of in the row, for clusters of unequal rank are
+            not comparable: the one of the lowest rank is nearest to everything
     shrink  a share of the mean variance is mixed into all directions; `shrinkage: ledoit_wolf` chooses the
             share from the residuals (Ledoit & Wolf 2004), a number sets it
     pca     the distance within the leading `components` directions of variance; dimensions under `diagonal`

@@ -2,8 +2,9 @@
 
 The least squared Mahalanobis distance to a centroid under the covariance that all clusters share, minus that
 to the mean of everything under the covariance of everything: what all training items have in common
-counts for nothing. Both covariances are divided by the number of items and inverted by pseudo-inverse; one
-that is not of full rank is warned of in the row.
+counts for nothing. Both covariances are divided by the number of items and inverted by pseudo-inverse, cut at the same
+variance, which is that of Mahalanobis' `pinv` for the covariance of everything; one that is not of full rank is warned
+of in the row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class RelativeMahalanobis(Distance):
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         rows, assign = members(f, c.assign)
         mean, everything = moments(rows)
-        near = whitening(scatter(rows, means(rows, assign), assign) / len(rows), len(rows), self.label)
+        within = scatter(rows, means(rows, assign), assign) / len(rows)
+        near = whitening(within, len(rows), self.label, whole=everything)
         far = whitening(everything, len(rows), self.label)
         nearest, everywhere = nearest_to(c.centroid.double(), lower(near)), nearest_to(mean[None], lower(far))
 

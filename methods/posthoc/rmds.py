@@ -22,7 +22,7 @@ class RMDS(Posthoc):
         n = len(train.h)
         mean, everything = moments(train.h)
         centers = torch.stack([train.h[own == k].double().mean(0) for k in range(len(classes))])
-        near = whitening(scatter(train.h, centers, own) / n, n, self.label)
+        near = whitening(scatter(train.h, centers, own) / n, n, self.label, whole=everything)
         far = whitening(everything, n, self.label)
         nearest, everywhere = nearest_to(centers, lower(near)), nearest_to(mean[None], lower(far))
         return of_features(lambda x: nearest(x)[0] - everywhere(x)[0])

@@ -172,8 +172,10 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
     if absent:
-        names = ", ".join(dict.fromkeys(each.name for each in absent))
-        screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        if names := ", ".join(dict.fromkeys(each.name for each in absent if each.source)):
+            screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        if own := ", ".join(dict.fromkeys(each.label for each in absent if not each.source)):
+            screen.say(f"not here: {own}; no command gets your own files: place them, or mend the paths")
         screen.out.print("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import lzma
+import math
 import re
 import shutil
 import stat
@@ -166,7 +167,12 @@ def _downloaded(download: Download, folder: Path) -> Path:
     for url in download.urls:
         fetched = partial(_resumed, size=download.size)
         try:
-            return Path(pooch.retrieve(url, download.hash, download.name, folder, downloader=fetched))
+            found = Path(pooch.retrieve(url, download.hash, download.name, folder, downloader=fetched))
+            size = found.stat().st_size
+            if download.hash is None and size != (download.size or size):
+                found.unlink()
+                raise OSError(f"it has {size} bytes, {download.size} are published")
+            return found
         except (OSError, ValueError) as error:  # ValueError: pooch, of another hash
             reasons.append(f"{url}: {error}" if len(download.urls) > 1 else str(error))
     raise _UnreachedError(f"and {download.name} cannot be downloaded ({'; '.join(reasons)})")
@@ -239,10 +245,8 @@ def _stream(url: str, part: _Part, name: str, size: int | None) -> None:
             response.raise_for_status()
             part.start_anew(_validator(response))
         if first == 0 or (start and goes_on):
-            if size is not None and total not in (None, size):
-                raise _OtherFileError(f"it has {total} bytes on the server, {size} are published")
             if first != total:
-                _append(response, part, size if total is None else total, name)
+                _append(response, part, total, name, most=size)
             return
     if not start:
         raise OSError("the server sends a part of it that was not asked for")
@@ -278,11 +282,13 @@ def _validator(response: Response) -> tuple[str, str]:
     return ("Last-Modified", changed) if changed else ("", "")
 
 
-def _append(response: Response, part: _Part, total: int | None, name: str) -> None:
+def _append(response: Response, part: _Part, total: int | None, name: str, most: int | None) -> None:
     """Write what a response brings as it is: a server that calls a .gz file an encoding must not have it unpacked."""
     from urllib3.exceptions import HTTPError
 
-    progress = _progress.get()
+    progress, limit = _progress.get(), math.inf if most is None else most
+    if (total or 0) > limit:
+        raise _OtherFileError(f"it has {total} bytes on the server, {most} are published")
     _check_room(part.path.parent, (total or 0) - part.size)
     with part.path.open("ab") as out:
         since, there = time.monotonic(), out.tell()
@@ -290,8 +296,8 @@ def _append(response: Response, part: _Part, total: int | None, name: str) -> No
             while chunk := response.raw.read1(CHUNK, decode_content=False):
                 out.write(chunk)
                 progress(name, out.tell(), total)
-                if total is not None and out.tell() > total:
-                    raise _OtherFileError(f"it has more than the {total} bytes that are published")
+                if out.tell() > limit:
+                    raise _OtherFileError(f"it has more than the {most} bytes that are published")
                 if (spent := time.monotonic() - since) > SPELL:
                     if out.tell() - there < SLOWEST * spent:
                         raise OSError(f"{out.tell() - there} bytes came in {spent:.0f} seconds")

@@ -133,7 +133,8 @@ def prepare(
     if out is not None:
         out.flush()
     np.save(folder / "y.npy", y)
-    np.save(folder / "digest.npy", np.concatenate(found))
+    np.save(folder / "digest.npy", digest := np.concatenate(found))
+    heard += in_several_classes(digest, y, classes)
     return (
         {
             "name": dataset.label,
@@ -267,6 +268,19 @@ def digests(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return a 128-bit hash (N, 2) of each image; equal images have equal hashes."""
     found = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in x)
     return np.frombuffer(found, dtype=np.uint64).reshape(len(x), 2).copy()
+
+
+def in_several_classes(digest: NDArray[np.uint64], y: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """Return what is said of equal images, by their digests (N, 2), that have several labels (N,)."""
+    _, same = np.unique(digest, axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([same, y], 1), axis=0)  # of an image's look and its classes, each once
+    looks = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+    if not len(looks):
+        return []
+    count, (one, other) = int(np.isin(same, looks).sum()), pairs[pairs[:, 0] == looks[0], 1][:2]
+    at = [int(np.flatnonzero((same == looks[0]) & (y == k))[0]) for k in (one, other)]
+    first = f"image {at[0]} ({classes[one]}) is image {at[1]} ({classes[other]})"
+    return [f"{count} images are equal to one of another class of the set: {first}" + ", ..." * (len(looks) > 1)]
 
 
 def held_out_split(y: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -186,8 +186,8 @@ class _Rows:
         if whole:
             apart: tuple[str, ...] = PROTOCOLS if name == "id" else ()  # `protocol` tells these
             defaults = self._defaults(ROOMS.get(name, "dataset"), wanted.name).items()
-            if name == "training" and self._loads(wanted.name):  # what is None is told by the weights
-                apart = tuple(key for key, value in defaults if value is None)
+            if name == "training" and self._loads(wanted.name):  # the weights tell
+                apart = tuple(key for key, value in defaults if value in (None, "auto"))
             params = {key: value for key, value in defaults if key in ours and key not in apart} | dict(params)
         swept = swept if name in ("distance", "posthoc") else {}
         for key in swept:

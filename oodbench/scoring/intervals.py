@@ -6,13 +6,14 @@ is not in them. `confidence` is the probability, over the draws, that an interva
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import betainc
 from scipy.stats import beta, betabinom, binom
 
 Floats = NDArray[np.float64]
+FARTHEST = 1e-6  # probability of what is left out of a binomial distribution, on either side
 
 
 def calibrated(k: int, n_cal: int, n_test: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -52,14 +53,29 @@ def ood_recall(reference: Floats, ood: Floats, level: float, confidence: float =
     """Return an interval of the share of all OOD found by the cut that accepts exactly `level` of all ID.
 
     reference (n,) are held-out ID scores, ood (m,) scores of test items. It holds the draw of both. The cut, the
-    `level` quantile of all ID scores, lies between two of the sorted reference scores by the binomial
-    distribution, whatever the scores' distribution, ties included; the recalls at these two cuts have
-    Clopper-Pearson limits. The error is split evenly (Bonferroni) over the two places and the two limits, so that
-    the interval is a little too wide. A reference too small to bound the cut on a side leaves that side at 0 or 1.
+    `level` quantile of all ID scores, lies between the k-th and the next of the sorted reference scores with the
+    binomial probability of k among n, whatever the scores' distribution, ties included; what a cut at one of them
+    finds of all OOD has Jeffreys' Beta distribution. The ends are quantiles of the mixture: they hold it in about a
+    share `confidence` of draws, without a promise. A reference too small to bound the cut on a side leaves that side
+    at 0 or 1.
     """
-    ordered = np.concatenate([[-math.inf], np.sort(reference), [math.inf]])  # the k-th smallest stands at k
-    n, m, part = len(reference), len(ood), (1 - confidence) / 4
-    lowest, highest = (int(binom.ppf(share, n, level)) for share in (part, 1 - part))
-    found = [int((np.asarray(ood) > ordered[place]).sum()) for place in (highest + 1, lowest)]
-    low, high = recall(found, m, 1 - 2 * part)
-    return float(low[0]), float(high[1])
+    n, m = len(reference), len(ood)
+    k = np.arange(binom.ppf(FARTHEST, n, level), binom.ppf(1 - FARTHEST, n, level) + 1).astype(int)
+    weight = np.repeat(binom.pmf(k, n, level), 2)
+    place = np.stack([k, k + 1], axis=1).ravel()  # of a cut, 0 below and n + 1 above every reference score
+    weight /= weight.sum()
+    nothing, everything = weight[place > n].sum(), weight[place == 0].sum()
+    inside = (place > 0) & (place <= n)
+    found = m - np.searchsorted(np.sort(ood), np.sort(reference)[place[inside] - 1], side="right")
+    counts, which = np.unique(found, return_inverse=True)
+    share = np.bincount(which, weight[inside])
+
+    def end(tail: float) -> float:
+        """Return where the mixture has a share `tail` below it."""
+        if tail <= nothing or tail >= 1 - everything:
+            return 0.0 if tail <= nothing else 1.0
+        return float(
+            brentq(lambda r: nothing + share @ betainc(counts + 0.5, m - counts + 0.5, r) - tail, 0, 1, xtol=1e-9)
+        )
+
+    return end((1 - confidence) / 2), end((1 + confidence) / 2)

@@ -35,7 +35,6 @@ docs/metrics.md says which papers use which, and what `oodbench.compat` reproduc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,8 +42,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from oodbench.toolkit.counts import least_count
+
 Floats = NDArray[np.float64]
 
+LARGE = 900  # exponent of scores whose differences and sums might be infinite
 LEVELS = (0.8, 0.9, 0.95, 0.99)  # of the FPRs that a row has
 
 
@@ -194,9 +196,7 @@ def fpr_at_ood_recall(c: Curve, level: float = 0.95) -> float:
     """Return the share of ID rejected at the strictest cut that finds at least `level` of OOD."""
     if not 0 <= level <= 1:
         raise ValueError(f"the level {level} is not within 0 and 1")
-    total = int(c.ood[-1])
-    needed = math.ceil(level * total)  # the least count with count / total >= level, but for rounding
-    needed += int(needed / total < level) - int((needed - 1) / total >= level)
+    needed = least_count(level, int(c.ood[-1]))
     return float(c.id_[np.searchsorted(c.ood, needed)] / c.id_[-1]) if needed > 0 else 0.0
 
 
@@ -230,8 +230,11 @@ def detection_error(c: Curve) -> float:
 
 def autc(id_: Floats, ood: Floats) -> float:
     """Return the area under the threshold curve; that of a constant score is 0.5, as of any score worth nothing."""
-    low = min(id_.min(), ood.min())
-    span = max(id_.max(), ood.max()) - low
+    low, high = min(id_.min(), ood.min()), max(id_.max(), ood.max())
+    _, size = np.frexp(max(abs(low), abs(high)))
+    if size > LARGE:  # a power of 2 less changes no digit
+        return autc(np.ldexp(id_, -size), np.ldexp(ood, -size))
+    span = high - low
     return float((1 + ((id_ - low).mean() - (ood - low).mean()) / span) / 2) if span else 0.5
 
 

@@ -372,8 +372,8 @@ def _senseless(run: Run, detector: Detector) -> str:
     clustering, classes = detector.clustering, class_count(run.id)
     if clustering and clustering.labels and classes == 1:
         return f"{clustering.label} needs labels, {run.id.label} has one class"
-    if clustering and classes and resolved(clustering, classes).single and (needy := needs_several(detector)):
-        return f"{needy} needs several clusters, {clustering.label} makes one"
+    if why := senseless_of_one_cluster(detector, classes):
+        return why
     if detector.posthoc and classes == 1:
         return f"{detector.posthoc.label} needs a classifier, {run.id.label} has one class"
     form = run.training.heads.get(LAYER_HEAD["logits"], "linear")
@@ -382,11 +382,17 @@ def _senseless(run: Run, detector: Detector) -> str:
     return ""
 
 
-def needs_several(detector: Detector) -> str:
-    """Return what of a detector needs more than one cluster, if anything does."""
-    if detector.distance and detector.distance.several:
-        return detector.distance.label
-    return detector.threshold.label if detector.threshold.clusters else ""
+def senseless_of_one_cluster(detector: Detector, classes: int | None) -> str:
+    """Return why a detector says nothing where its clustering makes one cluster; "" where it may."""
+    clustering, distance = detector.clustering, detector.distance
+    if not clustering or not distance or not (resolved(clustering, classes) if classes else clustering).single:
+        return ""
+    if distance.several or detector.threshold.clusters:
+        needy = distance if distance.several else detector.threshold
+        return f"{needy.label} needs several clusters, {clustering.label} makes one"
+    if distance.angular and detector.space.centred:
+        return f"{distance.label} to the one centroid of {detector.space.label}, its origin, is rounding"
+    return ""
 
 
 def _on(run: Run, detector: Detector) -> Detector:

@@ -182,7 +182,7 @@ class Space:
     """Which features a detector sees. The steps run in this order, fitted on training features only."""
 
     layer: Layer = "penultimate"
-    views: Several = 1  # 1 = the plain image; V = the plain image and V - 1 augmented views of it
+    views: Several = 1  # the plain image and V - 1 augmented views of it
     crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
     unit: bool = False  # L2-normalise each feature vector
     zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension
@@ -195,6 +195,11 @@ class Space:
     @property
     def raw(self) -> bool:
         return not (self.unit or self.zscore or self.pca)
+
+    @property
+    def centred(self) -> bool:
+        """Whether the mean of training features is the origin."""
+        return bool(self.zscore or self.pca)
 
     @property
     def label(self) -> str:

@@ -176,19 +176,24 @@ def squares(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
     return total
 
 
-def whitening(covariance: Tensor, n: int, label: str, components: int | None = None) -> Tensor:
+def whitening(
+    covariance: Tensor, n: int, label: str, components: int | None = None, whole: Tensor | None = None
+) -> Tensor:
     """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D) made of n items.
 
-    Directions of no variance are ignored, cut where scikit-learn's pinvh cuts, and warned of under a label;
-    `components` keeps only so many directions of largest variance, and then nothing is warned of. Raises
-    ValueError where there is no variance at all, as there is none of one item.
+    Directions of no variance are ignored and warned of under a label: those with at most D times the rounding of
+    float32, which features have, of the largest variance, as scikit-learn's pinvh cuts a covariance of float32. The
+    largest is that of `whole`, a covariance that this one is a part of, where it is given: a part then has no higher
+    rank than the whole. `components` keeps only so many directions of largest variance, and then nothing is warned of.
+    Raises ValueError where there is no variance at all, as there is none of one item.
     """
     if n < 2:
         raise ValueError(f"{label}: a cluster of {n} item has no covariance")
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0), vectors.flip(1)  # largest first
     dim = len(values)
-    rank = int((values > values[0] * dim * torch.finfo(torch.float64).eps).sum())
+    largest = values[0] if whole is None else torch.linalg.eigvalsh(whole)[-1]
+    rank = int((values > largest * dim * torch.finfo(torch.float32).eps).sum())
     if rank == 0:
         raise ValueError(f"{label}: the features have no variance")
     if components is None and rank < dim:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def unit(x: Tensor) -> Tensor:
-    """Return x divided by its L2 norm along the last dimension; a zero vector stays zero."""
+    """Return x divided by its L2 norm along the last dimension; a zero vector stays zero, with a finite gradient."""
     length: Tensor = x.norm(dim=-1, keepdim=True)
-    return x / length.clamp_min(torch.finfo(x.dtype).tiny)
+    return x / length.where(length >= torch.finfo(x.dtype).tiny, 1)
 
 
 def chunk(x: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -19,6 +20,7 @@ from oodbench.toolkit.seeds import seed_of
 from oodbench.toolkit.vectors import unit
 from oodbench.training.batches import Images, TrainingData
 
+HEAD = re.compile(r"(linear|cosine)(-[1-9][0-9]{0,4})?|mlp(_bn)?(-[1-9][0-9]{0,4}){1,2}")
 LEVELS_BATCH = 1024  # images whose grey levels are counted at once
 
 
@@ -58,8 +60,11 @@ def feature_dim(encoder: Encoder, image: ImageFormat) -> int:
             size = f"{image.channels} x {image.size} x {image.size}"
             what = f"{type(error).__name__}: {error}"
             raise UserError(f"encoder {encoder.name} does not take images of {size}: {what}") from error
-    if not isinstance(h, Tensor) or h.ndim != 2:
+    if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(images):
         raise UserError(f"encoder {encoder.name} must return features of shape (batch, dimensions)")
+    wanted = torch.get_default_dtype()  # float64 in a study of that precision
+    if h.dtype != wanted:
+        raise UserError(f"encoder {encoder.name} must return {wanted} features, not {h.dtype}: end with .to({wanted})")
     return h.shape[1]
 
 
@@ -210,13 +215,12 @@ def head_dim(form: str, classes: int) -> int:
 
 
 def _parsed(form: str) -> tuple[str, list[int]]:
-    kind, *sizes = form.split("-")
-    most = {"linear": 1, "cosine": 1, "mlp": 2, "mlp_bn": 2}.get(kind, -1)
-    least = 1 if kind.startswith("mlp") else 0
-    if not least <= len(sizes) <= most or not all(size.isdigit() for size in sizes):
+    if not HEAD.fullmatch(form):
         raise UserError(
-            f"there is no head '{form}'; allowed: linear[-N], cosine[-N], mlp-[HIDDEN-]N, mlp_bn-[HIDDEN-]N"
+            f"there is no head '{form}'; allowed: linear[-N], cosine[-N], mlp-[HIDDEN-]N, mlp_bn-[HIDDEN-]N, "
+            "N and HIDDEN below 100000"
         )
+    kind, *sizes = form.split("-")
     return kind, [int(size) for size in sizes]
 
 

@@ -232,11 +232,7 @@ def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         server.files = {f"/{name}": content for name, content in contents.items()}
         source = DIGITS().source  # type: ignore[attr-defined]
         downloads = tuple(
-            each._replace(
-                urls=(f"{server.url}/{each.name}",),
-                hash=f"sha256:{hashlib.sha256(content).hexdigest()}",
-                size=len(content),
-            )
+            each._replace(urls=(f"{server.url}/{each.name}",), hash=f"sha256:{hashlib.sha256(content).hexdigest()}")
             for each, content in zip(source.downloads, contents.values(), strict=True)
         )
         monkeypatch.setattr(DIGITS, "source", source._replace(downloads=downloads))

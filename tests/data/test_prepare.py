@@ -163,6 +163,21 @@ def test_overlap_finds_equal_images() -> None:
     assert duplicates.exact(prepare.digests(b), prepare.digests(a))[1].tolist() == [7]
 
 
+def test_equal_images_of_two_classes_are_warned_of(tmp_path: Path) -> None:
+    class Doubtful(Dataset):
+        def load(self, split: str, root: Path) -> Images:
+            x = np.random.default_rng(0).integers(256, size=(30, 8, 8), dtype=np.uint8)
+            x[[7, 20]], x[9], x[3] = x[4], x[4], x[6]
+            y = np.arange(30) % 3
+            return Images(x, y, ("ant", "bee", "cat"))  # 4 and 7 are bees, 9 an ant, 20 a cat; 3 and 6 are ants
+
+    meta = prepare.prepare(Doubtful(), "train", ImageFormat(size=8, channels=1), tmp_path, tmp_path)
+    said = "4 images are equal to one of another class of the set: image 9 (ant) is image 4 (bee)"
+    assert meta["warnings"] == [said]
+    alone = prepare.prepare(Doubtful(keep=("ant",)), "train", ImageFormat(size=8, channels=1), tmp_path, tmp_path)
+    assert "warnings" not in alone
+
+
 def test_the_held_out_split_is_by_class_and_disjoint() -> None:
     y = np.repeat([0, 1, 2], [100, 50, 3])
     fit, val = prepare.held_out_split(y, 0.1, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 from pathlib import Path
@@ -50,7 +51,9 @@ def variants(part: Any) -> list[tuple[str, Any]]:
                 (f"{field.name}.{name}", dataclasses.replace(part, **{field.name: v})) for name, v in variants(value)
             ]
         else:
-            found.append((field.name, dataclasses.replace(part, **{field.name: another(value)})))
+            other = copy.copy(part)
+            object.__setattr__(other, field.name, another(value))  # allowed or not
+            found.append((field.name, other))
     return found
 
 
@@ -169,11 +172,11 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 
 # The code that computes and that no plugin's fingerprint covers. Where a hash no longer fits: has the arithmetic of a
 # stage changed? Then raise its number in oodbench.store.memo.NUMBER and below. Has it not? Then the new hash alone.
-NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 2}
+NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
-    "data.prepare": "df56714741ef",
+    "data.prepare": "85f4da8f160d",
     "training.augment": "6ad7bfc0aa33",
-    "training.networks": "6aacf7c9e688",
+    "training.networks": "59e65452a843",
     "training.batches": "ac4d10a1fab8",
     "training.train": "9ddb84a8012b",
     "training.embed": "038e55fc620f",
@@ -181,10 +184,10 @@ CODE = {
     "training.probes": "75c0e4e685db",
     "scoring.detectors": "33b22daeabba",
     "scoring.spaces": "b986e1c885cc",
-    "scoring.metrics": "d244d73d336a",
+    "scoring.metrics": "1628bacd7299",
     "toolkit.colour": "10a37d03e6ad",
-    "toolkit.vectors": "9301c18f7526",
-    "toolkit.linear_algebra": "dcd0ab568a4f",
+    "toolkit.vectors": "3a849b50829e",
+    "toolkit.linear_algebra": "971a430dfb29",
 }
 
 

@@ -79,7 +79,7 @@ def _score(given: Given, device: str, memory: str, top: int) -> None:
     for reason, count in outcome.left_out.items():
         screen.say(f"left out: {count:>5} cells: {reason}")
     tables.write(given.grid, results_root() / given.name, outcome.rows, top)
-    screen.out.print(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     if outcome.failed:
         arguments.say_failures(outcome.rows)
 

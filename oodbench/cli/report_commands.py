@@ -52,7 +52,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
         state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
         shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
     screen.out.print(shown)
-    screen.out.print(tables.note(rows) + verdicts.caption(found), style="italic", soft_wrap=True)
+    screen.out.print(tables.note(rows) + verdicts.caption(found), style="italic", markup=False, soft_wrap=True)
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 

@@ -7,18 +7,38 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table as RichTable
+from rich.text import Text
 
 if TYPE_CHECKING:
     from oodbench.report.tables import Table
 
+SIGNS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}  # of control: ESC and such
+
+
+class Screen(Console):
+    """A console that shows the control characters in names and messages, and does not send them to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(each.text.translate(SIGNS), each.style)
+
+    def on_broken_pipe(self) -> None:
+        """End as the shell's other commands do whose reader, such as `head`, has had enough."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more at its end
+        raise typer.Exit(141)
+
+
 # A file has no width to fit, unless it is said.
-out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
-err = Console(stderr=True, highlight=False)
+out = Screen(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+err = Screen(stderr=True, highlight=False)
 LABEL = 24  # columns of the screen that labels keep, at least, in a table that is too wide
 NONE = "–"  # a label of what has no part in a row
 
@@ -30,8 +50,7 @@ def say(message: str) -> None:
 
 def complain(head: str, message: str) -> None:
     """Print a message to standard error after a head in its colour, such as `[yellow]warning:[/]`."""
-    err.print(head, end=" ")
-    err.print(message, markup=False, soft_wrap=True)
+    err.print(Text.assemble(Text.from_markup(head), " ", message), soft_wrap=True)  # one line is one write
 
 
 def warn(message: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.text import Text
 
 from oodbench.cli import screen
@@ -92,7 +93,7 @@ def _show(found: Comparison, file: Path) -> None:
     for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
         shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
     counts = ", ".join(f"{found.count(each)} {each}" for each in against.STATES)
-    screen.out.print(f"\n[bold]{file.name}[/]: {counts}")
+    screen.out.print(f"\n[bold]{escape(file.name)}[/]: {counts}")
     if found.lines:
         screen.out.print(shown)
     screen.out.print(found.caption, style="italic", markup=False, soft_wrap=True)

@@ -349,8 +349,8 @@ def thresholds(rows: pd.DataFrame, floor: float | None = None) -> Table | None:
     if len(rows[["threshold", "level"]].drop_duplicates()) < 2:
         return None
     caption = (
-        "Every threshold: the share of ID test that it accepts, of OOD that it finds, and what follows from both. Each is "
-        "averaged over the methods that have it: a cut by cluster needs clusters."
+        "Every threshold: the share of ID test that it accepts, of OOD that it finds, and what follows from both. "
+        "Each is averaged over the methods that have it: a cut by cluster needs clusters."
     )
     spec = TableSpec(rows=("threshold", "level"), columns=(), value=RECALLS, caption=caption)
     return declared(rows, "thresholds", spec, floor)

@@ -13,27 +13,35 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from oodbench.errors import printable
+
 if TYPE_CHECKING:
     from oodbench.report.tables import Table
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # a file has no width to fit
-err = Console(stderr=True, highlight=False)
+# what is printed is text, and no markup unless a call says so: a name may hold [/b]; a file has no width to fit
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+err = Console(stderr=True, highlight=False, markup=False)
 LABEL = 16  # columns of the screen that a label keeps in a table that is too wide
 
 
-def say(message: str) -> None:
-    """Print a line as it is: no markup, never wrapped."""
-    out.print(message, markup=False, soft_wrap=True)
+def say(message: str, style: str = "") -> None:
+    """Print a line as it is: no markup, never wrapped, its control characters shown."""
+    out.print(printable(message), style=style, soft_wrap=True)
 
 
 def complain(head: str, message: str) -> None:
     """Print a message to standard error after a head in its colour, such as `[yellow]warning:[/]`."""
-    err.print(head, end=" ")
-    err.print(message, markup=False, soft_wrap=True)
+    err.print(head, end=" ", markup=True)
+    err.print(printable(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     complain("[yellow]warning:[/]", message)
+
+
+def text(cell: str, style: str = "") -> Text:
+    """Return a cell of a table as it is: no markup, its control characters shown."""
+    return Text(printable(cell), style=style)
 
 
 def columns(*headings: str) -> RichTable:
@@ -49,9 +57,9 @@ def show(table: Table, title: str, top: int) -> None:
     while details and _width(_grid(text[:top], labels)) > out.width:
         text = text.drop(columns=details.pop(0))
     shown = _grid(text[:top], labels, folded=_width(_grid(text[:top], labels)) > out.width)
-    out.print(f"\n[bold]{title}[/]")
+    out.print(f"\n{printable(title)}", style="bold")
     out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
-    out.print("\n".join(table.below), style="italic", markup=False, soft_wrap=True)
+    say("\n".join(table.below), style="italic")
 
 
 def _width(table: RichTable) -> int:
@@ -67,9 +75,9 @@ def _grid(text: Any, labels: int, folded: bool = False) -> RichTable:
         least = max(map(_cells, [title, *text.iloc[:, i]]), default=0)
         least = least if i >= labels else min(least, LABEL)
         side: Any = "left" if i < labels else "right"
-        shown.add_column(title, justify=side, overflow="fold", no_wrap=i >= labels, min_width=least)
+        shown.add_column(Text.from_markup(title), justify=side, overflow="fold", no_wrap=i >= labels, min_width=least)
     for row in text.itertuples(index=False):
-        shown.add_row(*(str(each) for each in row))
+        shown.add_row(*(Text.from_markup(str(each)) for each in row))
     return shown
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
@@ -156,7 +155,9 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
 def _show_supplies(needs: list[Need], found: list[Supply]) -> None:
     table = screen.columns("set", "role", "files", "licence", "from")
     for need, each in zip(needs, found, strict=True):
-        table.add_row(*(Text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:])))
+        table.add_row(
+            *(screen.text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:]))
+        )
     screen.out.print(table)
 
 

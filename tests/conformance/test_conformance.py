@@ -78,7 +78,7 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("distance/euclidean", "squares.sqrt()", "squares.sqrt().float()", "score is float64"),
         ("distance/cosine", "unit(rows.double())", "unit(rows.double() - rows.double().mean(0))", "neighbours"),
         ("distance/knn", "k + 1", "k", "leave_one_out"),
-        ("threshold/pooled", "self.level * len", "0.5 * len", "it accepts 0.95 of its reference"),
+        ("threshold/pooled", "self.level, len", "0.5, len", "it accepts 0.95 of its reference"),
         (
             "threshold/per_cluster",
             "torch.searchsorted(reference, score)",

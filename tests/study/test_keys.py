@@ -38,7 +38,7 @@ def another(value: Any) -> Any:
         return (value[0] / 2, *value[1:])
     if value is None:
         return 64
-    return f"other {value}"
+    return "mlp-64" if value == "mlp-128" else f"other {value}"
 
 
 def variants(part: Any) -> list[tuple[str, Any]]:

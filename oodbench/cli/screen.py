@@ -43,11 +43,9 @@ def columns(*headings: str) -> RichTable:
 
 def show(table: Table, title: str, top: int) -> None:
     """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
-    text = table.sheet().tagged("[bold green]{}[/]", "[underline]{}[/]")
+    text = table.sheet().cells(escape, "[bold green]{}[/]", "[underline]{}[/]")  # a label: youden [saw noise]
     labels = len(table.mean.index.names)
-    for i in range(labels):
-        text.isetitem(i, text.iloc[:, i].map(escape).to_list())  # youden [saw noise]
-    details = list(table.details)
+    details = [escape(title) for title in table.details]
     while details and _width(_grid(text[:top], labels)) > out.width:
         text = text.drop(columns=details.pop(0))
     shown = _grid(text[:top], labels, folded=_width(_grid(text[:top], labels)) > out.width)
@@ -65,7 +63,7 @@ def _grid(text: Any, labels: int, folded: bool = False) -> RichTable:
     """Return a table whose labels may be folded, and whose headings are where it is too wide; cells never are."""
     shown = columns()
     for i, column in enumerate(text.columns):
-        title = escape(column.replace(" ", "\n") if folded and i >= labels else column)
+        title = column.replace(" ", "\n") if folded and i >= labels else column
         least = max(map(_cells, [title, *text.iloc[:, i]]), default=0)
         least = least if i >= labels else min(least, LABEL)
         side: Any = "left" if i < labels else "right"

@@ -131,7 +131,7 @@ class Checks:
 
     def _check_overlap(self) -> None:
         """Refuse, or warn of, equal images in two sets that must share none."""
-        pairs = audit.pairs(self.pipeline, (work.run for work in self.plan.work))
+        pairs = audit.pairs(work.run for work in self.plan.work)
         wanted = [each for each in pairs if audit.refused(*each)]
         found = [message for each in wanted if (message := self._overlap(*each))]
         if found and not self.study.settings.allow_overlap:

@@ -142,17 +142,12 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     by = [column for column in METHOD if column in ("training", "distance") or varies(rows[column])]
     runs = runs_of(rows, floor)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
-    groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
     sets = _wide(runs, by, "auroc", "ood")
     alone = runs.loc[runs.groupby("group")["ood"].transform("nunique") == 1, "ood"].unique()  # the mean of its group
-    columns: dict[tuple[str, str], pd.Series[float]] = {}
-    if accuracy.notna().any():  # one class has none
-        columns["ID", "accuracy"] = accuracy
-    columns |= {(group, "AUROC"): groups["auroc"][group] for group in SHOWN_GROUPS if group in groups["auroc"]}
-    columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if name not in alone}
-    for metric in ("fpr95_id", "fpr95_ood"):
-        found = groups[metric]
-        columns |= {(group, SHOWN[metric]): found[group] for group in SHOWN_GROUPS if group in found}
+    columns = {("ID", "accuracy"): accuracy} if accuracy.notna().any() else {}  # one class has none
+    for metric, title in SHOWN.items():
+        columns |= {(group, title): numbers for group, numbers in _grouped(runs, by, metric).items()}
+        columns |= {(name, title): sets[name] for name in map(str, sets) if metric == "auroc" and name not in alone}
     better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
     name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
     lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
@@ -161,13 +156,11 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     # near, then far, then the sets: a group that lacks one has no mean
     keys: Any = [column for column in columns if column[1] == SHOWN["auroc"]]
     order = table.mean.reindex(everything).sort_values(keys, ascending=False).index
-    in_order = [
-        *(c for c in columns if c[1] == SHOWN["fpr95_ood"]),
-        *(c for c in columns if c[0] not in ("ID", *SHOWN_GROUPS)),
-        *(c for c in columns if c[1] == SHOWN["fpr95_id"]),
-    ]
-    shown = table.taken(lambda part: part.reindex(order))
-    return replace(shown, n=table.n.reindex(order, fill_value=0), details=tuple(map(_title, in_order)))
+    sets_alone = [column for column in columns if column[0] not in ("ID", *SHOWN_GROUPS)]
+    of = {metric: [column for column in columns if column[1] == title] for metric, title in SHOWN.items()}
+    details = tuple(map(_title, [*of["fpr95_ood"], *sets_alone, *of["fpr95_id"]]))
+    n = table.n.reindex(order, fill_value=0)
+    return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -208,17 +201,14 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None
         rows = distinct(rows)
     runs, by = runs_of(rows, floor), list(spec.rows)
     unlearned_ = _wide(runs, by, "unlearned", *spec.columns)
-    columns: dict[str, pd.Series[float]] = {}
-    lost: dict[str, pd.Series[float]] = {}
-    better: dict[str, int] = {}
-    for value in values:
-        wide = _wide(runs, by, value, *spec.columns)
-        for i, column in enumerate(wide.columns):
-            title = _title(column) if len(values) == 1 and spec.columns else f"{_title(column)} {value}".strip()
-            columns[title], lost[title] = wide.iloc[:, i], unlearned_.iloc[:, i]
-            better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
+    found = {value: _wide(runs, by, value, *spec.columns) for value in values}
+    said = {value: "" if len(values) == 1 and spec.columns else value for value in values}
+    titles = [f"{_title(column)} {said[value]}".strip() for value in values for column in found[value]]
+    directions = [(value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER) for value in values for _ in found[value]]
+    numbers = pd.concat([*found.values()], axis=1).set_axis(titles, axis=1)
+    lost = pd.concat([unlearned_] * len(values), axis=1).set_axis(titles, axis=1)
     caption = spec.caption + _averaged(runs, {*by, *spec.columns})
-    return averaged(name, caption, pd.DataFrame(columns), pd.DataFrame(lost), by, better, floor)
+    return averaged(name, caption, numbers, lost, by, dict(zip(titles, directions, strict=True)), floor)
 
 
 class NotThereError(UserError):
@@ -278,11 +268,11 @@ def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.Dat
     return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
 
 
-def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> dict[str, pd.Series[float]]:
     """Return the unweighted mean over the sets of each group, one number a run; nothing where a set failed."""
     sets = _wide(runs, by, metric, "ood")
-    members = runs[["group", "ood"]].drop_duplicates().groupby("group", sort=False)["ood"]
-    return pd.DataFrame({group: sets[list(names)].mean(axis=1, skipna=False) for group, names in members})
+    members = {group: runs.loc[runs["group"] == group, "ood"].unique() for group in SHOWN_GROUPS}
+    return {group: sets[names].mean(axis=1, skipna=False) for group, names in members.items() if len(names)}
 
 
 def averaged(

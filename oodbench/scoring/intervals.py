@@ -15,37 +15,23 @@ from scipy.stats import beta, betabinom, binom
 Floats = NDArray[np.float64]
 
 
-def calibrated(
-    level: ArrayLike, n_cal: ArrayLike, n_test: ArrayLike, confidence: float = 0.95, k: ArrayLike | None = None
-) -> tuple[Floats, Floats]:
+def calibrated(k: int, n_cal: int, n_test: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return where the share of n_test ID items accepted by a cut at the k-th smallest of n_cal scores may lie.
 
     The share accepted of all ID is a Beta(k, n_cal + 1 - k) variable over the draw of the reference, so that the
-    number accepted of n_test is beta-binomial. k is ceil(level n_cal), as one cut at a quantile has it, unless
-    said: a conformal cut has ceil((n_cal + 1) level), and k = n_cal + 1 accepts everything. The reference has to
-    be held out, and no scores tied; ties accept more, so that the upper end no longer holds. A cut in each
-    cluster is none of this: it has an interval for each cluster, with the cluster's own numbers.
-
-    Takes numbers or arrays, which broadcast; rows that share their numbers share the work.
+    number accepted of n_test is beta-binomial. k is ceil(level n_cal) where one cuts at a quantile; a conformal cut
+    has ceil((n_cal + 1) level), and k = n_cal + 1 accepts everything. The reference has to be held out, and no scores
+    tied; ties accept more, so that the upper end no longer holds. A cut in each cluster is none of this: it has an
+    interval for each cluster, with the cluster's own numbers.
     """
-    place = np.ceil(np.multiply(level, n_cal)) if k is None else np.asarray(k)
-    rows = np.stack(np.broadcast_arrays(place, n_cal, n_test), axis=-1).astype(np.int64)  # (..., 3)
-    if (rows < 1).any() or (rows[..., 0] > rows[..., 1] + 1).any():
+    if min(k, n_cal, n_test) < 1 or k > n_cal + 1:
         raise ValueError("k, n_cal and n_test are at least 1, and k at most n_cal + 1")
-    different, which = np.unique(rows.reshape(-1, 3), axis=0, return_inverse=True)
-    ends = np.array([_accepted(int(i), int(n), int(m), confidence) for i, n, m in different])  # (U, 2)
-    low, high = np.moveaxis(ends[which.reshape(-1)].reshape(*rows.shape[:-1], 2), -1, 0)
-    return low, high
-
-
-def _accepted(k: int, n_cal: int, n_test: int, confidence: float) -> tuple[float, float]:
-    """Return the quantiles of the share of n_test items accepted, at (1 - confidence) / 2 and its complement."""
     if k > n_cal:
         return 1.0, 1.0
     below = np.cumsum(betabinom.pmf(np.arange(n_test + 1), n_test, k, n_cal + 1 - k))
     tail = (1 - confidence) / 2
     low, high = np.searchsorted(below, [tail, 1 - tail])
-    return low / n_test, min(high, n_test) / n_test
+    return float(low / n_test), float(min(high, n_test) / n_test)
 
 
 def recall(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:

@@ -70,12 +70,12 @@ class Curve:
     @cached_property
     def new_id(self) -> Floats:
         """ID items at each distinct score."""
-        return _steps(self.id_)
+        return np.diff(self.id_, prepend=0.0)
 
     @cached_property
     def new_ood(self) -> Floats:
         """OOD items at each distinct score."""
-        return _steps(self.ood)
+        return np.diff(self.ood, prepend=0.0)
 
     @cached_property
     def precision(self) -> Floats:
@@ -146,24 +146,17 @@ class Rankings:
 
     def __init__(self, correct: ArrayLike | None = None, levels: Sequence[float] = LEVELS) -> None:
         self._correct, self._levels = correct, levels
-        self._known: list[tuple[Floats, Ranked, list[tuple[Floats, dict[str, float]]]]] = []
+        self._ranked: dict[bytes, Ranked] = {}  # by the bytes of ID scores
+        self._known: dict[tuple[bytes, bytes], dict[str, float]] = {}
 
     def __call__(self, id_: Floats, ood: Floats) -> dict[str, float]:
         """Return what `ranking` returns."""
-        ranked, known = self._of(id_)
-        for before, numbers in known:
-            if np.array_equal(before, ood):
-                return numbers.copy()
-        numbers = ranked.ranking(ood, self._levels)
-        known.append((ood.copy(), numbers))
-        return numbers.copy()
-
-    def _of(self, id_: Floats) -> tuple[Ranked, list[tuple[Floats, dict[str, float]]]]:
-        for before, ranked, known in self._known:
-            if np.array_equal(before, id_):
-                return ranked, known
-        self._known.append((id_.copy(), Ranked(id_, self._correct), []))
-        return self._known[-1][1:]
+        mine, pair = id_.tobytes(), (id_.tobytes(), ood.tobytes())
+        if mine not in self._ranked:
+            self._ranked[mine] = Ranked(id_, self._correct)
+        if pair not in self._known:
+            self._known[pair] = self._ranked[mine].ranking(ood, self._levels)
+        return self._known[pair].copy()
 
 
 def _finite(scores: Floats, name: str) -> Floats:
@@ -174,12 +167,6 @@ def _finite(scores: Floats, name: str) -> Floats:
     if not finite.all():
         raise ValueError(f"{int((~finite).sum())} of {len(scores)} {name} scores are NaN or infinite")
     return np.array(scores, dtype=np.float64)
-
-
-def _steps(counts: Floats) -> Floats:
-    steps = counts.copy()
-    steps[1:] -= counts[:-1]
-    return steps
 
 
 def curve(id_: Floats, ood: Floats, correct: ArrayLike | None = None) -> Curve:
@@ -252,7 +239,7 @@ def oscr(c: Curve) -> float:
     """Return the open-set classification rate; at most the accuracy. Raises ValueError where `correct` is not known."""
     if c.correct is None:
         raise ValueError("oscr needs to know which ID items are classified right")
-    accepted = 2 * (c.correct[-1] - c.correct) + _steps(c.correct)  # twice: ties count half
+    accepted = 2 * (c.correct[-1] - c.correct) + np.diff(c.correct, prepend=0.0)  # twice: ties count half
     return float(np.sum(c.new_ood * accepted) / 2 / (c.id_[-1] * c.ood[-1]))
 
 

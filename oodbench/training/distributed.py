@@ -260,7 +260,7 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
         outliers = outliers.to(device).contiguous(memory_format=torch.channels_last)
     data = TrainingData(x, given["y"].to(device), job.classes, outliers, Ranks(rank, job.recipe.devices, device))
     training = cast(type[Training], registry.load(job.source))(**job.params)
-    model = networks.blank(training, job.encoder, job.image, job.classes)
+    model = networks.blank(training, job.encoder, job.image, job.classes, precision=job.precision)
     model.load_state_dict(under("model/", given))
     model.to(device)
     begun = done._replace(tensors=under("done/", given)) if done else None

@@ -24,10 +24,16 @@ def has_its_files(source: PluginFile) -> bool:
     return not missing(dataset.needed(Path("nowhere"))) and not dataset.requires
 
 
-ALL = [each for room in ROOMS for each in Registry().sources(room).values() if has_its_files(each)]
+SLOW = {"glyphs"}  # it draws 8,000 letters
+ALL = [
+    pytest.param(each, id=f"{room}/{each.name}", marks=[pytest.mark.slow] * (each.name in SLOW))
+    for room in ROOMS
+    for each in Registry().sources(room).values()
+    if has_its_files(each)
+]
 
 
-@pytest.mark.parametrize("source", ALL, ids=lambda source: f"{source.room}/{source.name}")
+@pytest.mark.parametrize("source", ALL)
 def test_conformance(source: PluginFile, tmp_path: Path) -> None:
     if source.room == "dataset" and source.name in own.WRITERS:
         own.WRITERS[source.name](tmp_path, own.pictures())

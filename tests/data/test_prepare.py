@@ -23,7 +23,7 @@ from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import Store
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
@@ -259,7 +259,7 @@ def test_a_lazy_set_of_files_is_decoded_by_threads(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_too_small_is_said_and_changes_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Heard(Silent):
+    class Heard(Watch):
         """Keeps the warnings."""
 
         def __init__(self) -> None:

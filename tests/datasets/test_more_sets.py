@@ -37,7 +37,7 @@ from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.registry import source_of
 from oodbench.study.settings import ImageFormat
@@ -780,7 +780,7 @@ def test_rows_and_manifest_have_what_a_set_warns_of(tmp_path: Path, monkeypatch:
     given = {"image": image, "ood": {"far": ["raabin_wbc", {"noise": {"count": 20, "size": 8}}]}}
     few = {"training": "cross_entropy", "clustering": "one", "distance": "cosine", "threshold": "pooled"}
     made = reader.load(write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **given, **few))
-    watch = Silent()
+    watch = Watch()
     heard: list[str] = []
     monkeypatch.setattr(watch, "warn", heard.append)
     runner = Runner(made, Options(device="cpu"), watch)
@@ -936,7 +936,7 @@ def test_what_a_set_cannot_be(tmp_path: Path, changed: dict[str, Any], message: 
         tmp_path / "s.yaml", **({"training": ["outlier_exposure"]} | changed if "outliers" in changed else changed)
     )
     with pytest.raises(UserError) as caught:
-        Runner(reader.load(path), Options(), Silent()).check()
+        Runner(reader.load(path), Options(), Watch()).checks.check()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -27,7 +27,7 @@ from oodbench.errors import UserError
 from oodbench.execution import checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import fingerprints, reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import ImageFormat
@@ -345,7 +345,7 @@ def said(name: str, data: Path, split: Any = "train", /, **params: Any) -> str:
     file = write(data / "s.yaml", id={name: params}, data=str(data), image={"size": 6, "channels": 1})
     loaded = reader.load(file)
     with pytest.raises(UserError) as caught:
-        Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], split)
+        Pipeline(loaded, Options(), Watch()).library.prepared(loaded.datasets[0], split)
     message = str(caught.value)
     assert message.startswith(f"data set {name}")
     assert "Error" not in message
@@ -506,7 +506,7 @@ def test_a_module_that_is_not_installed_is_said_first(tmp_path: Path, monkeypatc
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     path = write(tmp_path / "s.yaml", ood={"far": {"parquet": {"path": "a.parquet", "test_share": 1}}})
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'oodbench\[parquet\]'"):
-        Runner(reader.load(path), Options(), Silent()).check()
+        Runner(reader.load(path), Options(), Watch()).checks.check()
 
 
 # ---- studies --------------------------------------------------------------------------------------------------
@@ -527,13 +527,13 @@ def own_study(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_study_of_own_images(tmp_path: Path) -> None:
     path = own_study(tmp_path)
-    outcome = Runner(reader.load(path), Options(), Silent()).run()
+    outcome = Runner(reader.load(path), Options(), Watch()).run()
     assert (outcome.trained, outcome.failed, outcome.missing) == (1, 0, 0)
     assert set(outcome.rows["id"]) == {"folder"}
     assert set(outcome.rows["ood"]) == {"arrays(path=far.npz, y=None, test_share=1)"}
     assert (outcome.rows["n_id"] == 12).all()
     assert (outcome.rows["n_ood"] == 12).all()
-    again = Runner(reader.load(path), Options(), Silent()).run()
+    again = Runner(reader.load(path), Options(), Watch()).run()
     assert (again.trained, again.scored) == (0, 0)
     assert again.rows.equals(oodbench.rows(path))
 
@@ -545,7 +545,7 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         os.utime(path, (0, 0))
     loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
-    before = Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train")
+    before = Pipeline(loaded, Options(), Watch()).library.data_fields(loaded.datasets[0], "train")
     first = root / "train" / "bee" / "009.png"
     if change == "overwrite":
         save(first, COLOUR)
@@ -557,7 +557,7 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
         first.rename(root / "train" / "cat" / "moved.png")
     else:
         (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
-    assert Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train") != before
+    assert Pipeline(loaded, Options(), Watch()).library.data_fields(loaded.datasets[0], "train") != before
 
 
 def test_the_key_of_a_folder_is_of_names_and_contents_wherever_it_lies(tmp_path: Path) -> None:
@@ -573,7 +573,7 @@ def test_the_key_of_a_folder_is_of_names_and_contents_wherever_it_lies(tmp_path:
             os.utime(folder / "0.bmp", (rng.integers(9), 0) if place == "copy" else (0, 0))
         file = write(tmp_path / f"{place}.yaml", id="folder", data=str(tmp_path / place))
         loaded = reader.load(file)
-        fields[place] = Pipeline(loaded, Options(), Silent()).library.data_fields(loaded.datasets[0], "train")
+        fields[place] = Pipeline(loaded, Options(), Watch()).library.data_fields(loaded.datasets[0], "train")
     assert fields["one"] == fields["copy"]
     assert fields["two"] != fields["one"] != fields["renamed"]
 
@@ -598,7 +598,7 @@ def test_a_pipe_among_the_images_is_refused_rather_than_waited_for(
     os.mkfifo(tmp_path / "images" / "train" / "bee" / "pipe.png")
     loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
     with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):
-        Pipeline(loaded, Options(), Silent()).library.prepared(loaded.datasets[0], "train")
+        Pipeline(loaded, Options(), Watch()).library.prepared(loaded.datasets[0], "train")
 
 
 @pytest.mark.parametrize(
@@ -617,11 +617,11 @@ def test_a_loss_over_classes_is_refused_where_the_files_turn_out_to_have_one(
             save(tmp_path / "data" / "images" / split / "cat" / f"{i}.png", image)
     given: dict[str, Any] = {"id": "folder", "data": str(tmp_path / "data"), "training": training, "clustering": "one"}
     given |= {"recipe": {"epochs": 21, "batch": 4}, "distance": "euclidean", "threshold": "pooled"}
-    runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options(), Silent())
+    runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options())
     with pytest.raises(UserError, match=rf"training: {training} {said}, folder has one class \(cat\)"):
         runner.check()
     write(tmp_path / "s.yaml", **given | {"training": "simclr"})
-    Runner(reader.load(tmp_path / "s.yaml"), Options(), Silent()).check()
+    Runner(reader.load(tmp_path / "s.yaml"), Options()).check()
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

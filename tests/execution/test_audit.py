@@ -24,7 +24,7 @@ from oodbench.execution import audit
 from oodbench.execution.garbage import garbage
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 
 Bytes = NDArray[np.uint8]
@@ -194,7 +194,7 @@ def planted(folder: Path, copies: str, **changes: Any) -> Path:
     )
 
 
-class Listener(Silent):
+class Listener(Watch):
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.warnings: list[str] = []
@@ -241,12 +241,12 @@ def test_outliers_and_id_test_must_share_no_image_an_id_set_may(tmp_path: Path) 
     changes = {"id": {"planted": {"copies": "exact"}}, "ood": {"near": {"planted": {"seed": 1}}}}
     path = planted(tmp_path, "", **changes)
     runner = Runner(reader.load(path), Options(device="cpu"), Listener())
-    runner.check()  # two of ID test are in ID train: natural, said and not refused
-    runner._audit()
-    assert "2 exact of 40 images of ID test" in runner.watch.warnings[0]  # type: ignore[attr-defined]
+    runner.checks.check()  # two of ID test are in ID train: natural, said and not refused
+    found = audit.audit(runner.pipeline, [work.run for work in runner.plan.work])
+    assert "2 exact of 40 images of ID test" in audit.warning(found, path)
     path = planted(tmp_path, "", training={"oecl": {"warmup": 0}}, outliers="planted", **changes)
     with pytest.raises(UserError, match=r"images of ID test .* are also in outliers \(planted\)"):
-        Runner(reader.load(path), Options(device="cpu"), Silent()).check()
+        Runner(reader.load(path), Options(device="cpu"), Watch()).checks.check()
 
 
 def test_the_command_lists_indices_before_and_after_the_class_protocol(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def gen(toy: Toy, gamma: float = 0.1, top: int = C) -> list[float]:
     return found
 
 
-def react(toy: Toy, percentile: float = 0.9) -> list[float]:
-    c = np.quantile(toy.train.h.double().numpy(), percentile)
+def react(toy: Toy, percentile: float = 0.9, of: str = "train") -> list[float]:
+    c = np.quantile({"train": toy.train, "val": toy.val}[of].h.double().numpy(), percentile)
     return [energy_of(through(toy, np.array([min(a, c) for a in h]))) for h in rows(toy.x.h)]
 
 
@@ -273,6 +273,7 @@ CASES: list[tuple[Callable[..., list[float]], dict[str, Any]]] = [
     (gen, {"gamma": 0.5, "top": 2}),
     (react, {}),
     (react, {"percentile": 0.6}),
+    (react, {"percentile": 0.6, "of": "val"}),
     (ash, {}),
     (ash, {"variant": "b"}),
     (ash, {"variant": "p", "percentile": 0.5}),

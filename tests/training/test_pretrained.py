@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
@@ -191,7 +191,7 @@ def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: An
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
     found = reader.load(path)
     runs = [work.run for work in plan_of(found).work]
-    return Pipeline(found, Options(device="cpu"), Silent()), runs[0]
+    return Pipeline(found, Options(device="cpu"), Watch()), runs[0]
 
 
 def images(size: int = 16) -> Tensor:
@@ -433,7 +433,7 @@ def openood(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 def test_keys_that_do_not_fit_are_named_before_any_work(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     pipeline, _ = made(tmp_path, params=openood(tmp_path, **changes))
     with pytest.raises(UserError, match=said) as caught:
-        Runner(pipeline.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
     assert str(caught.value).startswith(f"{tmp_path / 's.yaml'}:")
     assert "training: weights w.pth: " in str(caught.value)
 
@@ -449,7 +449,7 @@ def test_averaged_weights_beside_the_state_dict_are_left(tmp_path: Path) -> None
 def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     pipeline, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
     with pytest.raises(UserError, match=r"layout openood, do not fit resnet34\(width=4\): \d\d missing \(.*, \.\.\.\)"):
-        Runner(pipeline.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
 
 
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_the_normalisation_of_inputs_must_be_known(tmp_path: Path, params: dict[
     save_file(Released("downsample").state_dict(), tmp_path / "w.safetensors")
     pipeline, _ = made(tmp_path, params={"weights": "w.safetensors", "layout": "plain"} | params)
     with pytest.raises(UserError, match=said):
-        Runner(pipeline.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
 
 
 def test_numbers_of_cifar_are_for_its_stem_alone() -> None:

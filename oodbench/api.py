@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 Positive = Annotated[float, Gt(0), AllowInfNan(False)]
 NonNegative = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
-Natural = Annotated[int, Ge(0)]
-Size = Annotated[int, Ge(1)]
+Natural = Annotated[int, Interval(ge=0, le=10**9)]
+Size = Annotated[int, Interval(ge=1, le=10**9)]
 # A number that may be said in classes of the ID set: 10, "classes", "2*classes". The grid puts the number in.
 Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?classes$")]
 
@@ -135,7 +135,11 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss sees of one forward pass over V augmented views of B items."""
+    """What a loss sees of one forward pass over V augmented views of B items.
+
+    Features and outputs are float32 whatever the network computes in (bf16 too), and float64 in a study of that
+    precision: a loss converts nothing, and what it makes by `torch.zeros` or `torch.tensor(0.1)` is of the same type.
+    """
 
     h: Tensor  # (V, B, D) penultimate features
     out: dict[str, Tensor]  # head name -> (V, B, P), not normalised
@@ -483,6 +487,7 @@ class Dataset(Plugin, ABC):
     classes that stay 0, 1, ... in their order.
     """
 
+    # An integer is a class's place, from 0, or its name where classes of the set have numbers for names.
     keep: tuple[int | str, ...] | None = None  # these classes only, by number or name
     only: int | str | None = None  # one class: one-vs-rest
     without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out

@@ -27,6 +27,7 @@ def printable(text: str) -> str:
 def suggestion(given: object, allowed: Iterable[str]) -> str:
     """Return the nearest match and the allowed list, as the end of a message."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(given).lower(), lower, n=1)
+    hint = f"; did you mean '{lower[near[0]]}'?" if near else ";"
     return f"{hint} allowed: {', '.join(names) or 'nothing'}"

@@ -10,6 +10,7 @@ import typer
 
 from oodbench.cli import feature_commands, plugin_commands, report_commands, screen, store_commands, study_commands
 from oodbench.errors import UserError
+from oodbench.store.process import outlived
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     study_commands.run,
@@ -34,18 +35,28 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command in which a user's mistake is one message and exit code 2, and Ctrl-C is exit code 130."""
+    """Return a command in which a user's mistake is one message and exit code 2, and Ctrl-C is exit code 130.
+
+    Where a plugin ends the program, or the machine fails, that is one message and exit code 1.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with outlived():
+                function(*args, **kwargs)
         except UserError as error:
             screen.complain("[bold red]error:[/]", str(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             screen.err.print("stopped; what is finished is kept, the same command goes on")
             raise typer.Exit(130) from None
+        except SystemExit as error:
+            screen.complain("[bold red]error:[/]", f"a plugin ended the program, with code {error.code}")
+            raise typer.Exit(1) from None
+        except OSError as error:
+            screen.complain("[bold red]error:[/]", str(error))
+            raise typer.Exit(1) from None
 
     return wrapped
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from oodbench.errors import printable
+from oodbench.store.memo import Watch
 
 STAGES = {
     **{"data": "prepare", "train": "train", "bank": "embed", "probe": "probe", "score": "score", "wait": "wait for"},
@@ -19,7 +20,7 @@ STAGES = {
 MB = 1e6  # bytes
 
 
-class Board:
+class Board(Watch):
     """Shows what a pipeline does: live on a terminal, a line for each training elsewhere."""
 
     def __init__(self, console: Console) -> None:

@@ -50,11 +50,11 @@ def run(
     dry_data: DryData = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
     from oodbench.cli import workers as processes
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    loaded = arguments.made(study, dry_data)
     with Board(screen.err) as board:
         options = Options(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
@@ -63,7 +63,7 @@ def run(
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        with processes.helped(_words(study, options, dry_data), others, board.others):
+        with processes.helped(_words(study, options, dry_data), others, board.others) as died:
             outcome = runner.run()
     if not rows_only:
         tables.write(study, runner.study.results, outcome.rows, top)
@@ -74,8 +74,12 @@ def run(
     if outcome.missing:
         screen.out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     _say_unlearned(outcome.rows, runner.study.settings.learned)
+    for how in died:
+        screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
     if outcome.failed:
         arguments.say_failures(outcome.rows)
+    if died:
+        raise typer.Exit(1)
 
 
 def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
@@ -108,13 +112,12 @@ def _say_unlearned(rows: Any, floor: float | None) -> None:
 
 def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
+    loaded = arguments.load(study)
     from oodbench.data import needs as preparation
-    from oodbench.data.download import OFFLINE
-    from oodbench.execution.pipeline import Options, Pipeline
+    from oodbench.toolkit.offline import OFFLINE
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
-    loaded = arguments.load(study)
     needs = preparation.needs(loaded)
     found = [preparation.supply(need, loaded.data) for need in needs]
     _show_supplies(needs, found)
@@ -122,8 +125,8 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
         if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):
             raise typer.Exit(1)
         return
-    with Board(screen.err) as board:
-        problems = list(preparation.prepare(Pipeline(loaded, Options("cpu"), board).library, needs))
+    with arguments.at_work(loaded) as pipeline:
+        problems = list(preparation.prepare(pipeline.library, needs))
     for problem in problems:
         screen.complain("[bold red]missing:[/]", problem)
     prepared = f"{len(needs) - len(problems)} of {len(needs)} sets prepared"
@@ -152,16 +155,17 @@ def _files(supply: Supply) -> str:
 
 def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    loaded = arguments.made(study, dry_data)
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    runner = Runner(arguments.made(study, dry_data), Options(device))
+    runner = Runner(loaded, Options(device))
     absent = runner.absent()
     if absent:
         runner.checks.check_study()
     else:
-        runner.check()
+        runner.checks.check()
     _show_suites(runner.study.suites)
     _show_runs(runner, known=not absent)
     for reason, count in runner.plan.left_out.most_common():
@@ -169,8 +173,10 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
     if absent:
-        names = ", ".join(dict.fromkeys(each.name for each in absent))
-        screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        if names := ", ".join(dict.fromkeys(each.name for each in absent if each.source)):
+            screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        if own := ", ".join(dict.fromkeys(each.label for each in absent if not each.source)):
+            screen.say(f"not here: {own}; no command gets your own files: place them, or mend the paths")
         screen.out.print("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
@@ -217,12 +223,10 @@ def _show_counts(cost: Estimate) -> None:
 
 def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
-    from oodbench.execution import audit as auditing
-    from oodbench.execution.pipeline import Options, Pipeline
-    from oodbench.training.weights import plan_of
+    with arguments.at_work(study) as pipeline:
+        from oodbench.execution import audit as auditing
+        from oodbench.training.weights import plan_of
 
-    with Board(screen.err) as board:
-        pipeline = Pipeline(arguments.load(study), Options("cpu"), board)
         found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
         table, rows = auditing.write(pipeline, found, pipeline.study.results)
     screen.show(table, auditing.NAME, len(table.mean))

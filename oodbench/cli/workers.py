@@ -7,11 +7,16 @@ one process of two threads.
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from os import _exit
 
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -25,7 +30,7 @@ def count(wanted: str, device: torch.device) -> int:
     """Return a number of processes; `auto` is one for each core of a CPU, one on other devices."""
     if wanted == AUTO:
         return cores() if device.type == "cpu" else 1
-    if not wanted.isdigit() or int(wanted) < 1:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", wanted):
         raise UserError(f"workers {wanted}: give a number of processes from 1, or {AUTO}")
     return int(wanted)
 
@@ -36,31 +41,52 @@ def cores() -> int:
 
 
 @contextmanager
-def helped(words: list[str], others: int, say: Callable[[str], None]) -> Iterator[None]:
+def helped(words: list[str], others: int, say: Callable[[str], None]) -> Iterator[list[str]]:
     """Let so many other processes run an oodbench command meanwhile, the cores shared out evenly.
 
-    At the end they are waited for, and `say` hears what they wrote to standard error.
+    At the end they are waited for, `say` hears what they wrote to standard error, and what is yielded holds how those
+    ended that did not come to an end of their own. None outlives this process, however that ends.
     """
+    died: list[str] = []
     if not others:
-        yield
+        yield died
         return
     threads = max(1, cores() // (others + 1))
     torch.set_num_threads(threads)
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    command = [sys.executable, "-m", "oodbench", *words]
+    command = [sys.executable, "-m", "oodbench.cli.workers", *words]
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(threads))
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(others)]
-        processes = [
-            subprocess.Popen(command, env=os.environ | limits, stdout=subprocess.DEVNULL, stderr=log) for log in logs
-        ]
+        start = partial(subprocess.Popen, command, env=os.environ | limits, stdin=subprocess.PIPE)
+        processes = [start(stdout=subprocess.DEVNULL, stderr=log) for log in logs]
         try:
-            yield
-            for process in processes:
-                process.wait()
+            yield died
+            died += [_end(code) for process in processes if (code := process.wait()) not in ENDS]
         finally:
             for process, log in zip(processes, logs, strict=True):
                 process.terminate()
-                process.wait()
+                process.communicate()
                 log.seek(0)
                 say(log.read().decode(errors="replace"))
+
+
+ENDS = (0, 1, 2)  # exit codes of a command: done, done with errors in rows, a user's mistake
+
+
+def _end(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _until_alone() -> None:
+    """End this process when the one that started it is gone: then nobody holds the other end of its input."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    _exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_until_alone, daemon=True).start()
+    from oodbench.cli.app import app
+
+    app(prog_name="oodbench")

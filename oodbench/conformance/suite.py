@@ -44,11 +44,9 @@ def find(plugin: str) -> PluginFile:
         return source_of(path)
     registry = Registry()
     room, _, name = plugin.rpartition("/")
-    if room:
-        if room not in ROOMS:
-            raise UserError(f"there is no room '{room}'; allowed: {', '.join(ROOMS)}")
-        return registry.source(room, name)
-    rooms = [each for each in ROOMS if name in registry.sources(each)]
+    if room and room not in ROOMS:
+        raise UserError(f"there is no room '{room}'; allowed: {', '.join(ROOMS)}")
+    rooms = [room] if room else [each for each in ROOMS if name in registry.sources(each)]
     if len(rooms) != 1:
         where = f"is in {', '.join(rooms)}; say ROOM/{name}" if rooms else "is in no room; see `oodbench list`"
         raise UserError(f"plugin '{name}' {where}")
@@ -94,15 +92,10 @@ def variants(cls: type[P]) -> Iterator[P]:
     """Yield a plugin with its defaults, then with each other option of each parameter of fixed choice."""
     yield cls()
     for name, hint in get_type_hints(cls, include_extras=True).items():
-        for option in _options(hint):
+        options = get_args(hint) if get_origin(hint) is Literal else (True, False) if hint is bool else ()
+        for option in options:
             if name in cls().params and option != cls().params[name]:
                 yield cls(**{name: option})
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    if get_origin(hint) is Literal:
-        return get_args(hint)
-    return (True, False) if hint is bool else ()
 
 
 def _problem(check: Callable[..., None], *arguments: Any) -> str:

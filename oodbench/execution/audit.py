@@ -62,6 +62,10 @@ class Shared:
     images: int  # of the second set
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.one, self.other
+
+    @property
     def counts(self) -> dict[str, int]:
         return {kind: len(getattr(self, kind).other) for kind in KINDS}
 
@@ -72,7 +76,7 @@ class Shared:
 # ---- which sets are compared -----------------------------------------------------------------------------
 
 
-def sides(pipeline: Pipeline, run: Run) -> tuple[list[Side], list[Side]]:
+def sides(run: Run) -> tuple[list[Side], list[Side]]:
     """Return what a run sees while it is made, and what it is tested on."""
     seen = [Side(ID_TRAIN, run.id, "train")]
     seen += [Side(OUTLIERS, run.outliers, "train")] if run.outliers else []
@@ -82,11 +86,16 @@ def sides(pipeline: Pipeline, run: Run) -> tuple[list[Side], list[Side]]:
     return seen, tests
 
 
-def pairs(pipeline: Pipeline, runs: Iterable[Run]) -> list[tuple[Side, Side]]:
+def all_sides(run: Run) -> list[Side]:
+    """Return every set of a run."""
+    return [*itertools.chain(*sides(run))]
+
+
+def pairs(runs: Iterable[Run]) -> list[tuple[Side, Side]]:
     """Return the pairs of sets of a study that should share no image, once each: all but two OOD test sets."""
     found: dict[tuple[str, str], tuple[Side, Side]] = {}
     for run in runs:
-        seen, tests = sides(pipeline, run)
+        seen, tests = sides(run)
         id_test, *ood = tests
         all_ = [*itertools.combinations(seen, 2), *itertools.product(seen, tests), *((id_test, each) for each in ood)]
         for one, other in all_:
@@ -115,7 +124,7 @@ def shared(pipeline: Pipeline, one: Side, other: Side) -> Shared:
 
 def audit(pipeline: Pipeline, runs: Iterable[Run]) -> list[Shared]:
     """Return what each pair of sets of a study shares, and keep the counts in `audit.json` beside its results."""
-    found = [shared(pipeline, *each) for each in pairs(pipeline, runs)]
+    found = [shared(pipeline, *each) for each in pairs(runs)]
     facts = {
         "rule": {"bits": duplicates.BITS, "rest": duplicates.REST, "correlation": duplicates.CORRELATION},
         "pairs": [
@@ -150,15 +159,9 @@ def notes(found: list[Shared]) -> dict[tuple[str, str], list[str]]:
 
 def listed(pipeline: Pipeline, found: list[Shared]) -> pd.DataFrame:
     """Return a row (COLUMNS) for each duplicate: exact ones of a pair of sets first, then the closest."""
-    original = {
-        side: _original(pipeline, side) for each in found if any(each.counts.values()) for side in each_side(each)
-    }
+    original = {side: _original(pipeline, side) for each in found if any(each.counts.values()) for side in each.sides}
     rows = [row for each in found for kind in KINDS for row in _rows(pipeline, each, kind, original)]
     return pd.DataFrame.from_records(rows, columns=list(COLUMNS))
-
-
-def each_side(each: Shared) -> tuple[Side, Side]:
-    return each.one, each.other
 
 
 def _original(pipeline: Pipeline, side: Side) -> NDArray[np.int64]:
@@ -171,13 +174,11 @@ def _rows(
     pipeline: Pipeline, each: Shared, kind: str, original: dict[Side, NDArray[np.int64]]
 ) -> Iterator[dict[str, Any]]:
     found: duplicates.Pairs = getattr(each, kind)
-    prepared = [pipeline.library.prepared(side.dataset, side.split) for side in each_side(each)]
+    prepared = [pipeline.library.prepared(side.dataset, side.split) for side in each.sides]
     for i in np.lexsort((found.other, found.rest)):
         row: dict[str, Any] = {"kind": kind, "bits": found.bits[i], "correlation": round(found.correlation[i], 4)}
         row["rest"] = round(found.rest[i], 2)
-        for name, side, at, images in zip(
-            SIDES, each_side(each), (found.one[i], found.other[i]), prepared, strict=True
-        ):
+        for name, side, at, images in zip(SIDES, each.sides, (found.one[i], found.other[i]), prepared, strict=True):
             values = (side.role, side.dataset.label, side.split, at, original[side][at], images.classes[images.y[at]])
             row |= {f"{name}_{field}": value for field, value in zip(SIDE, values, strict=True)}
         yield row
@@ -215,7 +216,7 @@ def sheet(pipeline: Pipeline, found: list[Shared], rows: pd.DataFrame) -> Image.
     """
     order = rows.groupby(["one_role", "one_set", "other_role", "other_set"], sort=False).cumcount()
     chosen = rows.loc[order.sort_values(kind="stable").index[:SHEET]].sort_index()
-    known = {(side.role, side.dataset.label): side for each in found for side in each_side(each)}
+    known = {(side.role, side.dataset.label): side for each in found for side in each.sides}
     tiles = [_tile(pipeline, known, row) for row in chosen.to_dict("records")]
     width, height = tiles[0].size
     across = min(ACROSS, len(tiles))
@@ -235,19 +236,12 @@ def _tile(pipeline: Pipeline, known: dict[tuple[str, str], Side], row: dict[Any,
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(10)
     for i, (name, picture) in enumerate(zip(SIDES, pictures, strict=True)):
         tile.paste(picture, (8 + i * (size + 4), 4))
-        draw.text((8, size + 6 + 12 * i), _fitting(draw, font, _caption(row, name), tile.width - 12), "black", font)
+        text = f"{row[f'{name}_index']}: {row[f'{name}_role']}, {row[f'{name}_set']}"
+        while draw.textlength(text, font) > tile.width - 12:
+            text = text[:-1]
+        draw.text((8, size + 6 + 12 * i), text, "black", font)
     draw.text((8, size + 30), f"{row['kind']}, {row['bits']} bits, rest {row['rest']:g}", "black", font)
     return tile
-
-
-def _caption(row: dict[Any, Any], name: str) -> str:
-    return f"{row[f'{name}_index']}: {row[f'{name}_role']}, {row[f'{name}_set']}"
-
-
-def _fitting(draw: ImageDraw.ImageDraw, font: Any, text: str, width: int) -> str:
-    while draw.textlength(text, font) > width:
-        text = text[:-1]
-    return text
 
 
 def _picture(image: NDArray[np.uint8]) -> Image.Image:
@@ -268,11 +262,7 @@ def write(pipeline: Pipeline, found: list[Shared], folder: Path) -> tuple[Counts
     picture = folder / f"{NAME}.png"
     picture.unlink(missing_ok=True)
     if len(rows):
-        write_whole(picture, _png(sheet(pipeline, found, rows)))
+        stream = io.BytesIO()
+        sheet(pipeline, found, rows).save(stream, "PNG")
+        write_whole(picture, stream.getvalue())
     return counts, rows
-
-
-def _png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()

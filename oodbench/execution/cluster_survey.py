@@ -23,9 +23,9 @@ from oodbench.api import Clustering, Clusters
 from oodbench.execution.pipeline import Pipeline
 from oodbench.scoring import cluster_quality
 from oodbench.scoring import detectors as scoring
-from oodbench.store.files import write_whole
-from oodbench.store.memo import NUMBER, Fields, digest
-from oodbench.store.rows import CLUSTERS, frame
+from oodbench.store.artifacts import digest
+from oodbench.store.memo import NUMBER, Fields
+from oodbench.store.rows import CLUSTERS, Results, frame
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import NONE, Run, Work, canonical
 from oodbench.study.settings import Seen, Space
@@ -63,12 +63,12 @@ def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
     measured = missing = 0
     for work in (dataclasses.replace(each, run=run) for each in planned for run in pipeline.encoders.course(each.run)):
         run, fields = work.run, artifacts(pipeline, work)
-        there = {where: pipeline.store.read(KIND, digest(each)) for where, each in fields.items()}
-        found = {where: artifact.meta["splits"] for where, artifact in there.items() if artifact}
-        pending = [where for where in fields if where not in found and (only is None or where in only)]
+        there = {where: pipeline.library.memo.facts(KIND, each) for where, each in fields.items()}
+        found = {where: facts["splits"] for where, facts in there.items() if facts}
+        pending = {w: each for w, each in fields.items() if w not in found and (only is None or w in only)}
         bank = _bank(pipeline, run, {space.seen for space, _ in pending}) if pending else None
         if bank is not None:
-            made = _measured(pipeline, run, {where: fields[where] for where in pending}, bank)
+            made = _measured(pipeline, run, pending, bank)
             found |= made
             measured += sum(map(len, made.values()))
         elif run.epoch is None:
@@ -78,7 +78,7 @@ def survey(pipeline: Pipeline, only: Container[Where] | None = None) -> Survey:
     table = frame((row for each in rows.values() for row in each), COLUMNS)
     if len(table):  # else what another store came to may lie there
         shown = table if pipeline.study.keep else table.drop(columns="epoch")
-        write_whole(pipeline.study.results / FILE, shown.to_csv(index=False).encode())
+        Results(pipeline.study.results).write_clusters(shown)
     unkept = sum(len(pipeline.encoders.unkept(work.run)) for work in planned)
     return Survey(table, measured, len(planned), missing, unkept)
 
@@ -153,18 +153,14 @@ def _measured(pipeline: Pipeline, run: Run, fields: dict[Where, Fields], bank: s
         clusterings = [clustering for of, clustering in fields if of == space]
         try:
             splits = _in_space(pipeline, run, space, clusterings, bank)
-        except Exception as error:  # noqa: BLE001 - one space that cannot be measured leaves the others their rows
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - one space that cannot be measured leaves the others their rows
             facts = {"error": f"{type(error).__name__}: {error}"}
             splits = [[{"split": split} | facts for split in ("train", "test")] for _ in clusterings]
         found |= {(space, clustering): each for clustering, each in zip(clusterings, splits, strict=True)}
     for where, each in found.items():
         if not any("error" in split for split in each):  # else it is tried again
-            _remember(pipeline, run, fields[where], each)
+            pipeline.library.memo.keep(KIND, fields[where], {"splits": each}, run.title)
     return found
-
-
-def _remember(pipeline: Pipeline, run: Run, fields: Fields, splits: list[Row]) -> None:
-    pipeline.library.memo.remembered(KIND, fields, lambda _: {"splits": splits}, run.title)
 
 
 def _in_space(

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from oodbench.api import Dataset, Training
 from oodbench.errors import UserError
@@ -17,12 +17,13 @@ from oodbench.execution import standins
 from oodbench.store.columns import STAND_IN
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.fingerprints import fingerprint_module
-from oodbench.study.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Plan, Work
+from oodbench.study.grid import DETECTOR_AXES, LAYER_HEAD, NONE, SHIFTED_HEADS, Cell, Plan, Work
 from oodbench.study.settings import RESNETS, Encoder, Recipe
 from oodbench.study.study import DRY, Setup, Study, results_root
 from oodbench.training import weights
 from oodbench.training.weights import plan_of
 
+T = TypeVar("T")
 SIDE = 8  # pixels, at most
 WIDTH = 8  # channels of a ResNet's first stage, at most
 TRAIN = 1200  # images that fit: more than any study asks of neighbours, two groups for each of 60 clusters
@@ -175,29 +176,34 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
 
 def _cells(whole: Plan, study: Study) -> Iterator[str]:
     """Yield of some trainings a cell for every entry of an axis, and one for every number of a table or a claim."""
-    asked = [_about_detectors(*each) for each in _asked(study)]
-    for work in _some(whole.work):
-        seen: set[Any] = set()
-        for cell in work.cells:
-            shown = {column: str(label) for column, label in cell.detector.labels.items()}
-            keys: list[Any] = [*shown.items()]
-            for i, (of, columns) in enumerate(asked):
-                if all(shown[column] in wanted for column, wanted in of.items()):
-                    keys.append((i, *(shown[column] for column in columns)))
-            if not seen.issuperset(keys):
-                seen.update(keys)
-                yield cell.id
+    entries: list[tuple[dict[str, Any], Iterable[str]]] = [({}, (axis,)) for axis in (*DETECTOR_AXES, "level")]
+    asked = [_about_detectors(*each) for each in (*entries, *_asked(study))]
+
+    def answered(cell: Cell) -> set[Any]:
+        shown = {column: str(label) for column, label in cell.detector.labels.items()}
+        return {
+            (i, *(shown[column] for column in columns))
+            for i, (of, columns) in enumerate(asked)
+            if all(shown[column] in wanted for column, wanted in of.items())
+        }
+
+    for work in _with_news(whole.work, _parts):
+        yield from (cell.id for cell in _with_news(work.cells, answered))
 
 
-def _some(work: list[Work]) -> Iterator[Work]:
-    """Yield every training on every ID set once, and once what else there is: encoders, outliers, recipes."""
-    seen: set[Any] = set()
-    for each in work:
-        labels = each.run.labels
-        pairs = [("id", "training"), ("training", "recipe"), ("encoder",), ("precision",), ("outliers",)]
-        keys = {(*names, *(labels[name] for name in names)) for names in pairs}
-        if not keys <= seen:
-            seen |= keys
+def _parts(work: Work) -> set[Any]:
+    """Return what is taken once: every training on every ID set, and encoders, outliers, recipes."""
+    labels = work.run.labels
+    pairs = [("id", "training"), ("training", "recipe"), ("encoder",), ("precision",), ("outliers",)]
+    return {(*names, *(labels[name] for name in names)) for names in pairs}
+
+
+def _with_news(items: Iterable[T], says: Callable[[T], set[Any]]) -> Iterator[T]:
+    """Yield the items that say what none before them has said."""
+    heard: set[Any] = set()
+    for each in items:
+        if not says(each) <= heard:
+            heard |= says(each)
             yield each
 
 

@@ -10,23 +10,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from oodbench.execution.cluster_survey import Where, epoch_of, survey
 from oodbench.execution.runner import Runner
-from oodbench.report import formats, tables
+from oodbench.report import tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
-from oodbench.store.files import write_whole
-from oodbench.store.memo import Fields, digest
+from oodbench.store.artifacts import digest
+from oodbench.store.files import write_sealed
+from oodbench.store.memo import Fields
 from oodbench.store.rows import frame
 from oodbench.study.declarations import CurveSpec
 from oodbench.study.grid import NONE, Cell, Work
 
 NAME = KIND = "curve"
+ENDINGS = ("md", "tex", "html")  # of its table; as CSV it is its rows
 IDENTITY = ("cell", "key", "train_key", "ood_data")
 SCORED = (*columns.ACCURACIES[1:], "auroc", "fpr95_id", "fpr95_ood")
 COLUMNS = (*IDENTITY, *columns.LABELS, "epoch", *SCORED, *MEASURES, "error")
@@ -49,13 +50,15 @@ def curve(runner: Runner) -> Course:
     study, pipeline = runner.study, runner.pipeline
     if not study.keep:
         study.document.fail(("keep",), "says no epochs to follow, such as keep: [0, 10, last]")
-    runner.check_tables()
+    runner.checks.check_tables()
     own, rows, missing, scored = _of_the_study(runner), list[Row](), list[str](), 0
     places: set[Where] = set()
     for work in _course(runner):
         places |= {(cell.detector.space, cell.detector.clustering) for cell in work.cells}
         fields = artifacts(runner, work)
-        found = {place: numbers for place, each in fields.items() if (numbers := _known(runner, each, own))}
+        known = runner.library.memo.facts
+        there = {at: own.get((each["cell"], each["set"])) or known(KIND, each) for at, each in fields.items()}
+        found = {at: numbers for at, numbers in there.items() if numbers}
         todo = [cell for cell in work.cells if any((cell.id, name) not in found for name in work.run.sets)]
         if todo and pipeline.store.read("train", pipeline.encoders.train_key(work.run)) is None:
             missing.append(work.run.title)
@@ -65,7 +68,7 @@ def curve(runner: Runner) -> Course:
         rows += _rows(runner, work, fields, found)
     table = _measured(rows, survey(pipeline, places).rows)
     if rows:  # else what another store came to may lie there
-        write_whole(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
+        write_sealed(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
     return Course(table, scored, missing)
 
 
@@ -130,13 +133,6 @@ def _of_the_study(runner: Runner) -> Rows:
     return dict(zip(places, rows[[*SCORED]].to_dict("records"), strict=True))  # type: ignore[arg-type]
 
 
-def _known(runner: Runner, fields: Fields, own: Rows) -> Row | None:
-    """Return numbers that are there, of the study itself or in the store."""
-    found = own.get((fields["cell"], fields["set"]))
-    artifact = None if found else runner.pipeline.store.read(KIND, digest(fields))
-    return artifact.meta if artifact else found
-
-
 def _scored(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields]) -> Rows:
     """Return the numbers of cells on every OOD set, and remember those that have no error."""
     found: Rows = {}
@@ -145,12 +141,8 @@ def _scored(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields]) -
         if row["error"]:  # it is tried again
             found[place] = numbers | {"error": row["error"]}
         else:
-            found[place] = _remembered(runner, work, fields[place], numbers)
+            found[place] = runner.library.memo.keep(KIND, fields[place], numbers, work.run.title)
     return found
-
-
-def _remembered(runner: Runner, work: Work, fields: Fields, numbers: Row) -> Row:
-    return runner.library.memo.remembered(KIND, fields, lambda _: numbers, work.run.title).meta
 
 
 def _rows(runner: Runner, work: Work, fields: dict[tuple[str, str], Fields], found: Rows) -> Iterator[Row]:
@@ -206,8 +198,3 @@ def _caption(done: pd.DataFrame) -> str:
         f"test features, each item in the cluster of the nearest centroid; separations and silhouettes go from -100 "
         f"to 100, class_separation is that of the classes themselves."
     )
-
-
-def write(shown: tables.Table, folder: Path) -> None:
-    """Write the table as .md, .tex and .html."""
-    formats.write_table(shown.sheet(), folder, ("md", "tex", "html"))

@@ -6,13 +6,14 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from oodbench.execution.pipeline import Pipeline
 from oodbench.execution.runner import Known, Runner
-from oodbench.store.memo import digest
-from oodbench.study.grid import TURNS, Cell, Run, Work, has_shifted, resolved
+from oodbench.store.artifacts import digest
+from oodbench.study.grid import TURNS, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment
 from oodbench.training import batches, embed, networks, train
 from oodbench.training.banks import Piece
@@ -46,67 +47,55 @@ def counted(runner: Runner) -> Estimate:
 
 def estimate(runner: Runner) -> Estimate:
     """Return the cost of what a study misses. Prepares data that is not prepared; reads no other artifact."""
-    pipeline, known = runner.pipeline, runner.known()
-    seen = [_seen(runner, work, known) for work in runner.plan.work]
-    trained = sum(pipeline.encoders.has_weights(each.run) for each in seen)
-    return Estimate(
-        trainings=len(seen),
-        trained=trained,
-        banks=sum(each.pieces for each in seen),
-        embedded=sum(each.pieces - len(each.missing) for each in seen),
-        cells=len(runner.plan.cells),
-        done=sum(each.done for each in seen),
-        seconds=_seconds(runner, seen),
-        bytes=sum(_bytes(pipeline, each) for each in seen if each.todo),
+    pipeline, known = runner.pipeline, runner.bookkeeping.known()
+    missing = [_missing(runner, work, known) for work in runner.plan.work]
+    all_ = counted(runner)
+    return dataclasses.replace(
+        all_,
+        trained=sum(pipeline.encoders.has_weights(each.run) for each in missing),
+        embedded=all_.banks - sum(len(each.pieces) for each in missing),
+        done=all_.cells - sum(each.cells for each in missing),
+        seconds=_seconds(runner, [each for each in missing if each.cells]),
+        bytes=sum(_bytes(pipeline, each) for each in missing if each.cells),
     )
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """One training of a study and what is missing after it."""
+class _Missing(NamedTuple):
+    """What is missing of one training of a study."""
 
     run: Run
-    done: int
-    todo: list[Cell]
-    pieces: int
-    missing: list[Piece]
+    cells: int
+    pieces: list[Piece]
 
 
-def _seen(runner: Runner, work: Work, known: Known) -> _Seen:
-    run, pipeline = work.run, runner.pipeline
-    todo = runner.pending(work, known).cells
-    pieces = pipeline.banks.pieces(run, work.ways)
-    missing = [
-        piece for piece in pieces if not pipeline.store.has("bank", digest(pipeline.banks.bank_fields(run, piece)))
+def _missing(runner: Runner, work: Work, known: Known) -> _Missing:
+    banks, store = runner.pipeline.banks, runner.pipeline.store
+    pieces = [
+        piece
+        for piece in banks.pieces(work.run, work.ways)
+        if not store.has("bank", digest(banks.bank_fields(work.run, piece)))
     ]
-    return _Seen(run, len(work.cells) - len(todo), todo, len(pieces), missing)
+    pending = runner.bookkeeping.pending(runner.source(work), known)
+    return _Missing(work.run, len({each.cell for each in pending}), pieces)
 
 
-def _seconds(runner: Runner, seen: list[_Seen]) -> float | None:
-    spent = runner.results.read()["score_seconds"].dropna()
+def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
+    pipeline, spent = runner.pipeline, runner.results.read()["score_seconds"].dropna()
     per_row = float(spent.mean()) if len(spent) else ROW_SECONDS
     rates: dict[tuple[str, str], float] = {}
     total = 0.0
-    for each in seen:
-        if not each.todo:
-            continue
-        kind = (each.run.training.label, each.run.encoder.label)
-        views = (
-            0
-            if runner.pipeline.encoders.has_weights(each.run)
-            else _step_views(each.run) * _steps(runner.pipeline, each.run)
-        )
-        turns = len(TURNS) if has_shifted(each.run.training) else 1
-        embedded = sum(
-            turns * len(runner.pipeline.banks.images(each.run, piece)) * piece.views for piece in each.missing
-        )
-        if kind not in rates and views + embedded:
+    for run, cells, pieces in missing:
+        kind = (run.training.label, run.encoder.label)
+        views: float = 0 if pipeline.encoders.has_weights(run) else _step_views(run) * _steps(pipeline, run)
+        turns = len(TURNS) if has_shifted(run.training) else 1
+        views += FORWARD * sum(turns * len(pipeline.banks.images(run, piece)) * piece.views for piece in pieces)
+        if kind not in rates and views:
             try:
-                rates[kind] = _measured(runner.pipeline, each.run)
-            except Exception as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
-                runner.watch.warn(f"a step of {each.run.title} cannot be measured: {type(error).__name__}: {error}")
+                rates[kind] = _measured(pipeline, run)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
+                runner.watch.warn(f"a step of {run.title} cannot be measured: {type(error).__name__}: {error}")
                 return None
-        total += rates.get(kind, 0.0) * (views + FORWARD * embedded) + per_row * len(each.todo) * len(each.run.sets)
+        total += rates.get(kind, 0.0) * views + per_row * cells * len(run.sets)
     return total
 
 
@@ -131,12 +120,11 @@ def _measured(pipeline: Pipeline, run: Run) -> float:
         run.recipe, epochs=1, batch=BATCH, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
     )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
-    model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
+    precision = pipeline.encoders.precision(run)
+    model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed, precision)
     if run.training.weights is not None:  # nothing to optimise
         return _timed(lambda: embed.features(model, x)) / (FORWARD * len(x))
-    seconds = _timed(
-        lambda: train.train(model, small.training, recipe, pipeline.encoders.precision(run), data, run.seed)
-    )
+    seconds = _timed(lambda: train.train(model, small.training, recipe, precision, data, run.seed))
     return seconds / (2 * _step_views(small))
 
 
@@ -148,8 +136,8 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _bytes(pipeline: Pipeline, seen: _Seen) -> int:
-    run = seen.run
+def _bytes(pipeline: Pipeline, missing: _Missing) -> int:
+    run = missing.run
     classes = len(pipeline.library.prepared(run.id, "train").classes)
     with torch.device("meta"):
         network = networks.build(run.encoder, run.training.heads, run.image, classes)
@@ -158,5 +146,5 @@ def _bytes(pipeline: Pipeline, seen: _Seen) -> int:
     width = networks.feature_dim(run.encoder, run.image) + heads
     if has_shifted(run.training):
         width += embed.shifted_dim(run.training, classes)
-    features = sum(4 * width * piece.views * len(pipeline.banks.images(run, piece)) for piece in seen.missing)
+    features = sum(4 * width * piece.views * len(pipeline.banks.images(run, piece)) for piece in missing.pieces)
     return features + (0 if pipeline.encoders.has_weights(run) else weights * (1 + len(pipeline.encoders.kept(run))))

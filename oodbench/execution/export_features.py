@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -80,17 +80,14 @@ def _head(pipeline: Pipeline, run: Run) -> Arrays:
 def _write(folder: Path, files: Iterable[tuple[str, Arrays]]) -> None:
     """Write a folder of files in place of one that is there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.parent))
-    try:
-        new = made / "new"
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as made:
+        new = Path(made) / "new"
         new.mkdir()
         for name, arrays in files:
             save_file({key: each.contiguous() for key, each in arrays.items()}, new / f"{name}.safetensors")
         if folder.exists():
-            folder.rename(made / "old")
+            folder.rename(Path(made) / "old")
         new.rename(folder)
-    finally:
-        shutil.rmtree(made)
 
 
 # ---- names ----------------------------------------------------------------------------------------------------
@@ -104,16 +101,10 @@ def _safe(name: str) -> str:
 def _names(bank: Bank) -> dict[tuple[str, str], str]:
     """Return the stem of each OOD set's file by role and name, no two alike, in upper or lower case."""
     found: dict[tuple[str, str], str] = {}
-    taken: set[str] = set()
-    for role, sets in (("ood", bank.ood), ("validation", bank.validation)):
-        for name in sets:
-            stem = first = f"{role}-{_safe(name)}"
-            number = 1
-            while stem.casefold() in taken:
-                number += 1
-                stem = f"{first}-{number}"
-            taken.add(stem.casefold())
-            found[role, name] = stem
+    for role, name in (*(("ood", each) for each in bank.ood), *(("validation", each) for each in bank.validation)):
+        taken, first = {each.casefold() for each in found.values()}, f"{role}-{_safe(name)}"
+        stems = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+        found[role, name] = next(stem for stem in stems if stem.casefold() not in taken)
     return found
 
 

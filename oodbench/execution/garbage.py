@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from oodbench.api import Dataset
-from oodbench.data.library import Split
 from oodbench.errors import UserError
 from oodbench.execution import audit, cluster_survey, epoch_curve
-from oodbench.execution.pipeline import Options, Pipeline
+from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.store.artifacts import Store
-from oodbench.store.memo import Silent, digest
-from oodbench.study.grid import Run
+from oodbench.store.artifacts import Store, digest
+from oodbench.store.memo import Fields, Watch
+from oodbench.study.settings import Precision
 from oodbench.study.study import Study
 from oodbench.training.checkpoints import KIND
 
@@ -28,56 +26,43 @@ def garbage(studies: list[Study], warn: Callable[[str], None]) -> tuple[Store, l
     if len(roots) != 1:
         raise UserError(f"the studies use different stores: {', '.join(sorted(str(root) for root in roots))}")
     store = Store(studies[0].store, warn)
-    needed = {each for study in studies for each in _needed(study)}
+    found = {each for study in studies for each in _needed(study)}
 
     def wanted(kind: str, key: str) -> bool:
-        return ("train", key.partition("-")[0]) in needed if kind == KIND else (kind, key) in needed
+        return ("train", key.partition("-")[0]) in found if kind == KIND else (kind, key) in found
 
     return store, [(kind, key) for kind in store.kinds() for key in store.keys(kind) if not wanted(kind, key)]
 
 
-def _needed(study: Study) -> set[tuple[str, str]]:
-    runner = Runner(study, Options(device="cpu"), Silent())
-    pipeline = runner.pipeline
-    found: set[tuple[str, str]] = set()
+def _needed(study: Study) -> Iterator[tuple[str, str]]:
+    runner = Runner(study, Options(device="cpu"), Watch())
+    for _, dataset, split in (side for work in runner.plan.work for side in audit.all_sides(work.run)):
+        if not runner.pipeline.store.has("data", digest(runner.library.data_fields(dataset, split))):
+            why = f"{dataset.label} is not prepared, so what the study needs is unknown; run it first"
+            raise UserError(f"{study.file}: {why}")
+    return ((kind, digest(fields)) for kind, fields in needed(runner))
+
+
+def needed(runner: Runner) -> Iterator[tuple[str, Fields]]:
+    """Yield kind and fields of each artifact that a study asks for: of a training its sets, itself, what is made of it.
+
+    Where precision is `auto`, that is of trainings in either.
+    """
+    pipeline, library, banks = runner.pipeline, runner.library, runner.pipeline.banks
     for work in runner.plan.work:
-        sets: list[tuple[Dataset, Split]] = [(work.run.id, "train"), (work.run.id, "test")]
-        sets += [(each, "test") for each in work.run.sets.values()]
-        sets += [(each, "train") for each in (work.run.outliers, *work.run.validation) if each]
-        sets += [(work.run.reference.held_out, "test")] if work.run.reference.held_out else []
-        for dataset, split in sets:
-            found.add(("data", _data_key(pipeline, dataset, split, study)))
-            found.add(("hash", digest(pipeline.library.hash_fields(dataset, split))))
-        for run in (each for last in _resolved(work.run) for each in pipeline.encoders.course(last)):
-            found.add(("train", pipeline.encoders.train_key(run)))
-            found.add(("probe", digest(pipeline.banks.probe_fields(run))))
-            found |= {
-                ("bank", digest(pipeline.banks.bank_fields(run, piece)))
-                for piece in pipeline.banks.pieces(run, work.ways)
-            }
-            measured = cluster_survey.artifacts(pipeline, dataclasses.replace(work, run=run))
-            found |= {(cluster_survey.KIND, digest(each)) for each in measured.values()}
-            if study.keep:
-                followed = epoch_curve.followed(study.curve, dataclasses.replace(work, run=run))
-                scored = epoch_curve.artifacts(runner, followed)
-                found |= {(epoch_curve.KIND, digest(each)) for each in scored.values()}
-    for one, other in audit.pairs(pipeline, (work.run for work in runner.plan.work)):
-        found.add(("near", digest(pipeline.library.near_fields(one.dataset, one.split, other.dataset, other.split))))
-    return found
-
-
-def _resolved(run: Run) -> Iterator[Run]:
-    if run.precision != "auto":
-        yield run
-        return
-    yield dataclasses.replace(run, precision="float32")
-    yield dataclasses.replace(run, precision="bf16")
-
-
-def _data_key(pipeline: Pipeline, dataset: Dataset, split: Split, study: Study) -> str:
-    key = digest(pipeline.library.data_fields(dataset, split))
-    if not pipeline.store.has("data", key):
-        raise UserError(
-            f"{study.file}: {dataset.label} is not prepared, so what the study needs is unknown; run it first"
-        )
-    return key
+        for _, dataset, split in audit.all_sides(work.run):
+            yield "data", library.data_fields(dataset, split)
+            yield "hash", library.hash_fields(dataset, split)
+        auto = work.run.precision == "auto"
+        precisions: tuple[Precision, ...] = ("float32", "bf16") if auto else (work.run.precision,)
+        last = (dataclasses.replace(work.run, precision=each) for each in precisions)
+        for at in (dataclasses.replace(work, run=run) for each in last for run in runner.encoders.course(each)):
+            yield "train", runner.encoders.train_fields(at.run)
+            yield from (("bank", banks.bank_fields(at.run, piece)) for piece in banks.pieces(at.run, at.ways))
+            yield "probe", banks.probe_fields(at.run)
+            yield from ((cluster_survey.KIND, each) for each in cluster_survey.artifacts(pipeline, at).values())
+            if runner.study.keep:
+                followed = epoch_curve.followed(runner.study.curve, at)
+                yield from ((epoch_curve.KIND, each) for each in epoch_curve.artifacts(runner, followed).values())
+    for one, other in audit.pairs(work.run for work in runner.plan.work):
+        yield "near", library.near_fields(*one[1:], *other[1:])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import errno
 import json
+import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,18 +19,32 @@ import pandas as pd
 
 from oodbench.api import Dataset
 from oodbench.data import prepare
+from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.checks import Checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.scoring import detectors as scoring
-from oodbench.store.memo import NUMBER, Silent, Watch, digest
-from oodbench.store.provenance import commit, libraries, now, version
-from oodbench.store.rows import Results
+from oodbench.store.artifacts import digest
+from oodbench.store.files import FileError
+from oodbench.store.memo import NUMBER, Watch
+from oodbench.store.process import Kept
+from oodbench.store.provenance import commit, libraries, machine, now, version
+from oodbench.store.rows import SAME, Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
 from oodbench.study.study import Detectors, Study
 from oodbench.training.weights import plan_of
 
-Known = dict[tuple[str, str], tuple[str, str]]  # (cell, OOD set) -> (key of the cell, content of the set)
+Known = set[tuple[str, str, str, str]]  # cell, OOD set, key of the cell, content of the set
+_OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, OSError)]
+# Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
+PASSING = re.compile(
+    rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError):"
+    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory"
+)
+# Those of them that every other training would meet, too: they end a run.
+ENDING = [
+    os.strerror(each) for each in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO)
+]
 
 
 class Wanted(NamedTuple):
@@ -93,17 +111,17 @@ class Bookkeeping:
     def known(self) -> Known:
         """Return the rows that count as done."""
         rows = self.results.read()
-        found: Known = {}
-        columns = (rows[name] for name in ("cell", "ood", "key", "ood_data", "status"))
-        for cell, ood, key, content, status in zip(*columns, strict=True):
-            again = self.redo and (status != "ok" or self.redo != "failed")
+        found: Known = set()
+        for *same, status, error in zip(*(rows[name] for name in (*SAME, "status", "error")), strict=True):
+            cell, ood, key, content = same
+            again = status != "ok" if self.redo == "failed" else self.redo or PASSING.search(error)
             if not again or (cell, ood) in self._redone:
-                found[cell, ood] = (key, content)
+                found.add((cell, ood, key, content))
         return found
 
     def pending(self, source: FeatureSource, known: Known) -> list[Wanted]:
         """Return the rows that are missing, or were made by other code or from other data."""
-        return [each for each in source.wanted if known.get((each.cell, each.ood)) != (each.key, each.ood_data)]
+        return [each for each in source.wanted if (each.cell, each.ood, each.key, each.ood_data) not in known]
 
     def run(self, sources: Sequence[FeatureSource]) -> Outcome:
         """Make every row that is pending."""
@@ -142,12 +160,17 @@ class Bookkeeping:
         """Yield the rows of every detector of these on every OOD set of these; what fails is rows, too."""
         detectors, sets = (list(dict.fromkeys(part)) for part in zip(*(each[:2] for each in wanted), strict=True))
         identities, notes = {each[:2]: each for each in source.wanted}, {ood: source.notes(ood) for ood in sets}
-        facts = source.facts | self._circumstances()
+        facts, process = source.facts | self._circumstances(), Kept()
         try:
             facts |= source.measured()
             bank = source.bank(detectors)
-        except Exception as error:  # noqa: BLE001 - the error is what the rows say, and the grid goes on
+        except FileError:
+            raise
+        except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
+            if any(each in message for each in ENDING):
+                what = "what is finished is kept, and the same command goes on"
+                raise UserError(f"{source.title}: {message}; {what}") from error
             self.watch.failed(source.title, message)
             source.keep({"error": message})
             found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
@@ -157,11 +180,14 @@ class Bookkeeping:
         before = time.perf_counter()
         for each in found:
             seconds, before = time.perf_counter() - before, time.perf_counter()
+            if changed := process.put_back():
+                self.watch.warn(f"{source.title}: a plugin has changed {', '.join(changed)}; it is put back")
             yield facts | _row(each, identities[each.detector, each.ood], notes[each.ood], seconds)
 
     def _circumstances(self) -> dict[str, str]:
         installed = ", ".join(f"{name} {each}" for name, each in libraries().items())
-        return {"version": version(), "commit": commit(), "libraries": installed, "device": str(self.how.device)}
+        made_by = {"version": version(), "commit": commit(), "libraries": installed, "device": str(self.how.device)}
+        return made_by | {"scored_on": ", ".join(machine(str(self.how.device)).values())}
 
 
 def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:
@@ -205,12 +231,12 @@ class Runner:
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
         self.study, self.fail = study, study.document.fail
         self.options = options or Options()
-        self.watch: Watch = watch or Silent()
+        self.watch = watch or Watch()
         self.pipeline = Pipeline(study, self.options, self.watch)
         self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
         self.results = Results(study.results, self.watch.warn)
         how = scoring.How(self.pipeline.device, self.options.memory, study.detectors.compat)
-        self._bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
+        self.bookkeeping = Bookkeeping(self.results, how, self.options.redo, self.watch)
         self._near: dict[tuple[str, str], list[str]] = {}
 
     @cached_property
@@ -223,26 +249,14 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
-        self.check()
-        self._audit()
-        self.results.write_plan(self.plan_facts())
-        outcome = self._bookkeeping.run([self.source(work) for work in self.plan.work])
-        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
-
-    def check(self) -> None:
-        """Prepare the data and raise UserError about what cannot work, before anything is trained."""
         self.checks.check()
-
-    def check_tables(self) -> None:
-        """Refuse a declared table, or a curve, of what no row will have."""
-        self.checks.check_tables()
-
-    def _audit(self) -> None:
-        """Record what sets share, and warn of what is not refused."""
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
         if message := audit.warning(found, self.study.file):
             self.watch.warn(message)
         self._near = audit.notes(found)
+        self.results.write_plan(self.plan_facts())
+        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
+        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def absent(self) -> list[Dataset]:
         """Return the data sets whose files are not here, each once."""
@@ -267,19 +281,10 @@ class Runner:
         """Return what makes the features of a training, and the rows that its cells are to have."""
         return TrainedFeatures(work, self.pipeline, self.results, self._near)
 
-    def known(self) -> Known:
-        """Return the rows that count as done."""
-        return self._bookkeeping.known()
-
-    def pending(self, work: Work, known: Known) -> Work:
-        """Return the cells that miss a row, or have one made by other code or from other data."""
-        missing = {each.cell for each in self._bookkeeping.pending(self.source(work), known)}
-        return dataclasses.replace(work, cells=[cell for cell in work.cells if cell.id in missing])
-
     def rows(self, work: Work) -> Iterator[dict[str, Any]]:
         """Yield the rows of cells on every OOD set; what fails is rows, too."""
         source = self.source(work)
-        return self._bookkeeping.rows(source, source.wanted)
+        return self.bookkeeping.rows(source, source.wanted)
 
 
 class TrainedFeatures:
@@ -296,6 +301,7 @@ class TrainedFeatures:
         self.work, self.pipeline, self.results, self.near = work, pipeline, results, near
         self.run, self.title, self.seed = work.run, work.run.title, work.run.seed
         self.key = pipeline.encoders.train_key(work.run)
+        self.id_data = pipeline.library.prepared(work.run.id, "train").content
 
     @property
     def allowed(self) -> bool:
@@ -320,9 +326,9 @@ class TrainedFeatures:
 
     @property
     def facts(self) -> dict[str, Any]:
-        id_ = self.pipeline.library.prepared(self.run.id, "train")
+        classes = len(self.pipeline.library.prepared(self.run.id, "train").classes)
         precision = self.pipeline.encoders.precision(self.run)
-        found = {"classes": len(id_.classes), "train_key": self.key, "id_data": id_.content}
+        found = {"classes": classes, "train_key": self.key, "id_data": self.id_data}
         return self.run.labels | {"precision": precision} | found
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
@@ -339,6 +345,7 @@ class TrainedFeatures:
             "accuracy_by": NONE if accuracy[by] is None else f"{by} probe" if by == "linear" else by,
             "loss": losses[-1] if losses else None,
             "train_seconds": artifact.meta["seconds"],
+            "trained_on": ", ".join(artifact.meta.get("machine", {}).values()),
         }
 
     def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:
@@ -347,7 +354,7 @@ class TrainedFeatures:
         return self.pipeline.bank(self.run, ways, any(each.posthoc for each in detectors))
 
     def notes(self, ood: str) -> list[str]:
-        seen, _ = audit.sides(self.pipeline, self.run)
+        seen, _ = audit.sides(self.run)
         said = [self.pipeline.study.warns, self.pipeline.library.prepared(self.run.id, "train").warnings]
         said += [self.pipeline.library.prepared(each, "test").warnings for each in (self.run.id, self.run.sets[ood])]
         return [note for each in (*said, *(self.near.get((side.name, ood), []) for side in seen)) for note in each]

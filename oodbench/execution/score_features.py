@@ -24,8 +24,9 @@ from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
 from oodbench.execution.runner import Bookkeeping, Outcome, Wanted, scored_by
 from oodbench.scoring import detectors as scoring
+from oodbench.store.artifacts import digest
 from oodbench.store.files import scratch
-from oodbench.store.memo import Watch, digest
+from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study.declarations import NAME
 from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, resolved, senseless_of_one_cluster
@@ -332,22 +333,21 @@ class FileFeatures:
             plan = self.results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
             if "features" not in plan:
                 raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
-            new_one = {"files": loaded.fixed, "ood": {}, "cells": {}}
-            mine = plan["features"].get(owner, new_one)
-            if mine["files"] != loaded.fixed:
-                watch.warn(_gone(given, mine, loaded))
-                gone, mine = list(mine["cells"].values()), new_one
-            else:
-                changed = [name for name, file in loaded.ood.items() if mine["ood"].get(name) != file.content]
-                gone = [mine["cells"].pop(name, []) for name in changed]
-            for cell in itertools.chain(*gone):
-                plan["cells"].pop(cell, None)
-            for name, file in loaded.ood.items():
-                new = {each.cell: each.key for each in self.wanted if each.ood == name}
-                plan["cells"].update(new)
-                mine["cells"][name] = list(dict.fromkeys([*mine["cells"].get(name, []), *new]))
-                mine["ood"][name] = file.content
-            plan["features"][owner] = mine
+            contents = {name: file.content for name, file in loaded.ood.items()}
+            nothing: dict[str, Any] = {"files": loaded.fixed, "ood": {}, "cells": {}}
+            was = mine = plan["features"].get(owner, nothing)
+            if was["files"] != loaded.fixed:
+                watch.warn(_gone(given, was, loaded))
+                mine = nothing
+            ood = mine["ood"] | contents
+            cells = {name: each for name, each in mine["cells"].items() if mine["ood"][name] == ood[name]}
+            gone = {*itertools.chain(*was["cells"].values())} - {*itertools.chain(*cells.values())}
+            by_set = sorted(self.wanted, key=lambda each: [*contents].index(each.ood))
+            for each in by_set:
+                cells[each.ood] = list(dict.fromkeys([*cells.get(each.ood, []), each.cell]))
+            stay = {cell: key for cell, key in plan["cells"].items() if cell not in gone}
+            plan["cells"] = stay | {each.cell: each.key for each in by_set}
+            plan["features"][owner] = {"files": loaded.fixed, "ood": ood, "cells": cells}
             plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
             self.results.write_plan(plan)
 

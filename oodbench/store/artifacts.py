@@ -1,7 +1,8 @@
 """Artifacts by content address: folders of files with a manifest, whole or absent. It knows bytes, not ML.
 
-An artifact lives at ROOT/KIND/KEY. Its manifest holds the fields its key was made of, facts about it, and
-the SHA-256 of every file; what does not match is set aside, named and never used.
+An artifact lives at ROOT/KIND/KEY. Its manifest holds the fields its key is a hash of, facts about it, and
+the SHA-256 of every file; what does not match is set aside, named and never used. What a user may do with an
+artifact is what the umask of the one who made it leaves.
 """
 
 from __future__ import annotations
@@ -10,19 +11,27 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
+
+from oodbench.store.files import FileError, writing
 
 MANIFEST = "manifest.json"
-KEY = re.compile(r"[0-9a-f]{16}(-.*)?")  # what a folder that lost its manifest is known by; other folders are not ours
+KEY = re.compile(r"[0-9a-f]{16}(-.*)?")  # a hash of fields, and which of several of them; other folders are not ours
 NO_KINDS = ("locks", "damaged")
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def digest(value: Any) -> str:
+    """Return a hash of plain values."""
+    return _digest(value)[:16]
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class Store:
 
     def free(self) -> int:
         """Return the bytes that are free on its disk."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self.root).free
 
     def has(self, kind: str, key: str) -> bool:
@@ -78,25 +88,25 @@ class Store:
         return artifact
 
     def write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
-        """Make an artifact: `fill` writes files into an empty folder and returns the facts about them."""
-        with self.lock(kind, key):
-            return self._write(kind, key, fields, fill)
+        """Make an artifact: `fill` writes files into an empty folder and returns the facts about them.
 
-    def _write(self, kind: str, key: str, fields: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Artifact:
+        The key is the digest of the fields; with a dash after it, which of several that have these fields.
+        """
+        if key.partition("-")[0] != digest(fields):
+            raise ValueError(f"{kind} {key} is no key of these fields, which is {digest(fields)}")
         path = self.path(kind, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.sweep(kind, key)  # this process has the lock: what is half made is of one that was killed
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
-        try:
-            meta = fill(folder)
-            _seal(folder, {"fields": fields, "meta": meta})
-            if path.exists():  # what has the same key is as good
-                shutil.rmtree(folder)
-            else:
-                folder.rename(path)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with self.lock(kind, key):
+            with writing(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.sweep(kind, key)  # this process has the lock: what is half made is of one that was killed
+                folder = _new_folder(path.parent, f".{key}-")
+            try:
+                meta = fill(folder)
+                _seal(folder, {"fields": fields, "meta": meta})
+                if not path.exists():  # else what has the same key is as good
+                    folder.rename(path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         self._verified[kind, key] = artifact = Artifact(path, fields, meta)
         return artifact
 
@@ -106,21 +116,19 @@ class Store:
 
         A process that has the lock may take it again.
         """
-        lock = self._lock(kind, key)
-        try:
-            lock.acquire(blocking=wait)
-        except Timeout:
+        file = self.root / "locks" / f"{kind}-{key}.lock"
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(file, mode=0o666, is_singleton=True)  # another user may lock it, too
+            with suppress(Timeout):
+                lock.acquire(blocking=wait)
+        if not lock.is_locked:
             yield False
             return
         try:
             yield True
         finally:
             lock.release()
-
-    def _lock(self, kind: str, key: str) -> BaseFileLock:
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{kind}-{key}.lock", is_singleton=True)
 
     def keys(self, kind: str) -> list[str]:
         """Return the keys of all artifacts of a kind, of those that lost their manifest, too."""
@@ -150,9 +158,8 @@ class Store:
             return False
 
         def fill(folder: Path) -> dict[str, Any]:
-            for file in artifact.path.iterdir():
-                if file.name != MANIFEST:
-                    _same_file(file, folder / file.name)
+            rest = shutil.ignore_patterns(MANIFEST)
+            shutil.copytree(artifact.path, folder, ignore=rest, copy_function=_same_file, dirs_exist_ok=True)
             return artifact.meta | facts
 
         self.write(kind, new, fields, fill)
@@ -167,9 +174,10 @@ class Store:
         path = self.path(kind, key)
         with self.lock(kind, key):
             if path.exists():
-                gone = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=path.parent))
-                path.rename(gone / key)  # at once, so that nobody sees half of it
-                shutil.rmtree(gone)
+                with writing(path):
+                    gone = _new_folder(path.parent, f".{key}-")
+                    path.rename(gone / key)  # at once, so that nobody sees half of it
+                    shutil.rmtree(gone)
 
     def sweep(self, kind: str, key: str) -> None:
         """Remove what killed processes left half made of keys that begin so."""
@@ -178,9 +186,9 @@ class Store:
 
     def _set_aside(self, path: Path) -> None:
         damaged = self.root / "damaged"
-        damaged.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            path.rename(Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=damaged)) / path.name)
+        with writing(damaged):
+            damaged.mkdir(parents=True, exist_ok=True)
+            path.rename(_new_folder(damaged, f"{path.name}-") / path.name)
 
 
 def sha256(file: Path) -> str:
@@ -188,12 +196,19 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _same_file(file: Path, target: Path) -> None:
+def _same_file(file: str, target: str) -> None:
     """Let a file have another name, or where the file system has one name a file, a copy."""
     try:
-        target.hardlink_to(file)
+        os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
+
+
+def _new_folder(parent: Path, prefix: str) -> Path:
+    """Return a new folder that has, other than those of tempfile, the mode that the umask leaves."""
+    folder = parent / f"{prefix}{secrets.token_hex(4)}"
+    folder.mkdir()
+    return folder
 
 
 def _seal(folder: Path, content: dict[str, Any]) -> None:
@@ -215,22 +230,27 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _damage(path: Path) -> str:
-    """Return what is wrong with an artifact, or an empty string."""
+    """Return what is wrong with an artifact, or an empty string. Raises FileError where this user cannot read it."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        digest = manifest.pop("digest")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        whole, fields = manifest.pop("digest"), manifest["fields"]
+        files: dict[str, str] = manifest["files"]
+        if _digest(manifest) != whole:
+            return "its manifest was altered"
+        if digest(fields) != path.name.partition("-")[0]:
+            return f"it is another one: its fields have the key {digest(fields)}"
+        for name, wanted in files.items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if sha256(path / name) != wanted:
+                return f"{name} was altered or cut short"
+    except (*NOT_THERE, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
-    if _digest(manifest) != digest:
-        return "its manifest was altered"
-    for name, wanted in manifest["files"].items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if sha256(path / name) != wanted:
-            return f"{name} was altered or cut short"
+    except OSError as error:  # of another user, or a fault of the machine that passes: it may be whole
+        raise FileError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
     return ""

@@ -51,6 +51,8 @@ TRACE = (
     "commit",
     "libraries",
     "device",
+    "trained_on",  # the machine, as far as numbers depend on it, see provenance
+    "scored_on",
     "scored_at",
 )
 LABELS = (  # what a table may be laid out and filtered by

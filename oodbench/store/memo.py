@@ -7,27 +7,20 @@ stage's arithmetic changes. The cache is the dependency graph.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from oodbench.store.artifacts import Artifact, Store
+from oodbench.store.artifacts import Artifact, Store, digest
 
 # Raise a number when the arithmetic of its stage changes; everything after it is then made again.
-NUMBER = {"data": 1, "train": 1, "bank": 1, "probe": 2, "score": 3}
+NUMBER = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 Fields = dict[str, Any]
 
 
-def digest(value: Any) -> str:
-    """Return a hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class Watch(Protocol):
-    """Hears what a study at work does."""
+class Watch:
+    """Hears what a study at work does; this one says nothing of it."""
 
     def planned(self, runs: int, cells: int, done: int) -> None: ...
     def stage(self, what: str, title: str) -> None: ...
@@ -36,31 +29,6 @@ class Watch(Protocol):
     def failed(self, title: str, message: str) -> None: ...
     def downloading(self, file: str, done: int, total: int | None) -> None: ...  # bytes
     def warn(self, message: str) -> None: ...
-
-
-class Silent:
-    """A watch that says nothing."""
-
-    def planned(self, runs: int, cells: int, done: int) -> None:
-        return None
-
-    def stage(self, what: str, title: str) -> None:
-        return None
-
-    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
-        return None
-
-    def scored(self, cells: int, failed: int) -> None:
-        return None
-
-    def failed(self, title: str, message: str) -> None:
-        return None
-
-    def downloading(self, file: str, done: int, total: int | None) -> None:
-        return None
-
-    def warn(self, message: str) -> None:
-        return None
 
 
 class Memo:
@@ -87,3 +55,12 @@ class Memo:
                 self.watch.stage(kind, title)
                 artifact = self.store.write(kind, key, fields, fill)
             return artifact
+
+    def facts(self, kind: str, fields: Fields) -> dict[str, Any] | None:
+        """Return the facts of an artifact that is there, or None."""
+        artifact = self.store.read(kind, digest(fields))
+        return None if artifact is None else artifact.meta
+
+    def keep(self, kind: str, fields: Fields, facts: dict[str, Any], title: str) -> dict[str, Any]:
+        """Return facts, once they are an artifact that has no files."""
+        return self.remembered(kind, fields, lambda _: facts, title).meta

@@ -1,8 +1,9 @@
-"""The rows of a study: part files, one per piece of work, read as their union, the newest of each row.
+"""The rows of a study: part files, one per piece of work, read as their union.
 
 A part is `rows/STAMP-DIGEST.csv.gz`, the digest that of its bytes: one cut short or altered is named and not
-used. Beside them, `runs/TRAIN_KEY.json` holds the parameters and circumstances of each training, and
-`plan.json` the cells of the study. It knows pandas and files; no torch, no methods.
+used. Of rows of one cell, set, key and content the one of the last stamp counts. A stamp is the time, or what comes
+after the last stamp there is where the clock says less. Beside them, `runs/TRAIN_KEY.json` holds the parameters and
+circumstances of each training, and `plan.json` the cells of the study. It knows pandas and files; no torch, no methods.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -20,11 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ValidationError
 
+from oodbench.store.artifacts import digest
 from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS, QUALITY, TEXT, TRACE
-from oodbench.store.files import write_whole
+from oodbench.store.files import FileError, read_sealed, write_sealed, write_whole
 
 CLUSTERS = "quality.csv"  # what `oodbench quality` measures
+SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
 
@@ -41,28 +46,33 @@ class Results:
         self._damaged: set[str] = set()  # parts warned of
 
     def read(self) -> pd.DataFrame:
-        """Return all rows, the newest of each cell and OOD set, in the order they were written."""
+        """Return all rows, the newest of each cell, OOD set, key and content, in the order they were written."""
         return _newest([part for path in self._parts() if (part := self._read_part(path)) is not None])
 
     def current(self) -> pd.DataFrame:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
 
         They are in the order of the study's cells and sets, in whatever order they were made. Rows made by other code
-        or from other data than the study has now are left out and warned of.
+        or from other data than the study has now are left out and warned of, and so are machines that differ.
         """
         rows, facts = self.read(), self.plan()
         if facts is None:
             if len(rows):
                 self._warn(f"{self._plan} is not there to say which rows are the study's: all are taken; run it again")
-            return rows
+            return rows.drop_duplicates(["cell", "ood"], keep="last", ignore_index=True)
         sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
         wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str").reset_index(names="of sets")
         rows = rows[rows["cell"].isin(facts["cells"].keys())].drop(columns="group").merge(wanted, on=["id", "ood"])
         fresh = (rows["cell"].map(facts["cells"]) == rows["key"]) & (rows["ood_data"] == rows["content"])
-        if not fresh.all():
-            self._warn(f"{(~fresh).sum()} rows were made by other code or from other data; run the study to renew them")
         rows["of cells"] = rows["cell"].map({cell: place for place, cell in enumerate(facts["cells"])})
-        return rows[fresh].sort_values(["of cells", "of sets"])[list(COLUMNS)].reset_index(drop=True)
+        places = ["of cells", "of sets"]
+        stale = len(rows[places].drop_duplicates()) - fresh.sum()
+        if stale:
+            self._warn(f"{stale} rows were made by other code or from other data; run the study to renew them")
+        found = rows[fresh].sort_values(places)[list(COLUMNS)].reset_index(drop=True)
+        if said := machines(found):
+            self._warn(said)
+        return found
 
     def clusters(self) -> pd.DataFrame | None:
         """Return what `oodbench quality` exported of each training, space, clustering and split; None before it ran.
@@ -73,7 +83,7 @@ class Results:
         if not self._clusters.is_file():
             return None
         try:
-            text = self._clusters.read_text(encoding="utf-8")
+            text = read_sealed(self._clusters).decode()
             if len({len(line) for line in csv.reader(io.StringIO(text))}) > 1 or not text.endswith("\n"):
                 raise ValueError("it is cut short")  # pandas would take what is lacking for empty
             empty = {name: [""] for name in kinds}
@@ -82,16 +92,23 @@ class Results:
             self._warn(f"{self._clusters} is damaged and not used: {error}")
             return None
 
+    def write_clusters(self, table: pd.DataFrame) -> None:
+        """Export what `clusters` returns."""
+        write_sealed(self._clusters, table.to_csv(index=False).encode())
+
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows as one part."""
         self.add(frame(rows))
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Add rows (COLUMNS) as one part."""
-        self._write(rows, datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"))
+        """Add rows (COLUMNS) as one part, the last one, whatever the clock says."""
+        last = max((path.name.partition("-")[0] for path in self._parts()), default="0")
+        after = f"{int(last.replace('T', '')) + 1:020d}"
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        self._write(rows, max(now, f"{after[:8]}T{after[8:]}"))
 
     def compact(self) -> int:
-        """Put all parts that are whole into one, which holds the newest of each row, and return how many they were.
+        """Put all parts that are whole into one, with every row that `read` returns, and return how many they were.
 
         It gets the stamp of the newest of them: what another process adds meanwhile stays newer.
         """
@@ -104,30 +121,31 @@ class Results:
 
     def write_run(self, train_key: str, facts: dict[str, Any]) -> None:
         """Keep the parameters and circumstances of a training."""
-        text = json.dumps(facts, indent=1, ensure_ascii=False)
-        write_whole(self._runs / f"{train_key}.json", text.encode())
+        _write_json(self._runs / f"{train_key}.json", facts)
 
     def write_plan(self, facts: dict[str, Any]) -> None:
         """Keep which cells and OOD sets the study has, and what was left out and why."""
-        write_whole(self._plan, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+        _write_json(self._plan, facts)
 
     def plan(self) -> dict[str, Any] | None:
-        """Return what `write_plan` kept, or None."""
-        return self._json(self._plan)
+        """Return what `write_plan` kept, or None; what is damaged is warned of, and as good as none."""
+        return self._json(self._plan, _Plan)
 
     def run(self, train_key: str) -> dict[str, Any] | None:
-        """Return what `write_run` kept, or None."""
-        return self._json(self._runs / f"{train_key}.json")
+        """Return what `write_run` kept of this training, or None; what is damaged is warned of, and as good as none."""
+        return self._json(self._runs / f"{train_key}.json", _Kept)
 
-    def _json(self, path: Path) -> dict[str, Any] | None:
+    def _json(self, path: Path, form: type[_Kept]) -> dict[str, Any] | None:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
-                raise ValueError("it holds no names")
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            form.model_validate(found)
+            seal = found.pop("digest", None)
+            if seal not in (None, _seal(path, found)):
+                raise ValueError("it was altered, or is another file")
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            self._warn(f"{path} is damaged and not used: {error}")
+        except (OSError, ValueError, RecursionError) as error:
+            self._warn(f"{path} is damaged and not used: {_briefly(error)}")
             return None
         return found
 
@@ -136,17 +154,21 @@ class Results:
 
     def _read_part(self, path: Path) -> pd.DataFrame | None:
         if path.name not in self._known:
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:  # another process compacted the parts; its part holds these rows
-                return None
             if path.name in self._damaged:
                 return None
-            if not path.name.endswith(f"-{_digest(content)}.csv.gz"):
-                self._damaged.add(path.name)
-                self._warn(f"{path} was altered or cut short; its rows are not used, and made again where needed")
+            try:
+                content = path.read_bytes()
+                if not path.name.endswith(f"-{_digest(content)}.csv.gz"):
+                    raise ValueError("it was altered or cut short")
+                self._known[path.name] = parse(gzip.decompress(content))
+            except FileNotFoundError:  # another process compacted the parts; its part holds these rows
                 return None
-            self._known[path.name] = parse(gzip.decompress(content))
+            except (IsADirectoryError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+                self._damaged.add(path.name)
+                self._warn(f"{path}: {_briefly(error)}; its rows are not used, and made again where needed")
+                return None
+            except OSError as error:
+                raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
         return self._known[path.name]
 
     def _write(self, rows: pd.DataFrame, stamp: str) -> Path:
@@ -156,10 +178,50 @@ class Results:
         return path
 
 
+class _Kept(BaseModel):
+    """The form of what is kept as JSON, whatever else is in it."""
+
+    digest: str = ""
+
+
+class _Plan(_Kept):
+    cells: dict[str, str]
+    sets: dict[str, dict[str, tuple[str, str]]]
+
+
+def _write_json(path: Path, facts: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(facts | {"digest": _seal(path, facts)}, indent=1, ensure_ascii=False).encode())
+
+
+def _seal(path: Path, facts: dict[str, Any]) -> str:
+    """Return a hash of what a file of this name holds."""
+    return digest([path.stem, json.loads(json.dumps(facts))])
+
+
+def _briefly(error: Exception) -> str:
+    """Return what is wrong, in a line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def machines(rows: pd.DataFrame) -> str:
+    """Return a sentence on the machines that made rows, where they are several; "" where there is one."""
+    found = rows.groupby(["trained_on", "scored_on"], sort=False).size()
+    if len(found) < 2:
+        return ""
+    counts = []
+    for (trained_on, scored_on), count in zip(found.index, found, strict=True):
+        scored = "" if scored_on == trained_on else f", scored on {scored_on}"
+        counts.append(f"{count} trained on {trained_on or 'one that is not recorded'}{scored}")
+    return f"These rows are of {len(found)} machines, whose numbers may differ: {'; '.join(counts)}."
+
+
 def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
     if not parts:
         return frame([])
-    return pd.concat(parts, ignore_index=True).drop_duplicates(["cell", "ood"], keep="last").reset_index(drop=True)
+    return pd.concat(parts, ignore_index=True).drop_duplicates(SAME, keep="last", ignore_index=True)
 
 
 def _digest(content: bytes) -> str:

@@ -12,6 +12,7 @@ from oodbench.study import axes, declarations, recipes, suites
 from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document, read
+from oodbench.study.grid import check_size
 from oodbench.study.registry import Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
 from oodbench.study.values import Values
@@ -29,28 +30,31 @@ def load(file: Path) -> Study:
     values = _values(read(file))
     settings = values.one(Settings, {key: value for key, value in values.top.items() if key in SETTINGS}, ())
     found = Axes(values)
-    trainings = found.plugins(Training, ("training",))
+    # first what needs no plugin: importing one may take seconds and half a gigabyte
+    name, spaces, precisions, seeds = _name(values.document), found.spaces(), found.precisions(), found.plain("seed", 0)
+    chosen, tables, claims = declarations.select(values), declarations.tables(values), declarations.claims(values)
+    names = dict.fromkeys(name for name, *_ in values.entries(values.get(("training",)), ("training",)))
+    variants = recipes.variants(values, list(names))
     ids, setups = suites.setups(found)
-    variants = recipes.variants(values, [training.name for training in trainings])
     saw = dict.fromkeys(each.label for setup in setups.values() for each in setup.validation)
     first = next(iter(setups.values()))
     study = Study(
         document=values.document,
-        name=_name(values.document),
-        detectors=found.detectors(first.reference, tuple(saw), "the key 'validation'"),
+        name=name,
+        trainings=found.plugins(Training, ("training",)),
+        detectors=found.detectors(spaces, first.reference, tuple(saw), "the key 'validation'"),
         settings=settings,
         ids=ids,
         setups=setups,
         encoders=found.encoders(),
         recipes={name: {label: each.recipe for label, each in of.items()} for name, of in variants.items()},
         recipes_shown={name: {label: each.shown for label, each in of.items()} for name, of in variants.items()},
-        precisions=found.precisions(),
-        seeds=found.plain("seed", 0),
-        trainings=trainings,
-        select=declarations.select(values),
+        precisions=precisions,
+        seeds=seeds,
+        select=chosen,
         skips=found.skips(),
-        tables=declarations.tables(values),
-        claims=declarations.claims(values),
+        tables=tables,
+        claims=claims,
         curve=declarations.curve(values),
         keep=declarations.keep(values),
     )
@@ -65,7 +69,7 @@ def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
     given = values.top.get("reference")
     if isinstance(given, dict) and list(given) == ["set"]:
         values.fail(("reference", "set"), "features come without images; give those of the held-out set with --val")
-    return found.detectors(found.reference(("reference",)), saw, "the option --validation")
+    return found.detectors(found.spaces(), found.reference(("reference",)), saw, "the option --validation")
 
 
 def results_of(file: Path) -> Path:
@@ -97,7 +101,9 @@ def _name(document: Document) -> str:
     """Return the name of a study, which is also a folder's."""
     name = document.value.get("name") or document.file.stem
     if not isinstance(name, str) or not NAME.fullmatch(name) or name == "store":
-        document.fail(("name",), f"{name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'")
+        document.fail(
+            ("name",), f"{name!r} cannot name a folder; 60 letters, digits, blanks and . + - _ can, not 'store'"
+        )
     if name.endswith(DRY):
         document.fail(("name",), f"{name!r}: names that end in {DRY} are of dry runs")
     return name
@@ -140,3 +146,4 @@ def _check(study: Study) -> None:
                 at = ("keep", study.document.value["keep"].index(each))
                 fail(at, f"there is no epoch {each}: {name} ends with epoch {recipe.epochs}")
     axes.check_skips(study)
+    check_size(study)

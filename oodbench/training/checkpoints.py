@@ -9,21 +9,23 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from oodbench.store.artifacts import Store
+from oodbench.store.artifacts import Store, digest
+from oodbench.store.memo import Fields
 from oodbench.training.train import Progress
 
 KIND = "checkpoint"
 
 
 class Checkpoints:
-    """The checkpoints of one training, by its key. `seconds` is what it has taken, earlier tries included.
+    """The checkpoints of one training, by what its key is made of. `seconds` is what all its tries have taken.
 
     One is due after so many minutes, and where `epochs` is a number, after every so many epochs, too.
     """
 
-    def __init__(self, store: Store, train_key: str, minutes: float, epochs: int | None = None) -> None:
+    def __init__(self, store: Store, fields: Fields, minutes: float, epochs: int | None = None) -> None:
         self._store = store
-        self._train_key = train_key
+        self._fields = fields
+        self._train_key = digest(fields)
         self._minutes = minutes
         self._epochs = epochs
         self._start = self._last = time.perf_counter()
@@ -55,7 +57,7 @@ class Checkpoints:
             save_file(now.tensors, folder / "progress.safetensors")
             return {"epochs": now.epochs, "losses": now.losses, "seconds": self.seconds}
 
-        self._store.write(KIND, f"{self._train_key}-{now.epochs:06d}", {"train": self._train_key}, fill)
+        self._store.write(KIND, f"{self._train_key}-{now.epochs:06d}", self._fields, fill)
         self._remove(older)
         self._last = time.perf_counter()
 

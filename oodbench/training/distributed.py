@@ -260,7 +260,7 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
         outliers = outliers.to(device).contiguous(memory_format=torch.channels_last)
     data = TrainingData(x, given["y"].to(device), job.classes, outliers, Ranks(rank, job.recipe.devices, device))
     training = cast(type[Training], registry.load(job.source))(**job.params)
-    model = networks.blank(training, job.encoder, job.image, job.classes)
+    model = networks.blank(training, job.encoder, job.image, job.classes, precision=job.precision)
     model.load_state_dict(under("model/", given))
     model.to(device)
     begun = done._replace(tensors=under("done/", given)) if done else None
@@ -303,8 +303,18 @@ class Ranks(World):
         return run
 
     def gathered(self, z: Tensor) -> Tensor:
-        found: Tensor = _Gather.apply(z)
-        return found
+        """Return the rows of all processes; every process computes the same loss of them, so its own need no others'.
+
+        Their gradient is multiplied by the number of processes because distributed data parallel takes the mean over
+        them where the gradient of one loss is the sum.
+        """
+        parts = [torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(self.part.of)]
+        dist.all_gather(parts, z.detach().contiguous())
+        parts[self.part.rank] = z
+        together = torch.cat(parts, 1)
+        if together.requires_grad:
+            together.register_hook(lambda gradient: gradient * self.part.of)
+        return together
 
     def from_first(self, make: Callable[[], State]) -> State:
         box = [{name: value.cpu() for name, value in make().items()} if self.part.rank == 0 else None]
@@ -312,42 +322,18 @@ class Ranks(World):
         return {name: value.to(self.device) for name, value in (box[0] or {}).items()}
 
 
-class _Gather(torch.autograd.Function):
-    """The rows of all processes, (blocks, B, ...).
-
-    Every process computes the same loss of them, so that the gradient of its own rows needs no communication.
-    It is multiplied by the number of processes because distributed data parallel takes the mean over them
-    where the gradient of one loss is the sum.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        parts = [torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, z.contiguous())
-        ctx.own = Part(dist.get_rank(), len(parts)).own(len(parts) * z.shape[1])
-        return torch.cat(parts, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0][:, ctx.own] * dist.get_world_size()
-
-
 class _Sum(torch.autograd.Function):
     """The sum over all processes. Its gradient is the sum of theirs, for what each makes of it."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        return _summed(value)
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _summed(gradients[0])
-
-
-def _summed(value: Tensor) -> Tensor:
-    total = value.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Sum.apply(gradients[0])
 
 
 class WholeBatchNorm(TorchFunctionMode):

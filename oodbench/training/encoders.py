@@ -19,9 +19,9 @@ from oodbench.api import Dataset, Shifts, Training
 from oodbench.data import prepare
 from oodbench.data.library import Library
 from oodbench.errors import UserError
-from oodbench.store.artifacts import Artifact
-from oodbench.store.memo import AFTER, NUMBER, digest
-from oodbench.store.provenance import commit, libraries, now, version
+from oodbench.store.artifacts import Artifact, digest
+from oodbench.store.memo import AFTER, NUMBER
+from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import Run, canonical, resolved
 from oodbench.study.settings import Precision
@@ -150,13 +150,13 @@ class Encoders:
         return artifact
 
     def _checkpoints(self, run: Run) -> Checkpoints:
-        return Checkpoints(self.memo.store, self.train_key(run), *self.checkpoints)
+        return Checkpoints(self.memo.store, self.train_fields(run), *self.checkpoints)
 
     def _load(self, run: Run, folder: Path) -> dict[str, Any]:
         """Make the artifact of a training whose weights are loaded."""
         start = time.perf_counter()
         classes = len(self.library.prepared(run.id, "train").classes)
-        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed)
+        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed, self.precision(run))
         network, where = model.network, (run.encoder, run.image.channels, self.library.study.file.parent)
         found = weights.load(run.training, *where, network.state_dict())
         network.load_state_dict(found.state)
@@ -168,7 +168,7 @@ class Encoders:
     def _circumstances(self) -> dict[str, Any]:
         return {
             "device": str(self.device),
-            "threads": torch.get_num_threads(),
+            "machine": machine(str(self.device)),
             "version": version(),
             "commit": commit(),
             "libraries": libraries(),
@@ -244,7 +244,8 @@ class Encoders:
             outliers=self._outliers(run.outliers, device) if run.outliers else None,
         )
         training = resolved(run.training, seen.classes)
-        return _Ready(training, networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
+        model = networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed, self.precision(run))
+        return _Ready(training, model, seen)
 
     def _check_shared(self, dataset: Dataset | None) -> None:
         """Raise UserError where several devices cannot each hold a set's training images."""
@@ -286,7 +287,8 @@ class Encoders:
         key = self.train_key(run)
         if self._model is None or self._model[0] != key:
             classes = len(self.library.prepared(run.id, "train").classes)
-            model = networks.blank(resolved(run.training, classes), run.encoder, run.image, classes)
+            training = resolved(run.training, classes)
+            model = networks.blank(training, run.encoder, run.image, classes, precision=self.precision(run))
             model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
             self._model = (key, model.to(self.device).eval())
         return self._model[1]

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny import write
 
 from oodbench.cli import workers
 from oodbench.errors import UserError
+from oodbench.execution.pipeline import Options
+from oodbench.execution.runner import Runner
+from oodbench.study import reader
 
 
 def test_the_number_of_processes() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert (workers.count("3", cpu), workers.count("auto", gpu)) == (3, 1)
     assert workers.count("auto", cpu) == workers.cores()
-    for wrong in ("0", "-1", "all", "1.5"):
+    for wrong in ("0", "-1", "all", "1.5", "²", "٣", "9" * 5000, ""):
         with pytest.raises(UserError, match=f"workers {wrong}: give a number of processes from 1, or auto"):
             workers.count(wrong, cpu)
 
@@ -44,6 +53,66 @@ def test_helpers_end_with_a_run_that_fails(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     assert time.perf_counter() - start < 60
+
+
+KILLED = """
+import os, signal, subprocess, sys, torch
+from oodbench.cli import workers
+class Told(subprocess.Popen):
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        print(self.pid, flush=True)
+workers.subprocess.Popen = Told
+workers.cores = lambda: 2
+with workers.helped(["run", sys.argv[1], "--rows-only"], 1, print):
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_no_helper_outlives_the_process_that_it_helps(tmp_path: Path, how: str) -> None:
+    """The helper would wait for the lock of the only training, which this test holds."""
+    file = write(tmp_path / "s.yaml", training="simclr")
+    run = Runner(reader.load(file), Options(device="cpu"))
+    (source,) = (run.source(work) for work in run.plan.work)
+    with source.lock(wait=True):
+        words = [sys.executable, "-c", KILLED, str(file), how]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        assert done.returncode == -getattr(signal, how), done.stderr
+        deadline = time.monotonic() + 60
+        while lives(int(done.stdout)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def lives(pid: int) -> bool:
+    """Return whether a process runs; one that nobody has asked for its end does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    about = Path(f"/proc/{pid}/stat")
+    return not about.is_file() or about.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+def test_a_helper_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Kept(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **how: Any) -> None:
+            super().__init__(*args, **how)
+            started.append(self)
+
+    monkeypatch.setattr(workers.subprocess, "Popen", Kept)
+    threads = torch.get_num_threads()
+    try:
+        with workers.helped(["list"], 1, lambda text: None) as died:
+            started[0].kill()
+    finally:
+        torch.set_num_threads(threads)
+    assert died == ["was ended by SIGKILL"]
 
 
 def test_nobody_helps_one_process() -> None:

@@ -16,10 +16,10 @@ from serving import running
 from tiny import write
 
 from oodbench.api import Download
-from oodbench.data import needs
+from oodbench.data import contents, needs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 
@@ -66,7 +66,7 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
     assert done.exit_code == 0, done.output
     assert "generated, or comes with a library" in done.stdout
     assert "5 of 5 sets prepared" in done.stdout
-    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Watch())
     roles = {each["set"]: each["roles"] for each in manifest(tmp_path)["sets"]}
     assert list(roles.values()) == [["ID", "reference"], ["near"], ["far"], ["outliers"], ["validation"]]
     there = set(pipeline.store.keys("data"))
@@ -74,7 +74,7 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
     runner = Runner(pipeline.study, Options(device="cpu"))
     for work in runner.plan.work:
         runner.pipeline.encoders.train_key(work.run)
-        runner.pending(work, {})
+        runner.bookkeeping.pending(runner.source(work), {})
     assert set(pipeline.store.keys("data")) == there
     assert len(there) == 6  # train and test of ID, one split of each other
 
@@ -91,7 +91,7 @@ def test_the_manifest_says_what_was_made_of_what(tmp_path: Path) -> None:
     assert [each["name"] for each in near["source"]["downloads"]] == NAMES
     assert near["source"]["downloads"][0]["hash"] == "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
     (test,) = near["splits"].values()
-    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(file), Options(device="cpu"), Watch())
     prepared = pipeline.library.prepared(DIGITS(), "test")
     assert (test["content"], test["images"], test["mapped"]) == (prepared.content, 20, True)
     assert list(test["classes"].values()) == np.bincount(prepared.y, minlength=10).tolist()
@@ -108,8 +108,8 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
     folder = place(tmp_path)
     file = write(tmp_path / "s.yaml", **STUDY)
     hashed: list[str] = []
-    real = needs.sha256
-    monkeypatch.setattr(needs, "sha256", lambda path: hashed.append(path.name) or real(path))
+    real = contents.sha256
+    monkeypatch.setattr(contents, "sha256", lambda path: hashed.append(path.name) or real(path))
     assert call("prepare", file).exit_code == 0
     assert sorted(hashed) == NAMES[2:]
     assert call("prepare", file).exit_code == 0

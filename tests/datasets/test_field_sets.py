@@ -35,7 +35,7 @@ from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit import raw_files
@@ -687,7 +687,7 @@ def test_a_study_of_them(tmp_path: Path) -> None:
     for name in ("cifar100", "mnist", "svhn", "textures"):
         WRITERS[name](tmp_path / "data")
     file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
-    outcome = Runner(reader.load(file), Options(device="cpu"), Silent()).run()
+    outcome = Runner(reader.load(file), Options(device="cpu"), Watch()).run()
     assert not outcome.failed
     sets = {row["ood"]: row["n_ood"] for row in outcome.rows.to_dict("records")}
     assert sets["textures(test=train+val+test)"] == 141
@@ -697,4 +697,4 @@ def test_a_study_of_them(tmp_path: Path) -> None:
 def test_a_study_whose_files_are_missing_says_so(tmp_path: Path) -> None:
     file = write(tmp_path / "study.yaml", data=str(tmp_path / "data"), **STUDY)
     with pytest.raises(UserError, match=r"cifar-100-python\.tar\.gz cannot be downloaded \(no network\); place in"):
-        Runner(reader.load(file), Options(device="cpu"), Silent()).run()
+        Runner(reader.load(file), Options(device="cpu"), Watch()).run()

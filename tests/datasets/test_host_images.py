@@ -10,13 +10,13 @@ from tiny import write
 
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN, Seen
 from oodbench.training import encoders
 
 
-class Listener(Silent):
+class Listener(Watch):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 

@@ -20,7 +20,7 @@ from oodbench.execution.garbage import garbage
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.scoring.cluster_quality import MEASURES
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN
 
@@ -30,7 +30,7 @@ LONG = TINY["recipe"] | {"epochs": 3}
 KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, "last"]}
 
 
-class Listener(Silent):
+class Listener(Watch):
     """Remembers the stages that a pipeline goes through."""
 
     def __init__(self) -> None:

@@ -23,8 +23,9 @@ from sklearn.metrics import roc_auc_score
 from oodbench.data.feature_files import read
 from oodbench.errors import UserError
 from oodbench.execution import score_features
+from oodbench.store.artifacts import digest
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
-from oodbench.store.memo import NUMBER, digest
+from oodbench.store.memo import NUMBER
 from oodbench.store.rows import Results, parse
 from oodbench.study.grid import DETECTOR_AXES
 from oodbench.study.registry import Registry
@@ -160,11 +161,14 @@ def test_numbers_are_those_of_the_arrays(files: Path) -> None:
 
 
 def test_rows_are_those_that_were_before_one_bookkeeping(files: Path) -> None:
-    """ROWS was written by `score` when it kept its books itself: cells, identities, numbers, order."""
+    """ROWS was written by `score` when it kept its books itself: cells, identities, numbers, order.
+
+    What is of code, machine and time may differ.
+    """
     few = {"space": None, "distance": ["euclidean"], "threshold": ["pooled", "youden"], "compat": True}
     scored(files, grid=grid(files / "g.yaml", **few), validation=f"s={files / 'seen.safetensors'}")
     found, wanted = rows(), parse(ROWS.read_bytes())
-    others = ["key", "version", "commit", "libraries", "device", "scored_at", "score_seconds"]  # of code, machine, time
+    others = ["key", "version", "commit", "libraries", "device", "scored_on", "scored_at", "score_seconds"]
     pd.testing.assert_frame_equal(found.drop(columns=others), wanted.drop(columns=others), rtol=1e-4)
 
 

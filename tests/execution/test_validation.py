@@ -23,7 +23,7 @@ from oodbench.execution.runner import Outcome, Runner
 from oodbench.scoring.detectors import Bank
 from oodbench.scoring.metrics import ranking
 from oodbench.store.columns import CHOSEN_BY
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN
@@ -36,7 +36,7 @@ GLYPHS = {"glyphs": {"count": 40, "size": 8}}
 NOISE = {"noise": {"count": 30, "size": 8, "draw": 7}}
 
 
-class Listener(Silent):
+class Listener(Watch):
     """Remembers what a pipeline makes."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Ran:
 
     def bank(self, training: str) -> Bank:
         """Return what is stored of a training."""
-        pipeline = Pipeline(reader.load(self.path), Options(device="cpu", cached_only=True), Silent())
+        pipeline = Pipeline(reader.load(self.path), Options(device="cpu", cached_only=True), Watch())
         (run,) = (work.run for work in plan_of(pipeline.study).work if work.run.training.name == training)
         return pipeline.bank(run, [PLAIN], baselines=True)
 
@@ -262,7 +262,7 @@ def test_settings_are_chosen_by_the_reference_against_each_validation_set(ran: R
 
 
 def test_a_validation_set_is_the_train_split(ran: Ran) -> None:
-    pipeline = Pipeline(reader.load(ran.path), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(ran.path), Options(device="cpu"), Watch())
     work = plan_of(pipeline.study).work[0]
     splits = {piece.split for piece in pipeline.banks.pieces(work.run, [PLAIN]) if piece.dataset in work.run.validation}
     assert splits == {"train"}
@@ -293,7 +293,7 @@ def test_validation_images_in_a_test_set_are_refused(ran: Ran, tmp_path: Path) -
         go(path)
     assert not (ran.folder / "results" / "leak" / "rows").exists()
     allowed = write(tmp_path / "leak.yaml", validation="leaky", allow_overlap=True, **changes)
-    Runner(reader.load(allowed), Options(device="cpu"), Listener()).check()
+    Runner(reader.load(allowed), Options(device="cpu"), Listener()).checks.check()
 
 
 LEAKY = '''"""The same images in both splits."""

@@ -29,7 +29,7 @@ from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.report import correlation, formats
 from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN
@@ -200,7 +200,7 @@ def test_groupings_do_not_see_each_other() -> None:
 # ---- the survey of a study ------------------------------------------------------------------------------
 
 
-class Listener(Silent):
+class Listener(Watch):
     """Remembers what a pipeline says."""
 
     def __init__(self) -> None:
@@ -276,7 +276,7 @@ def test_measures_of_a_study_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr", clustering="labels", distance="cosine")
     oodbench.run(path, device="cpu")
     rows = surveyed(path).rows.set_index("split")
-    pipeline = Pipeline(reader.load(path), Options(device="cpu"), Silent())
+    pipeline = Pipeline(reader.load(path), Options(device="cpu"), Watch())
     (work,) = plan_of(pipeline.study).work
     bank = pipeline.bank(work.run, [PLAIN], baselines=False)
     f, y = bank.fit["penultimate"][0], bank.y

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+import hashlib
 import math
+import os
+import re
+import subprocess
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from oodbench.errors import UserError
 from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS
-from oodbench.store.rows import Results
+from oodbench.store.files import write_whole
+from oodbench.store.rows import Results, frame
 
 
 @pytest.fixture
@@ -144,3 +155,169 @@ def test_runs_are_kept_by_key(rows: Results) -> None:
     assert rows.run("k") is None
     rows.write_run("k", {"seconds": 3.5, "title": "é"})
     assert rows.run("k") == {"seconds": 3.5, "title": "é"}
+
+
+def test_a_clock_that_goes_back_hides_no_row(rows: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New rows are the last, whatever the clock says, and rows of another key stand in nobody's way."""
+    base = {"id": "digits", "ood": "noise", "ood_data": "d", "cell": "a"}
+    turn_clock(monkeypatch, 2031)
+    rows.write([base | {"key": "old", "auroc": 0.1}, base | {"key": "new", "auroc": 0.2}])
+    turn_clock(monkeypatch, 2026)
+    rows.write([base | {"key": "new", "auroc": 0.3}])
+    rows.write_plan(plan({"a": "new"}, noise=("far", "d")))
+    assert rows.current()["auroc"].tolist() == [0.3]
+    rows.compact()
+    assert Results(rows.folder.parent).current()["auroc"].tolist() == [0.3]
+    rows.write_plan(plan({"a": "old"}, noise=("far", "d")))
+    assert rows.current()["auroc"].tolist() == [0.1]
+
+
+def test_rows_of_a_machine_whose_clock_is_ahead_hide_none_of_another_key(rows: Results) -> None:
+    """As where two machines with other code write at the same time, and neither sees the other's part."""
+    base = {"id": "digits", "ood": "noise", "ood_data": "d", "cell": "a", "group": "far"}
+    rows.write([base | {"key": "mine", "auroc": 0.3}])
+    rows._write(frame([base | {"key": "other", "auroc": 0.1}]), "20990101T000000000000")
+    rows.write_plan(plan({"a": "mine"}, noise=("far", "d")))
+    assert rows.current()["auroc"].tolist() == [0.3]
+
+
+def turn_clock(patch: pytest.MonkeyPatch, year: int) -> None:
+    class Turned(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(year, 1, 1, tzinfo=tz)
+
+    patch.setattr("oodbench.store.rows.datetime", Turned)
+
+
+def test_a_run_that_was_altered_or_exchanged_is_named_and_not_used(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    for key in "ab":
+        rows.write_run(key, {"parameters": {"seed": key}, "accuracies": {"linear": 0.5}})
+    a, b = (tmp_path / "study" / "runs" / f"{key}.json" for key in "ab")
+    texts = a.read_text(), b.read_text()
+    a.write_text(texts[1])
+    b.write_text(texts[1].replace("0.5", "0.6"))
+    assert (rows.run("a"), rows.run("b")) == (None, None)
+    assert ["altered, or is another file" in each for each in heard] == [True, True]
+    a.write_text(texts[0])
+    assert rows.run("a") == {"parameters": {"seed": "a"}, "accuracies": {"linear": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "valid dictionary"),
+        ("{}", "cells: Field required"),
+        ('{"cells": {"a": 1}, "sets": {}}', "cells.a: Input should be a valid string"),
+        ('{"cells": {}, "sets": {"digits": {"noise": "far"}}}', "sets.digits.noise"),
+        ("[" * 100_000, "recursion"),
+        (chr(0), "Expecting value"),
+    ],
+)
+def test_a_plan_of_another_form_is_named_and_not_used(tmp_path: Path, text: str, said: str) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    rows.write([{"cell": "a", "ood": "noise"}])
+    (tmp_path / "study" / "plan.json").write_text(text)
+    assert len(rows.current()) == 1
+    assert "plan.json is damaged and not used: " in heard[0]
+    assert said in heard[0]
+
+
+def test_a_plan_or_a_part_that_is_a_folder_is_named(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    rows.write([{"cell": "a", "ood": "noise"}])
+    part = rows.folder / f"20990101T000000000000-{'0' * 16}.csv.gz"
+    part.mkdir()
+    (tmp_path / "study" / "plan.json").mkdir()
+    assert len(rows.current()) == 1
+    assert str(part) in heard[0]
+    assert "plan.json is damaged and not used: Is a directory" in heard[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"seed\nmany\n")])
+def test_a_part_of_another_form_is_named_and_not_used(tmp_path: Path, content: bytes) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    rows.write([{"cell": "a"}])
+    name = f"20260101T000000000000-{hashlib.sha256(content).hexdigest()[:16]}.csv.gz"
+    (rows.folder / name).write_bytes(content)
+    assert rows.read()["cell"].tolist() == ["a"]
+    assert name in heard[0]
+
+
+def test_what_killed_writes_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    write = "import sys, time; from pathlib import Path; from oodbench.store import files\n"
+    write += "with files._held_file(Path(sys.argv[1])) as stream: print(stream.name, flush=True); time.sleep(60)"
+    writer = subprocess.Popen([sys.executable, "-c", write, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    part = Path(writer.stdout.readline().strip())
+    try:
+        write_whole(tmp_path / "a", b"1")
+        assert part.is_file()
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    assert part.is_file()
+    write_whole(tmp_path / "b", b"2")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"a": b"1", "b": b"2"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_write_that_fails_leaves_nothing_and_says_where(
+    rows: Results, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows.write([{"cell": "a"}])
+    said = f"{re.escape(str(rows.folder))}.* cannot be written: {os.strerror(number)}"
+
+    def full(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=said):
+            rows.write([{"cell": "b"}])
+    assert len(list(rows.folder.iterdir())) == 1
+    assert rows.read()["cell"].tolist() == ["a"]
+
+
+def test_a_results_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for folder in ("file", "loop"):
+        with pytest.raises(UserError, match=rf"{folder}.* cannot be written"):
+            Results(tmp_path / folder).write([{"cell": "a"}])
+
+
+def test_rows_of_two_machines_are_said_to_be(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    base = {"id": "digits", "group": "far", "key": "k", "ood_data": "d", "ood": "noise"}
+    rows.write([base | {"cell": "a", "trained_on": "X, AVX2", "scored_on": "X, AVX2"}])
+    rows.write_plan(plan({"a": "k", "b": "k", "c": "k"}, noise=("far", "d")))
+    assert len(rows.current()) == 1
+    assert heard == []
+    rows.write([base | {"cell": "b", "trained_on": "X, AVX512", "scored_on": "X, AVX2"}, base | {"cell": "c"}])
+    assert len(rows.current()) == 3
+    (said,) = heard
+    assert said == (
+        "These rows are of 3 machines, whose numbers may differ: 1 trained on X, AVX2; "
+        "1 trained on X, AVX512, scored on X, AVX2; 1 trained on one that is not recorded."
+    )
+
+
+def test_quality_of_which_a_number_was_altered_is_not_used(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    rows.write_clusters(pd.DataFrame({"training": ["simclr"], "silhouette": [0.25]}))
+    found = rows.clusters()
+    assert found is not None
+    assert found["silhouette"].tolist() == [0.25]
+    file = tmp_path / "study" / "quality.csv"
+    file.write_text(file.read_text().replace("0.25", "0.75"))
+    assert rows.clusters() is None
+    assert "altered or cut short" in heard[0]

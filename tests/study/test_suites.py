@@ -363,7 +363,7 @@ def test_what_a_reference_set_is_part_of(runner: Callable[..., Runner]) -> None:
 )
 def test_a_reference_set_that_does_not_fit(held: dict[str, Any], said: str, runner: Callable[..., Runner]) -> None:
     with pytest.raises(UserError) as caught:
-        runner(reference={"set": {"blobs": held}}).check()
+        runner(reference={"set": {"blobs": held}}).checks.check()
     assert said in str(caught.value)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.registry import PluginFile, source_of
 from oodbench.study.settings import Recipe
@@ -102,7 +102,7 @@ def test_parts_of_a_batch_are_all_of_it() -> None:
 # ---- a study --------------------------------------------------------------------------------------------
 
 
-class Interrupting(Silent):
+class Interrupting(Watch):
     """Stops a run after its second epoch."""
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
@@ -110,7 +110,7 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
 
-def runner(path: Path, watch: Silent, **recipe: object) -> Runner:
+def runner(path: Path, watch: Watch, **recipe: object) -> Runner:
     whole = {**TINY["recipe"], "epochs": 4, "lr": 0.02, **recipe}
     encoder = {"ranks:network": {}}
     file = write(path, training="cross_entropy", encoder=encoder, recipe=whole, outliers=None)
@@ -127,13 +127,13 @@ def test_a_study_on_two_devices_goes_on_where_it_was_stopped(tmp_path: Path) -> 
     stopped = runner(tmp_path / "s.yaml", Interrupting(), devices=2)
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
-    again = runner(tmp_path / "s.yaml", Silent(), devices=2)
+    again = runner(tmp_path / "s.yaml", Watch(), devices=2)
     outcome = again.run()
     assert (outcome.failed, outcome.trained) == (0, 1)
     assert set(outcome.rows["recipe"].map(lambda label: "devices=2" in label)) == {True}
     found, facts = weights(again.pipeline, again)
     assert facts["resumed_at_epoch"] == 2
-    alone = runner(tmp_path / "s.yaml", Silent())
+    alone = runner(tmp_path / "s.yaml", Watch())
     wanted, wanted_facts = weights(alone.pipeline, alone)
     assert alone.pipeline.encoders.trainings == 1  # under a key of its own: sums differ
     assert facts["losses"] == pytest.approx(wanted_facts["losses"], rel=1e-5)
@@ -240,14 +240,14 @@ def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_a_set_smaller_than_a_batch_that_devices_cannot_share_is_refused_before_the_run(tmp_path: Path) -> None:
-    small = runner(tmp_path / "s.yaml", Silent(), batch=128, devices=64)  # 90 images
+    small = runner(tmp_path / "s.yaml", Watch(), batch=128, devices=64)  # 90 images
     with pytest.raises(UserError, match=r"s\.yaml:\d+: recipe.devices: the 90 training images are one batch"):
         small.check()
 
 
 def test_a_set_that_does_not_fit_on_each_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of one device may stay on the host; several devices are each handed all of them."""
-    several = runner(tmp_path / "s.yaml", Silent(), batch=8, devices=2)
+    several = runner(tmp_path / "s.yaml", Watch(), batch=8, devices=2)
     pipeline, run = several.pipeline, several.plan.work[0].run
     pipeline.encoders._ready(run)
     monkeypatch.setattr("oodbench.training.encoders.room", lambda device: 10)

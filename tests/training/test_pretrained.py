@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
@@ -190,7 +191,7 @@ def made(tmp_path: Path, name: str = "s.yaml", params: Any = None, **changes: An
     path = write(tmp_path / name, **{**SMALL, "training": {"pretrained": params or {}}, **changes})
     found = reader.load(path)
     runs = [work.run for work in plan_of(found).work]
-    return Pipeline(found, Options(device="cpu"), Silent()), runs[0]
+    return Pipeline(found, Options(device="cpu"), Watch()), runs[0]
 
 
 def images(size: int = 16) -> Tensor:
@@ -321,7 +322,10 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
 def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = lived(torchvision.models.resnet18())
     enum = torchvision.models.ResNet18_Weights
-    monkeypatch.setattr(enum, "get_state_dict", lambda self, **options: network.state_dict())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda url, file, *args, **options: torch.save(network.state_dict(), file)
+    )
     imagenet = {"resnet18": {"stem": "imagenet"}}
     pipeline, run = made(tmp_path, params={"weights": "torchvision:resnet18.IMAGENET1K_V1"}, encoder=imagenet)
     state = pipeline.encoders.model(run).state_dict()
@@ -331,6 +335,59 @@ def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for wrong, hint in (("resnet81.X", "no model 'resnet81'; did you mean"), ("resnet18.V2", "no weights 'V2'")):
         with pytest.raises(UserError, match=hint):
             made(tmp_path, params={"weights": f"torchvision:{wrong}"}, encoder=imagenet)
+
+
+def test_a_planted_file_in_torchs_cache_is_refused_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its name and its hash agree, as an attacker who knows of the check would have it."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    planted = tmp_path / "checkpoints" / url.rpartition("/")[2]
+    torch.save({"conv1.weight": torch.ones(1), "x": Evil(tmp_path / "evil")}, planted)
+    found = weights._of_torchvision("resnet18.IMAGENET1K_V1")
+    with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth is damaged or another file: .* f37072fd; delete it"):
+        found.tensors()
+    monkeypatch.setattr(weights, "sha256", lambda path: "f37072fd")
+    with pytest.raises(UserError, match=r"it asks for posix\.mkdir"):
+        found.tensors()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_whatever_timm_asks_torch_for_runs_nothing(tmp_path: Path) -> None:
+    torch.save({"x": Evil(tmp_path / "evil")}, tmp_path / "w.pth")
+    with weights._tensors_alone(), pytest.raises(Exception, match="posix"):
+        torch.load(tmp_path / "w.pth", weights_only=False)
+    assert not (tmp_path / "evil").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+@pytest.mark.parametrize("of", ["torchvision", "timm of the hub", "timm of an address"])
+def test_offline_no_library_connects(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def connect(self: socket.socket, address: Any) -> None:
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: connect(None, address))  # type: ignore[arg-type]
+    monkeypatch.setenv("OODBENCH_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    if of == "timm of an address":
+        monkeypatch.setattr(
+            weights, "_timm_config", lambda name: {"url": "https://example.org/w.pth", "architecture": ""}
+        )
+    found = (
+        weights._of_torchvision("resnet18.IMAGENET1K_V1")
+        if of == "torchvision"
+        else weights._of_timm(Encoder(name="timm/resnet10t"), 3)
+    )
+    with pytest.raises(UserError, match=r"cannot be downloaded \(OODBENCH_OFFLINE is set\): "):
+        found.tensors()
+    assert asked == []
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------
@@ -376,7 +433,7 @@ def openood(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 def test_keys_that_do_not_fit_are_named_before_any_work(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     pipeline, _ = made(tmp_path, params=openood(tmp_path, **changes))
     with pytest.raises(UserError, match=said) as caught:
-        Runner(pipeline.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
     assert str(caught.value).startswith(f"{tmp_path / 's.yaml'}:")
     assert "training: weights w.pth: " in str(caught.value)
 
@@ -392,7 +449,7 @@ def test_averaged_weights_beside_the_state_dict_are_left(tmp_path: Path) -> None
 def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     pipeline, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
     with pytest.raises(UserError, match=r"layout openood, do not fit resnet34\(width=4\): \d\d missing \(.*, \.\.\.\)"):
-        Runner(pipeline.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
 
 
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
@@ -429,7 +486,7 @@ def test_the_normalisation_of_inputs_must_be_known(tmp_path: Path, params: dict[
     save_file(Released("downsample").state_dict(), tmp_path / "w.safetensors")
     pipeline, _ = made(tmp_path, params={"weights": "w.safetensors", "layout": "plain"} | params)
     with pytest.raises(UserError, match=said):
-        Runner(pipeline.study, Options(device="cpu")).check()
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
 
 
 def test_numbers_of_cifar_are_for_its_stem_alone() -> None:
@@ -488,6 +545,18 @@ def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     assert call("plan", path, "--device", "cpu").exit_code == 0
 
 
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    whole: dict[str, Any] = {"w": torch.ones(1)}
+    whole["again"] = whole
+    torch.save(whole, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth holds itself, or is nested too deep"):
+        weights.read(tmp_path / "w.pth")
+
+
 def test_reading_nests_names_and_leaves_the_rest(tmp_path: Path) -> None:
-    torch.save({"a": {"b": torch.ones(2), "c": 3}, "d": torch.zeros(1)}, tmp_path / "x.pt")
-    assert {name: t.tolist() for name, t in weights.read(tmp_path / "x.pt").items()} == {"a.b": [1, 1], "d": [0]}
+    torch.save({"a": {"b": torch.ones(2), "c": 3, "e": {"f": torch.ones(1)}}, "d": torch.zeros(1)}, tmp_path / "x.pt")
+    assert {name: t.tolist() for name, t in weights.read(tmp_path / "x.pt").items()} == {
+        "a.b": [1, 1],
+        "a.e.f": [1],
+        "d": [0],
+    }

@@ -24,17 +24,17 @@ from oodbench.execution import estimate
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Outcome, Runner
 from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
-from oodbench.store.memo import Silent
+from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study import reader
 
 pytestmark = pytest.mark.slow
 
-NOT_NUMBERS = ["commit", "scored_at", "score_seconds", "train_seconds"]  # whoever commits meanwhile changes no number
+NOT_NUMBERS = ["commit", "scored_at", "score_seconds", "train_seconds", "trained_on", "scored_on"]
 OECL = {"oecl": {"warmup": 0}}
 
 
-class Listener(Silent):
+class Listener(Watch):
     """Remembers what a pipeline says."""
 
     def __init__(self) -> None:

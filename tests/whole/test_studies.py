@@ -21,7 +21,7 @@ from oodbench.execution import dry_run, runner, standins
 from oodbench.execution.pipeline import Options
 from oodbench.report import comparison, targets, verdicts
 from oodbench.scoring import detectors
-from oodbench.store import memo
+from oodbench.store.artifacts import digest
 from oodbench.store.columns import STAND_IN
 from oodbench.study import reader, study
 from oodbench.study.registry import Registry
@@ -110,7 +110,7 @@ def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     kept: dict[str, Any] = {}
     for work in plan_of(found).work:
-        key = memo.digest(work.run.canonical)
+        key = digest(work.run.canonical)
         kept[key] = {"parameters": work.run.canonical}
         about = (
             work.run.labels | {"train_key": key, "status": "ok"} | dict.fromkeys((*targets.ALLOWED, "val_auroc"), 0.5)
@@ -146,8 +146,8 @@ def test_real_and_dry_runs_are_apart() -> None:
     found = dry_run.dry(real).study
     assert found.results == real.results.with_name("benchmark.dry")
     assert found.store.is_relative_to(found.results.resolve())
-    assert not {memo.digest(w.run.canonical) for w in plan_of(real).work} & {
-        memo.digest(w.run.canonical) for w in plan_of(found).work
+    assert not {digest(w.run.canonical) for w in plan_of(real).work} & {
+        digest(w.run.canonical) for w in plan_of(found).work
     }
     assert [each.label for each in real.ids] == [each.label for each in found.ids]
     assert [each.label for each in real.trainings] == [each.label for each in found.trainings]

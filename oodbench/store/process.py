@@ -1,0 +1,96 @@
+"""What belongs to the whole process: no plugin may change it, or end the process. What one has changed is put back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PLUGINS = ("oodbench.methods.", "oodbench.datasets.")
+
+
+class _Thing(NamedTuple):
+    """Something that there is one of."""
+
+    get: Callable[[], Any]
+    put: Callable[[Any], object]
+
+
+class Kept:
+    """What the process has now, its own functions, classes and methods included where that is asked for."""
+
+    def __init__(self, functions: bool = False) -> None:
+        self._things = {name: thing.get() for name, thing in _things().items()}
+        self._functions = _functions() if functions else {}
+
+    def put_back(self, by: str = "") -> list[str]:
+        """Put back what is no longer as it was, and return what that is; `by` is the module that may have changed it.
+
+        Functions of that module that stand in ours, which was imported since, are named, too.
+        """
+        changed = []
+        for name, thing in _things().items():
+            was, value = self._things.get(name), thing.get()
+            if was is None and name in AT_FIRST:  # torch was imported since
+                was = getattr(sys.modules["torch"], AT_FIRST[name])
+            if was not in (None, value):
+                thing.put(was)
+                changed.append(name)
+        now = _functions() if self._functions else {}
+        for (owner, name), value in now.items():
+            ours = self._functions.get((owner, name))
+            if (value is not ours) if ours else by and getattr(value, "__module__", "") == by:
+                changed.append(f"{owner.__name__}.{name}")
+            if ours and value is not ours:
+                setattr(owner, name, ours)
+        return changed
+
+
+AT_FIRST = {"torch's default type": "float32"}  # what torch has when it is imported
+
+
+def _things() -> dict[str, _Thing]:
+    """Return what there is one of, by what a message calls it; of torch once it is imported."""
+    found = {
+        "the working directory": _Thing(os.getcwd, os.chdir),
+        "what numpy does about errors": _Thing(np.geterr, lambda value: np.seterr(**value)),
+    }
+    if torch := sys.modules.get("torch"):
+        found |= {
+            "torch's default type": _Thing(torch.get_default_dtype, torch.set_default_dtype),
+            "the number of torch's threads": _Thing(torch.get_num_threads, torch.set_num_threads),
+            "whether torch keeps gradients": _Thing(torch.is_grad_enabled, torch.set_grad_enabled),
+        }
+    return found
+
+
+def _functions() -> dict[tuple[Any, str], Any]:
+    """Return the functions, classes and methods of oodbench itself, by module or class and name."""
+    found: dict[tuple[Any, str], Any] = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "oodbench" and not name.startswith(PLUGINS):
+            own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == name]
+            for owner in (module, *own):
+                found |= {(owner, key): value for key, value in vars(owner).items() if callable(value)}
+    return found
+
+
+@contextmanager
+def outlived() -> Iterator[None]:
+    """Let `os._exit` raise SystemExit in this process, as `sys.exit` does: an end without a word helps nobody."""
+    whole, this = os._exit, os.getpid()
+
+    def refuse(code: int) -> None:
+        if os.getpid() != this:  # a fork ends as it has to
+            whole(code)
+        raise SystemExit(code)
+
+    os._exit = refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = whole

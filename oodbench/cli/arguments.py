@@ -50,20 +50,11 @@ def made(study: Path, dry_data: bool) -> Study:
     return found.study
 
 
-def results(study: Path, dry_data: bool = False) -> Results:
-    """Return the rows of a study, or of its dry run; what is wrong with them is printed."""
-    from oodbench.store.rows import Results
-    from oodbench.study.reader import results_of
-    from oodbench.study.study import DRY
-
-    folder = results_of(study)
-    return Results(folder.with_name(folder.name + DRY) if dry_data else folder, screen.warn)
-
-
 def rows(study: Path, dry_data: bool = False, ok: bool = False) -> tuple[Results, Any]:
     """Return what is kept of a study's rows, and those in its tables, of which there is one; an `ok` one if wanted."""
-    given = results(study, dry_data)
-    found = given.current()
+    from oodbench.cli.kept import current
+
+    given, found = current(study, screen.warn, dry_data)
     if found.empty or (ok and not (found["status"] == "ok").any()):
         raise without_rows(given)
     return given, found

@@ -24,7 +24,9 @@ def show(study: StudyFile, which: Which) -> None:
     """Say where a number comes from: parameters, seed, data, commit, versions, device, seconds."""
     import pandas as pd
 
-    given = arguments.results(study)
+    from oodbench.cli.kept import results
+
+    given = results(study, screen.warn)
     found = _rows(study, which, given)
     in_tables = set(given.current()[["cell", "ood"]].itertuples(index=False, name=None))
     for record in found.to_dict("records"):
@@ -57,7 +59,9 @@ def _rows(study: Path, which: str, given: Results) -> Any:
 
 def compact(study: StudyFile) -> None:
     """Put the part files of a study's rows into one."""
-    given = arguments.results(study)
+    from oodbench.cli.kept import results
+
+    given = results(study, screen.warn)
     parts = given.compact()
     if not parts:
         raise UserError(f"{given.folder} has no rows; run the study first")

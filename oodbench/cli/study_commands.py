@@ -67,6 +67,8 @@ def run(
             outcome = runner.run()
     if not rows_only:
         tables.write(study, runner.study.results, outcome.rows, top)
+    if loaded.settings.variance and not rows_only:
+        _vary(study, runner, outcome.rows, _words(study, options, dry_data))
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.out.print(f"\n{counts}{by}, {len(outcome.rows)} rows")
@@ -80,6 +82,20 @@ def run(
         arguments.say_failures(outcome.rows)
     if died:
         raise typer.Exit(1)
+
+
+def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
+    """Run a study again as a lesser CPU, and write and print by how much its rows differ."""
+    from oodbench.cli.workers import as_lesser_cpu
+    from oodbench.report.machines import variance
+    from oodbench.store.rows import Results
+
+    folder = runner.study.results / "lesser_cpu"
+    if not as_lesser_cpu(words, folder):
+        screen.say("variance: machine: this is the least CPU already, there is nothing to compare with")
+        return
+    there = Results(folder / runner.study.name, screen.warn).current()
+    tables.publish(variance(rows, there), rows, runner.study.results)
 
 
 def _words(study: Path, options: Options, dry_data: bool) -> list[str]:

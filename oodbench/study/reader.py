@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from oodbench.api import Training
-from oodbench.errors import suggestion
+from oodbench.errors import UserError, suggestion
+from oodbench.store.artifacts import digest, sha256
 from oodbench.study import axes, declarations, recipes, suites
 from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document, read
 from oodbench.study.grid import check_size
-from oodbench.study.registry import Registry
+from oodbench.study.registry import ROOMS, Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
 from oodbench.study.values import Values
 
+PACKAGE = Path(str(resources.files("oodbench")))
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "claims")
 KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
@@ -77,6 +82,31 @@ def results_of(file: Path) -> Path:
     return results_root() / _name(read(file))
 
 
+def stamp(file: Path) -> str:
+    """Return a hash of what decides the rows of a study: what its file says of them, and all code that it may meet."""
+    values = _values(read(file))
+    said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned")}
+    found = axes.registry(values)
+    plugins = [source.path for room in ROOMS for source in found.sources(room).values()]
+    folders = {file.parent, *(path.parent for path in plugins if PACKAGE not in path.parents)}
+    folders |= {PACKAGE, *(path for path in PACKAGE.iterdir() if path.is_dir())}
+    code = {*plugins, *(path for each in folders for path in each.glob("*.py"))}
+    return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
+
+
+def check_owner(file: Path, folder: Path, plan: dict[str, Any]) -> None:
+    """Raise UserError where a folder of results has the plan of another study that still bears its name."""
+    other = (folder / str(plan.get("file", ""))).resolve()
+    if not plan.get("file") or other == file.resolve() or not other.is_file() or plan.get("of") == stamp(file):
+        return
+    try:
+        its = results_of(other)
+    except UserError:
+        return
+    if its.resolve() == results_of(file).resolve():
+        raise UserError(f"{folder} is of the study {other}, not of {file}; give one of them another `name:`")
+
+
 def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
     """Return the tables that a study or a grid declares, what it selects, and below which accuracy nothing was learned.
 
@@ -132,6 +162,8 @@ def _values(document: Document, keys: set[str] = KEYS, required: tuple[str, ...]
 def _check(study: Study) -> None:
     """Refuse what does not go together."""
     fail = study.document.fail
+    if study.settings.variance and study.settings.store:
+        fail(("variance",), "a study whose file names its store cannot be run beside itself; use OODBENCH_STORE")
     needy = sorted({training.label for training in study.trainings if training.outliers})
     if needy and not study.outliers:
         fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")

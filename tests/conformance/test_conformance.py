@@ -59,7 +59,7 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
 @pytest.mark.parametrize(
     ("of", "old", "new", "said"),
     [
-        ("training/simclr", 'b.out["z"], self', 'b.out["z"].double(), self', ""),
+        ("training/simclr", 'b.out["z"], self', 'b.out["z"].double(), self', "the loss is float32"),
         ("training/simclr", 'nt_xent(b.out["z"]', 'nt_xent(b.out["z"].detach()', "element 0 of tensors"),
         ("training/supcon", "b.y, self", "b.y.roll(1), self", "order of a batch does not matter"),
         ("training/cider", "    ordered = True\n", "", "order of a batch does not matter"),

@@ -87,8 +87,8 @@ def _no_formula(cell: object) -> object:
     """Return a cell that begins no formula; numbers are no text."""
     if not isinstance(cell, str):
         return cell
-    text = printable(cell)
-    return f"'{text}" if text.startswith(tuple("=+-@\t\r")) else text
+    text = printable(cell).replace("\r", r"\x0d")  # alone it ends a row, and pandas does not quote it
+    return f"'{text}" if text.startswith(tuple("=+-@\t")) else text
 
 
 def latex(sheet: Sheet) -> str:

@@ -339,8 +339,8 @@ def _held_out(rows: pd.DataFrame) -> str:
 
 def _few_images(rows: pd.DataFrame) -> str:
     """Return which OOD sets are too small for their numbers to say much; "" where none is."""
-    sizes = rows.groupby("ood", sort=False)["n_ood"].min()
-    few = ", ".join(f"{name} ({counted(int(size), 'image')})" for name, size in sizes.dropna().items() if size < FEW)
+    sizes = rows.groupby("ood", sort=False)["n_ood"].min().dropna()
+    few = ", ".join(f"{name} ({counted(int(size), 'image')})" for name, size in sizes.items() if size < FEW)
     return f" Of few images, so that a number says little: {few}." if few else ""
 
 

@@ -549,19 +549,14 @@ def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
 
 
 def test_of_many_places_a_cell_says_how_many_and_the_ends() -> None:
-    places = [f"set {k}" for k in range(12)]
-    rows = made(
-        *(
-            {
-                "ood": place,
-                "seed": seed,
-                "training": training,
-                "auroc": 0.5 + (k / 100 + seed / 1000) * (training == "b"),
-            }
-            for k, place in enumerate(places)
+    rows = frame(
+        [
+            BASE | {"ood": f"set {k}", "seed": seed, "training": training, "auroc": 0.5 + ahead * (training == "b")}
+            for k in range(12)
             for seed in range(3)
+            for ahead in [k / 100 + seed / 1000]
             for training in ("a", "b")
-        )
+        ]
     )
     spec = ClaimSpec(says="b", left={"training": "b"}, right={"training": "a"}, over=("ood",))
     found = verdicts.verdict(rows, "c", spec)
@@ -569,4 +564,4 @@ def test_of_many_places_a_cell_says_how_many_and_the_ends() -> None:
     assert text.startswith("12 places, 11 holds, 1 open; from set 0 (open): +0.10")
     assert "; to set 11 (holds): +11.10" in text
     assert len(text) < 200
-    assert len(pd.DataFrame(verdicts.sheet([found]).numbers)) == 12
+    assert len(verdicts.sheet([found]).numbers) == 12

@@ -339,6 +339,13 @@ def test_tables_are_read_without_plugins(tmp_path: Path) -> None:
         reader.load(path)
 
 
+def test_a_copy_of_a_plugins_file_is_another_plugin(tmp_path: Path) -> None:
+    """Its class has the same name; the file is what names it."""
+    (tmp_path / "mine.py").write_text((ROOT / "methods" / "distance" / "euclidean.py").read_text())
+    found = load(tmp_path, changed("distance", "[euclidean, mine]") + "\nplugins: [mine.py]\n")
+    assert [each.label for each in found.detectors.distances] == ["euclidean", "mine"]
+
+
 def test_plugins_of_a_study(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "twice.py").write_text(OWN)

@@ -3,7 +3,7 @@
 The least squared Mahalanobis distance to a centroid under the covariance that all clusters share, minus that
 to the mean of everything under the covariance of everything: what all training items have in common
 counts for nothing. Both covariances are divided by the number of items and inverted by pseudo-inverse, cut at the same
-variance, which is that of Mahalanobis' `pinv` for the covariance of everything; one that is not of full rank is warned
+variance, that of `pinv` for the covariance of everything (see mahalanobis.py); one that is not of full rank is warned
 of in the row.
 """
 
@@ -12,7 +12,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores
-from oodbench.toolkit.linear_algebra import lower, means, members, moments, nearest_to, scatter, whitening
+from oodbench.toolkit.linear_algebra import (
+    lower,
+    means,
+    members,
+    moments,
+    nearest_to,
+    rounding,
+    scatter,
+    smallest,
+    whitening,
+)
 
 
 class RelativeMahalanobis(Distance):
@@ -24,8 +34,9 @@ class RelativeMahalanobis(Distance):
         rows, assign = members(f, c.assign)
         mean, everything = moments(rows)
         within = scatter(rows, means(rows, assign), assign) / len(rows)
-        near = whitening(within, len(rows), self.label, whole=everything)
-        far = whitening(everything, len(rows), self.label)
+        least = max(rounding(rows), smallest(everything))  # one for both: a part has no higher rank than the whole
+        near = whitening(within, len(rows), self.label, least=least)
+        far = whitening(everything, len(rows), self.label, least=least)
         nearest, everywhere = nearest_to(c.centroid.double(), lower(near)), nearest_to(mean[None], lower(far))
 
         def score(x: Tensor) -> Scores:

@@ -44,11 +44,11 @@ def list_(room: Listed = "", markdown: Markdown = None) -> None:
     table = screen.columns()
     table.show_header = False
     for each in [room] if room else rooms:
-        table.add_row(f"[bold]{each}[/]", "")
+        table.add_row(Text(each, style="bold"), "")
         for name, line in lines[each].items():
-            table.add_row(f"  {name}", Text(line))
+            table.add_row(f"  {name}", screen.text(line))
             for part, text in suites.told(suites.find(name)) if room == "suites" else ():
-                table.add_row("", Text(f"{part}: {text}"))
+                table.add_row("", screen.text(f"{part}: {text}"))
     screen.out.print(table)
 
 
@@ -87,7 +87,7 @@ def check(plugin: Annotated[str, typer.Argument(help="A plugin's file, its name,
     results = conform(source, Path(os.environ.get("OODBENCH_DATA") or "data"))
     for result in results:
         mark = "[red]failed[/]" if result.problem else "[yellow]skipped[/]" if result.skipped else "[green]passed[/]"
-        screen.out.print(f"{mark}  {escape(result.check)}", soft_wrap=True)
+        screen.out.print(f"{mark}  {escape(result.check)}", soft_wrap=True, markup=True)
         if result.problem:
             screen.say(f"        {result.problem}")
     failed = sum(bool(result.problem) for result in results)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from oodbench.cli import screen
+from oodbench.errors import printable
 from oodbench.store.memo import Watch
 
 STAGES = {
@@ -64,7 +65,8 @@ class Board(Watch):
 
     def stage(self, what: str, title: str) -> None:
         self._end_training()
-        self._progress.reset(self._now, description=f"{STAGES[what]}  {title}", total=None, note="", visible=True)
+        self._progress.reset(self._now, description=printable(f"{STAGES[what]}  {title}"), total=None, note="")
+        self._progress.update(self._now, visible=True)
         if what == "train":
             self._run += 1
             self._said = time.perf_counter()
@@ -95,7 +97,7 @@ class Board(Watch):
         """Show the megabytes of a download."""
         if file != self._file:
             self._file = file
-            self._progress.reset(self._now, description=f"download  {file}", visible=True)
+            self._progress.reset(self._now, description=printable(f"download  {file}"), visible=True)
         self._progress.update(self._now, total=total and round(total / MB), completed=round(done / MB), note="MB")
         if done == total:
             self.say(f"downloaded {file}: {done / MB:.1f} MB")
@@ -111,7 +113,7 @@ class Board(Watch):
 
     def say(self, text: str, head: Text | str = "", style: str = "") -> None:
         """Print a line, in one write: others may write to the same file."""
-        self.console.print(Text.assemble(head, (text, style)), highlight=False, soft_wrap=True)
+        self.console.print(Text.assemble(head, (printable(text), style)), highlight=False, soft_wrap=True)
 
     def _counts(self) -> str:
         return f"{self._cells} done, {self._failed} failed"

@@ -50,9 +50,9 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     shown = screen.columns("claim", "verdict", "evidence")
     for each in found:
         state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
-        shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
+        shown.add_row(screen.text(f"{each.name}: {each.claim.says}"), state, screen.text(each.text()))
     screen.out.print(shown)
-    screen.out.print(tables.note(rows) + verdicts.caption(found), style="italic", markup=False, soft_wrap=True)
+    screen.say(tables.note(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 

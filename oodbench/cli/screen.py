@@ -7,54 +7,53 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.markup import escape
-from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from oodbench.errors import printable
 
 if TYPE_CHECKING:
     from oodbench.report.tables import Table
 
-SIGNS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}  # of control: ESC and such
-
 
 class Screen(Console):
-    """A console that shows the control characters in names and messages, and does not send them to the terminal."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for each in super().render(renderable, options):
-            yield each if each.control else Segment(each.text.translate(SIGNS), each.style)
+    """A console whose reader may have had enough, such as `head`: then a command ends, as others of the shell do."""
 
     def on_broken_pipe(self) -> None:
-        """End as the shell's other commands do whose reader, such as `head`, has had enough."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more at its end
         raise typer.Exit(141)
 
 
-# A file has no width to fit, unless it is said.
-out = Screen(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
-err = Screen(stderr=True, highlight=False)
+# What is printed is text, and no markup unless a call says so: a name may hold [/b]. A file has no width to fit, unless
+# it is said.
+out = Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+err = Screen(stderr=True, highlight=False, markup=False)
 LABEL = 24  # columns of the screen that labels keep, at least, in a table that is too wide
 NONE = "–"  # a label of what has no part in a row
 
 
-def say(message: str) -> None:
-    """Print a line as it is: no markup, never wrapped."""
-    out.print(message, markup=False, soft_wrap=True)
+def say(message: str, style: str = "") -> None:
+    """Print a line as it is: no markup, never wrapped, its control characters shown."""
+    out.print(printable(message), style=style, soft_wrap=True)
 
 
 def complain(head: str, message: str) -> None:
     """Print a message to standard error after a head in its colour, such as `[yellow]warning:[/]`."""
-    err.print(Text.assemble(Text.from_markup(head), " ", message), soft_wrap=True)  # one line is one write
+    err.print(Text.assemble(Text.from_markup(head), " ", printable(message)), soft_wrap=True)  # a line is one write
 
 
 def warn(message: str) -> None:
     complain("[yellow]warning:[/]", message)
+
+
+def text(cell: str, style: str = "") -> Text:
+    """Return a cell of a table as it is: no markup, its control characters shown."""
+    return Text(printable(cell), style=style)
 
 
 def columns(*headings: str) -> RichTable:
@@ -74,11 +73,11 @@ def show(table: Table, title: str, top: int) -> None:
     while details and _width(shown) > out.width:
         text = text.drop(columns=details.pop(0))
         shown = _grid(text, "l" * labels)
-    out.print(f"\n[bold]{title}[/]")
+    out.print(f"\n{printable(title)}", style="bold")
     if _width(shown) > out.width:
         shown = _numbers_first(text.iloc[:, :labels], text.iloc[:, labels:])
     out.print(shown)
-    out.print("\n".join(table.below), style="italic", markup=False, soft_wrap=True)
+    say("\n".join(table.below), style="italic")
 
 
 def _width(table: RichTable) -> int:
@@ -92,7 +91,7 @@ def _numbers_first(labels: Any, numbers: Any) -> RichTable:
     methods = [" · ".join(each for each in row if each != NONE) for row in labels.iloc[:, varying].to_numpy()]
     shared = [each for each in labels.drop(columns=labels.columns[varying]).iloc[0] if each != NONE]
     if shared:
-        out.print(f"all of {' · '.join(shared)}")
+        out.print(f"all of {' · '.join(shared)}", markup=True)
     numbers = numbers.rename(columns=lambda title: title.replace(" ", "\n"))
     while _width(_grid(numbers)) + LABEL >= out.width and numbers.shape[1] > 1:
         numbers = numbers.iloc[:, :-1]
@@ -103,9 +102,10 @@ def _grid(text: Any, layout: str = "") -> RichTable:
     """Return a table whose columns are labels (l), numbers (r; those that the layout does not tell), or folded (p)."""
     shown = columns()
     for column, kind in zip(text.columns, layout.ljust(text.shape[1], "r"), strict=True):
-        shown.add_column(column, justify="right" if kind == "r" else "left", no_wrap=kind != "p", overflow="fold")
+        side: Any = "right" if kind == "r" else "left"
+        shown.add_column(Text.from_markup(column), justify=side, no_wrap=kind != "p", overflow="fold")
     for row in text.itertuples(index=False):
-        shown.add_row(*(str(each) for each in row))
+        shown.add_row(*(Text.from_markup(str(each)) for each in row))
     return shown
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
@@ -70,6 +69,8 @@ def run(
             outcome = runner.run()
     if not rows_only:
         tables.write(study, runner.study.results, outcome.rows, top)
+    if loaded.settings.variance and not rows_only:
+        _vary(study, runner, outcome.rows, _words(study, options, dry_data))
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")
@@ -89,6 +90,20 @@ def _precision(runner: Runner) -> str:
     """Return the precisions of a study's trainings, `auto` resolved."""
     found = (runner.encoders.precision(work.run) for work in runner.plan.work)
     return f"precision {', '.join(dict.fromkeys(found))}"
+
+
+def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
+    """Run a study again as a lesser CPU, and write and print by how much its rows differ."""
+    from oodbench.cli.workers import as_lesser_cpu
+    from oodbench.report.machines import variance
+    from oodbench.store.rows import Results
+
+    folder = runner.study.results / "lesser_cpu"
+    if not as_lesser_cpu(words, folder):
+        screen.say("variance: machine: this is the least CPU already, there is nothing to compare with")
+        return
+    there = Results(folder / runner.study.name, screen.warn).current()
+    tables.publish(variance(rows, there), rows, runner.study.results)
 
 
 def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
@@ -148,7 +163,9 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
 def _show_supplies(needs: list[Need], found: list[Supply]) -> None:
     table = screen.columns("set", "role", "files", "licence", "from")
     for need, each in zip(needs, found, strict=True):
-        table.add_row(*(Text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:])))
+        table.add_row(
+            *(screen.text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:]))
+        )
     screen.out.print(table)
 
 
@@ -213,7 +230,7 @@ def _show_runs(runner: Runner, known: bool) -> None:
         epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
         trained = str(sum(runner.pipeline.encoders.has_weights(work.run) for work in members)) if known else "?"
         cells = sum(len(work.cells) for work in members)
-        table.add_row(*map(Text, labels), seeds, epochs, str(cells), f"{trained} of {len(members)}")
+        table.add_row(*map(screen.text, labels), seeds, epochs, str(cells), f"{trained} of {len(members)}")
     screen.out.print(table)
 
 

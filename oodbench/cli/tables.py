@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.text import Text
 
 from oodbench.cli import screen
 
@@ -40,11 +39,13 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
 
 def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
     from oodbench.report.selection import selection
-    from oodbench.report.tables import best_of_each_training, leaderboards
+    from oodbench.report.tables import best_of_each_training, leaderboards, thresholds
 
     for board in leaderboards(rows, floor):
         yield board
         yield best_of_each_training(board)
+    if every := thresholds(rows, floor):
+        yield every
     if select:
         yield selection(rows, select, floor)
 
@@ -91,10 +92,10 @@ def _show(found: Comparison, file: Path) -> None:
     text = against.table(found)
     shown = screen.columns(*text.columns)
     for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
-        shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
+        shown.add_row(*(screen.text(each, colours.get(line.state, "")) for each in cells))
     counts = ", ".join(f"{found.count(each)} {each}" for each in against.STATES)
-    screen.out.print(f"\n[bold]{escape(file.name)}[/]: {counts}")
+    screen.out.print(f"\n[bold]{escape(file.name)}[/]: {counts}", markup=True)
     if found.lines:
         screen.out.print(shown)
-    screen.out.print(found.caption, style="italic", markup=False, soft_wrap=True)
+    screen.say(found.caption, "italic")
     screen.say(f"as .md, .csv, .tex and .html: {file}.*")

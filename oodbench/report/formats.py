@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from oodbench.errors import printable
 from oodbench.report.unlearned import MARK
 from oodbench.store.files import write_whole
 
@@ -53,18 +54,23 @@ class Sheet:
 
     def cells(self, escape: Callable[[str], str], *tags: str) -> pd.DataFrame:
         """Return the text, escaped, the best and the second best cells each in a tag such as `**{}**`."""
-        text, sign = self.text.map(escape), escape(f" {MARK}")
+        text, sign = self.text.map(printable).map(escape), escape(f" {MARK}")
         for column, marks in ({} if self.marks is None else self.marks).items():
             parts = (each.partition(sign) for each in text[column])  # the sign of what did not learn stands outside
             both = zip(parts, marks, strict=True)
             text[column] = ["".join([("{}", *tags)[mark].format(number), *rest]) for (number, *rest), mark in both]
-        return text.rename(columns=escape)
+        return text.rename(columns=lambda title: escape(printable(title)))
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """What stands under it, each on one line."""
+        return [" ".join(printable(each).splitlines()) for each in self.below]
 
 
 def markdown(sheet: Sheet) -> str:
     """Return a table as Markdown, the best bold, the second best in italics."""
     text = sheet.cells(_in_markdown, "**{}**", "*{}*")
-    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *sheet.below]) + "\n"
+    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *sheet.paragraphs]) + "\n"
 
 
 def _in_markdown(cell: str) -> str:
@@ -73,15 +79,23 @@ def _in_markdown(cell: str) -> str:
 
 
 def csv(sheet: Sheet) -> str:
-    """Return the numbers of a table as CSV."""
-    return sheet.numbers.to_csv(index=False)
+    """Return the numbers of a table as CSV; what a spreadsheet would take for a formula is text, after a `'`."""
+    return sheet.numbers.map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
+
+
+def _no_formula(cell: object) -> object:
+    """Return a cell that begins no formula; numbers are no text."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell).replace("\r", r"\x0d")  # alone it ends a row, and pandas does not quote it
+    return f"'{text}" if text.startswith(tuple("=+-@\t")) else text
 
 
 def latex(sheet: Sheet) -> str:
     """Return a table as LaTeX, the best bold, the second best underlined."""
     text = sheet.cells(_in_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
     layout = sheet.layout or "l" * sheet.labels + "r" * (text.shape[1] - sheet.labels)
-    caption, label = _in_latex(" ".join(sheet.below)), "tab:" + re.sub(r"[^\w-]+", "-", sheet.name)
+    caption, label = _in_latex(" ".join(sheet.paragraphs)), "tab:" + re.sub(r"[^\w-]+", "-", sheet.name)
     with pd.option_context("styler.render.max_elements", text.size + 1):  # by itself, pandas cuts large tables
         return text.to_latex(index=False, escape=False, column_format=layout, caption=caption, label=label)
 
@@ -95,8 +109,8 @@ def html(sheet: Sheet) -> str:
     text = sheet.cells(escape, "<strong>{}</strong>", "<em>{}</em>")
     with pd.option_context("display.max_colwidth", None):  # by itself, pandas cuts long cells
         table = text.to_html(index=False, escape=False, border=0)
-    below = "\n".join(f"<p>{escape(each, quote=False)}</p>" for each in sheet.below)
-    return PAGE.format(title=escape(sheet.name, quote=False), labels=sheet.labels, table=table, below=below)
+    below = "\n".join(f"<p>{escape(each, quote=False)}</p>" for each in sheet.paragraphs)
+    return PAGE.format(title=escape(printable(sheet.name), quote=False), labels=sheet.labels, table=table, below=below)
 
 
 FORMATS: dict[str, Callable[[Sheet], str]] = {"md": markdown, "csv": csv, "tex": latex, "html": html}

@@ -24,6 +24,7 @@ RANKED = (
     *("space", "clustering", "distance", "posthoc"),
 )
 METHOD = (*RANKED, "threshold")
+FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
@@ -42,6 +43,7 @@ class Table:
     details: tuple[str, ...] = ()  # titles of columns that a narrow terminal may go without, in this order
     unlearned: pd.DataFrame | None = None  # how many of the runs behind each mean are of encoders that did not learn
     floor: float | None = None  # below which they did not; None = the default
+    ranked_by: Any = ""  # the column whose highest number comes first; "" where rows are in the order of the study
 
     @property
     def marked(self) -> bool:
@@ -139,7 +141,7 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
 
 def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     rows = named(distinct(rows))
-    by = [column for column in METHOD if column in ("training", "distance") or varies(rows[column])]
+    by = [column for column in METHOD if column in _naming(rows) or varies(rows[column])]
     runs = runs_of(rows, floor)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     sets = _wide(runs, by, "auroc", "ood")
@@ -160,7 +162,7 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     of = {metric: [column for column in columns if column[1] == title] for metric, title in SHOWN.items()}
     details = tuple(map(_title, [*of["fpr95_ood"], *sets_alone, *of["fpr95_id"]]))
     n = table.n.reindex(order, fill_value=0)
-    return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details)
+    return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details, ranked_by=keys[0])
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -185,9 +187,16 @@ def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
 def best_of_each_training(board: Table) -> Table:
     """Return the highest row of each training on a leaderboard."""
     first = ~pd.Series(board.mean.index.get_level_values("training")).duplicated().to_numpy()
-    name = board.name.replace("leaderboard", "best")
-    caption = f"The highest row of each training on the leaderboard. {board.caption}"
+    name, chosen = board.name.replace("leaderboard", "best"), _title(board.ranked_by)
+    others = f"Other columns have no part in the choice: in them another row may be better. {board.caption}"
+    caption = f"The row of each training that is highest by {chosen}, on the test sets. {others}"
     return replace(board.taken(lambda part: part[first]), name=name, caption=caption)
+
+
+def _naming(rows: pd.DataFrame) -> list[str]:
+    """Return the columns that name a method, whether or not they vary: the training, and what scores its features."""
+    scorers = ("distance", "posthoc")
+    return ["training", *(each for each in scorers if not rows[each].fillna("").isin(["", NONE]).all())]
 
 
 def varies(column: pd.Series[str]) -> bool:
@@ -298,6 +307,7 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
     sets = "; ".join(f"{group}: {names}" for group, names in members.items())
     failed = int((rows["status"] == "error").sum())
     lost = f" {failed} rows failed and are in no mean." if failed else ""
+    lost += _few_images(rows) + _held_out(rows)
     return (
         f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
         f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of "
@@ -316,4 +326,31 @@ def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
     hidden = {column: most(column) for column in (*METHOD, "level", "ood") if column not in shown}
     counts = ", ".join(f"{column} ({count})" for column, count in hidden.items() if count > 1)
     each = f", each averaged over {counts}" if counts else ""
-    return f" Per cent, mean ± standard deviation over {counted(most('run'), 'run')}{each}."
+    return f" Per cent, mean ± standard deviation over {counted(most('run'), 'run')}{each}.{_few_images(rows)}"
+
+
+def _held_out(rows: pd.DataFrame) -> str:
+    """Return which share of ID train trains nothing, as most papers have it; "" where none is held out."""
+    shares = [each[4:-1] for each in rows["reference"].unique() if str(each).startswith("val(")]
+    return f" Held out for thresholds, and no part of training: a share {' or '.join(shares)} of ID train." * bool(
+        shares
+    )
+
+
+def _few_images(rows: pd.DataFrame) -> str:
+    """Return which OOD sets are too small for their numbers to say much; "" where none is."""
+    sizes = rows.groupby("ood", sort=False)["n_ood"].min().dropna()
+    few = ", ".join(f"{name} ({counted(int(size), 'image')})" for name, size in sizes.items() if size < FEW)
+    return f" Of few images, so that a number says little: {few}." if few else ""
+
+
+def thresholds(rows: pd.DataFrame, floor: float | None = None) -> Table | None:
+    """Return what each of several thresholds does on test data; a leaderboard shows those that rank apart."""
+    if len(rows[["threshold", "level"]].drop_duplicates()) < 2:
+        return None
+    caption = (
+        "Every threshold: the share of ID test that it accepts, of OOD that it finds, and what follows from both. "
+        "Each is averaged over the methods that have it: a cut by cluster needs clusters."
+    )
+    spec = TableSpec(rows=("threshold", "level"), columns=(), value=RECALLS, caption=caption)
+    return declared(rows, "thresholds", spec, floor)

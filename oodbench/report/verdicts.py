@@ -8,6 +8,7 @@ open. Where one of several comparisons is enough to decide, their number divides
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,7 @@ from oodbench.study.grid import NONE
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
 ERROR = 0.05  # one-sided
 LEAST = 3  # runs: the deviation of two says nothing
+PLACES = 3  # that a cell lists; of more it says the counts and the ends, and CSV has all
 AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
 CUTS = ["threshold", "level"]
 RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
@@ -80,7 +82,17 @@ class ClaimVerdict:
         """Return the evidence as one line."""
         lost = [f"{counted(self.lost, 'row')} without a number"] if self.lost else []
         best = ["settings picked on test"] if self.claim.pick == "best" else []
-        return "; ".join(filter(None, [self.why, *(each.text(self.unit) for each in self.evidence), *lost, *best]))
+        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best]))
+
+    def _shown(self) -> list[str]:
+        """Return each place, or, of many, how many are of which state, and the two at the ends."""
+        if len(self.evidence) <= PLACES:
+            return [each.text(self.unit) for each in self.evidence]
+        counts = Counter(each.state for each in self.evidence)
+        ends = sorted(self.evidence, key=lambda each: (np.isnan(each.difference), each.difference))
+        last = max(self.evidence, key=lambda each: -np.inf if np.isnan(each.difference) else each.difference)
+        states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+        return [f"{len(ends)} places, {states}", f"from {ends[0].text(self.unit)}", f"to {last.text(self.unit)}"]
 
 
 def verdicts(

@@ -409,7 +409,7 @@ class _Judge:
             ood = _calibrated(rule, scores)
             ranking = scored.rankings(id_, ood)
             sizes = {"n_id": len(id_), "n_ood": len(ood), "cut": rule.cut}
-            warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}")
+            warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}", (len(id_), len(ood)))
             judged = ranking | metrics.recalls(id_, ood, rule.cut) | numbers | sizes
             judged |= _of_ood(place, reference, ood) if place else {}
             if self.how.compat:

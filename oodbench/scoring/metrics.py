@@ -46,6 +46,7 @@ from oodbench.toolkit.counts import least_count
 
 Floats = NDArray[np.float64]
 
+FEW = 30  # items of a set: one more or less moves an AUROC by points
 LARGE = 900  # exponent of scores whose differences and sums might be infinite
 LEVELS = (0.8, 0.9, 0.95, 0.99)  # of the FPRs that a row has
 
@@ -276,9 +277,11 @@ def recalls(id_: Floats, ood: Floats, cut: float) -> dict[str, float]:
     }
 
 
-def warnings(numbers: dict[str, float], title: str) -> list[str]:
-    """Return what a reader has to know about a ranking; `title` names the distance and the set."""
+def warnings(numbers: dict[str, float], title: str, sizes: Sequence[int] = ()) -> list[str]:
+    """Return what a reader has to know about a ranking of so many items; `title` names the distance and the set."""
     found = []
+    if (few := min(sizes, default=FEW)) < FEW:
+        found.append(f"{few} item{'s' * (few > 1)} on a side: {title}")
     if numbers["auroc"] < 0.5:
         found.append(f"AUROC below 50: {title} takes OOD for ID")
     if numbers["ties"] == 1 and numbers["detection_error"] == numbers["auroc"] == 0.5:

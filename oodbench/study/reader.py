@@ -162,6 +162,8 @@ def _values(document: Document, keys: set[str] = KEYS, required: tuple[str, ...]
 def _check(study: Study) -> None:
     """Refuse what does not go together."""
     fail = study.document.fail
+    if study.settings.variance and study.settings.store:
+        fail(("variance",), "a study whose file names its store cannot be run beside itself; use OODBENCH_STORE")
     needy = sorted({training.label for training in study.trainings if training.outliers})
     if needy and not study.outliers:
         fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from command_line import call
 from rich.console import Console
-from rich.text import Text
 from tiny import write
 
 from oodbench.cli import progress, screen
@@ -65,11 +64,11 @@ def test_one_row_keeps_its_first_label(width: int) -> None:
 
 def test_control_characters_of_names_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "a\x1b[2Jb\x07\x9b31m [/b] [red]"
-    shown = r"a\x1b[2Jb\x9b31m [/b] [red]"
+    shown = r"a\x1b[2Jb\x07\x9b31m [/b] [red]"
     screen.say(evil)
     screen.warn(evil)
     table = screen.columns("name")
-    table.add_row(Text(evil))
+    table.add_row(screen.text(evil))
     screen.out.print(table)
     board = Board(screen.err)
     board.warn(evil)
@@ -95,7 +94,7 @@ class Lines(io.StringIO):
 
 def test_off_a_terminal_a_training_is_heard_of_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Lines()
-    board = Board(screen.Screen(file=file, width=80))
+    board = Board(screen.Screen(file=file, width=80, markup=False))
     clock = iter([100.0, *(100.0 + 40 * i for i in range(1, 6)), 300.0])
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     board.planned(3, 12, 0)

@@ -242,3 +242,11 @@ def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert f"downloaded {name}: " in done.stderr
         assert (tmp_path / "data" / "MNIST" / "raw" / name).read_bytes() == contents[name]
     assert "3 of 3 sets prepared" in done.stdout
+
+
+def test_plan_does_not_promise_to_get_a_users_own_files(tmp_path: Path) -> None:
+    """Also of a folder that is not there; `prepare` gets what has a source."""
+    file = write(tmp_path / "s.yaml", id="mnist", ood={"near": {"folder": {"path": "mine"}}, "far": "noise"})
+    said = " ".join(call("plan", file).output.split())
+    assert f"not here: mnist; oodbench prepare {file} gets them" in said
+    assert "not here: folder(path=mine); no command gets your own files: place them, or mend the paths" in said

@@ -619,9 +619,9 @@ def test_a_loss_over_classes_is_refused_where_the_files_turn_out_to_have_one(
     given |= {"recipe": {"epochs": 21, "batch": 4}, "distance": "euclidean", "threshold": "pooled"}
     runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options())
     with pytest.raises(UserError, match=rf"training: {training} {said}, folder has one class \(cat\)"):
-        runner.check()
+        runner.checks.check()
     write(tmp_path / "s.yaml", **given | {"training": "simclr"})
-    Runner(reader.load(tmp_path / "s.yaml"), Options()).check()
+    Runner(reader.load(tmp_path / "s.yaml"), Options()).checks.check()
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

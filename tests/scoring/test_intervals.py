@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom, binomtest, norm
+from scipy.stats import beta, betabinom, binomtest, norm
 
 from oodbench.scoring import intervals
 
@@ -69,10 +69,11 @@ def test_ood_recall_holds_the_recall_of_the_true_cut(n: int, m: int, level: floa
     )
     held = (found[:, 0] <= true) & (true <= found[:, 1])
     assert held.mean() >= 0.9 - 4 * math.sqrt(0.9 * 0.1 / draws)
+    assert n < 100 or held.mean() <= 0.9 + 0.04
     slope = norm.pdf(cut - shift) / norm.pdf(cut)  # of OOD recall over ID recall
     deviation = math.sqrt(true * (1 - true) / m + slope**2 * level * (1 - level) / n)
     if n > 100:  # where the reference bounds the cut on both sides
-        assert np.diff(found).mean() < 1.8 * 2 * norm.ppf(0.95) * deviation
+        assert np.diff(found).mean() < 1.15 * 2 * norm.ppf(0.95) * deviation
     else:
         assert (found[:, 0] == 0).all()
 
@@ -96,5 +97,4 @@ def test_ood_recall_takes_ties() -> None:
     """Few distinct scores: the cut is 3, of which the reference leaves no doubt."""
     ref, ood = np.repeat([1.0, 2.0, 3.0], [400, 400, 200]), np.repeat([1.0, 3.0, 4.0], [10, 50, 40])
     low, high = intervals.ood_recall(ref, ood, 0.9, 0.9)
-    known = binomtest(40, 100).proportion_ci(0.95, "exact")
-    assert (low, high) == pytest.approx((known.low, known.high), abs=1e-9)
+    assert (low, high) == pytest.approx(beta.ppf([0.05, 0.95], 40.5, 60.5), abs=1e-6)

@@ -38,7 +38,7 @@ def another(value: Any) -> Any:
         return (value[0] / 2, *value[1:])
     if value is None:
         return 64
-    return f"other {value}"
+    return "mlp-64" if value == "mlp-128" else f"other {value}"
 
 
 def variants(part: Any) -> list[tuple[str, Any]]:
@@ -182,12 +182,12 @@ CODE = {
     "training.embed": "038e55fc620f",
     "training.optim": "f1806bdfca90",
     "training.probes": "75c0e4e685db",
-    "scoring.detectors": "33b22daeabba",
+    "scoring.detectors": "a16aee5ae601",
     "scoring.spaces": "b986e1c885cc",
-    "scoring.metrics": "1628bacd7299",
+    "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",
     "toolkit.vectors": "3a849b50829e",
-    "toolkit.linear_algebra": "971a430dfb29",
+    "toolkit.linear_algebra": "dc96a850397d",
 }
 
 

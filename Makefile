@@ -17,11 +17,14 @@ BIN := .venv/bin
 run: install
 	$(BIN)/oodbench run benchmark.yaml --workers auto
 
+# Compiled files are kept, whatever the shell says: two workers and every command that a test starts read them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2
+
 quick: install
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 install: .venv/installed
 

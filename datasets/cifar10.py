@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oodbench.api import Download, Source
+from oodbench.api import Source
 from oodbench.toolkit import raw_files
-from oodbench.toolkit.layouts import Labelled, Packed
+from oodbench.toolkit.layouts import CIFAR10_ARCHIVE, Labelled, Packed
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-py"
-ARCHIVE = Download(
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-    "md5:c58f30108f718f92721af3b95e74349a",
-    rf"{FOLDER}/(data_batch_[1-5]|test_batch)",
-    size=170_498_071,
-)
 
 
 class CIFAR10(Packed):
@@ -28,7 +22,7 @@ class CIFAR10(Packed):
     class_names = NAMES
     train_files = tuple(f"{FOLDER}/data_batch_{i}" for i in range(1, 6))
     test_files = (f"{FOLDER}/test_batch",)
-    source = Source("CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated", (ARCHIVE,))
+    source = Source("CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated", (CIFAR10_ARCHIVE,))
 
     def read(self, *paths: Path) -> Labelled:
         return raw_files.read_rows(paths, "labels", len(NAMES))

@@ -12,24 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from oodbench.api import Download, Source
+from oodbench.api import Source
 from oodbench.toolkit import raw_files
-from oodbench.toolkit.layouts import Labelled, Packed
+from oodbench.toolkit.layouts import CIFAR10_ARCHIVE, Labelled, Packed
 
 APART = 100  # CSI's batch: how far apart in the file the two images of a mean are
-ARCHIVE = Download(
-    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
-    "md5:c58f30108f718f92721af3b95e74349a",
-    r"cifar-10-batches-py/(data_batch_[1-5]|test_batch)",
-    size=170_498_071,
-)
 
 
 class CIFAR10Interpolated(Packed):
     """Interpolated CIFAR-10: means of two photographs, 32 x 32, RGB, test images alone, as CSI makes them."""
 
     test_files = ("cifar-10-batches-py/test_batch",)
-    source = Source("Interpolated CIFAR-10", "https://github.com/alinlab/CSI", "none stated", (ARCHIVE,))
+    source = Source("Interpolated CIFAR-10", "https://github.com/alinlab/CSI", "none stated", (CIFAR10_ARCHIVE,))
 
     def read(self, *paths: Path) -> Labelled:
         x, _ = raw_files.read_rows(paths, "labels", 10)

@@ -18,24 +18,6 @@ from oodbench.api import Download, Source
 from oodbench.toolkit import raw_files
 from oodbench.toolkit.layouts import Parted
 
-NAMES = (
-    *("pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold"),
-    *("tiger lily", "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot"),
-    *("king protea", "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily"),
-    *("balloon flower", "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger"),
-    *("grape hyacinth", "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william"),
-    *("carnation", "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya"),
-    *("cape flower", "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily"),
-    *("poinsettia", "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion"),
-    *("petunia", "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium"),
-    *("orange dahlia", "pink-yellow dahlia?", "cautleya spicata", "japanese anemone", "black-eyed susan"),
-    *("silverbush", "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy"),
-    *("gazania", "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus"),
-    *("toad lily", "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow"),
-    *("magnolia", "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove"),
-    *("bougainvillea", "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper"),
-    "blackberry lily",
-)
 FOLDER = "flowers-102"
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
@@ -46,7 +28,6 @@ class Flowers102(Parted):
 
     test: tuple[Literal["train", "val", "test"], ...] = ("test",)  # the other parts are the train split
 
-    class_names = NAMES
     parts = tuple(PARTS)
     source = Source(
         "Flowers-102",
@@ -60,13 +41,19 @@ class Flowers102(Parted):
         FOLDER,
     )
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        from torchvision.datasets import Flowers102 as Named
+
+        return tuple(Named.classes)
+
     def lists(self, part: str, root: Path) -> Sequence[Path]:
         return [root / FOLDER / "imagelabels.mat", root / FOLDER / "setid.mat"]
 
     def listed(self, part: str, root: Path) -> Sequence[tuple[Path, int]]:
         labelled, parted = self.lists(part, root)
         labels = _numbers(labelled, "labels")
-        y = raw_files.checked_labels(labelled, labels - 1, len(labels), len(NAMES))
+        y = raw_files.checked_labels(labelled, labels - 1, len(labels), len(self.class_names))
         numbers = _numbers(parted, PARTS[part])
         if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= len(y):
             raise ValueError(f"{parted} numbers images from {numbers.min()} to {numbers.max()}, there are {len(y)}")

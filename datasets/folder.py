@@ -5,7 +5,7 @@ below PATH/SPLIT, or PATH, as one class. A class has the images at any depth bel
 the order of their names. Hidden files are left out; any other file that is no image is an error. How pixels are read:
 oodbench/toolkit/image_files.py.
 
-Size and time of every image and folder decide whether the set is prepared again: a look at each file once a run.
+Names and contents of images and folders decide whether the set is prepared again: a look at each file once a run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
-from oodbench.toolkit.image_files import ENDINGS, Share, Split, drawn, located, of_files, subfolders, walk
+from oodbench.toolkit.image_files import ENDINGS, Bits, Share, Split, drawn, located, of_files, subfolders, walk
 
 
 class Folder(Dataset):
@@ -29,6 +29,7 @@ class Folder(Dataset):
     test: str = "test"
     test_share: Share | None = None  # None: the splits are folders; else of each class of PATH; 1: everything is test
     draw: int = 0  # seed of test_share
+    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
 
     def files(self, split: Split, root: Path) -> Sequence[Path]:
         top, other = self._top(split, root), self._top("train" if split == "test" else "test", root)
@@ -47,7 +48,7 @@ class Folder(Dataset):
         if self.test_share is not None:
             at = drawn(y, self.test_share, self.draw, split)
             paths, y = [paths[i] for i in at], y[at]
-        return Images(of_files(paths), y, tuple(folders))
+        return Images(of_files(paths, self.bits), y, tuple(folders))
 
     def _top(self, split: Split, root: Path) -> Path:
         path = located(root, self.path)

@@ -20,7 +20,8 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import Encoded, Split, check_has, decode, in_order, located, numbered, walk
+from oodbench.toolkit.image_files import Bits, Encoded, Split, check_has, decode, in_order, located, numbered, walk
+from oodbench.toolkit.offline import hub
 
 ONE = "images"  # the class of images without labels
 
@@ -34,6 +35,7 @@ class HuggingFace(Dataset):
     label_column: str | None = "label"  # None: one class
     train: str | None = "train"  # the library's name of the split; None: test images alone
     test: str = "test"
+    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
     revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None  # commit of a set of the Hub
 
     @property
@@ -57,7 +59,7 @@ class HuggingFace(Dataset):
         def image(i: int) -> NDArray[np.uint8]:
             cell = cells[i][self.image_column]
             raw = Path(cell["path"]).read_bytes() if cell["bytes"] is None else bytes(cell["bytes"])
-            return decode(raw, f"{where}, row {i}")
+            return decode(raw, f"{where}, row {i}", self.bits)
 
         return Images(Encoded(len(table), image), numbered(labels, classes), classes)
 
@@ -65,11 +67,14 @@ class HuggingFace(Dataset):
         """Return a split as the library has it; its columns are checked."""
         library, name = _library(), getattr(self, split)
         folder = located(root, self.path)
-        if (folder / "dataset_dict.json").is_file():
-            found = library.load_from_disk(str(folder))
-            if name not in found:
-                raise ValueError(f"{folder} has no split '{name}'{suggestion(name, found)}")
-            table = found[name]
+        if any((folder / written).is_file() for written in ("dataset_dict.json", "state.json")):  # by `save_to_disk`
+            table = library.load_from_disk(str(folder))
+            if isinstance(table, library.DatasetDict):
+                if name not in table:
+                    raise ValueError(f"{folder} has no split '{name}'{suggestion(name, table)}")
+                table = table[name]
+            elif self.train is not None:
+                raise ValueError(f"{folder} is one split alone; `train: null` takes it as test images")
         else:
             if not folder.is_dir() and self.revision is None:
                 raise FileNotFoundError(
@@ -77,7 +82,8 @@ class HuggingFace(Dataset):
                 )
             path = str(folder) if folder.is_dir() else self.path
             cache, revision = str(root / "huggingface"), None if folder.is_dir() else self.revision
-            table = library.load_dataset(path, self.config, split=name, revision=revision, cache_dir=cache)
+            with hub():
+                table = library.load_dataset(path, self.config, split=name, revision=revision, cache_dir=cache)
         for column in (self.image_column, self.label_column):
             if column is not None and column not in table.column_names:
                 raise ValueError(f"{self.path} has no column '{column}'{suggestion(column, table.column_names)}")

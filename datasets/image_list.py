@@ -36,6 +36,7 @@ class ImageList(Dataset):
     test: str = "test"
     test_share: Share | None = None  # None: a list for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
+    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
     count: Size | tuple[Size, Size] | None = None  # images of the list; None: any number
     sha256: Hash | tuple[Hash, Hash] | None = None  # of the list's bytes; None: any list
     title: str | None = None  # what tables call it; None: where it is and what is said of it
@@ -84,7 +85,7 @@ class ImageList(Dataset):
         if self.test_share is not None:
             at = image_files.drawn(y, self.test_share, self.draw, split)
             chosen, y = [chosen[i] for i in at], y[at]
-        return Images(image_files.of_rows(chosen), y, classes)
+        return Images(image_files.of_rows(chosen, self.bits), y, classes)
 
     def _lists(self, root: Path) -> dict[Split, Path]:
         return image_files.by_split(self.path, self.train, self.test, root)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Literal
 
 from oodbench.api import Source
+from oodbench.toolkit.image_files import Split
 from oodbench.toolkit.layouts import Place, Unlabelled, shipped_by_csi, shipped_by_odin
 
 COUNT = 10_000
@@ -34,8 +35,8 @@ class LSUN(Unlabelled):
     form: Literal["crop", "resize", "fix"] = "crop"
 
     @property
-    def test_place(self) -> Place:
-        return Place((self.source.folder,), COUNT)
+    def places(self) -> dict[Split, Place]:
+        return {"test": Place((self.source.folder,), COUNT)}
 
     @property
     def source(self) -> Source:

@@ -15,11 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import SPLIT, Encoded, Share, Split, check_split, decode, drawn, in_order, numbered
+from oodbench.toolkit.image_files import (
+    SPLIT,
+    Bits,
+    Encoded,
+    Share,
+    Split,
+    check_split,
+    decode,
+    drawn,
+    in_order,
+    numbered,
+)
 
 ONE = "images"  # the class of images without labels
 
@@ -34,6 +44,7 @@ class Parquet(Dataset):
     test: str = "test"
     test_share: Share | None = None  # None: files for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
+    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
 
     def __post_init__(self) -> None:
         check_split(self.path, self.test_share)
@@ -56,7 +67,7 @@ class Parquet(Dataset):
         at = np.arange(len(y)) if self.test_share is None else drawn(y, self.test_share, self.draw, split)
         if not len(at):
             raise ValueError(f"{root / self._pattern(split)} holds no images")
-        return Images(Encoded(len(at), lambda i: cells.image(int(at[i]))), y[at], classes)
+        return Images(Encoded(len(at), lambda i: decode(*cells.cell(int(at[i])), self.bits)), y[at], classes)
 
     def _pattern(self, split: Split) -> str:
         return str(Path(self.path.replace(SPLIT, self.train if split == "train" else self.test)).expanduser())
@@ -110,7 +121,8 @@ class _Cells:
         group = int(np.searchsorted(self._starts, i, side="right")) - 1
         return group, i - int(self._starts[group])
 
-    def image(self, i: int) -> NDArray[np.uint8]:
+    def cell(self, i: int) -> tuple[bytes, str]:
+        """Return the encoded image of a row, and where it is."""
         group, row = self._find(i)
         file, number, first = self._groups[group]
         where = f"{file}, row {first + row}"
@@ -120,7 +132,7 @@ class _Cells:
         raw = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(raw, bytes):
             raise ValueError(f"{where}: '{self._column}' holds no image: wanted are bytes, or a struct with `bytes`")
-        return decode(raw, where)
+        return raw, where
 
 
 def _opened(file: Path) -> Any:

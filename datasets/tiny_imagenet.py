@@ -64,12 +64,10 @@ class TinyImageNet(Unlabelled):
         return None if self.form == "original" else super().class_names
 
     @property
-    def train_place(self) -> Place | None:
-        return Place((f"{ORIGINAL}/train",), TRAIN_COUNT) if self.form == "original" else None
-
-    @property
-    def test_place(self) -> Place:
-        return Place((f"{ORIGINAL}/val",)) if self.form == "original" else Place((self.source.folder,), COUNT)
+    def places(self) -> dict[image_files.Split, Place]:
+        if self.form == "original":
+            return {"train": Place((f"{ORIGINAL}/train",), TRAIN_COUNT), "test": Place((f"{ORIGINAL}/val",))}
+        return {"test": Place((self.source.folder,), COUNT)}
 
     @property
     def source(self) -> Source:

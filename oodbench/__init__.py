@@ -7,6 +7,7 @@ rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,7 @@ def run(study: str | Path, device: str = "auto") -> pd.DataFrame:
 
 
 def rows(study: str | Path) -> pd.DataFrame:
-    """Return the rows that a study file has so far."""
-    from oodbench.store.rows import Results
-    from oodbench.study import reader
+    """Return the rows that a study file has so far; Python warns of what is missing."""
+    from oodbench.cli.kept import current
 
-    return Results(reader.results_of(Path(study))).current()
+    return current(Path(study), warnings.warn)[1]

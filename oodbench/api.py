@@ -3,7 +3,7 @@
 One file is one plugin. The folder (`methods/training/`, `methods/distance/`, ...) is the axis, the
 file's stem is the name, and the file defines exactly one class that derives from one of the classes
 below. The class is turned into a frozen dataclass: its annotated fields are its parameters, checked
-when a study is read, hashed by the store, printed in the tables. What a plugin needs from the
+when a study is read or an object is made, hashed by the store, printed in the tables. What a plugin needs from the
 harness it says by overriding a property; a plain class attribute (`views = 2`) does that too.
 
 Letters of the shapes: N training items, M scored items, K clusters, D feature dimensions, P head
@@ -16,14 +16,28 @@ Nothing here computes anything, and nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, dataclass_transform
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    dataclass_transform,
+    get_type_hints,
+)
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import AllowInfNan, StringConstraints
+from pydantic import AllowInfNan, StringConstraints, TypeAdapter, ValidationError
+
+from oodbench.errors import suggestion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +49,8 @@ if TYPE_CHECKING:
 Positive = Annotated[float, Gt(0), AllowInfNan(False)]
 NonNegative = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
-Natural = Annotated[int, Ge(0)]
-Size = Annotated[int, Ge(1)]
+Natural = Annotated[int, Interval(ge=0, le=10**9)]
+Size = Annotated[int, Interval(ge=1, le=10**9)]
 # A number that may be said in classes of the ID set: 10, "classes", "2*classes". The grid puts the number in.
 Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?classes$")]
 
@@ -55,6 +69,13 @@ class Plugin:
         super().__init_subclass__(**kwargs)
         cls.name = cls.__module__.rpartition(".")[2]
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        init = cls.__init__
+
+        @wraps(init)
+        def checked(self: Plugin, **given: Any) -> None:
+            init(self, **{name: _checked(type(self), name, value) for name, value in given.items()})
+
+        cls.__init__ = checked  # type: ignore[assignment]
 
     @property
     def params(self) -> dict[str, Any]:
@@ -73,6 +94,25 @@ class Plugin:
         changed = [f.name for f in fields if getattr(self, f.name) != f.default]
         shown = [f"{name}={_short(getattr(self, name))}" for name in changed]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+@cache
+def _types(cls: type[Plugin]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: TypeAdapter(hints[field.name]) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+
+def _checked(cls: type[Plugin], name: str, value: Any) -> Any:
+    """Return a parameter's value, a list as a tuple where its type is one. Raises ValueError or TypeError."""
+    types = _types(cls)  # type: ignore[arg-type]
+    if name not in types:
+        raise TypeError(f"{cls.name} has no parameter '{name}'{suggestion(name, types)}")
+    plain = json.dumps(value, default=lambda each: each.item() if hasattr(each, "item") else str(each))
+    try:
+        return types[name].validate_json(plain, strict=True)
+    except ValidationError as error:
+        wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in error.errors()))
+        raise ValueError(f"{cls.name}: {name} is {value!r}, {wants}") from None
 
 
 def _short(value: Any) -> str:
@@ -95,7 +135,11 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss sees of one forward pass over V augmented views of B items."""
+    """What a loss sees of one forward pass over V augmented views of B items.
+
+    Features and outputs are float32 whatever the network computes in (bf16 too), and float64 in a study of that
+    precision: a loss converts nothing, and what it makes by `torch.zeros` or `torch.tensor(0.1)` is of the same type.
+    """
 
     h: Tensor  # (V, B, D) penultimate features
     out: dict[str, Tensor]  # head name -> (V, B, P), not normalised
@@ -270,6 +314,11 @@ class Distance(Plugin, ABC):
         return False
 
     @property
+    def angular(self) -> bool:
+        """True: it measures angles at the origin, which the one centroid of a centred space is but for rounding."""
+        return False
+
+    @property
     def views(self) -> bool:
         """True: the scorer wants every view, (V, M, D), rather than their mean, (M, D)."""
         return False
@@ -438,6 +487,7 @@ class Dataset(Plugin, ABC):
     classes that stay 0, 1, ... in their order.
     """
 
+    # An integer is a class's place, from 0, or its name where classes of the set have numbers for names.
     keep: tuple[int | str, ...] | None = None  # these classes only, by number or name
     only: int | str | None = None  # one class: one-vs-rest
     without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out

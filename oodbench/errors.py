@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)  # but for tab, LF, CR
 
 
 class UserError(Exception):
@@ -14,9 +19,15 @@ class PluginError(UserError):
     """A plugin's file cannot be used; the other plugins can."""
 
 
+def printable(text: str) -> str:
+    """Return text whose control characters are shown, not obeyed: a name may hold what moves or colours a terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def suggestion(given: object, allowed: Iterable[str]) -> str:
     """Return the nearest match and the allowed list, as the end of a message."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(given).lower(), lower, n=1)
+    hint = f"; did you mean '{lower[near[0]]}'?" if near else ";"
     return f"{hint} allowed: {', '.join(names) or 'nothing'}"

@@ -1,7 +1,8 @@
 """Cosine distance to the centroid of largest cosine (Sinhamahapatra et al. 2022, arXiv 2203.08549).
 
 Centroids are means of the features as the space hands them over: means of unit vectors in a unit space.
-A zero vector has cosine 0 with everything.
+A zero vector has cosine 0 with everything. A centroid at the origin, but for rounding, has no direction: the mean of
+all features of a centred space is one, and an error.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ from oodbench.api import Clusters, Distance, Scorer, Scores
 from oodbench.toolkit.linear_algebra import BLOCK
 from oodbench.toolkit.vectors import unit
 
+ROUNDING = 1e-5  # length of a centroid, as a share of the features' mean: means of float32 come this near to 0
+
 
 class Cosine(Distance):
     """Cosine: 1 - the largest cosine similarity to a centroid."""
 
+    angular = True
+
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
+        nowhere = c.centroid.norm(dim=1) <= ROUNDING * f.double().norm(dim=1).mean()
+        if nowhere.any():
+            raise ValueError(f"the centroid of cluster {int(nowhere.nonzero()[0])} is the origin but for rounding")
         direction = unit(c.centroid.double())
 
         def score(x: Tensor) -> Scores:

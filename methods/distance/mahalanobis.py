@@ -5,9 +5,12 @@
 studied code does (Sinhamahapatra et al. 2022). Where items are fewer than dimensions a covariance is singular,
 and what is done about it decides the score, so the policy is part of the method's name:
 
-    pinv    pseudo-inverse: directions of no training variance are ignored (SSD, OpenOOD), cut where
-            scikit-learn's pinvh cuts; a covariance that is not of full rank is warned of in the row, for clusters
-            of unequal rank are not comparable: the one of the lowest rank is nearest to everything
+    pinv    pseudo-inverse: directions of no training variance are ignored (SSD, OpenOOD): of no more than the rounding
+            of float32 features, or D times that of float64 of the largest variance; a covariance that is not of full
+            rank is warned of in the row, for clusters of unequal rank are not comparable: the one of the lowest rank is
+            nearest to everything
+    pinv32  the same, cut at D times the rounding of float32 of the largest variance, where scikit-learn's pinvh cuts a
+            covariance that is itself float32, as OpenOOD's is: where variances span five digits it ignores some
     shrink  a share of the mean variance is mixed into all directions; `shrinkage: ledoit_wolf` chooses the
             share from the residuals (Ledoit & Wolf 2004), a number sets it
     pca     the distance within the leading `components` directions of variance; dimensions under `diagonal`
@@ -26,12 +29,15 @@ from torch import Tensor
 
 from oodbench.api import Clusters, Distance, Scorer, Scores, Size
 from oodbench.toolkit.linear_algebra import (
+    EPS32,
+    EPS64,
     lower,
     mean,
     means,
     members,
     nearest_to,
     residuals,
+    rounding,
     scatter,
     squares,
     whitened_squares,
@@ -43,14 +49,14 @@ class Mahalanobis(Distance):
     """Mahalanobis: squared distance under one covariance or one of each cluster, with a policy for singular ones."""
 
     covariance: Literal["shared", "diagonal", "per_cluster"] = "shared"
-    singular: Literal["pinv", "shrink", "pca"] = "pinv"
+    singular: Literal["pinv", "pinv32", "shrink", "pca"] = "pinv"
     shrinkage: Literal["ledoit_wolf"] | Annotated[float, Interval(gt=0, le=1)] = "ledoit_wolf"
     components: Size = 64
 
     @property
     def label(self) -> str:
         amount = f"{self.shrinkage:g}" if isinstance(self.shrinkage, float) else self.shrinkage
-        policy = {"pinv": "pinv", "shrink": f"shrink={amount}", "pca": f"pca={self.components}"}[self.singular]
+        policy = {"shrink": f"shrink={amount}", "pca": f"pca={self.components}"}.get(self.singular, self.singular)
         return f"{self.name}({self.covariance}, {policy})"
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
@@ -85,7 +91,9 @@ class Mahalanobis(Distance):
         else:
             covariance = scatter(rows, center, assign) / len(rows)
         components = self.components if self.singular == "pca" else None
-        return whitening(covariance, len(rows), self.label, components)
+        eps = EPS32 if self.singular == "pinv32" else EPS64
+        least = 0.0 if self.singular == "shrink" else rounding(rows)
+        return whitening(covariance, len(rows), self.label, components, least, eps)
 
     def _shrunk(self, rows: Tensor, center: Tensor, assign: Tensor | None) -> Tensor:
         covariance, share = scatter(rows, center, assign) / len(rows), self.shrinkage

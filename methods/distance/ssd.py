@@ -28,7 +28,7 @@ class SSD(Distance):
         clusters = [train[c.assign == k] for k in range(len(c.centroid))]
         means, covariances = zip(*map(moments, clusters), strict=True)
         pairs = zip(covariances, clusters, strict=True)
-        whitenings = [whitening(covariance, len(rows), self.label) for covariance, rows in pairs]
+        whitenings = [whitening(each, len(rows), self.label) for each, rows in pairs]
         centers = torch.stack(means)
 
         def score(x: Tensor) -> Scores:

@@ -1,11 +1,13 @@
 """Generalised entropy (GEN), Liu et al. 2023 (CVPR): gamma 0.1 and the 100 largest probabilities.
 
 In log space: pytorch-ood's GEN takes every probability below 1e-7 as 1e-7, whose power of gamma = 0.1 is still 0.2, so
-that it cannot tell confident items apart. Theirs is our sum divided by the number of terms.
+that it cannot tell confident items apart. 1 - p of the likeliest class is summed over the others, for p rounds to 1
+where logits are 37 apart. Theirs is our sum divided by the number of terms.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Positive, Posthoc, Size, Split
@@ -22,6 +24,9 @@ class GEN(Posthoc):
         return of_logits(self._score)
 
     def _score(self, logits: Tensor) -> Tensor:
-        log_p = logits.log_softmax(1).topk(min(self.top, logits.shape[1])).values  # (B, M)
-        log_rest = (-log_p.expm1()).log()  # of 1 - p, -inf where p is 1
+        ordered = logits.topk(min(self.top, logits.shape[1])).values
+        log_p = ordered - logits.logsumexp(1, keepdim=True)  # (B, M)
+        log_rest = (-log_p.expm1()).log()  # of 1 - p, but that of the first, which may round to 1
+        others = logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf).logsumexp(1)
+        log_rest[:, 0] = others - logits.logsumexp(1)
         return (self.gamma * (log_p + log_rest)).exp().sum(1)

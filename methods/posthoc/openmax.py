@@ -1,4 +1,4 @@
-"""OpenMax, Bendale & Boult 2016, arXiv 1511.06233: a Weibull tail of 20 distances, 10 classes revised.
+"""OpenMax, Bendale & Boult 2016, arXiv 1511.06233: a Weibull tail of 20 distances, 10 classes revised (OpenOOD: 3).
 
 The means and Weibull tails of classes are pytorch-ood's, fitted on training items that are classified right, by
 Euclidean distance. The revision of logits is our own: theirs measures distances only to classes that some item of the

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from oodbench.api import ClassifierHead, Posthoc, Split
-from oodbench.toolkit.linear_algebra import lower, moments, nearest_to, scatter, whitening
+from oodbench.toolkit.linear_algebra import lower, moments, nearest_to, rounding, scatter, smallest, whitening
 from oodbench.toolkit.pytorch_ood import SetScore, labels, of_features
 
 
@@ -22,7 +22,8 @@ class RMDS(Posthoc):
         n = len(train.h)
         mean, everything = moments(train.h)
         centers = torch.stack([train.h[own == k].double().mean(0) for k in range(len(classes))])
-        near = whitening(scatter(train.h, centers, own) / n, n, self.label)
-        far = whitening(everything, n, self.label)
+        least = max(rounding(train.h), smallest(everything))  # one for both: a part has no higher rank than the whole
+        near = whitening(scatter(train.h, centers, own) / n, n, self.label, least=least)
+        far = whitening(everything, n, self.label, least=least)
         nearest, everywhere = nearest_to(centers, lower(near)), nearest_to(mean[None], lower(far))
         return of_features(lambda x: nearest(x)[0] - everywhere(x)[0])

@@ -1,7 +1,7 @@
 """Virtual-logit matching (ViM), Wang et al. 2022, arXiv 2203.10807, by pytorch-ood's ViM.
 
 The principal space has as many dimensions as in the authors' code: 1000 of 2048 features and more, 512 of fewer;
-where there are no more than 512, half of them.
+where there are no more than 512, half of them. OpenOOD chooses 256 or 1000 by validation.
 """
 
 from __future__ import annotations

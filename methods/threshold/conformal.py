@@ -12,6 +12,7 @@ import math
 import warnings
 
 from oodbench.api import Rule, Scores, Threshold
+from oodbench.toolkit.counts import least_count
 
 
 class Conformal(Threshold):
@@ -21,7 +22,7 @@ class Conformal(Threshold):
 
     def fit(self, ref: Scores, ood: Scores | None = None) -> Rule:
         n = len(ref.score)
-        place = math.ceil((n + 1) * self.level)
+        place = least_count(self.level, n + 1)
         if place > n:
             warnings.warn(f"{n} reference items are too few for {self.label}: everything is accepted", stacklevel=2)
             return Rule(lambda s: s.score, math.inf)

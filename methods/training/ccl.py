@@ -72,6 +72,6 @@ class CCL(Training):
             return loss, state
         cluster = state["assign"][b.index]  # (B,)
         local = contrastive(z, cluster, self.temperature)
-        to_centers = unit(z.float().flatten(0, 1)) @ state["center"].T / self.temperature  # (V*B, K)
+        to_centers = unit(z.flatten(0, 1)) @ state["center"].T / self.temperature  # (V*B, K)
         global_ = F.cross_entropy(to_centers, cluster.repeat(len(z)))
         return loss + self.local * local + self.global_ * global_, state

@@ -51,7 +51,7 @@ class CIDER(Training):
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         assert b.y is not None
         assert b.y_host is not None
-        z = unit(b.out["z"].float().flatten(0, 1))  # (V*B, P)
+        z = unit(b.out["z"].flatten(0, 1))  # (V*B, P)
         y = b.y.repeat(len(b.out["z"]))
         most = len(b.out["z"]) * int(np.bincount(b.y_host).max())
         prototype = moved(state["prototype"], z, y, self.momentum, most)

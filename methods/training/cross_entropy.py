@@ -27,7 +27,7 @@ class CrossEntropy(Training):
         return {"logits": self.head}
 
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
-        logits = b.out["logits"].float()  # (V, B, C)
+        logits = b.out["logits"]  # (V, B, C)
         assert b.y is not None
         target = b.y.repeat(len(logits))
         return F.cross_entropy(logits.flatten(0, 1), target, label_smoothing=self.label_smoothing), state

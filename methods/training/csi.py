@@ -45,5 +45,5 @@ class CSI(Training):
         if self.labels:
             assert b.y is not None
             return contrastive(b.out["z"], b.y * len(TURNS) + b.shift, self.temperature or 0.07), state
-        told = F.cross_entropy(b.out["shift"].float().flatten(0, 1), b.shift.repeat(len(b.out["shift"])))
+        told = F.cross_entropy(b.out["shift"].flatten(0, 1), b.shift.repeat(len(b.out["shift"])))
         return nt_xent(b.out["z"], self.temperature or 0.5) + told, state

@@ -28,6 +28,6 @@ class LogitNorm(Training):
 
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         assert b.y is not None
-        logits = b.out["logits"].float()  # (V, B, C)
+        logits = b.out["logits"]  # (V, B, C)
         normalized = logits / (self.temperature * (logits.norm(dim=-1, keepdim=True) + LEAST))
         return F.cross_entropy(normalized.flatten(0, 1), b.y.repeat(len(logits))), state

@@ -61,4 +61,4 @@ class OECL(Training):
         loss = nt_xent(b.out["z"], self.temperature)
         if b.epoch < self.warmup:
             return loss, state
-        return loss + self.alpha * b.outlier["z"].float().norm(dim=-1).mean(), state
+        return loss + self.alpha * b.outlier["z"].norm(dim=-1).mean(), state

@@ -29,7 +29,7 @@ class OutlierExposure(Training):
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         assert b.y is not None
         assert b.outlier is not None
-        logits = b.out["logits"].float()  # (V, B, C)
+        logits = b.out["logits"]  # (V, B, C)
         known = F.cross_entropy(logits.flatten(0, 1), b.y.repeat(len(logits)))
-        flat = -b.outlier["logits"].float().log_softmax(-1).mean()
+        flat = -b.outlier["logits"].log_softmax(-1).mean()
         return known + self.weight * flat, state

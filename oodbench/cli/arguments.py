@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +12,11 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.filesize import decimal
 
 from oodbench.cli import screen
+from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
 if TYPE_CHECKING:
+    from oodbench.execution.pipeline import Pipeline
     from oodbench.store.rows import Results
     from oodbench.study.study import Study
 
@@ -46,24 +50,28 @@ def made(study: Path, dry_data: bool) -> Study:
     return found.study
 
 
-def results(study: Path, dry_data: bool = False) -> Results:
-    """Return the rows of a study, or of its dry run."""
-    from oodbench.study.reader import results_of
-    from oodbench.study.study import DRY
+def rows(study: Path, dry_data: bool = False, ok: bool = False) -> tuple[Results, Any]:
+    """Return what is kept of a study's rows, and those in its tables, of which there is one; an `ok` one if wanted."""
+    from oodbench.cli.kept import current
 
-    folder = results_of(study)
-    return results_in(folder.with_name(folder.name + DRY) if dry_data else folder)
-
-
-def results_in(folder: Path) -> Results:
-    """Return the rows in a folder of results; what is wrong with them is printed."""
-    from oodbench.store.rows import Results
-
-    return Results(folder, screen.warn)
+    given, found = current(study, screen.warn, dry_data)
+    if found.empty or (ok and not (found["status"] == "ok").any()):
+        raise without_rows(given)
+    return given, found
 
 
-def without_rows(found: Results) -> UserError:
-    return UserError(f"there are no rows in {found.folder}; run the study first")
+def without_rows(given: Results) -> UserError:
+    return UserError(f"there are no rows in {given.folder}; run the study first")
+
+
+@contextmanager
+def at_work(study: Path | Study, device: str = "cpu") -> Iterator[Pipeline]:
+    """Give the pipeline of a study, whose board is shown meanwhile."""
+    loaded = load(study) if isinstance(study, Path) else study  # first: what is wrong with it is said without torch
+    from oodbench.execution.pipeline import Options, Pipeline
+
+    with Board(screen.err) as board:
+        yield Pipeline(loaded, Options(device), board)
 
 
 def say_unkept(study: Path, count: int) -> None:

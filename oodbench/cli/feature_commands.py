@@ -115,11 +115,10 @@ def _one_named(option: str, given: str) -> tuple[str, Path]:
 def export_features(study: StudyFile, to: To, device: Device = "auto") -> None:
     """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
     from oodbench.execution.export_features import Exported, export
-    from oodbench.execution.pipeline import Options, Pipeline
 
     found = []
-    with Board(screen.err) as board:
-        for each in export(Pipeline(arguments.load(study), Options(device), board), to):
+    with arguments.at_work(study, device) as pipeline:
+        for each in export(pipeline, to):
             found.append(each)
             if isinstance(each, Exported):
                 screen.say(f"\n{each.folder}\n    {each.command}")

@@ -27,7 +27,7 @@ BEGIN, END = "<!-- oodbench list -->\n", "<!-- end -->"
 def list_(room: Listed = "", markdown: Markdown = None) -> None:
     """List the plugins, recipes and suites by name, a line each; of `suites` alone, what they consist of."""
     from oodbench.study import recipes, suites
-    from oodbench.study.registry import ROOMS
+    from oodbench.study.registry import ROOMS, Registry, summary
 
     books = {
         "recipes": {name: f"{found.about} ({found.source})" for name, found in recipes.book().items()},
@@ -36,35 +36,20 @@ def list_(room: Listed = "", markdown: Markdown = None) -> None:
     rooms = (*ROOMS, *books)
     if room and room not in rooms:
         raise UserError(f"there is no room '{room}'{suggestion(room, rooms)}")
-    lines = _summaries() | books
+    registry = Registry()
+    lines = {each: {name: summary(it) for name, it in registry.sources(each).items()} for each in ROOMS} | books
     if markdown:
         _renew(markdown, {each: lines[each] for each in ([room] if room else ROOMS)})
         return
     table = screen.columns()
     table.show_header = False
     for each in [room] if room else rooms:
-        table.add_row(f"[bold]{each}[/]", "")
+        table.add_row(Text(each, style="bold"), "")
         for name, line in lines[each].items():
-            table.add_row(f"  {name}", Text(line))
-            for details in _suite_lines(name) if room == "suites" else ():
-                table.add_row("", Text(details))
+            table.add_row(f"  {name}", screen.text(line))
+            for part, text in suites.told(suites.find(name)) if room == "suites" else ():
+                table.add_row("", screen.text(f"{part}: {text}"))
     screen.out.print(table)
-
-
-def _summaries() -> dict[str, dict[str, str]]:
-    """Return the first line of each plugin's docstring, by room and name."""
-    from oodbench.study.registry import ROOMS, Registry, summary
-
-    registry = Registry()
-    return {room: {name: summary(each) for name, each in registry.sources(room).items()} for room in ROOMS}
-
-
-def _suite_lines(name: str) -> list[str]:
-    """Return what a suite consists of, and what of it is its own choice or not known."""
-    from oodbench.study import suites
-
-    found = suites.find(name)
-    return [*(f"{role}: {sets}" for role, sets in suites.told(found)), *(f"own: {each}" for each in found.own)]
 
 
 def _renew(file: Path, rooms: dict[str, dict[str, str]]) -> None:
@@ -102,7 +87,7 @@ def check(plugin: Annotated[str, typer.Argument(help="A plugin's file, its name,
     results = conform(source, Path(os.environ.get("OODBENCH_DATA") or "data"))
     for result in results:
         mark = "[red]failed[/]" if result.problem else "[yellow]skipped[/]" if result.skipped else "[green]passed[/]"
-        screen.out.print(f"{mark}  {escape(result.check)}", soft_wrap=True)
+        screen.out.print(f"{mark}  {escape(result.check)}", soft_wrap=True, markup=True)
         if result.problem:
             screen.say(f"        {result.problem}")
     failed = sum(bool(result.problem) for result in results)

@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from oodbench.errors import printable
 from oodbench.store.memo import Watch
 
 STAGES = {
@@ -25,13 +26,13 @@ class Board(Watch):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a title may hold [/b]
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -59,7 +60,9 @@ class Board(Watch):
 
     def stage(self, what: str, title: str) -> None:
         self._end_training()
-        self._progress.reset(self._now, description=f"{STAGES[what]}  {title}", total=None, note="", visible=True)
+        self._progress.reset(
+            self._now, description=printable(f"{STAGES[what]}  {title}"), total=None, note="", visible=True
+        )
         if what == "train":
             self._run += 1
             self._training = (title, time.perf_counter(), float("nan"))
@@ -82,21 +85,21 @@ class Board(Watch):
         """Show the megabytes of a download."""
         if file != self._file:
             self._file = file
-            self._progress.reset(self._now, description=f"download  {file}", visible=True)
+            self._progress.reset(self._now, description=printable(f"download  {file}"), visible=True)
         self._progress.update(self._now, total=total and round(total / MB), completed=round(done / MB), note="MB")
         if done == total:
-            self.console.print(f"downloaded {file}: {done / MB:.1f} MB", highlight=False)
+            self.console.print(printable(f"downloaded {file}: {done / MB:.1f} MB"), markup=False, highlight=False)
 
     def others(self, text: str) -> None:
         """Show what another process of the same run said."""
-        self.console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True, style="dim")
+        self.console.print(printable(text.rstrip()), markup=False, highlight=False, soft_wrap=True, style="dim")
 
     def warn(self, message: str) -> None:
         self._print("[yellow]warning:[/] ", message)
 
     def _print(self, head: str, text: str) -> None:
-        self.console.print(head, end="")
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(head, end="", markup=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _counts(self) -> str:
         return f"{self._cells} done, {self._failed} failed"

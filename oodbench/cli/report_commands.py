@@ -25,12 +25,10 @@ def tables_(
     dry_data: DryData = False,
 ) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
-    found = arguments.results(study, dry_data)
-    rows, folder = found.current(), found.folder.parent
-    if rows.empty:
-        raise arguments.without_rows(found)
     if against and dry_data:
         raise UserError("--against: the numbers of a dry run mean nothing")
+    given, rows = arguments.rows(study, dry_data)
+    folder = given.folder.parent
     tables.write(study, folder, rows, top)
     if against:
         tables.hold(study, folder, f"against-{Path(against).resolve().stem}", rows, (against, Path()))
@@ -41,37 +39,31 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     from oodbench.report import formats, verdicts
     from oodbench.study.reader import claims_of
 
-    claims, given = claims_of(study), arguments.results(study, dry_data)
+    claims = claims_of(study)
     if not claims:
         raise UserError(f"{study} declares no claims; say what should hold with the key 'claims'")
-    rows, folder = given.current(), given.folder.parent
-    if rows.empty:
-        raise arguments.without_rows(given)
+    given, rows = arguments.rows(study, dry_data)
+    folder = given.folder.parent
     found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
     formats.write_table(verdicts.sheet(found, tables.note(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
     for each in found:
         state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
-        shown.add_row(Text(f"{each.name}: {each.claim.says}"), state, Text(each.text()))
+        shown.add_row(screen.text(f"{each.name}: {each.claim.says}"), state, screen.text(each.text()))
     screen.out.print(shown)
-    screen.out.print(tables.note(rows) + verdicts.caption(found), style="italic", soft_wrap=True)
+    screen.say(tables.note(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 
 def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
     """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
     from oodbench.execution.cluster_survey import FILE, survey
-    from oodbench.execution.pipeline import Options, Pipeline
-    from oodbench.report import correlation, formats
+    from oodbench.report import correlation
 
-    given = arguments.results(study, dry_data)
-    rows, folder = given.current(), given.folder.parent
-    if not (rows["status"] == "ok").any():
-        raise arguments.without_rows(given)
-    loaded = arguments.made(study, dry_data)
-    with Board(screen.err) as board:
-        pipeline = Pipeline(loaded, Options(device), board)
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    folder = given.folder.parent
+    with arguments.at_work(arguments.made(study, dry_data), device) as pipeline:
         found = survey(pipeline)
     if found.missing:
         screen.warn(f"the features of {found.missing} of {found.trainings} trainings are not in {pipeline.store.root}")
@@ -82,10 +74,10 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
         )
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"clusters could not be measured: {message}")
-    table = tables.noted(correlation.correlations(rows, found.rows), rows)
-    formats.write_table(table.sheet(), folder)
+    table = correlation.correlations(rows, found.rows)
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
-    screen.show(table, f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings", shown)
+    title = f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings"
+    tables.publish(table, rows, folder, title, shown)
     measured = f"{found.measured} rows measured, {len(found.rows)} in all"
     screen.say(f"\n{measured}: {folder / FILE}")
     screen.say(f"the table, as .md, .csv, .tex and .html: {folder}")
@@ -93,11 +85,11 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
 
 def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry_data: DryData = False) -> None:
     """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
+    loaded = arguments.made(study, dry_data)
     from oodbench.execution import epoch_curve
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    loaded = arguments.made(study, dry_data)
     with Board(screen.err) as board:
         runner = Runner(loaded, Options(device, memory=arguments.number_of_bytes(memory)), board)
         found = epoch_curve.curve(runner)
@@ -110,10 +102,8 @@ def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry
         raise UserError(f"{store} has nothing to follow of {study}; run the study first")
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"a cell has no numbers at some epoch: {message}")
-    # its own rows hold no warnings
-    table = tables.noted(epoch_curve.table(found.rows), runner.results.current())
-    epoch_curve.write(table, folder)
-    screen.show(table, "curve", len(table.mean))
+    rows = runner.results.current()  # of the curve's own, none holds warnings
+    tables.publish(epoch_curve.table(found.rows), rows, folder, endings=epoch_curve.ENDINGS)
     scored = f"{found.scored} cells scored, {len(found.rows)} rows in all"
     screen.say(f"\n{scored}: {folder / 'curve.csv'}")
     screen.say(f"the table, as .md, .tex and .html: {folder}")

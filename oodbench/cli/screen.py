@@ -5,6 +5,7 @@ Everything is printed through `screen.out` and `screen.err`, looked up when it i
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +14,37 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from oodbench.errors import printable
+
 if TYPE_CHECKING:
     from oodbench.report.tables import Table
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # a file has no width to fit
-err = Console(stderr=True, highlight=False)
-LABEL = 16  # columns of the screen that a label keeps in a table that is too wide
+# What is printed is text, and no markup unless a call says so: a name may hold [/b]. A file has no width to fit, unless
+# it is said.
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+err = Console(stderr=True, highlight=False, markup=False)
+LABEL = 24  # columns of the screen that labels keep, at least, in a table that is too wide
+NONE = "–"  # a label of what has no part in a row
 
 
-def say(message: str) -> None:
-    """Print a line as it is: no markup, never wrapped."""
-    out.print(message, markup=False, soft_wrap=True)
+def say(message: str, style: str = "") -> None:
+    """Print a line as it is: no markup, never wrapped, its control characters shown."""
+    out.print(printable(message), style=style, soft_wrap=True)
 
 
 def complain(head: str, message: str) -> None:
     """Print a message to standard error after a head in its colour, such as `[yellow]warning:[/]`."""
-    err.print(head, end=" ")
-    err.print(message, markup=False, soft_wrap=True)
+    err.print(head, end=" ", markup=True)
+    err.print(printable(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     complain("[yellow]warning:[/]", message)
+
+
+def text(cell: str, style: str = "") -> Text:
+    """Return a cell of a table as it is: no markup, its control characters shown."""
+    return Text(printable(cell), style=style)
 
 
 def columns(*headings: str) -> RichTable:
@@ -42,18 +53,22 @@ def columns(*headings: str) -> RichTable:
 
 
 def show(table: Table, title: str, top: int) -> None:
-    """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
-    text = table.sheet().tagged("[bold green]{}[/]", "[underline]{}[/]")
-    labels = len(table.mean.index.names)
-    for i in range(labels):
-        text.isetitem(i, text.iloc[:, i].map(escape).to_list())  # youden [saw noise]
-    details = list(table.details)
-    while details and _width(_grid(text[:top], labels)) > out.width:
+    """Print the first rows of a table. Where it is too wide, its details go first, then numbers stand before labels.
+
+    Numbers are never cut: of those that still have no room the last ones are left out, and files have them.
+    """
+    text = table.sheet().cells(escape, "[bold green]{}[/]", "[underline]{}[/]")[:top]  # a label: youden [saw noise]
+    labels = table.mean.index.nlevels
+    details = [escape(title) for title in table.details]
+    shown = _grid(text, "l" * labels)
+    while details and _width(shown) > out.width:
         text = text.drop(columns=details.pop(0))
-    shown = _grid(text[:top], labels, folded=_width(_grid(text[:top], labels)) > out.width)
-    out.print(f"\n[bold]{title}[/]")
-    out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
-    out.print("\n".join(table.below), style="italic", markup=False, soft_wrap=True)
+        shown = _grid(text, "l" * labels)
+    out.print(f"\n{printable(title)}", style="bold")
+    if _width(shown) > out.width:
+        shown = _numbers_first(text.iloc[:, :labels], text.iloc[:, labels:])
+    out.print(shown)
+    say("\n".join(table.below), style="italic")
 
 
 def _width(table: RichTable) -> int:
@@ -61,23 +76,28 @@ def _width(table: RichTable) -> int:
     return table.__rich_measure__(out, out.options.update(width=10_000)).maximum
 
 
-def _grid(text: Any, labels: int, folded: bool = False) -> RichTable:
-    """Return a table whose labels may be folded, and whose headings are where it is too wide; cells never are."""
+def _numbers_first(labels: Any, numbers: Any) -> RichTable:
+    """Return a table of numbers whose labels are one column, the last, folded; print first what all rows share."""
+    varying = [i for i in range(labels.shape[1]) if labels.iloc[:, i].nunique() > 1] or [0]
+    methods = [" · ".join(each for each in row if each != NONE) for row in labels.iloc[:, varying].to_numpy()]
+    shared = [each for each in labels.drop(columns=labels.columns[varying]).iloc[0] if each != NONE]
+    if shared:
+        out.print(f"all of {' · '.join(shared)}", markup=True)
+    numbers = numbers.rename(columns=lambda title: title.replace(" ", "\n"))
+    while _width(_grid(numbers)) + LABEL >= out.width and numbers.shape[1] > 1:
+        numbers = numbers.iloc[:, :-1]
+    return _grid(numbers.assign(**{" · ".join(labels.columns[varying]): methods}), "r" * numbers.shape[1] + "p")
+
+
+def _grid(text: Any, layout: str = "") -> RichTable:
+    """Return a table whose columns are labels (l), numbers (r; those that the layout does not tell), or folded (p)."""
     shown = columns()
-    for i, column in enumerate(text.columns):
-        title = escape(column.replace(" ", "\n") if folded and i >= labels else column)
-        least = max(map(_cells, [title, *text.iloc[:, i]]), default=0)
-        least = least if i >= labels else min(least, LABEL)
-        side: Any = "left" if i < labels else "right"
-        shown.add_column(title, justify=side, overflow="fold", no_wrap=i >= labels, min_width=least)
+    for column, kind in zip(text.columns, layout.ljust(text.shape[1], "r"), strict=True):
+        side: Any = "right" if kind == "r" else "left"
+        shown.add_column(Text.from_markup(column), justify=side, no_wrap=kind != "p", overflow="fold")
     for row in text.itertuples(index=False):
-        shown.add_row(*(str(each) for each in row))
+        shown.add_row(*(Text.from_markup(str(each)) for each in row))
     return shown
-
-
-def _cells(markup: object) -> int:
-    """Return the width of the longest line."""
-    return max(Text(line).cell_len for line in Text.from_markup(str(markup)).plain.split("\n"))
 
 
 def duration(seconds: float) -> str:

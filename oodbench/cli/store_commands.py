@@ -11,7 +11,6 @@ from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
 from oodbench.cli.arguments import StudyFile
-from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -25,7 +24,9 @@ def show(study: StudyFile, which: Which) -> None:
     """Say where a number comes from: parameters, seed, data, commit, versions, device, seconds."""
     import pandas as pd
 
-    given = arguments.results(study)
+    from oodbench.cli.kept import results
+
+    given = results(study, screen.warn)
     found = _rows(study, which, given)
     in_tables = set(given.current()[["cell", "ood"]].itertuples(index=False, name=None))
     for record in found.to_dict("records"):
@@ -58,7 +59,9 @@ def _rows(study: Path, which: str, given: Results) -> Any:
 
 def compact(study: StudyFile) -> None:
     """Put the part files of a study's rows into one."""
-    given = arguments.results(study)
+    from oodbench.cli.kept import results
+
+    given = results(study, screen.warn)
     parts = given.compact()
     if not parts:
         raise UserError(f"{given.folder} has no rows; run the study first")
@@ -81,12 +84,11 @@ def verify(study: StudyFile) -> None:
 
 def rekey(study: StudyFile) -> None:
     """Carry store and rows over to the keys of today's code, on your word that it changes no number; trains nothing."""
-    from oodbench.execution import rekey as carrying
-    from oodbench.execution.pipeline import Options
-    from oodbench.execution.runner import Runner
+    with arguments.at_work(study) as pipeline:
+        from oodbench.execution import rekey as carrying
+        from oodbench.execution.runner import Runner
 
-    with Board(screen.err) as board:
-        found = carrying.rekey(Runner(arguments.load(study), Options("cpu"), board))
+        found = carrying.rekey(Runner(pipeline.study, pipeline.options, pipeline.watch))
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.artifacts.items()) or "no artifacts"
     screen.say(f"{kinds}, {found.rows} rows have the keys of today's code; runs say what they were")
     if found.left:
@@ -98,9 +100,10 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, free nothing.")] = False,
 ) -> None:
     """Free what no study in a folder needs any more from the store that they share."""
+    studies = [arguments.load(file) for path in paths for file in _studies(path)]
     from oodbench.execution.garbage import garbage
 
-    store, found = garbage([arguments.load(file) for path in paths for file in _studies(path)], screen.warn)
+    store, found = garbage(studies, screen.warn)
     freed = decimal(sum(store.size(kind, key) for kind, key in found))
     if not dry_run:
         for kind, key in found:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
@@ -51,11 +50,11 @@ def run(
     dry_data: DryData = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
     from oodbench.cli import workers as processes
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    loaded = arguments.made(study, dry_data)
     with Board(screen.err) as board:
         options = Options(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
@@ -68,6 +67,8 @@ def run(
             outcome = runner.run()
     if not rows_only:
         tables.write(study, runner.study.results, outcome.rows, top)
+    if loaded.settings.variance and not rows_only:
+        _vary(study, runner, outcome.rows, _words(study, options, dry_data))
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.out.print(f"\n{counts}{by}, {len(outcome.rows)} rows")
@@ -81,6 +82,20 @@ def run(
         arguments.say_failures(outcome.rows)
     if died:
         raise typer.Exit(1)
+
+
+def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
+    """Run a study again as a lesser CPU, and write and print by how much its rows differ."""
+    from oodbench.cli.workers import as_lesser_cpu
+    from oodbench.report.machines import variance
+    from oodbench.store.rows import Results
+
+    folder = runner.study.results / "lesser_cpu"
+    if not as_lesser_cpu(words, folder):
+        screen.say("variance: machine: this is the least CPU already, there is nothing to compare with")
+        return
+    there = Results(folder / runner.study.name, screen.warn).current()
+    tables.publish(variance(rows, there), rows, runner.study.results)
 
 
 def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
@@ -113,13 +128,12 @@ def _say_unlearned(rows: Any, floor: float | None) -> None:
 
 def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
+    loaded = arguments.load(study)
     from oodbench.data import needs as preparation
-    from oodbench.data.download import OFFLINE
-    from oodbench.execution.pipeline import Options, Pipeline
+    from oodbench.toolkit.offline import OFFLINE
 
     if offline:
         os.environ[OFFLINE] = "1"  # for whatever fetches
-    loaded = arguments.load(study)
     needs = preparation.needs(loaded)
     found = [preparation.supply(need, loaded.data) for need in needs]
     _show_supplies(needs, found)
@@ -127,8 +141,8 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
         if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):
             raise typer.Exit(1)
         return
-    with Board(screen.err) as board:
-        problems = list(preparation.prepare(Pipeline(loaded, Options("cpu"), board).library, needs))
+    with arguments.at_work(loaded) as pipeline:
+        problems = list(preparation.prepare(pipeline.library, needs))
     for problem in problems:
         screen.complain("[bold red]missing:[/]", problem)
     prepared = f"{len(needs) - len(problems)} of {len(needs)} sets prepared"
@@ -141,7 +155,9 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
 def _show_supplies(needs: list[Need], found: list[Supply]) -> None:
     table = screen.columns("set", "role", "files", "licence", "from")
     for need, each in zip(needs, found, strict=True):
-        table.add_row(*(Text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:])))
+        table.add_row(
+            *(screen.text(part) for part in (need.dataset.label, ", ".join(need.roles), _files(each), *each[2:]))
+        )
     screen.out.print(table)
 
 
@@ -155,11 +171,12 @@ def _files(supply: Supply) -> str:
 
 def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    loaded = arguments.made(study, dry_data)
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    runner = Runner(arguments.made(study, dry_data), Options(device))
+    runner = Runner(loaded, Options(device))
     absent = runner.absent()
     if absent:
         runner.checks.check_study()
@@ -172,8 +189,10 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
     if absent:
-        names = ", ".join(dict.fromkeys(each.name for each in absent))
-        screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        if names := ", ".join(dict.fromkeys(each.name for each in absent if each.source)):
+            screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+        if own := ", ".join(dict.fromkeys(each.label for each in absent if not each.source)):
+            screen.say(f"not here: {own}; no command gets your own files: place them, or mend the paths")
         screen.out.print("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
@@ -220,12 +239,10 @@ def _show_counts(cost: Estimate) -> None:
 
 def audit(study: StudyFile) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
-    from oodbench.execution import audit as auditing
-    from oodbench.execution.pipeline import Options, Pipeline
-    from oodbench.training.weights import plan_of
+    with arguments.at_work(study) as pipeline:
+        from oodbench.execution import audit as auditing
+        from oodbench.training.weights import plan_of
 
-    with Board(screen.err) as board:
-        pipeline = Pipeline(arguments.load(study), Options("cpu"), board)
         found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
         table, rows = auditing.write(pipeline, found, pipeline.study.results)
     screen.show(table, auditing.NAME, len(table.mean))

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
+from rich.markup import escape
 
 from oodbench.cli import screen
-from oodbench.cli.arguments import results_in
 
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
     from oodbench.report.tables import Table
 
-Noted = TypeVar("Noted", bound="Table")
-
 
 def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
-    from oodbench.report import formats
     from oodbench.report import tables as making
     from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
     specs, select, floor = tables_of(study) if study else ({}, None, None)
-    for board in _boards(rows, select, floor):
-        table = noted(board, rows)
-        formats.write_table(table.sheet(), folder)
-        screen.show(table, f"{table.name}: {min(top, len(table.mean))} of {len(table.mean)} methods", top)
+    for table in _boards(rows, select, floor):
+        count = len(table.mean)
+        publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
     for name, spec in specs.items():
-        table = noted(making.declared(rows, name, spec, floor), rows)
-        formats.write_table(table.sheet(), folder / "tables")
-        screen.show(table, table.name, len(table.mean))
+        publish(making.declared(rows, name, spec, floor), rows, folder / "tables")
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
         elif spec.against and study:
@@ -46,11 +39,13 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
 
 def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
     from oodbench.report.selection import selection
-    from oodbench.report.tables import best_of_each_training, leaderboards
+    from oodbench.report.tables import best_of_each_training, leaderboards, thresholds
 
     for board in leaderboards(rows, floor):
         yield board
         yield best_of_each_training(board)
+    if every := thresholds(rows, floor):
+        yield every
     if select:
         yield selection(rows, select, floor)
 
@@ -62,9 +57,15 @@ def note(rows: Any) -> str:
     return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
 
 
-def noted(table: Noted, rows: Any) -> Noted:
-    """Return a table with that note before its caption."""
-    return replace(table, caption=note(rows) + table.caption)
+def publish(
+    table: Table, rows: Any, folder: Path, title: str = "", top: int | None = None, endings: Sequence[str] = ()
+) -> None:
+    """Write a table as files, or as some of them, with that note before its caption, and print its `top` first rows."""
+    from oodbench.report import formats
+
+    table = replace(table, caption=note(rows) + table.caption)
+    formats.write_table(table.sheet(), folder, endings or tuple(formats.FORMATS))
+    screen.show(table, title or table.name, len(table.mean) if top is None else top)
 
 
 def hold(
@@ -72,11 +73,13 @@ def hold(
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench.report import comparison, formats, targets
-    from oodbench.study.reader import registry_of
+    from oodbench.store.rows import Results
+    from oodbench.study.reader import registry_of, tables_of
 
-    registry = registry_of(study)
+    registry, (_, select, _) = registry_of(study), tables_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
-    found = comparison.compare(rows, results_in(folder).run, wanted, registry)
+    by = select.by if select else "val_auroc"
+    found = comparison.compare(rows, Results(folder, screen.warn).run, wanted, registry, by)
     file = folder / name
     formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)
@@ -89,10 +92,10 @@ def _show(found: Comparison, file: Path) -> None:
     text = against.table(found)
     shown = screen.columns(*text.columns)
     for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):
-        shown.add_row(*(Text(each, style=colours.get(line.state, "")) for each in cells))
+        shown.add_row(*(screen.text(each, colours.get(line.state, "")) for each in cells))
     counts = ", ".join(f"{found.count(each)} {each}" for each in against.STATES)
-    screen.out.print(f"\n[bold]{file.name}[/]: {counts}")
+    screen.out.print(f"\n[bold]{escape(file.name)}[/]: {counts}", markup=True)
     if found.lines:
         screen.out.print(shown)
-    screen.out.print(found.caption, style="italic", markup=False, soft_wrap=True)
+    screen.say(found.caption, "italic")
     screen.say(f"as .md, .csv, .tex and .html: {file}.*")

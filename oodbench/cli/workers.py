@@ -7,6 +7,7 @@ one process of two threads.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from os import _exit
+from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -69,6 +71,27 @@ def helped(words: list[str], others: int, say: Callable[[str], None]) -> Iterato
                 process.communicate()
                 log.seek(0)
                 say(log.read().decode(errors="replace"))
+
+
+# What lets torch, its libraries and those of numpy use the least that a CPU of this kind has, and sum in other orders.
+LESSER = {"ATEN_CPU_CAPABILITY": "default"}
+LESSER_X86 = {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "NEHALEM"}
+
+
+def as_lesser_cpu(words: list[str], results: Path) -> bool:
+    """Run an oodbench command on this CPU as if it were a lesser one, with results and a store of its own.
+
+    Returns False, and runs nothing, where this process is on the least CPU already. Raises UserError where it fails.
+    """
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        return False
+    less = LESSER | (LESSER_X86 if platform.machine() in ("x86_64", "AMD64") else {})
+    folders = {"OODBENCH_RESULTS": str(results), "OODBENCH_STORE": str(results / "store")}
+    command = [sys.executable, "-m", "oodbench", *words]
+    code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=os.environ | less | folders).returncode
+    if code not in ENDS[:2]:
+        raise UserError(f"the study as run on a lesser CPU {_end(code)}")
+    return True
 
 
 ENDS = (0, 1, 2)  # exit codes of a command: done, done with errors in rows, a user's mistake

@@ -11,7 +11,7 @@ import numpy as np
 
 from oodbench.api import Dataset, Images
 from oodbench.conformance.toys import expect
-from oodbench.data import prepare
+from oodbench.data import duplicates, prepare
 from oodbench.data.download import fetch_set
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -91,7 +91,7 @@ def is_split(dataset: Dataset, root: Path) -> None:
         x = loaded(dataset, split, root).x
         some = range(0, len(x), max(1, len(x) // 20_000))
         seen.append(prepare.digests([np.asarray(x[i]) for i in some]))  # type: ignore[arg-type]
-    shared = len(prepare.overlap(*seen)) / len(seen[1])
+    shared = len(duplicates.exact(*seen)[1]) / len(seen[1])
     expect(shared < 0.01, f"train and test are disjoint, but {100 * shared:.1f} % of test is in train")
 
 

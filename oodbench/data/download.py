@@ -1,38 +1,48 @@
 """How the files of a data set come to be there: placed by hand, taken out of archives, or downloaded with pooch.
 
 A download is continued where a killed or broken one left off, if the server says that the file is still the same.
-What is half done lies in `.part-NAME` beside the place of the file; what has another hash than the published one goes.
+What is half done lies in `.part-NAME` beside the place of the file; what has another hash or size than the published
+one goes, and so does what a full disk holds no more of. No server is waited for that sends next to nothing.
 With OODBENCH_OFFLINE=1 nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import lzma
-import os
+import math
 import re
 import shutil
 import stat
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from oodbench.api import Dataset, Download, Source
+from oodbench.toolkit.offline import OFFLINE, offline
 from oodbench.toolkit.raw_files import DAMAGE, missing
 
 if TYPE_CHECKING:
     from requests import Response
 
-OFFLINE = "OODBENCH_OFFLINE"
 CHUNK = 1 << 20  # bytes read at a time
 PART = ".part-"  # a folder of what is half done, beside the place of the file that it is named after
 TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
+SLOWEST = 1000  # bytes a second over SPELL, below which a connection is given up
+SPELL = 60  # seconds
+LEAST = 1 << 20  # bytes that a connection brings before it breaks off, or it is a poor one
+POOR = 3  # of them one after the other, after which a server is left
+PAUSE = 1  # seconds before the next
+RATIO = 200  # an archive unpacks to so many times its own size at most: text to some 10, images to 1, bombs to 1000
 Needed = Callable[[Path], Sequence[Path]]
 Progress = Callable[[str, int, int | None], None]  # hears the file's name, bytes that are there, bytes in all if known
 
@@ -47,19 +57,6 @@ def shown(progress: Progress) -> Iterator[None]:
         yield
     finally:
         _progress.reset(token)
-
-
-def offline() -> bool:
-    """Return whether nothing is to be downloaded."""
-    return os.environ.get(OFFLINE, "") not in ("", "0")
-
-
-def here(dataset: Dataset, root: Path) -> bool:
-    """Return whether all files of a data set are there; where it names none (it is generated, or the user's), True.
-
-    Looks at the disk alone. Raises ValueError where a list of files is damaged.
-    """
-    return not missing(dataset.needed(root))
 
 
 def fetch_set(dataset: Dataset, root: Path) -> None:
@@ -168,29 +165,44 @@ def _downloaded(download: Download, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")
     for url in download.urls:
+        fetched = partial(_resumed, size=download.size)
         try:
-            return Path(pooch.retrieve(url, download.hash, download.name, folder, downloader=_resumed))
+            found = Path(pooch.retrieve(url, download.hash, download.name, folder, downloader=fetched))
+            size = found.stat().st_size
+            if download.hash is None and size != (download.size or size):
+                found.unlink()
+                raise OSError(f"it has {size} bytes, {download.size} are published")
+            return found
         except (OSError, ValueError) as error:  # ValueError: pooch, of another hash
             reasons.append(f"{url}: {error}" if len(download.urls) > 1 else str(error))
     raise _UnreachedError(f"and {download.name} cannot be downloaded ({'; '.join(reasons)})")
 
 
-def _resumed(url: str, output: str, _: object) -> None:
-    """Download a file for pooch; go on where an earlier attempt broke off, and after a break as long as bytes come."""
+def _resumed(url: str, output: str, _: object, size: int | None) -> None:
+    """Download a file for pooch; go on where an earlier attempt broke off, and after a break as long as much comes."""
     folder = Path(output).parent
     for stale in set(folder.glob("tmp*")) - {Path(output)}:  # pooch's, of a process that was killed
         stale.unlink()
     part = _Part(folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.part")  # one for each mirror
+    poor = 0
     while True:
         before = part.size
         try:
-            _stream(url, part, folder.name.removeprefix(PART))
+            _stream(url, part, folder.name.removeprefix(PART), size)
             break
-        except OSError:
-            if part.size <= before:
+        except OSError as error:
+            if isinstance(error, _OtherFileError) or error.errno == errno.ENOSPC:
+                part.remove()
+            poor = poor + 1 if part.size < before + LEAST else 0
+            if part.size <= before or poor > POOR:
                 raise
+            time.sleep(PAUSE)
     part.path.replace(output)
-    part.facts.unlink()
+    part.remove()
+
+
+class _OtherFileError(OSError):
+    """What a server sends is not the file that was published."""
 
 
 class _Part:
@@ -213,30 +225,33 @@ class _Part:
             return "", ""
         return name, value
 
+    def remove(self) -> None:
+        for each in (self.path, self.facts):
+            each.unlink(missing_ok=True)
+
     def start_anew(self, validator: tuple[str, str]) -> None:
         self.path.write_bytes(b"")
         self.facts.write_text(json.dumps(validator), encoding="utf-8")
 
 
-def _stream(url: str, part: _Part, name: str) -> None:
+def _stream(url: str, part: _Part, name: str, size: int | None) -> None:
     """Add the rest of a file to what is there of it, or all of it where the server has another one by now."""
     header, value = part.validator
     start = part.size if value else 0
     with _asked(url, {"Range": f"bytes={start}-", "If-Range": value} if start else {}) as response:
         first, total = _extent(response)
-        if start and first is not None and (first, response.headers.get(header, value)) == (start, value):
-            if first != total:
-                _append(response, part, total, name)
-            return
+        goes_on = first is not None and (first, response.headers.get(header, value)) == (start, value)
         if first == 0:  # also where the file has changed, or the server knows no ranges
             response.raise_for_status()
             part.start_anew(_validator(response))
-            _append(response, part, total, name)
+        if first == 0 or (start and goes_on):
+            if first != total:
+                _append(response, part, total, name, most=size)
             return
     if not start:
         raise OSError("the server sends a part of it that was not asked for")
     part.start_anew(("", ""))  # another file, of a server that does not look at If-Range
-    _stream(url, part, name)
+    _stream(url, part, name, size)
 
 
 def _asked(url: str, headers: dict[str, str]) -> Response:
@@ -267,38 +282,64 @@ def _validator(response: Response) -> tuple[str, str]:
     return ("Last-Modified", changed) if changed else ("", "")
 
 
-def _append(response: Response, part: _Part, total: int | None, name: str) -> None:
+def _append(response: Response, part: _Part, total: int | None, name: str, most: int | None) -> None:
     """Write what a response brings as it is: a server that calls a .gz file an encoding must not have it unpacked."""
     from urllib3.exceptions import HTTPError
 
-    progress = _progress.get()
+    progress, limit = _progress.get(), math.inf if most is None else most
+    if (total or 0) > limit:
+        raise _OtherFileError(f"it has {total} bytes on the server, {most} are published")
+    _check_room(part.path.parent, (total or 0) - part.size)
     with part.path.open("ab") as out:
+        since, there = time.monotonic(), out.tell()
         try:
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
+            while chunk := response.raw.read1(CHUNK, decode_content=False):
                 out.write(chunk)
                 progress(name, out.tell(), total)
+                if out.tell() > limit:
+                    raise _OtherFileError(f"it has more than the {most} bytes that are published")
+                if (spent := time.monotonic() - since) > SPELL:
+                    if out.tell() - there < SLOWEST * spent:
+                        raise OSError(f"{out.tell() - there} bytes came in {spent:.0f} seconds")
+                    since, there = time.monotonic(), out.tell()
         except HTTPError as error:
             raise OSError(f"it broke off: {error}") from error
     if total is not None and part.size != total:
         raise OSError(f"it broke off after {part.size} of {total} bytes")
 
 
+def _check_room(folder: Path, wanted: int) -> None:
+    """Raise OSError where the disk of a folder has not so many bytes left, before any of them is written."""
+    if wanted > (free := shutil.disk_usage(folder).free):
+        raise OSError(errno.ENOSPC, f"{wanted / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are left", str(folder))
+
+
 # ---- archives -------------------------------------------------------------------------------------------
 
 
 def _extract(archive: Path, members: str, folder: Path, done: Path) -> None:
-    """Take the members out of an archive, all of them or, where it is damaged, none."""
-    shutil.rmtree(done, ignore_errors=True)  # of a process that was killed
-    with _reading(archive):
-        for name, stream in _members(archive, members):
-            target = done / name
+    """Take the members out of an archive, all of them or, where it is damaged or the disk full, none.
+
+    Raises ValueError where it unpacks to more than RATIO times its size.
+    """
+    most = RATIO * max(CHUNK, archive.stat().st_size)
+    _remove(done)  # of a process that was killed
+    try:
+        with _reading(archive):
+            for name, stream in _members(archive, members):
+                target = done / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with stream, target.open("wb") as out:
+                    while chunk := stream.read(CHUNK):
+                        most -= out.write(chunk)
+                        if most < 0:
+                            raise ValueError(f"it unpacks to more than {RATIO} times its size")
+        for path in sorted(each for each in done.rglob("*") if each.is_file()):
+            target = folder / path.relative_to(done)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with stream, target.open("wb") as out:
-                shutil.copyfileobj(stream, out, CHUNK)
-    for path in sorted(each for each in done.rglob("*") if each.is_file()):
-        target = folder / path.relative_to(done)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+            path.replace(target)
+    finally:
+        _remove(done)
 
 
 def _members(archive: Path, members: str) -> Iterator[tuple[str, IO[bytes]]]:

@@ -40,7 +40,7 @@ NUMBER = 1  # to be raised by hand where hashes or the rule change: what is reme
 BITS = 8  # of 64 that hashes of near duplicates differ in, at most
 REST = 12.0  # grey levels between near duplicates, at most
 CORRELATION = 0.9  # of their pixels, at least
-QUERIES = 1024  # hashes that are searched for at a time
+QUERIES = 256  # hashes that are searched for at a time
 NUMBERS = 2**22  # pixels of a block of pairs
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -122,14 +122,10 @@ def _none() -> Pairs:
 def candidates(x: Bytes, y: Bytes, library: str = "") -> Iterator[tuple[Indices, Indices, Indices]]:
     """Yield positions in x (N, 8) and in y (M, 8) of hashes that differ in at most BITS bits, and in how many.
 
-    faiss searches where it is there, ten times as fast as torch: 0.4 s and 4 s for 60,000 x 10,000 on a CPU core.
+    faiss searches where it is there, six times as fast as numpy: 0.7 s and 4 s for 60,000 x 10,000 on a CPU core.
     """
-    search = _by_faiss if (library or _library()) == "faiss" else _by_torch
-    return search(x, y)
-
-
-def _library() -> str:
-    return "faiss" if find_spec("faiss") else "torch"
+    library = library or ("faiss" if find_spec("faiss") else "numpy")
+    return _by_faiss(x, y) if library == "faiss" else _by_numpy(x, y)
 
 
 def _by_faiss(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
@@ -144,18 +140,12 @@ def _by_faiss(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
         yield at.astype(np.int64), rows, bits.astype(np.int64)
 
 
-def _by_torch(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
-    """Take products of bits that are 1 and -1: 64 less twice the bits that differ, exact in float32."""
-    signs, queries = _signs(x), _signs(y)
+def _by_numpy(x: Bytes, y: Bytes) -> Iterator[tuple[Indices, Indices, Indices]]:
+    one, other = (np.ascontiguousarray(each).view(np.uint64) for each in (x, y))  # (N, 1), (M, 1)
     for start in range(0, len(y), QUERIES):
-        product = queries[start : start + QUERIES] @ signs.T  # (QUERIES, N)
-        row, at = (product >= 64 - 2 * BITS).nonzero().T
-        bits = (64 - product[row, at]) / 2
-        yield at.numpy(), row.numpy() + start, bits.long().numpy()
-
-
-def _signs(x: Bytes) -> torch.Tensor:
-    return torch.from_numpy(np.unpackbits(x, axis=1).astype(np.float32) * 2 - 1)
+        bits = np.bitwise_count(other[start : start + QUERIES] ^ one.T)  # (QUERIES, N)
+        row, at = np.nonzero(bits <= BITS)
+        yield at, row + start, bits[row, at].astype(np.int64)
 
 
 def _like(x: IndexedImages, y: IndexedImages, one: Indices, other: Indices, bits: Indices) -> Pairs:

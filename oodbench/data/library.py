@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from oodbench.api import Dataset
 from oodbench.data import download, duplicates, prepare
+from oodbench.data.contents import Contents
 from oodbench.data.prepare import Prepared
 from oodbench.errors import UserError
 from oodbench.store.memo import NUMBER, Memo
@@ -26,17 +27,17 @@ class Library:
     def __init__(self, study: Study, memo: Memo) -> None:
         self.study = study
         self.memo = memo
+        self.contents = Contents(memo.store.root)
         self._prepared: dict[tuple[str, Split], Prepared] = {}
 
     def data_fields(self, dataset: Dataset, split: Split) -> dict[str, Any]:
-        files = [Path(file).stat() for file in dataset.files(split, self.study.data)]
         return {
             "number": NUMBER["data"],
             "dataset": canonical(dataset),
             "source": self.study.registry.fingerprint("dataset", dataset.name),
             "split": split,
             "image": self.study.settings.image.canonical,
-            "files": [[file.st_size, file.st_mtime_ns] for file in files],
+            "files": self.contents.of(dataset.files(split, self.study.data)),
         }
 
     def prepared(self, dataset: Dataset, split: Split) -> Prepared:

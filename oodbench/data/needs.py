@@ -14,20 +14,19 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from oodbench.api import Dataset, Download
-from oodbench.data.download import absent, offline
+from oodbench.data.contents import SINGLE
+from oodbench.data.download import absent
 from oodbench.data.library import Library, Split
 from oodbench.errors import UserError
-from oodbench.store.artifacts import sha256
 from oodbench.store.files import write_whole
 from oodbench.store.provenance import now, version
 from oodbench.study import suites
 from oodbench.study.grid import canonical
 from oodbench.study.study import Study
+from oodbench.toolkit.offline import offline
 from oodbench.toolkit.raw_files import missing
 
 FILE = "data.json"  # in a study's folder of results
-HASHES = "hashes.json"  # in the store: of original files, with the size and time that they had
-SINGLE = 100  # files of a split, up to which each is hashed
 HERE, TO_DOWNLOAD, BY_HAND, MISSING, DAMAGED = "here", "to download", "by hand", "missing", "damaged"
 GENERATED = "generated, or comes with a library"
 OWN = "your own files"
@@ -121,18 +120,16 @@ def _own(dataset: Dataset) -> bool:
 
 def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[str]:
     """Prepare every split that a study needs, write the manifest, and yield a line for each set that cannot be had."""
-    hashes = _Hashes(library.memo.store.root / HASHES)
     sets = []
     for need in wanted:
         facts = _facts(need, library.study)
         try:
             _check_installed(need.dataset)
-            facts["splits"] = {split: _split_facts(need.dataset, split, library, hashes) for split in need.splits}
+            facts["splits"] = {split: _split_facts(need.dataset, split, library) for split in need.splits}
         except UserError as error:
             facts["problem"] = str(error) + _by_hand(need, library.study.data)
             yield facts["problem"]
         sets.append(facts)
-    hashes.write()
     manifest = {
         "study": library.study.name,
         "image": library.study.settings.image.canonical,
@@ -168,7 +165,7 @@ def _facts(need: Need, study: Study) -> dict[str, Any]:
     return facts | {"source": named | {"downloads": downloads}}
 
 
-def _split_facts(dataset: Dataset, split: Split, library: Library, hashes: _Hashes) -> dict[str, Any]:
+def _split_facts(dataset: Dataset, split: Split, library: Library) -> dict[str, Any]:
     prepared = library.prepared(dataset, split)
     counts = np.bincount(prepared.y, minlength=len(prepared.classes)).tolist()
     files = [Path(file) for file in dataset.files(split, library.study.data) if Path(file).is_file()]
@@ -178,37 +175,17 @@ def _split_facts(dataset: Dataset, split: Split, library: Library, hashes: _Hash
         "classes": dict(zip(prepared.classes, counts, strict=True)),
         "mapped": isinstance(prepared.x, np.ndarray),
         "warnings": list(prepared.warnings),
-        "files": _originals(files, library.study.data, hashes),
+        "files": _originals(files, library),
     }
 
 
-def _originals(files: Sequence[Path], root: Path, hashes: _Hashes) -> dict[str, Any]:
+def _originals(files: Sequence[Path], library: Library) -> dict[str, Any]:
     """Return the SHA-256 of each original file; of very many, one of the list of their names and sizes."""
+    root = library.study.data
     named = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in files}
     if len(named) <= SINGLE:
-        return {"sha256": {name: hashes.of(path) for name, path in sorted(named.items())}}
+        return {"sha256": dict(sorted(zip(named, library.contents.each([*named.values()]), strict=True)))}
     sizes = {name: path.stat().st_size for name, path in sorted(named.items())}
     listed = "".join(f"{name}\t{size}\n" for name, size in sizes.items())
     digest = hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
     return {"count": len(sizes), "bytes": sum(sizes.values()), "sha256 of the sorted names and sizes": digest}
-
-
-class _Hashes:
-    """The SHA-256 of files, remembered for as long as size and time of a file stay."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        try:
-            self._known: dict[str, list[Any]] = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            self._known = {}
-
-    def of(self, path: Path) -> str:
-        key, stat = str(path.resolve()), path.stat()
-        known = self._known.get(key)
-        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
-            known = self._known[key] = [stat.st_size, stat.st_mtime_ns, sha256(path)]
-        return str(known[2])
-
-    def write(self) -> None:
-        write_whole(self._file, json.dumps(self._known, indent=1).encode())

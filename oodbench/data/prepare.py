@@ -21,7 +21,7 @@ from oodbench.errors import UserError
 from oodbench.study.class_protocol import kept_classes
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit.colour import luma
-from oodbench.toolkit.image_files import Encoded
+from oodbench.toolkit.image_files import Encoded, of_each_class
 
 SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study
 CHUNK = 1024  # images decoded and resized at a time
@@ -133,7 +133,8 @@ def prepare(
     if out is not None:
         out.flush()
     np.save(folder / "y.npy", y)
-    np.save(folder / "digest.npy", np.concatenate(found))
+    np.save(folder / "digest.npy", digest := np.concatenate(found))
+    heard += in_several_classes(digest, y, classes)
     return (
         {
             "name": dataset.label,
@@ -191,16 +192,10 @@ def select(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], NDArray
     y = number[np.asarray(images.y, dtype=np.int64)]
     index = np.flatnonzero(y >= 0)
     if dataset.per_class is not None:
-        index = _at_most(index, y[index], dataset.per_class)
+        index = index[of_each_class(y[index], SUBSET_SEED, lambda count: dataset.per_class or count)]
     if dataset.limit is not None:
-        index = _at_most(index, np.zeros_like(index), dataset.limit)
+        index = index[of_each_class(np.zeros_like(index), SUBSET_SEED, lambda count: dataset.limit or count)]
     return index, y[index], tuple(images.classes[k] for k in kept)
-
-
-def _at_most(index: NDArray[np.int64], y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    order = np.random.default_rng(SUBSET_SEED).permutation(len(index))
-    chosen = [order[y[order] == k][:count] for k in np.unique(y)]
-    return np.asarray(index[np.sort(np.concatenate(chosen))])
 
 
 # ---- format -----------------------------------------------------------------------------------------
@@ -275,16 +270,20 @@ def digests(x: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.frombuffer(found, dtype=np.uint64).reshape(len(x), 2).copy()
 
 
-def overlap(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return the positions in b of images that are also in a, from their digests."""
-    pairs = [np.ascontiguousarray(each).view([("high", np.uint64), ("low", np.uint64)])[:, 0] for each in (a, b)]
-    return np.flatnonzero(np.isin(pairs[1], pairs[0]))
+def in_several_classes(digest: NDArray[np.uint64], y: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """Return what is said of equal images, by their digests (N, 2), that have several labels (N,)."""
+    _, same = np.unique(digest, axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([same, y], 1), axis=0)  # of an image's look and its classes, each once
+    looks = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+    if not len(looks):
+        return []
+    count, (one, other) = int(np.isin(same, looks).sum()), pairs[pairs[:, 0] == looks[0], 1][:2]
+    at = [int(np.flatnonzero((same == looks[0]) & (y == k))[0]) for k in (one, other)]
+    first = f"image {at[0]} ({classes[one]}) is image {at[1]} ({classes[other]})"
+    return [f"{count} images are equal to one of another class of the set: {first}" + ", ..." * (len(looks) > 1)]
 
 
 def held_out_split(y: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return positions (fit, val): a share of each class, at least one item, is held out for thresholds."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    val = [order[y[order] == k][: max(1, round(share * int((y == k).sum())))] for k in np.unique(y)]
-    held = np.zeros(len(y), dtype=bool)
-    held[np.concatenate(val)] = True
+    held = of_each_class(y, seed, lambda count: max(1, round(share * count)))
     return np.flatnonzero(~held), np.flatnonzero(held)

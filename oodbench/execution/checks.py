@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from oodbench.api import Plugin
-from oodbench.data import prepare
+from oodbench.data import duplicates
 from oodbench.errors import UserError, suggestion
 from oodbench.execution import audit
 from oodbench.execution.pipeline import Pipeline
 from oodbench.study.document import Trail
-from oodbench.study.grid import LAYER_HEAD, Plan, Run, Work, has_shifted
+from oodbench.study.grid import LAYER_HEAD, Plan, Run, Work, has_shifted, needs_classes
 from oodbench.training import augment, batches, distributed, embed, networks
 
 T = TypeVar("T")
@@ -71,6 +71,8 @@ class Checks:
         fit = train.y[self.encoders.split(run)[0]]
         items, classes = len(fit), len(train.classes)
         self._checked(("recipe",), lambda: batches.check(run.recipe, items))
+        if classes == 1 and (needy := needs_classes(run.training)):
+            self.fail(("training",), f"{needy}, {run.id.label} has one class ({train.classes[0]})")
         missing = [name for k, name in enumerate(train.classes) if not (fit == k).any()]
         if missing:
             self.fail(("reference",), f"{run.id.label}: {run.reference.label} leaves no training image of {missing[0]}")
@@ -138,7 +140,7 @@ class Checks:
             self.warn(message)
 
     def _overlap(self, one: audit.Side, other: audit.Side) -> str:
-        same = prepare.overlap(*(self.library.prepared(each.dataset, each.split).digest for each in (one, other)))
+        _, same = duplicates.exact(*(self.library.prepared(each.dataset, each.split).digest for each in (one, other)))
         if not len(same):
             return ""
         shown = ", ".join(str(i) for i in same[:5]) + (", ..." if len(same) > 5 else "")

@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from oodbench.execution.cluster_survey import Where, epoch_of, survey
 from oodbench.execution.runner import Runner
-from oodbench.report import formats, tables
+from oodbench.report import tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
 from oodbench.store.artifacts import digest
@@ -28,6 +27,7 @@ from oodbench.study.declarations import CurveSpec
 from oodbench.study.grid import NONE, Cell, Work
 
 NAME = KIND = "curve"
+ENDINGS = ("md", "tex", "html")  # of its table; as CSV it is its rows
 IDENTITY = ("cell", "key", "train_key", "ood_data")
 SCORED = (*columns.ACCURACIES[1:], "auroc", "fpr95_id", "fpr95_ood")
 COLUMNS = (*IDENTITY, *columns.LABELS, "epoch", *SCORED, *MEASURES, "error")
@@ -198,8 +198,3 @@ def _caption(done: pd.DataFrame) -> str:
         f"test features, each item in the cluster of the nearest centroid; separations and silhouettes go from -100 "
         f"to 100, class_separation is that of the classes themselves."
     )
-
-
-def write(shown: tables.Table, folder: Path) -> None:
-    """Write the table as .md, .tex and .html."""
-    formats.write_table(shown.sheet(), folder, ("md", "tex", "html"))

@@ -120,12 +120,11 @@ def _measured(pipeline: Pipeline, run: Run) -> float:
         run.recipe, epochs=1, batch=BATCH, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
     )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
-    model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed)
+    precision = pipeline.encoders.precision(run)
+    model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed, precision)
     if run.training.weights is not None:  # nothing to optimise
         return _timed(lambda: embed.features(model, x)) / (FORWARD * len(x))
-    seconds = _timed(
-        lambda: train.train(model, small.training, recipe, pipeline.encoders.precision(run), data, run.seed)
-    )
+    seconds = _timed(lambda: train.train(model, small.training, recipe, precision, data, run.seed))
     return seconds / (2 * _step_views(small))
 
 

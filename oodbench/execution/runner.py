@@ -31,6 +31,7 @@ from oodbench.store.process import Kept
 from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.store.rows import SAME, Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
+from oodbench.study.reader import check_owner, stamp
 from oodbench.study.study import Detectors, Study
 from oodbench.training.weights import plan_of
 
@@ -249,6 +250,7 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
+        check_owner(self.study.file, self.study.results, self.results.plan() or {})
         self.checks.check()
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
         if message := audit.warning(found, self.study.file):
@@ -271,11 +273,15 @@ class Runner:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
         cells: dict[str, str] = {}
         sets: dict[str, dict[str, tuple[str, str]]] = {}
+        counts = []
         for work in self.plan.work:
-            wanted = self.source(work).wanted
+            wanted, before = self.source(work).wanted, len(cells)
             cells |= {each.cell: each.key for each in wanted}
             sets[work.run.id.label] = {each.ood: (each.group, each.ood_data) for each in wanted}
-        return {"study": self.study.name, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
+            counts.append((work.run.title, work.run.id.label, work.run.seed, len(cells) - before))
+        file = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
+        facts = {"study": self.study.name, "file": file, "of": stamp(self.study.file), "work": counts}
+        return facts | {"cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
 
     def source(self, work: Work) -> TrainedFeatures:
         """Return what makes the features of a training, and the rows that its cells are to have."""

@@ -29,7 +29,7 @@ from oodbench.store.files import scratch
 from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study.declarations import NAME
-from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, needs_several, resolved
+from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, resolved, senseless_of_one_cluster
 from oodbench.study.reader import load_grid
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN, Reference, Space
@@ -263,8 +263,8 @@ def _senseless(detector: Detector, loaded: _Loaded) -> Iterator[str]:
         yield f"{clustering.label} needs labels, {loaded.train.path.name} has none"
     if clustering and clustering.labels and classes == 1:
         yield f"{clustering.label} needs labels, there is one class"
-    if clustering and resolved(clustering, classes or 1).single and (needy := needs_several(detector)):
-        yield f"{needy} needs several clusters, {clustering.label} makes one"
+    if why := senseless_of_one_cluster(detector, classes or 1):
+        yield why
 
 
 def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> Iterator[str]:

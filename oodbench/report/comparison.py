@@ -1,9 +1,10 @@
 """Rows held against published numbers: which are reproduced, and where a row is of another experiment, why.
 
-A number is of the rows that a target's id, training, scorer and OOD sets name. Where these rows are of another suite,
-encoder, number of epochs, ... than it says, it is not comparable, and the first such field, in the order of HOW, says
-why. It knows rows and
-the parameters of trainings that are kept beside them; no torch.
+A number is of the rows that a target's id, training, scorer and OOD sets name. Whatever it leaves out of a cell is the
+default; where its rows are of another suite, encoder, number of epochs, parameter, ... it is not comparable, and the
+first such field says why. Of the settings that its source swept (`any`) the one counts that
+validation OOD chooses in each run. It knows rows and the parameters of trainings that are kept beside them; no torch
+but what plugins import, whose defaults it asks for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -19,25 +20,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from oodbench.api import Dataset
+from oodbench.api import Dataset, Training
+from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, counted, spread
-from oodbench.report.targets import CLOSE, Entry, Params, Target, plain, shown
+from oodbench.report.targets import CLOSE, ROOMS, Entry, Params, Target, plain, shown
 from oodbench.store.columns import ACCURACIES, QUALITY
 from oodbench.study.class_protocol import PROTOCOLS
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
-from oodbench.study.settings import flat
+from oodbench.study.settings import RESNETS, ImageFormat, Recipe, ResNet, Space, flat
 
 REPRODUCED, NEAR, FAR, OTHER = "reproduced", "close", "not reproduced", "not comparable"
 STATES = (REPRODUCED, NEAR, FAR, OTHER)
 WHICH = ("id", "training", "distance", "posthoc", "ood", "group")  # what a target is about; rows of others are no match
-HOW = ("suite", "protocol", "outliers", "encoder", "epochs", "recipe", "reads", "space", "clustering", "threshold")
-OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "epochs")  # told by what is kept of a training
-OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold")
-UNKNOWN = Entry("", {})
+NAMED = ("training", "distance", "posthoc")  # by name; another parameter is a reason not to be comparable
+OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "image")  # told by what is kept of a training
+OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold", "reads")
+OF_ROWS = ("suite", "protocol", "group", "ood", "precision", "reference")
+NO_MATTER = ("devices", "compile")  # of a recipe: where it runs
+NOTHING, ENCODER, LABELS, POOLED = (Entry(name, {}) for name in (NONE, RESNETS[0], "labels", "pooled"))  # the defaults
+IMAGE = {key: value for key, value in asdict(ImageFormat(size=1)).items() if key != "size"}
+FORMS = {"recipe": asdict(Recipe()), "image": IMAGE, "space": asdict(Space())}  # the defaults of what has no name
 Runs = Callable[[str], dict[str, Any] | None]  # train key -> what is kept of a training
 Mask = NDArray[np.bool_]
+Places = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -79,15 +86,20 @@ class Comparison:
         )
 
 
-def compare(rows: pd.DataFrame, runs: Runs, targets: Sequence[Target], registry: Registry) -> Comparison:
-    """Return rows held against targets, in the order of the targets, those without a comparable row last."""
+def compare(
+    rows: pd.DataFrame, runs: Runs, targets: Sequence[Target], registry: Registry, by: str = "val_auroc"
+) -> Comparison:
+    """Return rows held against targets, in the order of the targets, those without a comparable row last.
+
+    `by` is the number, against validation OOD, that chooses among the settings that a target's source swept.
+    """
     found = _Rows(rows, runs, registry)
     lines: list[Line] = []
     elsewhere = 0
     for target in targets:
         about = found.about(target)
         elsewhere += not about.any()
-        lines += found.lines(target, about) if about.any() else []
+        lines += found.lines(target, about, by) if about.any() else []
     return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere)
 
 
@@ -101,12 +113,17 @@ class _Rows:
         self.rows = rows.assign(suite=rows["suite"].fillna("") if "suite" in rows else "").reset_index(drop=True)
         self._registry = registry
         trained = ["train_key", "id", "training", "outliers", "encoder"]
-        self._run = self.rows.groupby(trained, sort=False, dropna=False).ngroup().to_numpy()
-        firsts = self.rows.drop_duplicates(trained)
-        self._runs = [_of_run(row, runs(row["train_key"]) or {}) for row in firsts.to_dict("records")]
-        self._detector, detectors = pd.factorize(self.rows["detector"])
-        self._detectors = [_of_detector(text) for text in detectors]
-        self._set, self._sets = pd.factorize(self.rows["ood"])
+        run = self.rows.groupby(trained, sort=False, dropna=False).ngroup().to_numpy()
+        firsts = self.rows.drop_duplicates(trained).to_dict("records")
+        of_runs = [self._of_run(row, runs(row["train_key"]) or {}) for row in firsts]
+        detector, texts = pd.factorize(self.rows["detector"])
+        of_detectors = [_of_detector(text) for text in texts]
+        # by column: which one of its different values each row has, and these
+        self._values: dict[str, tuple[Places, Any]] = {
+            **{name: (run, [each[name] for each in of_runs]) for name in OF_RUNS},
+            **{name: (detector, [each[name] for each in of_detectors]) for name in OF_DETECTORS},
+            **{name: pd.factorize(self.rows[name], use_na_sentinel=False) for name in OF_ROWS},
+        }
         self._masks: dict[tuple[str, str], Mask] = {}
 
     def about(self, target: Target) -> Mask:
@@ -115,51 +132,68 @@ class _Rows:
         for name in WHICH:
             wanted = getattr(target, name)
             if wanted and not (name == "group" and target.ood):  # whose sets are named
-                found &= self._mask(name, wanted)
+                found &= self._mask(name, Entry(wanted.name, {}) if name in NAMED else wanted)
         return found
 
-    def lines(self, target: Target, found: Mask) -> Iterator[Line]:
+    def lines(self, target: Target, found: Mask, by: str) -> Iterator[Line]:
         """Yield a line for each of our methods that a target is of, or one that says why there is none."""
-        for name in HOW:
-            wanted = getattr(target, name)
-            if wanted in (None, "", {}):
-                continue
-            narrower = found & self._mask(name, wanted)
+        self._check_swept(target)
+        for name, each in self._wanted(target).items():
+            narrower = found & self._mask(name, each, whole=True, swept=target.any)
             if not narrower.any():
-                yield Line(target, OTHER, self._unlike(name, wanted, found))
+                yield Line(target, OTHER, self._unlike(name, each, found))
                 return
             found = narrower
         rows = self.rows[found]
-        sets = [[label for label in self._sets if self._is(each, label)] for each in target.ood]
-        if why := _too_little(target, rows, sets):
+        if why := self._lacking(target, rows["ood"].unique().tolist()):
             yield Line(target, OTHER, why)
             return
-        yield from _lines(target, rows)
+        yield from _lines(target, rows[self._mask("ood", target.ood, whole=True)[found]] if target.ood else rows, by)
 
-    def _mask(self, name: str, wanted: Any) -> Mask:
-        key = name, repr(wanted)
+    def _lacking(self, target: Target, labels: list[str]) -> str:
+        """Return which of a target's OOD sets rows lack; "" where they lack none."""
+        there = {each.text: [x for x in labels if self._fits("ood", each, x, whole=False)] for each in target.ood}
+        missing = [text for text, forms in there.items() if not forms]
+        other = (each for each in target.ood if not any(self._fits("ood", each, x, whole=True) for x in labels))
+        if missing:
+            return f"ood is without {', '.join(missing)}"
+        return next((f"ood is {' or '.join(there[each.text])}, the target's {each.text}" for each in other), "")
+
+    def _mask(self, name: str, wanted: Any, whole: bool = False, swept: Params = NOTHING.params) -> Mask:
+        """Return which rows have what a target says; `whole`: and the defaults of what it does not say."""
+        key = name, repr((wanted, whole, swept))
         if key not in self._masks:
-            self._masks[key] = self._fitting(name, wanted)
+            place, values = self._values[name]
+            several = wanted if name == "ood" else [wanted]
+            fits = [any(self._fits(name, each, value, whole, swept) for each in several) for value in values]
+            self._masks[key] = np.array(fits, dtype=bool)[place]
         return self._masks[key]
 
-    def _fitting(self, name: str, wanted: Any) -> Mask:
+    def _fits(self, name: str, wanted: Any, found: Any, whole: bool, swept: Params = NOTHING.params) -> bool:
         if name == "ood":
-            of_sets = [any(self._is(each, label) for each in wanted) for label in self._sets]
-            return np.array(of_sets, dtype=bool)[self._set]
-        if name in OF_RUNS:
-            return np.array([self._fits(name, wanted, each[name]) for each in self._runs], dtype=bool)[self._run]
-        if name in OF_DETECTORS:
-            return np.array([_fits(wanted, each[name]) for each in self._detectors], dtype=bool)[self._detector]
-        if name == "reads":
-            return np.array([wanted == each[name].name for each in self._detectors], dtype=bool)[self._detector]
-        return np.asarray(self.rows[name] == wanted)
-
-    def _fits(self, name: str, wanted: Any, found: Any) -> bool:
-        if name == "epochs":
+            found = self._of_label("dataset", found)
+        if name == "reference" and not wanted:
+            return not found.startswith("val(")
+        if isinstance(wanted, dict):
+            return bool(found) and all(found[key] == value for key, value in wanted.items())
+        if not isinstance(wanted, Entry):
             return bool(wanted == found)
         if name == "id" and wanted.name == found.name:
-            return _fits(self._by_number(wanted), self._by_number(found))
-        return _fits(wanted, found)
+            wanted, found = self._by_number(wanted), self._by_number(found)
+        if wanted is LABELS and found.name == NONE:  # a distance that takes no clusters
+            return True
+        params, ours = wanted.params, found.params
+        if whole:
+            apart: tuple[str, ...] = PROTOCOLS if name == "id" else ()  # `protocol` tells these
+            defaults = self._defaults(ROOMS.get(name, "dataset"), wanted.name).items()
+            if name == "training" and self._loads(wanted.name):  # the weights tell
+                apart = tuple(key for key, value in defaults if value in (None, "auto"))
+            params = {key: value for key, value in defaults if key in ours and key not in apart} | dict(params)
+        swept = swept if name in ("distance", "posthoc") else {}
+        for key in swept:
+            values = [ours.get(key)] if swept[key] is None else swept[key]
+            params = {**params, key: next((each for each in values if plain(each) == plain(ours.get(key))), values)}
+        return wanted.name == found.name and all(plain(each) == plain(ours.get(key)) for key, each in params.items())
 
     def _by_number(self, id_: Entry) -> Entry:
         """Return an ID set whose class protocol names classes by their numbers."""
@@ -175,47 +209,91 @@ class _Rows:
 
         return Entry(id_.name, {**id_.params, **{key: number(value) for key, value in chosen.items()}})
 
-    def _is(self, wanted: Entry, label: str) -> bool:
-        found = _of_label(label)
-        if found.name != wanted.name or not wanted.params:
-            return found.name == wanted.name
-        return _fits(wanted, Entry(found.name, _defaults(self._registry, found.name) | dict(found.params)))
-
     def _unlike(self, name: str, wanted: Any, found: Mask) -> str:
         """Return what rows are that a target is not of."""
-        if name == "epochs":
-            theirs = {self._runs[i]["epochs"] for i in np.unique(self._run[found])}
-            labels = sorted("not known" if each is None else str(each) for each in theirs)
-        elif name == "recipe":
-            recipes = [self._runs[i]["recipe"].params for i in np.unique(self._run[found])]
-            labels = [shown({key: recipe.get(key) for key in flat(wanted)}) for recipe in recipes]
-        elif name == "reads":
-            labels = [self._detectors[i][name].name or "not known" for i in np.unique(self._detector[found])]
+        place, values = self._values[name]
+        theirs = [values[i] for i in np.unique(place[found])]
+        if isinstance(wanted, dict):  # a recipe, an image, a space
+            known = [each for each in theirs if each]
+            keys = [key for key, value in wanted.items() if any(each[key] != value for each in known)]
+            labels = [shown({key: each[key] for key in keys}) for each in known] or ["not known"]
+            said = shown({key: wanted[key] for key in keys}) or "another"
+            return f"{name} is {' or '.join(dict.fromkeys(labels))}, the target's {said}"
+        if name == "reads":
+            labels = [each or "not known" for each in theirs]
         else:
             labels = [str(each) or "none" for each in self.rows.loc[found, name].unique()]
-        text = wanted.text if isinstance(wanted, Entry) else shown(wanted) if isinstance(wanted, dict) else str(wanted)
-        what = "head" if name == "reads" else name
-        return f"{what} is {' or '.join(dict.fromkeys(labels))}, the target's {text}"
+        text = wanted.text if isinstance(wanted, Entry) else wanted
+        said = text or {"suite": "none", "reference": "all of ID train"}[name]
+        return f"{'head' if name == 'reads' else name} is {' or '.join(dict.fromkeys(labels))}, the target's {said}"
 
+    def _wanted(self, target: Target) -> dict[str, Any]:
+        """Return what a target says of each field, or the default, without fields that have no part in its number.
 
-def _of_run(row: dict[Any, Any], kept: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a training: those that are kept of it, else those that its labels show."""
-    parameters = kept.get("parameters", {})
-    found: dict[str, Any] = {name: _of_label(row[name]) for name in ("id", "training", "outliers", "encoder")}
-    for name in found:
-        if isinstance(parameters.get(name), dict):
-            found[name] = _of_parameters(parameters[name])
-    recipe = parameters.get("recipe") or {}
-    return found | {"recipe": Entry("", flat(recipe)), "epochs": recipe.get("epochs")}
+        They are in the order in which one that differs says why a row is not comparable.
+        """
+        split = target.id is not None and {*PROTOCOLS} & {*target.id.params}
+        loads = target.training is not None and self._loads(target.training.name)
+        found: dict[str, Any] = {
+            "suite": target.suite,
+            "protocol": target.protocol or (None if split else "all classes"),
+            "id": target.id,
+            "image": None if target.suite else _comparable("image", target.image or IMAGE),  # a suite says it
+            "reference": target.reference,
+            "outliers": target.outliers or NOTHING,
+            "encoder": target.encoder or ENCODER,
+            "training": target.training,
+            "recipe": None if loads else _comparable("recipe", asdict(target.trained)),
+            "precision": target.precision,
+        }
+        if target.metric not in ACCURACIES:
+            scored = target.distance or target.posthoc
+            found |= {"reads": target.reads or None, "threshold": target.threshold or (POOLED if scored else None)}
+            found |= {"space": _comparable("space", asdict(target.space or Space())) if target.distance else None}
+            found |= {"clustering": target.clustering or (LABELS if target.distance else None)}
+            found |= {"distance": target.distance, "posthoc": target.posthoc}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _check_swept(self, target: Target) -> None:
+        """Raise UserError where a target's source swept what its distance or baseline has not."""
+        for room, scorer in (("distance", target.distance), ("posthoc", target.posthoc)):
+            known = self._defaults(room, scorer.name) if scorer else {}
+            for name in target.any:
+                if known and name not in known:
+                    said = f"{target.place}: any: {room} {scorer.name if scorer else ''} has no parameter '{name}'"
+                    raise UserError(f"{said}{suggestion(name, known)}")
+
+    def _loads(self, training: str) -> bool:
+        """Return whether a training has its weights from elsewhere: no recipe has a part in it."""
+        if training not in self._registry.sources("training"):
+            return False
+        return self._registry.load("training", training).weights is not Training.weights  # type: ignore[attr-defined]
+
+    def _of_run(self, row: dict[Any, Any], kept: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a training: those that are kept of it, else those that its labels show."""
+        parameters = kept.get("parameters", {})
+        found: dict[str, Any] = {}
+        for name in ("id", "training", "outliers", "encoder"):
+            given = parameters.get(name)
+            found[name] = _of_parameters(given) if isinstance(given, dict) else self._of_label(ROOMS[name], row[name])
+        return found | {name: _comparable(name, parameters.get(name)) for name in ("recipe", "image")}
+
+    def _of_label(self, room: str, label: str) -> Entry:
+        """Return the name and all parameters of a label such as `knn(k=10)`, as text."""
+        name, _, rest = label.partition("(")
+        parts = (part.partition("=") for part in rest.removesuffix(")").split(", "))
+        return Entry(name, self._defaults(room, name) | {key: value for key, equals, value in parts if equals})
+
+    def _defaults(self, room: str, name: str) -> dict[str, Any]:
+        return _defaults(self._registry, room, name)
 
 
 @cache
-def _of_detector(text: str) -> dict[str, Entry]:
+def _of_detector(text: str) -> dict[str, Any]:
     parameters = json.loads(text) if text else {}
-    named = (name for name in OF_DETECTORS if name != "space")
-    found = {name: _of_parameters(parameters[name]) if parameters.get(name) else UNKNOWN for name in named}
-    head = Entry(parameters.get("head", ""), {})  # of a baseline
-    return found | {"space": Entry("", parameters.get("space") or {}), "reads": head}
+    named = (name for name in OF_DETECTORS if name not in ("space", "reads"))
+    found: dict[str, Any] = {n: _of_parameters(parameters[n]) if parameters.get(n) else NOTHING for n in named}
+    return found | {"space": _comparable("space", parameters.get("space")), "reads": parameters.get("head", "")}
 
 
 def _of_parameters(given: dict[str, Any]) -> Entry:
@@ -224,21 +302,20 @@ def _of_parameters(given: dict[str, Any]) -> Entry:
     return Entry(name, inner if isinstance(inner, dict) else {k: v for k, v in given.items() if k != "name"})
 
 
-@cache
-def _of_label(label: str) -> Entry:
-    """Return the name and the stated parameters of a label such as `knn(k=10)`."""
-    name, _, rest = label.partition("(")
-    parts = (part.partition("=") for part in rest.removesuffix(")").split(", "))
-    return Entry(name, {key: value for key, equals, value in parts if equals})
+def _comparable(name: str, given: dict[str, Any] | None) -> dict[str, str]:
+    """Return a recipe, image format or space as text, defaults filled in; nothing where nothing is known of it."""
+    params = flat(FORMS[name]) | flat(given) if given else {}
+    return {key: plain(value) for key, value in params.items() if key not in NO_MATTER}
 
 
 @cache
-def _defaults(registry: Registry, dataset: str) -> dict[str, Any]:
-    """Return the defaults of a data set's parameters, which labels do not state; nothing of one that is not here."""
-    if dataset not in registry.sources("dataset"):
+def _defaults(registry: Registry, room: str, name: str) -> dict[str, Any]:
+    """Return the defaults of a plugin's or an encoder's parameters, as far as it is here and they have any."""
+    if name not in (RESNETS if room == "encoder" else registry.sources(room)):
         return {}
-    cls: Any = registry.load("dataset", dataset)
-    return {each.name: each.default for each in dataclasses.fields(cls)}
+    cls: Any = ResNet if room == "encoder" else registry.load(room, name)
+    every = {each.name: each.default for each in dataclasses.fields(cls) if each.name != "level"}
+    return {key: value for key, value in every.items() if value is not dataclasses.MISSING}
 
 
 @cache
@@ -250,46 +327,46 @@ def _class_names(registry: Registry, dataset: str, params: str) -> tuple[str, ..
     return (made.class_names or ()) if isinstance(made, Dataset) else ()
 
 
-def _fits(wanted: Entry | Params, found: Entry) -> bool:
-    """Return whether a part of a cell has the name, and of the parameters those, that a target wants."""
-    if isinstance(wanted, Entry):
-        return wanted.name == found.name and _holds(wanted.params, found.params)
-    return _holds(flat(dict(wanted)), found.params)
-
-
-def _holds(wanted: Params, found: Params) -> bool:
-    return all(plain(value) == plain(found.get(key)) for key, value in wanted.items())
-
-
 # ---- numbers ---------------------------------------------------------------------------------------------
 
 
-def _too_little(target: Target, rows: pd.DataFrame, sets: list[list[str]]) -> str:
-    """Return which sets or class splits of a target's rows are missing; "" where none is."""
-    there = set(rows["ood"])
-    missing = [each.text for each, labels in zip(target.ood, sets, strict=True) if not there & set(labels)]
-    if missing:
-        return f"ood is without {', '.join(missing)}"
-    for each, labels in zip(target.ood, sets, strict=True):
-        if len(sets) > 1 and len(there & set(labels)) > 1:
-            return f"ood has several {each.text}: {', '.join(label for label in labels if label in there)}"
-    splits = rows["id"].nunique()
-    if target.splits and splits != target.splits:
-        return f"splits are {splits}, the target's {target.splits}"
-    if target.metric in QUALITY:
-        return f"metric is of clusters, not of rows: oodbench quality has {target.metric}"
-    if rows.loc[rows["status"] == "ok", target.metric].isna().all():
-        return f"metric is not there: no row has {target.metric}"
-    return ""
-
-
-def _lines(target: Target, rows: pd.DataFrame) -> Iterator[Line]:
+def _lines(target: Target, rows: pd.DataFrame, chosen_by: str) -> Iterator[Line]:
+    """Yield a line for each of our methods, of rows that a target is of, or one that says what they lack."""
     done = rows[rows["status"] == "ok"]
+    axis = "posthoc" if target.posthoc else "distance"
+    if target.splits and rows["id"].nunique() != target.splits:
+        yield Line(target, OTHER, f"splits are {rows['id'].nunique()}, the target's {target.splits}")
+    elif target.metric in QUALITY:
+        yield Line(target, OTHER, f"metric is of clusters, not of rows: oodbench quality has {target.metric}")
+    elif done[target.metric].isna().all():
+        yield Line(target, OTHER, f"metric is not there: no row has {target.metric}")
+    elif target.any and done[axis].nunique() > 1 and done[chosen_by].isna().any():
+        settings = ", ".join(done[axis].unique())
+        yield Line(target, OTHER, f"{axis} is one of {settings}, and no {chosen_by} says which, as rows have none")
+    else:
+        yield from _held(target, _chosen(done, axis, chosen_by) if target.any else done, rows["ood"].unique().tolist())
+
+
+def _chosen(done: pd.DataFrame, axis: str, by: str) -> pd.DataFrame:
+    """Return the rows of the setting that validation chooses in each run; all of them go by the axis's name."""
+    if done[axis].nunique() < 2:
+        return done
+    run = [*(name for name in METHOD if name != axis), "id", "seed"]
+    numbers = done.groupby([*run, axis], sort=False)[by].first()
+    best = numbers.groupby(run, sort=False).agg("idxmax" if by == "val_auroc" else "idxmin")
+    there = pd.MultiIndex.from_frame(done[[*run, axis]]).isin(best.to_list())
+    one = f"{done[axis].iloc[0].partition('(')[0]} chosen by {by}"
+    return done[there].assign(**{axis: one})
+
+
+def _held(target: Target, done: pd.DataFrame, sets: list[str]) -> Iterator[Line]:
+    """Yield a line for each of our methods: its mean over the OOD sets, where a run has a number on each of them."""
     by: tuple[str, ...] = TRAINED
     if target.metric in ACCURACIES:
         one = done.groupby([*TRAINED, "id", "seed"], sort=False)[target.metric].first()
-    else:
-        by, one = _over_sets(target, done, None if len(target.ood) == 1 else rows["ood"].unique().tolist())
+    else:  # levels of a threshold rank alike: one is taken
+        by, one = METHOD, done.groupby([*METHOD, "id", "seed", "ood"], sort=False)[target.metric].first()
+        one = one.unstack("ood").reindex(columns=sets).mean(axis=1, skipna=False)
     by = by if target.splits else (*by, "id")
     over_splits = one.groupby([*by, "seed"], sort=False)
     numbers = (100 * over_splits.mean()).where(over_splits.count() == (target.splits or 1)).dropna()
@@ -299,20 +376,6 @@ def _lines(target: Target, rows: pd.DataFrame) -> Iterator[Line]:
         ours = tuple(zip(by, map(str, labels), strict=True))
         mean = float(values.mean())
         yield Line(target, state(mean, target), "", ours, mean, float(values.std(ddof=1)), len(values))
-
-
-def _over_sets(
-    target: Target, done: pd.DataFrame, wanted: list[str] | None
-) -> tuple[tuple[str, ...], pd.Series[float]]:
-    """Return the labels of methods, and the mean over the wanted sets, NaN where one has no number.
-
-    Nothing wanted: a target of one set, which several of ours may be, is a line for each. Levels of a threshold rank
-    alike: one is taken.
-    """
-    each = done.groupby([*METHOD, "id", "seed", "ood"], sort=False)[target.metric].first()
-    if wanted is None:
-        return (*METHOD, "ood"), each
-    return METHOD, each.unstack("ood").reindex(columns=wanted).mean(axis=1, skipna=False)
 
 
 def state(mean: float, target: Target) -> str:
@@ -378,9 +441,10 @@ def _listed(line: Line) -> dict[str, Any]:
     entries = ("id", "training", "outliers", "encoder", "clustering", "distance", "posthoc", "threshold")
     parts = {name: each.text if (each := getattr(target, name)) else "" for name in entries}
     about = {name: getattr(target, name) for name in ("suite", "protocol", "splits", "group", "epochs", "metric")}
-    about |= {"ood": " + ".join(each.text for each in target.ood), "space": shown(target.space), "head": target.reads}
-    numbers = {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
-    ours = {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
-    text = {"verdict": line.state, "why": line.why, "source": target.source}
-    text |= {"note": target.note, "target": target.place}
-    return parts | about | numbers | ours | text | {f"our_{name}": value for name, value in line.ours}
+    about |= {"ood": " + ".join(each.text for each in target.ood), "head": target.reads, "any": " ".join(target.any)}
+    about |= {"space": target.space.label if target.space else "", "recipe": target.trained.label}
+    about |= {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
+    about |= {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
+    about |= {"verdict": line.state, "why": line.why, "source": target.source}
+    about |= {"note": target.note, "target": target.place}
+    return parts | about | {f"our_{name}": value for name, value in line.ours}

@@ -9,12 +9,16 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
-from pandas.io.formats.style import Styler
 
+from oodbench.errors import printable
 from oodbench.report.unlearned import MARK
 from oodbench.store.files import write_whole
 
-SIGNS = str.maketrans({"±": r"$\pm$", "–": "--", MARK: r"$^\dagger$"})  # of LaTeX
+LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "–": "--", MARK: r"$^\dagger$"}
+)
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -48,24 +52,25 @@ class Sheet:
     marks: pd.DataFrame | None = None  # of some of its columns: 1 at the best cells, 2 at the second best
     layout: str = ""  # of the columns in LaTeX; "" = labels at the left, the others at the right
 
-    def tagged(self, *tags: str) -> pd.DataFrame:
-        """Return the text, the best and the second best cells each in a tag such as `**{}**`."""
-        text = self.text.copy()
+    def cells(self, escape: Callable[[str], str], *tags: str) -> pd.DataFrame:
+        """Return the text, escaped, the best and the second best cells each in a tag such as `**{}**`."""
+        text, sign = self.text.map(printable).map(escape), escape(f" {MARK}")
         for column, marks in ({} if self.marks is None else self.marks).items():
-            text[column] = [_in_tag(("{}", *tags)[mark], each) for each, mark in zip(text[column], marks, strict=True)]
-        return text
+            parts = (each.partition(sign) for each in text[column])  # the sign of what did not learn stands outside
+            both = zip(parts, marks, strict=True)
+            text[column] = ["".join([("{}", *tags)[mark].format(number), *rest]) for (number, *rest), mark in both]
+        return text.rename(columns=lambda title: escape(printable(title)))
 
-
-def _in_tag(tag: str, cell: str) -> str:
-    """Return a cell in a tag, the sign of what did not learn after it."""
-    number, *sign = cell.partition(f" {MARK}")
-    return "".join([tag.format(number), *sign])
+    @property
+    def paragraphs(self) -> list[str]:
+        """What stands under it, each on one line."""
+        return [" ".join(printable(each).splitlines()) for each in self.below]
 
 
 def markdown(sheet: Sheet) -> str:
     """Return a table as Markdown, the best bold, the second best in italics."""
-    text = sheet.tagged("**{}**", "*{}*").map(_in_markdown).rename(columns=_in_markdown)
-    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *sheet.below]) + "\n"
+    text = sheet.cells(_in_markdown, "**{}**", "*{}*")
+    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *sheet.paragraphs]) + "\n"
 
 
 def _in_markdown(cell: str) -> str:
@@ -74,50 +79,38 @@ def _in_markdown(cell: str) -> str:
 
 
 def csv(sheet: Sheet) -> str:
-    """Return the numbers of a table as CSV."""
-    return sheet.numbers.to_csv(index=False)
+    """Return the numbers of a table as CSV; what a spreadsheet would take for a formula is text, after a `'`."""
+    return sheet.numbers.map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
+
+
+def _no_formula(cell: object) -> object:
+    """Return a cell that begins no formula; numbers are no text."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell).replace("\r", r"\x0d")  # alone it ends a row, and pandas does not quote it
+    return f"'{text}" if text.startswith(tuple("=+-@\t")) else text
 
 
 def latex(sheet: Sheet) -> str:
     """Return a table as LaTeX, the best bold, the second best underlined."""
-    layout = sheet.layout or "l" * sheet.labels + "r" * (sheet.text.shape[1] - sheet.labels)
-    below = pd.DataFrame({"": [" ".join(sheet.below)]})
-    caption = _rendered(below, "latex", lambda style: style.hide(axis="columns").to_string().removesuffix("\n"))
-    label = "tab:" + re.sub(r"[^\w-]+", "-", sheet.name)
+    text = sheet.cells(_in_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+    layout = sheet.layout or "l" * sheet.labels + "r" * (text.shape[1] - sheet.labels)
+    caption, label = _in_latex(" ".join(sheet.paragraphs)), "tab:" + re.sub(r"[^\w-]+", "-", sheet.name)
+    with pd.option_context("styler.render.max_elements", text.size + 1):  # by itself, pandas cuts large tables
+        return text.to_latex(index=False, escape=False, column_format=layout, caption=caption, label=label)
 
-    def table(style: Styler) -> str:
-        return style.to_latex(hrules=True, column_format=layout, caption=caption, label=label)
 
-    return _rendered(sheet.text, "latex", table, sheet.marks, r"\textbf{{{}}}", r"\underline{{{}}}")
+def _in_latex(cell: str) -> str:
+    return " ".join(cell.splitlines()).translate(LATEX)
 
 
 def html(sheet: Sheet) -> str:
     """Return a table as a page of HTML, the best bold, the second best in italics."""
-    tags = ("<strong>{}</strong>", "<em>{}</em>")
-    table = _rendered(sheet.text, "html", lambda style: style.to_html(exclude_styles=True), sheet.marks, *tags)
-    below = "\n".join(f"<p>{escape(each, quote=False)}</p>" for each in sheet.below)
-    return PAGE.format(title=escape(sheet.name, quote=False), labels=sheet.labels, table=table, below=below)
-
-
-def _rendered(
-    text: pd.DataFrame, kind: str, render: Callable[[Styler], str], marks: pd.DataFrame | None = None, *tags: str
-) -> str:
-    """Return text escaped for LaTeX or HTML, then marked, then rendered, whole: by itself, pandas cuts large tables."""
-
-    def shown(tag: str) -> Callable[[object], str]:
-        def show(cell: object) -> str:
-            found = _in_tag(tag, str(cell))
-            return " ".join(found.splitlines()).translate(SIGNS) if kind == "latex" else found
-
-        return show
-
-    style = text.style.hide(axis="index").format(shown("{}"), escape=kind)
-    style.format_index(shown("{}"), axis="columns", escape=kind)
-    for mark, tag in enumerate(tags, 1):
-        for column, each in ({} if marks is None else marks).items():
-            style.format(shown(tag), escape=kind, subset=(each.index[each == mark], [column]))
-    with pd.option_context("styler.render.max_elements", text.size + 1):
-        return render(style)
+    text = sheet.cells(escape, "<strong>{}</strong>", "<em>{}</em>")
+    with pd.option_context("display.max_colwidth", None):  # by itself, pandas cuts long cells
+        table = text.to_html(index=False, escape=False, border=0)
+    below = "\n".join(f"<p>{escape(each, quote=False)}</p>" for each in sheet.paragraphs)
+    return PAGE.format(title=escape(printable(sheet.name), quote=False), labels=sheet.labels, table=table, below=below)
 
 
 FORMATS: dict[str, Callable[[Sheet], str]] = {"md": markdown, "csv": csv, "tex": latex, "html": html}

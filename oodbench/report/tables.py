@@ -24,6 +24,7 @@ RANKED = (
     *("space", "clustering", "distance", "posthoc"),
 )
 METHOD = (*RANKED, "threshold")
+FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
@@ -42,6 +43,7 @@ class Table:
     details: tuple[str, ...] = ()  # titles of columns that a narrow terminal may go without, in this order
     unlearned: pd.DataFrame | None = None  # how many of the runs behind each mean are of encoders that did not learn
     floor: float | None = None  # below which they did not; None = the default
+    ranked_by: Any = ""  # the column whose highest number comes first; "" where rows are in the order of the study
 
     @property
     def marked(self) -> bool:
@@ -139,20 +141,15 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
 
 def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     rows = named(distinct(rows))
-    by = [column for column in METHOD if column in ("training", "distance") or varies(rows[column])]
+    by = [column for column in METHOD if column in _naming(rows) or varies(rows[column])]
     runs = runs_of(rows, floor)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
-    groups = {metric: _grouped(runs, by, metric) for metric in SHOWN}
     sets = _wide(runs, by, "auroc", "ood")
     alone = runs.loc[runs.groupby("group")["ood"].transform("nunique") == 1, "ood"].unique()  # the mean of its group
-    columns: dict[tuple[str, str], pd.Series[float]] = {}
-    if accuracy.notna().any():  # one class has none
-        columns["ID", "accuracy"] = accuracy
-    columns |= {(group, "AUROC"): groups["auroc"][group] for group in SHOWN_GROUPS if group in groups["auroc"]}
-    columns |= {(name, "AUROC"): sets[name] for name in map(str, sets) if name not in alone}
-    for metric in ("fpr95_id", "fpr95_ood"):
-        found = groups[metric]
-        columns |= {(group, SHOWN[metric]): found[group] for group in SHOWN_GROUPS if group in found}
+    columns = {("ID", "accuracy"): accuracy} if accuracy.notna().any() else {}  # one class has none
+    for metric, title in SHOWN.items():
+        columns |= {(group, title): numbers for group, numbers in _grouped(runs, by, metric).items()}
+        columns |= {(name, title): sets[name] for name in map(str, sets) if metric == "auroc" and name not in alone}
     better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
     name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
     lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
@@ -161,13 +158,11 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
     # near, then far, then the sets: a group that lacks one has no mean
     keys: Any = [column for column in columns if column[1] == SHOWN["auroc"]]
     order = table.mean.reindex(everything).sort_values(keys, ascending=False).index
-    in_order = [
-        *(c for c in columns if c[1] == SHOWN["fpr95_ood"]),
-        *(c for c in columns if c[0] not in ("ID", *SHOWN_GROUPS)),
-        *(c for c in columns if c[1] == SHOWN["fpr95_id"]),
-    ]
-    shown = table.taken(lambda part: part.reindex(order))
-    return replace(shown, n=table.n.reindex(order, fill_value=0), details=tuple(map(_title, in_order)))
+    sets_alone = [column for column in columns if column[0] not in ("ID", *SHOWN_GROUPS)]
+    of = {metric: [column for column in columns if column[1] == title] for metric, title in SHOWN.items()}
+    details = tuple(map(_title, [*of["fpr95_ood"], *sets_alone, *of["fpr95_id"]]))
+    n = table.n.reindex(order, fill_value=0)
+    return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details, ranked_by=keys[0])
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -192,9 +187,16 @@ def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
 def best_of_each_training(board: Table) -> Table:
     """Return the highest row of each training on a leaderboard."""
     first = ~pd.Series(board.mean.index.get_level_values("training")).duplicated().to_numpy()
-    name = board.name.replace("leaderboard", "best")
-    caption = f"The highest row of each training on the leaderboard. {board.caption}"
+    name, chosen = board.name.replace("leaderboard", "best"), _title(board.ranked_by)
+    others = f"Other columns have no part in the choice: in them another row may be better. {board.caption}"
+    caption = f"The row of each training that is highest by {chosen}, on the test sets. {others}"
     return replace(board.taken(lambda part: part[first]), name=name, caption=caption)
+
+
+def _naming(rows: pd.DataFrame) -> list[str]:
+    """Return the columns that name a method, whether or not they vary: the training, and what scores its features."""
+    scorers = ("distance", "posthoc")
+    return ["training", *(each for each in scorers if not rows[each].fillna("").isin(["", NONE]).all())]
 
 
 def varies(column: pd.Series[str]) -> bool:
@@ -208,17 +210,14 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None
         rows = distinct(rows)
     runs, by = runs_of(rows, floor), list(spec.rows)
     unlearned_ = _wide(runs, by, "unlearned", *spec.columns)
-    columns: dict[str, pd.Series[float]] = {}
-    lost: dict[str, pd.Series[float]] = {}
-    better: dict[str, int] = {}
-    for value in values:
-        wide = _wide(runs, by, value, *spec.columns)
-        for i, column in enumerate(wide.columns):
-            title = _title(column) if len(values) == 1 and spec.columns else f"{_title(column)} {value}".strip()
-            columns[title], lost[title] = wide.iloc[:, i], unlearned_.iloc[:, i]
-            better[title] = (value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER)
+    found = {value: _wide(runs, by, value, *spec.columns) for value in values}
+    said = {value: "" if len(values) == 1 and spec.columns else value for value in values}
+    titles = [f"{_title(column)} {said[value]}".strip() for value in values for column in found[value]]
+    directions = [(value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER) for value in values for _ in found[value]]
+    numbers = pd.concat([*found.values()], axis=1).set_axis(titles, axis=1)
+    lost = pd.concat([unlearned_] * len(values), axis=1).set_axis(titles, axis=1)
     caption = spec.caption + _averaged(runs, {*by, *spec.columns})
-    return averaged(name, caption, pd.DataFrame(columns), pd.DataFrame(lost), by, better, floor)
+    return averaged(name, caption, numbers, lost, by, dict(zip(titles, directions, strict=True)), floor)
 
 
 class NotThereError(UserError):
@@ -278,11 +277,11 @@ def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.Dat
     return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
 
 
-def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> dict[str, pd.Series[float]]:
     """Return the unweighted mean over the sets of each group, one number a run; nothing where a set failed."""
     sets = _wide(runs, by, metric, "ood")
-    members = runs[["group", "ood"]].drop_duplicates().groupby("group", sort=False)["ood"]
-    return pd.DataFrame({group: sets[list(names)].mean(axis=1, skipna=False) for group, names in members})
+    members = {group: runs.loc[runs["group"] == group, "ood"].unique() for group in SHOWN_GROUPS}
+    return {group: sets[names].mean(axis=1, skipna=False) for group, names in members.items() if len(names)}
 
 
 def averaged(
@@ -308,6 +307,7 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
     sets = "; ".join(f"{group}: {names}" for group, names in members.items())
     failed = int((rows["status"] == "error").sum())
     lost = f" {failed} rows failed and are in no mean." if failed else ""
+    lost += _few_images(rows) + _held_out(rows)
     return (
         f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
         f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of "
@@ -326,4 +326,31 @@ def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
     hidden = {column: most(column) for column in (*METHOD, "level", "ood") if column not in shown}
     counts = ", ".join(f"{column} ({count})" for column, count in hidden.items() if count > 1)
     each = f", each averaged over {counts}" if counts else ""
-    return f" Per cent, mean ± standard deviation over {counted(most('run'), 'run')}{each}."
+    return f" Per cent, mean ± standard deviation over {counted(most('run'), 'run')}{each}.{_few_images(rows)}"
+
+
+def _held_out(rows: pd.DataFrame) -> str:
+    """Return which share of ID train trains nothing, as most papers have it; "" where none is held out."""
+    shares = [each[4:-1] for each in rows["reference"].unique() if str(each).startswith("val(")]
+    return f" Held out for thresholds, and no part of training: a share {' or '.join(shares)} of ID train." * bool(
+        shares
+    )
+
+
+def _few_images(rows: pd.DataFrame) -> str:
+    """Return which OOD sets are too small for their numbers to say much; "" where none is."""
+    sizes = rows.groupby("ood", sort=False)["n_ood"].min().dropna()
+    few = ", ".join(f"{name} ({counted(int(size), 'image')})" for name, size in sizes.items() if size < FEW)
+    return f" Of few images, so that a number says little: {few}." if few else ""
+
+
+def thresholds(rows: pd.DataFrame, floor: float | None = None) -> Table | None:
+    """Return what each of several thresholds does on test data; a leaderboard shows those that rank apart."""
+    if len(rows[["threshold", "level"]].drop_duplicates()) < 2:
+        return None
+    caption = (
+        "Every threshold: the share of ID test that it accepts, of OOD that it finds, and what follows from both. "
+        "Each is averaged over the methods that have it: a cut by cluster needs clusters."
+    )
+    spec = TableSpec(rows=("threshold", "level"), columns=(), value=RECALLS, caption=caption)
+    return declared(rows, "thresholds", spec, floor)

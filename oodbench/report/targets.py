@@ -1,10 +1,14 @@
 """Published numbers as data: CSV files, a number a line, and what is wrong with one. It knows no rows.
 
 A line says of which cell it is in the columns below, each as a study would write it (`knn`, `{knn: {k: 50}}`,
-`{layer: penultimate, unit: true}`): a plugin by its name, and of its parameters those that matter. An empty column is
-any, but for `head`: a baseline then reads the network's own classifier. `ood` may be several sets joined by +, whose
-unweighted mean the number then is; `group` alone is the mean over the group's sets; `splits` says of how many class
-splits (one-vs-rest, leave-one-class-out) it is the mean.
+`{layer: penultimate, unit: true}`): a plugin by its name, and its parameters. What a line leaves out, a column or a
+parameter, is the default: no suite, all classes, the whole set, no outliers, resnet18 of width 64, the recipe's default
+(`recipe: openood/ce`, or `{base: openood/ce, epochs: 300}`, where it has a name), float32, all of ID train, a baseline
+on the network's own classifier, labels for clusters, one cut for all. `any: [k]`, or `{k: [50, 100]}`, says that the
+source swept a parameter of the distance or baseline and chose by validation.
+
+`ood` may be several sets joined by +, whose unweighted mean the number then is; `group` alone is the mean over the
+group's sets; `splits` says of how many class splits (one-vs-rest, leave-one-class-out) it is the mean.
 
 `value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` replaces the band of `Target.band`;
 it is at most the widest of these, 1.5 points.
@@ -15,7 +19,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -28,11 +32,11 @@ from ruamel.yaml.error import YAMLError
 
 from oodbench.errors import UserError, suggestion
 from oodbench.store.columns import ACCURACIES, COMPAT, METRICS, QUALITY
-from oodbench.study import document
+from oodbench.study import document, recipes
 from oodbench.study.declarations import PUBLISHED
 from oodbench.study.grid import CLASSIFIER
 from oodbench.study.registry import Registry
-from oodbench.study.settings import RESNETS, Recipe, Space
+from oodbench.study.settings import RESNETS, ImageFormat, Recipe, Space
 from oodbench.study.study import GROUPS, HELD_OUT
 
 ELSEWHERE = "elsewhere.yaml"  # beside the CSVs: names that this package has no plugin for, by room
@@ -41,7 +45,7 @@ ROOMS = {  # column -> the room that its names are of
     **dict.fromkeys(("id", "outliers"), "dataset"),
     **{room: room for room in ("training", "encoder", "clustering", "distance", "posthoc", "threshold")},
 }
-SETTINGS = {"space": Space, "recipe": Recipe}  # columns of parameters without a name
+SETTINGS: dict[str, type] = {"space": Space, "recipe": Recipe, "image": ImageFormat}  # of parameters without a name
 LEAST, MOST, MISSING = 0.5, 1.5, 0.5  # points: of the band, and of the band of a number without a deviation
 CLOSE = 3.0  # points
 
@@ -94,12 +98,16 @@ class Target:
     outliers: Entry | None = None
     encoder: Entry | None = None
     epochs: Annotated[int, Ge(0)] | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
-    space: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+    precision: str = "float32"
+    reference: str = ""  # as rows show it; "": all of ID train trains
+    image: dict[str, Any] = field(default_factory=dict)  # only without a suite, which says it
+    space: Space | None = None
     clustering: Entry | None = None
     distance: Entry | None = None
     posthoc: Entry | None = None
     head: Literal["", "classifier", "linear probe"] = ""  # of a baseline; "": the network's own classifier
+    any: dict[str, Any] = field(default_factory=dict)  # swept parameter of the scorer -> its values, None = all
     threshold: Entry | None = None
     note: str = ""
     place: str = ""  # file:line
@@ -133,6 +141,11 @@ class Target:
         return (self.head or CLASSIFIER) if self.posthoc else ""
 
     @property
+    def trained(self) -> Recipe:
+        """Its recipe, of so many epochs as it says."""
+        return self.recipe if self.epochs is None else replace(self.recipe, epochs=self.epochs)
+
+    @property
     def sets(self) -> str:
         """What it was tested on, as a table shows it."""
         members = " + ".join(each.text for each in self.ood)
@@ -147,8 +160,8 @@ class Target:
     @property
     def cell(self) -> tuple[Any, ...]:
         """What tells it from every other number of its source."""
-        about = (f.name for f in fields(self) if f.name not in ("value", "std", "ddof", "n", "tolerance", "note"))
-        return tuple(repr(getattr(self, name)) for name in about if name != "place")
+        rest = ("value", "std", "ddof", "n", "tolerance", "note", "place")
+        return tuple(repr(getattr(self, each.name)) for each in fields(self) if each.name not in rest)
 
 
 COLUMNS = tuple(f.name for f in fields(Target) if f.name != "place")
@@ -247,6 +260,8 @@ def _target(values: Mapping[str, str], place: str, known: Mapping[str, Collectio
         raise UserError(f"{place}: std: needs `ddof`, 0 or 1, and `n`, at least 2 runs")
     if found.distance and found.posthoc:
         raise UserError(f"{place}: posthoc: a cell has a distance or a baseline, not both")
+    if found.any and not (found.distance or found.posthoc):
+        raise UserError(f"{place}: any: names parameters of a distance or a baseline, and there is none")
     if found.head and not found.posthoc:
         raise UserError(f"{place}: head: is of a baseline, and there is no posthoc")
     if found.metric not in (*ACCURACIES, *QUALITY) and not (found.ood or found.group):
@@ -264,16 +279,37 @@ def _value(column: str, text: str, known: Mapping[str, Collection[str]]) -> Any:
         return tuple(_known(each, "dataset", {*known["dataset"], HELD_OUT}) for each in sets)
     if column in ROOMS:
         return _known(_entry(text), ROOMS[column], known[ROOMS[column]])
-    if column in SETTINGS:
-        allowed = {f.name for f in fields(SETTINGS[column])}
-        found = _yaml(text)
-        if not isinstance(found, dict):
-            raise UserError(f"is {text}, wanted a mapping of parameters, such as {{{min(allowed)}: …}}")
-        for key in found:
-            if key not in allowed:
-                raise UserError(f"there is no such parameter '{key}'{suggestion(key, allowed)}")
-        return found
-    return text
+    if column == "any":
+        return _swept(_yaml(text), text)
+    return _settings(column, _yaml(text), text) if column in SETTINGS else text
+
+
+def _swept(found: Any, text: str) -> dict[str, Any]:
+    """Return which parameters a source swept, over which values: `[k]` or `{k: [50, 100]}`."""
+    names = dict.fromkeys(found) if isinstance(found, list) else found
+    if not isinstance(names, dict) or not all(each is None or isinstance(each, list) for each in names.values()):
+        raise UserError(f"is {text}, wanted a list of parameters, or each with a list of its values: {{k: [50, 100]}}")
+    return names
+
+
+def _settings(column: str, found: Any, text: str) -> Any:
+    """Return a recipe or a space with the defaults of what is not said, the recipe on top of a base by name."""
+    cls = SETTINGS[column]
+    allowed = {*(f.name for f in fields(cls)), *(["base"] if cls is Recipe else [])}
+    found = {"base": found} if isinstance(found, str) and cls is Recipe else found
+    if not isinstance(found, dict):
+        raise UserError(f"is {text}, wanted a mapping of parameters, such as {{{min(allowed)}: …}}")
+    for key in found:
+        if key not in allowed:
+            raise UserError(f"there is no such parameter '{key}'{suggestion(key, allowed)}")
+    base = recipes.find(found["base"]).values if "base" in found else {}
+    given = recipes.merged(base, {key: value for key, value in found.items() if key != "base"})
+    try:
+        made: Any = TypeAdapter(cls).validate_python(given if cls is not ImageFormat else {"size": 1} | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}") from None
+    return given if cls is ImageFormat else made
 
 
 def _members(text: str) -> list[str]:

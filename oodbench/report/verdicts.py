@@ -8,6 +8,7 @@ open. Where one of several comparisons is enough to decide, their number divides
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,9 @@ from oodbench.study.grid import NONE
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
 ERROR = 0.05  # one-sided
 LEAST = 3  # runs: the deviation of two says nothing
+PLACES = 3  # that a cell lists; of more it says the counts and the ends, and CSV has all
 AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
+CUTS = ["threshold", "level"]
 RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
 FILE = "verdict"
 Floats = NDArray[np.floating[Any]]
@@ -59,6 +62,9 @@ class Evidence:
         return f"{where}{who}{number}{above}{lost}"
 
 
+Decision = tuple[str, list[Evidence], int]  # the state of a claim, why, and how many rows have no number
+
+
 @dataclass(frozen=True)
 class ClaimVerdict:
     name: str
@@ -76,7 +82,17 @@ class ClaimVerdict:
         """Return the evidence as one line."""
         lost = [f"{counted(self.lost, 'row')} without a number"] if self.lost else []
         best = ["settings picked on test"] if self.claim.pick == "best" else []
-        return "; ".join(filter(None, [self.why, *(each.text(self.unit) for each in self.evidence), *lost, *best]))
+        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best]))
+
+    def _shown(self) -> list[str]:
+        """Return each place, or, of many, how many are of which state, and the two at the ends."""
+        if len(self.evidence) <= PLACES:
+            return [each.text(self.unit) for each in self.evidence]
+        counts = Counter(each.state for each in self.evidence)
+        ends = sorted(self.evidence, key=lambda each: (np.isnan(each.difference), each.difference))
+        last = max(self.evidence, key=lambda each: -np.inf if np.isnan(each.difference) else each.difference)
+        states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+        return [f"{len(ends)} places, {states}", f"from {ends[0].text(self.unit)}", f"to {last.text(self.unit)}"]
 
 
 def verdicts(
@@ -94,15 +110,17 @@ def verdict(
         if claim.table == "quality":
             rows = _of_clusters(rows, claim, clusters, study)
         rows = _kept(rows[list(dict.fromkeys((*LABELS, *claim.labels, "status", *RANKS, claim.value)))], claim.of)
-        return _best(rows, name, claim) if claim.among else _comparison(rows, name, claim)
+        state, evidence, lost = (_best if claim.among else _comparison)(rows, claim)
     except NotThereError as missing:
         return ClaimVerdict(name, claim, MISSING, str(missing))
+    too_few = f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
+    return ClaimVerdict(name, claim, state, too_few, tuple(evidence), lost)
 
 
 # ---- kinds of claims ------------------------------------------------------------------------------------
 
 
-def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
+def _comparison(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     sides: list[pd.DataFrame] = []
 
     def ahead(rows: pd.DataFrame) -> pd.Series[float]:
@@ -114,12 +132,11 @@ def _comparison(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict
     places = {str(place): each.to_numpy() for place, each in differences.groupby("place", sort=False)}
     enough = 1 if claim.where == "all" else len(places)
     found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
-    state = _together(claim, [each.state for each in found])
     lost = sum(int(each["number"].isna().sum()) for each in sides)
-    return ClaimVerdict(name, claim, state, _too_few(state), tuple(found), lost)
+    return _together(claim, [each.state for each in found]), found, lost
 
 
-def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
+def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     """Return whether the winner is ahead of every other candidate; without one, whether every candidate is not."""
     for column, wanted in claim.winner.items():
         _kept(rows, {column: wanted})
@@ -137,9 +154,8 @@ def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
     enough = (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
 
     def against(place: str, who: int, rival: int) -> Evidence:
-        numbers = places[place]
-        pair = f"{names[who]} against {names[rival]}"
-        return _evidence(claim, numbers[:, who] - numbers[:, rival], enough, decided, place, pair)
+        ahead, pair = places[place][:, who] - places[place][:, rival], f"{names[who]} against {names[rival]}"
+        return _evidence(claim, ahead, enough, decided, place, pair)
 
     def wins(who: int) -> str:
         rivals = [each for each in range(len(names)) if each != who]
@@ -156,8 +172,7 @@ def _best(rows: pd.DataFrame, name: str, claim: ClaimSpec) -> ClaimVerdict:
         state = wins(names.index(winner))
     else:
         state = _all({HOLDS: FAILS, FAILS: HOLDS}.get(each, each) for each in map(wins, range(len(names))))
-    lost = int(rows["number"].isna().sum())
-    return ClaimVerdict(name, claim, state, _too_few(state), tuple(map(closest, places)), lost)
+    return state, [closest(place) for place in places], int(rows["number"].isna().sum())
 
 
 # ---- rows to numbers ------------------------------------------------------------------------------------
@@ -189,31 +204,22 @@ def _of_clusters(rows: pd.DataFrame, claim: ClaimSpec, clusters: pd.DataFrame | 
 
 
 def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
-    """Return the rows of a side, with `place`, `number` and how many OOD `sets` make a mean whole.
+    """Return the rows of a side, with `place`, `number` (in the claim's unit), how many OOD `sets` make a mean whole.
 
     Thresholds that rank alike are one, unless the value is of their cuts. An accuracy is a training's: it is taken
     once, of any row that has it.
     """
-    if claim.value in ACCURACIES:
-        found = _kept(rows, of)
-        found = found[found["status"] == "ok"].drop_duplicates([*TRAINED, *PAIRED, *claim.over, *claim.among])
-        return _numbered(found.assign(sets=1), claim)
-    tested = _kept(rows, {column: wanted for column, wanted in of.items() if column in SETS})
-    by = ["id", *(column for column in claim.over if column in SETS)]
-    sets = tested.groupby(by)["ood"].nunique().rename("sets")
     found = _kept(rows, of)
-    cuts = ["threshold", "level"]
-    if (
-        claim.value not in AT_CUT
-        and not {*cuts} & {*claim.over, *claim.among}
-        and len(found[cuts].drop_duplicates()) > 1
-    ):
-        found = distinct(found)
-    return _numbered(found.join(sets, on=by), claim)
-
-
-def _numbered(found: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
-    """Return rows with their `number`, in the unit of the claim, and their `place`."""
+    if claim.value in ACCURACIES:
+        found = found[found["status"] == "ok"].drop_duplicates([*TRAINED, *PAIRED, *claim.over, *claim.among])
+        found = found.assign(sets=1)
+    else:
+        tested = _kept(rows, {column: wanted for column, wanted in of.items() if column in SETS})
+        by = ["id", *(column for column in claim.over if column in SETS)]
+        alike = claim.value not in AT_CUT and not {*CUTS} & {*claim.over, *claim.among}
+        if alike and len(found[CUTS].drop_duplicates()) > 1:
+            found = distinct(found)
+        found = found.join(tested.groupby(by)["ood"].nunique().rename("sets"), on=by)
     number = found[claim.value].astype("float64").where(found["status"] == "ok")
     return found.assign(
         level=found["level"].fillna(0),  # a threshold set on OOD has none
@@ -233,10 +239,8 @@ def _numbers(side: pd.DataFrame, claim: ClaimSpec, by: tuple[str, ...] = ()) -> 
     whole = over_sets["number"].count() == over_sets["sets"].first()
     one = over_sets["number"].mean().where(whole)
     found = one.groupby(index, sort=False)
-    if claim.pick == "best":
-        numbers = found.min() if claim.value in LOWER_IS_BETTER else found.max()
-    else:
-        numbers = _whole_mean(found, [*by, "place"])
+    best = found.min if claim.value in LOWER_IS_BETTER else found.max
+    numbers = best() if claim.pick == "best" else _whole_mean(found, [*by, "place"])
     if claim.where != "mean":
         return numbers
     everywhere = f"mean of {', '.join(side['place'].unique())}"
@@ -259,12 +263,12 @@ def _evidence(claim: ClaimSpec, values: Floats, enough: int, decided: int, place
     """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of."""
     there = values[~np.isnan(values)]
     error = float(there.std(ddof=1) / np.sqrt(len(there))) if len(there) > 1 else np.nan
-    state = MISSING
+    state, low, high = MISSING, np.nan, np.nan
     if len(there) >= LEAST:
         within = _region(claim, *_interval(there, enough))
         beyond = _region(claim, *_interval(there, decided * (2 if claim.relation == "near" else 1)))
         state = HOLDS if within == HOLDS else FAILS if beyond == FAILS else OPEN
-    low, high = _interval(there, 1) if len(there) >= LEAST else (np.nan, np.nan)
+        low, high = _interval(there, 1)
     wins = int((there > 0).sum())
     return Evidence(place, pair, state, _mean(there), error, low, high, len(there), wins, len(values) - len(there))
 
@@ -312,10 +316,6 @@ def _together(claim: ClaimSpec, states: list[str]) -> str:
     if 2 * states.count(FAILS) >= len(states):
         return FAILS
     return MISSING if MISSING in states else OPEN
-
-
-def _too_few(state: str) -> str:
-    return f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
 
 
 # ---- writing --------------------------------------------------------------------------------------------

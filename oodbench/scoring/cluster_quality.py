@@ -88,18 +88,12 @@ class Spread(NamedTuple):
 
 def _spreads(f: Tensor, groupings: Sequence[Tensor]) -> list[Spread]:
     """Return the spread of f (N, D) under each grouping (N,), -1 = noise, in one pass over all pairs."""
-    members = [_members(each) for each in groupings]
+    members = [torch.eq(each[:, None], each[each >= 0].unique()).float() for each in groupings]  # (N, K)
     sums: list[list[Tensor]] = [[] for _ in groupings]
     for _, distance in _distances(f) if members else ():
         for each, member in zip(sums, members, strict=True):
             each.append((distance @ member).double())
     return [_spread(torch.cat(each), member.double()) for each, member in zip(sums, members, strict=True)]
-
-
-def _members(assign: Tensor) -> Tensor:
-    """Return (N, K) float32: 1 where an item belongs to a cluster."""
-    used = assign[assign >= 0].unique()
-    return torch.eq(assign[:, None], used).float()
 
 
 def _spread(sums: Tensor, member: Tensor) -> Spread:

@@ -50,6 +50,18 @@ class Bank:
     correct: Tensor | None = None  # (M,) which ID test items are classified right; None where there is one class
     head: ClassifierHead | None = None  # what baselines read, on the device; None where there is one class
 
+    @property
+    def sets(self) -> dict[str, dict[Seen, Layers]]:
+        """Everything that is scored, by name: ID test, the ID reference, OOD test sets and validation sets."""
+        reference = {} if self.reference is None else {REFERENCE: self.reference.layers}
+        validation = {_validation(name): layers for name, layers in self.validation.items()}
+        return {ID_TEST: self.test.layers, **reference, **self.ood, **validation}
+
+
+def _validation(name: str) -> str:
+    """Return a name of a validation set that no test set has."""
+    return f"validation {name}"
+
 
 class Judged(NamedTuple):
     """The numbers of one detector on one OOD set, or why there are none."""
@@ -62,7 +74,6 @@ class Judged(NamedTuple):
 
 
 TRAIN, ID_TEST, REFERENCE = "ID train", "ID test", "ID reference"
-Score = Callable[[str], Scores]  # name of a set -> its checked scores, on the CPU
 
 
 @dataclass(frozen=True)
@@ -81,26 +92,7 @@ def judged(detectors: list[Detector], bank: Bank, sets: list[str], seed: int, ho
     settings of a distance that share theirs. What a plugin warns of (`warnings.warn`) goes into the rows of all that
     it made.
     """
-    judge = _Judge(bank, sets, how.compat)
-    scoring = [detector for detector in detectors if detector.distance]
-    for where, in_space in _grouped(scoring, lambda d: d.space):
-        spaced = yield from _tried(partial(_Spaced, where, bank, how), in_space, sets)
-        if spaced is None:
-            continue
-        for clustering, in_clustering in _grouped(in_space, lambda d: d.clustering):
-            fit = partial(_clusters, clustering, spaced.made, bank, seed_of(seed, "clustering"))
-            clusters = yield from _tried(fit, in_clustering, sets)
-            if clusters is None:
-                continue
-            notes = [*spaced.warnings, *clusters.warnings]
-            for family in _families(in_clustering):
-                yield from _scored_family(family, clusters.made, spaced.made, judge, notes)
-    baselines = [detector for detector in detectors if detector.posthoc]
-    for posthoc, members in _grouped(baselines, lambda d: d.posthoc):
-        score = partial(_scored_posthoc, posthoc, bank, judge, how)
-        scored = yield from _tried(score, members, sets)
-        if scored is not None:
-            yield from judge.judged(members, scored.made, scored.warnings)
+    return _Judge(bank, sets, seed, how).all(detectors)
 
 
 def _grouped(detectors: list[Detector], part: Callable[[Detector], T]) -> list[tuple[T, list[Detector]]]:
@@ -131,17 +123,6 @@ class _Made(Generic[T]):
     warnings: list[str]
 
 
-def _tried(
-    make: Callable[[], T], detectors: list[Detector], sets: list[str]
-) -> Generator[Judged, None, _Made[T] | None]:
-    """Return what is made; where that fails, yield the error for every detector that needed it."""
-    made = _attempt(make)
-    if isinstance(made, _Made):
-        return made
-    yield from (Judged(detector, ood, {}, [], made) for detector in detectors for ood in sets)
-    return None
-
-
 def _attempt(make: Callable[[], T]) -> _Made[T] | str:
     """Return what is made, or why that failed."""
     with warnings.catch_warnings(record=True) as heard:
@@ -163,12 +144,10 @@ class _Spaced:
     def __init__(self, where: Space, bank: Bank, how: How) -> None:
         self._device = how.device
         plain = bank.fit[where.layer][0].to(how.device)
-        reference = {} if bank.reference is None else {REFERENCE: bank.reference.layers}
-        sets = {ID_TEST: bank.test.layers, **reference, **bank.ood, **_validation(bank)}
-        self._raw = {name: layers[where.seen][where.layer] for name, layers in sets.items()}  # (V, M, D)
-        self._small = how.memory >= 4 * (_bytes(plain) + sum(_bytes(f) for f in self._raw.values()))
+        self._raw = {name: layers[where.seen][where.layer] for name, layers in bank.sets.items()}  # (V, M, D)
+        self._small = how.memory >= 4 * sum(f.nbytes for f in (plain, *self._raw.values()))
         self._rows = max(256, how.memory // (64 * plain.shape[1]))  # of a block: few float64 copies of it
-        self._transform, self._train = spaces.fit(where, plain, _at_once if self._small else self._on_disk)
+        self._transform, self._train = spaces.fit(where, plain, None if self._small else self._on_disk)
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
 
     @property
@@ -218,19 +197,6 @@ class _Spaced:
             raise ValueError(f"{who} changes its input in place")
 
 
-def _at_once(step: spaces.Transform, f: Tensor) -> Tensor:
-    return step(f)
-
-
-def _bytes(f: Tensor) -> int:
-    return f.numel() * f.element_size()
-
-
-def _validation(bank: Bank) -> dict[str, dict[Seen, Layers]]:
-    """Return the validation sets under names that no test set has."""
-    return {f"validation {name}": layers for name, layers in bank.validation.items()}
-
-
 def _clusters(clustering: Clustering | None, spaced: _Spaced, bank: Bank, seed: int) -> Clusters:
     f = spaced.fit
     y = bank.y.to(f.device, copy=True)
@@ -248,12 +214,6 @@ def _clusters(clustering: Clustering | None, spaced: _Spaced, bank: Bank, seed: 
     return found
 
 
-def _copy(clusters: Clusters) -> Clusters:
-    weight, covariance = (None if each is None else each.clone() for each in (clusters.weight, clusters.covariance))
-    centroid, assign = clusters.centroid.clone(), clusters.assign.clone()
-    return clusters._replace(centroid=centroid, assign=assign, weight=weight, covariance=covariance)
-
-
 class Clustered(NamedTuple):
     """The ID features of a bank in one space, and the clusters that detectors have there."""
 
@@ -266,16 +226,9 @@ def clustered(
     where: Space, clusterings: list[Clustering | None], bank: Bank, seed: int, device: torch.device
 ) -> Clustered:
     """Return the clusters that `judged` scores against, for the seed of the same run."""
-    spaced = _Spaced(where, bank, How(device))
-
-    def attempt(clustering: Clustering | None) -> Clusters | str:
-        try:
-            return _clusters(clustering, spaced, bank, seed_of(seed, "clustering"))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other clusterings have theirs
-            return f"{type(error).__name__}: {error}"
-
-    with warnings.catch_warnings(action="ignore"):  # they are in the rows
-        found = [attempt(each) for each in clusterings]
+    spaced, seed = _Spaced(where, bank, How(device)), seed_of(seed, "clustering")
+    tried = [_attempt(partial(_clusters, each, spaced, bank, seed)) for each in clusterings]  # warnings are in the rows
+    found = [each.made if isinstance(each, _Made) else each for each in tried]
     return Clustered(spaced.fit, torch.cat(list(spaced.seen(ID_TEST, False))), found)
 
 
@@ -289,102 +242,9 @@ class _Scored:
     reference: Scores
     id_: Scores
     ood: dict[str, Scores | str]  # a set's scores, or why there are none
-    validation: dict[str, Scores]
+    validation: list[Scores]
     facts: dict[str, float]
     rankings: metrics.Rankings
-
-
-def _scored_family(
-    family: Family, clusters: Clusters, spaced: _Spaced, judge: _Judge, notes: list[str]
-) -> Iterator[Judged]:
-    """Yield the numbers of distances that share their work; where that fails, of each on its own."""
-    bank, sets = judge.bank, judge.sets
-    made = _attempt(partial(_scored, [distance for distance, _ in family], _copy(clusters), spaced, bank, sets))
-    if isinstance(made, _Made):
-        for (_, members), scored in zip(family, made.made, strict=True):
-            yield from judge.judged(members, scored, notes + made.warnings)
-    elif len(family) > 1:
-        for each in family:
-            yield from _scored_family([each], clusters, spaced, judge, notes)
-    else:
-        yield from (Judged(detector, ood, {}, [], made) for detector in family[0][1] for ood in sets)
-
-
-def _scored(
-    distances: list[Distance], clusters: Clusters, spaced: _Spaced, bank: Bank, names: list[str]
-) -> list[_Scored]:
-    distances = [resolved(distance, bank.classes) for distance in distances]
-    first = distances[0]
-    scorer = type(first).fit_together(distances, spaced.fit, clusters)
-    spaced.check_unchanged(first.label)
-
-    def scores(name: str) -> list[Scores]:
-        found = [scorer(block) for block in spaced.seen(name, first.views)]
-        spaced.check_unchanged(first.label)
-        return [_checked(_joined(parts), name, spaced.items(name)) for parts in zip(*found, strict=True)]
-
-    if bank.reference is not None:
-        references = scores(REFERENCE)
-    else:
-        found = [distance.leave_one_out(spaced.fit, clusters) for distance in distances]
-        spaced.check_unchanged(first.label)
-        references = [_checked(each, REFERENCE, len(spaced.fit)) for each in found]
-    facts = {"clusters": len(clusters.centroid), "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
-    return _all_scores(references, scores, names, bank, facts)
-
-
-def _all_scores(
-    references: list[Scores], scores: Callable[[str], list[Scores]], names: list[str], bank: Bank, facts: dict[str, int]
-) -> list[_Scored]:
-    """Return what scorers make of every set; an OOD set that cannot be scored leaves the others their numbers."""
-    n = len(references)
-
-    def attempt(name: str) -> list[Scores] | list[str]:
-        try:
-            return scores(name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the rows of this set
-            return [f"{type(error).__name__}: {error}"] * n
-
-    id_ = scores(ID_TEST)
-    validation = {name: scores(name) for name in _validation(bank)}
-    ood = {name: attempt(name) for name in names}
-    return [
-        _Scored(
-            references[i],
-            id_[i],
-            {name: each[i] for name, each in ood.items()},
-            {name: each[i] for name, each in validation.items()},
-            {**facts, "n_reference": len(references[i].score)},
-            metrics.Rankings(None if bank.correct is None else bank.correct.numpy()),
-        )
-        for i in range(n)
-    ]
-
-
-def _scored_posthoc(posthoc: Posthoc | None, bank: Bank, judge: _Judge, how: How) -> _Scored:
-    head = bank.head
-    assert posthoc is not None
-    assert bank.reference is not None
-    if head is None:
-        raise ValueError(f"{posthoc.label} needs a classifier of several classes")
-    posthoc = resolved(posthoc, bank.classes)
-
-    def split(layers: Layers, y: Tensor | None = None) -> Split:
-        h = layers["penultimate"][0].to(how.device, copy=True)
-        logits = layers["logits"][0].to(how.device, copy=True) if "logits" in layers else head.apply(h.clone())
-        return Split(h, logits, None if y is None else y.to(how.device, copy=True))
-
-    held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
-    scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
-    sets = {ID_TEST: bank.test.layers, REFERENCE: bank.reference.layers, **bank.ood, **_validation(bank)}
-
-    def scores(name: str) -> list[Scores]:
-        seen = split(sets[name][PLAIN])
-        found = scorer(seen)
-        return [_checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))]
-
-    n, dim = bank.fit["penultimate"][0].shape
-    return _all_scores(scores(REFERENCE), scores, judge.sets, bank, {"dimensions": dim, "n_train": n})[0]
 
 
 def _checked(scores: Scores, name: str, items: int) -> Scores:
@@ -399,36 +259,147 @@ def _checked(scores: Scores, name: str, items: int) -> Scores:
     return Scores(score, scores.cluster.cpu())
 
 
-# ---- judge ------------------------------------------------------------------------------------------------
-
-
+@dataclass(frozen=True)
 class _Judge:
-    """Turns scores into the numbers of detectors, for one bank and its OOD sets."""
+    """Scores the sets of one bank, and turns scores into the numbers of detectors on its OOD sets."""
 
-    def __init__(self, bank: Bank, sets: list[str], compat: bool) -> None:
-        self.bank = bank
-        self.sets = sets
-        self.compat = compat
+    bank: Bank
+    sets: list[str]
+    seed: int
+    how: How
+
+    def all(self, detectors: list[Detector]) -> Iterator[Judged]:
+        """Yield the numbers of each detector on each OOD set."""
+        for where, in_space in _grouped([d for d in detectors if d.distance], lambda d: d.space):
+            spaced = yield from self._tried(partial(_Spaced, where, self.bank, self.how), in_space)
+            if spaced is None:
+                continue
+            for clustering, members in _grouped(in_space, lambda d: d.clustering):
+                fit = partial(_clusters, clustering, spaced.made, self.bank, seed_of(self.seed, "clustering"))
+                clusters = yield from self._tried(fit, members)
+                if clusters is None:
+                    continue
+                notes = [*spaced.warnings, *clusters.warnings]
+                for family in _families(members):
+                    yield from self._family(family, clusters.made, spaced.made, notes)
+        for posthoc, members in _grouped([d for d in detectors if d.posthoc], lambda d: d.posthoc):
+            scored = yield from self._tried(partial(self._by_posthoc, posthoc), members)
+            if scored:
+                yield from self.judged(members, scored.made, scored.warnings)
+
+    def _tried(self, make: Callable[[], T], detectors: list[Detector]) -> Generator[Judged, None, _Made[T] | None]:
+        """Return what is made; where that fails, yield the error for every detector that needed it."""
+        made = _attempt(make)
+        if isinstance(made, _Made):
+            return made
+        yield from (Judged(detector, ood, {}, [], made) for detector in detectors for ood in self.sets)
+        return None
+
+    def _family(self, family: Family, clusters: Clusters, spaced: _Spaced, notes: list[str]) -> Iterator[Judged]:
+        """Yield the numbers of distances that share their work; where that fails, of each on its own."""
+        own = Clusters(*(each.clone() if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
+        made = _attempt(partial(self._by_distances, [distance for distance, _ in family], own, spaced))
+        if isinstance(made, _Made):
+            for (_, members), scored in zip(family, made.made, strict=True):
+                yield from self.judged(members, scored, notes + made.warnings)
+        elif len(family) > 1:
+            for each in family:
+                yield from self._family([each], clusters, spaced, notes)
+        else:
+            yield from (Judged(detector, ood, {}, [], made) for detector in family[0][1] for ood in self.sets)
+
+    def _by_distances(self, distances: list[Distance], clusters: Clusters, spaced: _Spaced) -> list[_Scored]:
+        distances = [resolved(distance, self.bank.classes) for distance in distances]
+        first = distances[0]
+        scorer = type(first).fit_together(distances, spaced.fit, clusters)
+        spaced.check_unchanged(first.label)
+
+        def scores(name: str) -> list[Scores]:
+            found = [scorer(block) for block in spaced.seen(name, first.views)]
+            spaced.check_unchanged(first.label)
+            return [_checked(_joined(parts), name, spaced.items(name)) for parts in zip(*found, strict=True)]
+
+        if self.bank.reference is not None:
+            references = scores(REFERENCE)
+        else:
+            found = [distance.leave_one_out(spaced.fit, clusters) for distance in distances]
+            spaced.check_unchanged(first.label)
+            references = [_checked(each, REFERENCE, len(spaced.fit)) for each in found]
+        facts = {"clusters": len(clusters.centroid), "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
+        return self._scored(references, scores, facts)
+
+    def _by_posthoc(self, posthoc: Posthoc | None) -> _Scored:
+        bank, device = self.bank, self.how.device
+        head = bank.head
+        assert posthoc is not None
+        assert bank.reference is not None
+        if head is None:
+            raise ValueError(f"{posthoc.label} needs a classifier of several classes")
+        posthoc = resolved(posthoc, bank.classes)
+
+        def split(layers: Layers, y: Tensor | None = None) -> Split:
+            h = layers["penultimate"][0].to(device, copy=True)
+            logits = layers["logits"][0].to(device, copy=True) if "logits" in layers else head.apply(h.clone())
+            return Split(h, logits, None if y is None else y.to(device, copy=True))
+
+        held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
+        scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
+
+        def scores(name: str) -> list[Scores]:
+            seen = split(bank.sets[name][PLAIN])
+            found = scorer(seen)
+            return [_checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))]
+
+        n, dim = bank.fit["penultimate"][0].shape
+        return self._scored(scores(REFERENCE), scores, {"dimensions": dim, "n_train": n})[0]
+
+    def _scored(
+        self, references: list[Scores], scores: Callable[[str], list[Scores]], facts: dict[str, int]
+    ) -> list[_Scored]:
+        """Return what scorers make of every set; an OOD set that cannot be scored leaves the others their numbers."""
+
+        def attempt(name: str) -> list[Scores] | list[str]:
+            try:
+                return scores(name)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the rows of this set
+                return [f"{type(error).__name__}: {error}"] * len(references)
+
+        id_ = scores(ID_TEST)
+        validation = [scores(_validation(name)) for name in self.bank.validation]
+        ood = {name: attempt(name) for name in self.sets}
+        correct = None if self.bank.correct is None else self.bank.correct.numpy()
+        return [
+            _Scored(
+                reference,
+                id_[i],
+                {name: each[i] for name, each in ood.items()},
+                [each[i] for each in validation],
+                {**facts, "n_reference": len(reference.score)},
+                metrics.Rankings(correct),
+            )
+            for i, reference in enumerate(references)
+        ]
 
     def judged(self, detectors: list[Detector], scored: _Scored, notes: list[str]) -> Iterator[Judged]:
         """Yield the numbers of the thresholds of one scorer."""
         for detector in detectors:
-            judged = yield from _tried(partial(self._judged, detector, scored), [detector], self.sets)
-            if judged is not None:
+            judged = yield from self._tried(partial(self._judged, detector, scored), [detector])
+            if judged:
                 noted = notes + judged.warnings
                 yield from (each._replace(warnings=noted + each.warnings) for each in judged.made)
 
     def _judged(self, detector: Detector, scored: _Scored) -> list[Judged]:
         threshold = resolved(detector.threshold, self.bank.classes)
-        seen = _joined(list(scored.validation.values())) if threshold.needs_ood else None
+        seen = _joined(scored.validation) if threshold.needs_ood else None
         rule = threshold.fit(_own(scored.reference), seen)
         if math.isnan(rule.cut):
             raise ValueError(f"the cut of {threshold.label} is NaN")
         notes = _empty_clusters(scored) if threshold.clusters else []
         id_, reference = _calibrated(rule, scored.id_), _calibrated(rule, scored.reference)
         held_out = self.bank.reference is not None and not threshold.needs_ood
-        interval = _Interval(rule, reference, scored.reference, held_out)
-        numbers = scored.facts | self._chosen_by(rule, reference, scored) | interval.of_id(len(id_))
+        place = _place(rule, reference, scored.reference) if held_out else 0
+        numbers = scored.facts | self._chosen_by(rule, reference, scored)
+        numbers |= _of_id(place, reference, len(id_)) if place else {}
         found = []
         for name in self.sets:
             scores = scored.ood[name]
@@ -438,58 +409,49 @@ class _Judge:
             ood = _calibrated(rule, scores)
             ranking = scored.rankings(id_, ood)
             sizes = {"n_id": len(id_), "n_ood": len(ood), "cut": rule.cut}
-            warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}")
-            judged = ranking | metrics.recalls(id_, ood, rule.cut) | interval.of_ood(ood) | numbers | sizes
-            if self.compat:
-                judged |= _by_others(id_, ood) | _truncated(detector, scored, scores)
+            warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}", (len(id_), len(ood)))
+            judged = ranking | metrics.recalls(id_, ood, rule.cut) | numbers | sizes
+            judged |= _of_ood(place, reference, ood) if place else {}
+            if self.how.compat:
+                judged |= _by_others(id_, ood, (scored.reference, scored.id_, scores) if detector.clustering else ())
             found.append(Judged(detector, name, judged, notes + warned))
         return found
 
     def _chosen_by(self, rule: Rule, reference: metrics.Floats, scored: _Scored) -> dict[str, float]:
         """Return the numbers that settings may be chosen by: ID reference against validation OOD, mean over sets."""
         ranked = metrics.Ranked(reference)
-        each = [ranked.ranking(_calibrated(rule, scores)) for scores in scored.validation.values()]
+        each = [ranked.ranking(_calibrated(rule, scores)) for scores in scored.validation]
         return {f"val_{name}": float(np.mean([one[name] for one in each])) for name in CHOSEN_BY if each}
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")
 
 
-class _Interval:
-    """95 % intervals of the recalls of a rule, where its cut is one of the held-out reference scores."""
-
-    def __init__(self, rule: Rule, calibrated: metrics.Floats, reference: Scores, held_out: bool) -> None:
-        self._reference = calibrated
-        self._place = int((calibrated <= rule.cut).sum())  # the cut is the place-th smallest
-        plain = np.array_equal(calibrated, reference.score.numpy()) and bool((calibrated == rule.cut).any())
-        self._known = held_out and plain
-
-    def of_id(self, items: int) -> dict[str, float]:
-        """Return where the realised ID recall of so many test items lies, by the draw of reference and test."""
-        if not self._known:
-            return {}
-        low, high = intervals.calibrated(0.0, len(self._reference), items, k=self._place)
-        return {"id_recall_low": float(low), "id_recall_high": float(high)}
-
-    def of_ood(self, ood: metrics.Floats) -> dict[str, float]:
-        """Return an interval of the OOD recall of the cut at the same quantile of all ID, and of all OOD."""
-        if not self._known:
-            return {}
-        level = self._place / len(self._reference)
-        low, high = intervals.ood_recall(self._reference, ood, level)
-        return {"ood_recall_low": low, "ood_recall_high": high}
+def _place(rule: Rule, calibrated: metrics.Floats, reference: Scores) -> int:
+    """Return which of the reference scores, from the smallest, a cut is; 0 where it is none, or they were changed."""
+    plain = np.array_equal(calibrated, reference.score.numpy()) and bool((calibrated == rule.cut).any())
+    return int((calibrated <= rule.cut).sum()) if plain else 0
 
 
-def _by_others(id_: metrics.Floats, ood: metrics.Floats) -> dict[str, float]:
-    return {f"compat_{name}": value for name, value in compat.all_rules(id_, ood).items()}
+def _of_id(place: int, reference: metrics.Floats, items: int) -> dict[str, float]:
+    """Return where the realised ID recall of so many test items lies, by the draw of reference and test."""
+    low, high = intervals.calibrated(place, len(reference), items)
+    return {"id_recall_low": low, "id_recall_high": high}
 
 
-def _truncated(detector: Detector, scored: _Scored, ood: Scores) -> dict[str, float]:
-    """Return the studied code's numbers of per-cluster cuts, where there are clusters."""
-    if detector.clustering is None:
-        return {}
-    groups = [compat.Grouped(each.score.numpy(), each.cluster.numpy()) for each in (scored.reference, scored.id_, ood)]
-    return {f"compat_truncated_{name}": value for name, value in compat.truncated(*groups).items()}
+def _of_ood(place: int, reference: metrics.Floats, ood: metrics.Floats) -> dict[str, float]:
+    """Return an interval of the OOD recall of the cut at the same quantile of all ID, and of all OOD."""
+    low, high = intervals.ood_recall(reference, ood, place / len(reference))
+    return {"ood_recall_low": low, "ood_recall_high": high}
+
+
+def _by_others(id_: metrics.Floats, ood: metrics.Floats, clustered: Sequence[Scores]) -> dict[str, float]:
+    """Return the numbers of other codebases, those of per-cluster cuts where there are clusters."""
+    found = compat.all_rules(id_, ood)
+    if clustered:
+        of_clusters = compat.truncated(*(compat.Grouped(*(part.numpy() for part in each)) for each in clustered))
+        found |= {f"truncated_{name}": value for name, value in of_clusters.items()}
+    return {f"compat_{name}": value for name, value in found.items()}
 
 
 def _joined(scores: Sequence[Scores]) -> Scores:
@@ -497,7 +459,7 @@ def _joined(scores: Sequence[Scores]) -> Scores:
 
 
 def _own(scores: Scores) -> Scores:
-    return Scores(scores.score.clone(), scores.cluster.clone())
+    return _joined([scores])
 
 
 def _calibrated(rule: Rule, scores: Scores) -> metrics.Floats:

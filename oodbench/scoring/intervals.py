@@ -6,46 +6,33 @@ is not in them. `confidence` is the probability, over the draws, that an interva
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import betainc
 from scipy.stats import beta, betabinom, binom
 
 Floats = NDArray[np.float64]
+FARTHEST = 1e-6  # probability of what is left out of a binomial distribution, on either side
 
 
-def calibrated(
-    level: ArrayLike, n_cal: ArrayLike, n_test: ArrayLike, confidence: float = 0.95, k: ArrayLike | None = None
-) -> tuple[Floats, Floats]:
+def calibrated(k: int, n_cal: int, n_test: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return where the share of n_test ID items accepted by a cut at the k-th smallest of n_cal scores may lie.
 
     The share accepted of all ID is a Beta(k, n_cal + 1 - k) variable over the draw of the reference, so that the
-    number accepted of n_test is beta-binomial. k is ceil(level n_cal), as one cut at a quantile has it, unless
-    said: a conformal cut has ceil((n_cal + 1) level), and k = n_cal + 1 accepts everything. The reference has to
-    be held out, and no scores tied; ties accept more, so that the upper end no longer holds. A cut in each
-    cluster is none of this: it has an interval for each cluster, with the cluster's own numbers.
-
-    Takes numbers or arrays, which broadcast; rows that share their numbers share the work.
+    number accepted of n_test is beta-binomial. k is ceil(level n_cal) where one cuts at a quantile; a conformal cut
+    has ceil((n_cal + 1) level), and k = n_cal + 1 accepts everything. The reference has to be held out, and no scores
+    tied; ties accept more, so that the upper end no longer holds. A cut in each cluster is none of this: it has an
+    interval for each cluster, with the cluster's own numbers.
     """
-    place = np.ceil(np.multiply(level, n_cal)) if k is None else np.asarray(k)
-    rows = np.stack(np.broadcast_arrays(place, n_cal, n_test), axis=-1).astype(np.int64)  # (..., 3)
-    if (rows < 1).any() or (rows[..., 0] > rows[..., 1] + 1).any():
+    if min(k, n_cal, n_test) < 1 or k > n_cal + 1:
         raise ValueError("k, n_cal and n_test are at least 1, and k at most n_cal + 1")
-    different, which = np.unique(rows.reshape(-1, 3), axis=0, return_inverse=True)
-    ends = np.array([_accepted(int(i), int(n), int(m), confidence) for i, n, m in different])  # (U, 2)
-    low, high = np.moveaxis(ends[which.reshape(-1)].reshape(*rows.shape[:-1], 2), -1, 0)
-    return low, high
-
-
-def _accepted(k: int, n_cal: int, n_test: int, confidence: float) -> tuple[float, float]:
-    """Return the quantiles of the share of n_test items accepted, at (1 - confidence) / 2 and its complement."""
     if k > n_cal:
         return 1.0, 1.0
     below = np.cumsum(betabinom.pmf(np.arange(n_test + 1), n_test, k, n_cal + 1 - k))
     tail = (1 - confidence) / 2
     low, high = np.searchsorted(below, [tail, 1 - tail])
-    return low / n_test, min(high, n_test) / n_test
+    return float(low / n_test), float(min(high, n_test) / n_test)
 
 
 def recall(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
@@ -66,14 +53,29 @@ def ood_recall(reference: Floats, ood: Floats, level: float, confidence: float =
     """Return an interval of the share of all OOD found by the cut that accepts exactly `level` of all ID.
 
     reference (n,) are held-out ID scores, ood (m,) scores of test items. It holds the draw of both. The cut, the
-    `level` quantile of all ID scores, lies between two of the sorted reference scores by the binomial
-    distribution, whatever the scores' distribution, ties included; the recalls at these two cuts have
-    Clopper-Pearson limits. The error is split evenly (Bonferroni) over the two places and the two limits, so that
-    the interval is a little too wide. A reference too small to bound the cut on a side leaves that side at 0 or 1.
+    `level` quantile of all ID scores, lies between the k-th and the next of the sorted reference scores with the
+    binomial probability of k among n, whatever the scores' distribution, ties included; what a cut at one of them
+    finds of all OOD has Jeffreys' Beta distribution. The ends are quantiles of the mixture: they hold it in about a
+    share `confidence` of draws, without a promise. A reference too small to bound the cut on a side leaves that side
+    at 0 or 1.
     """
-    ordered = np.concatenate([[-math.inf], np.sort(reference), [math.inf]])  # the k-th smallest stands at k
-    n, m, part = len(reference), len(ood), (1 - confidence) / 4
-    lowest, highest = (int(binom.ppf(share, n, level)) for share in (part, 1 - part))
-    found = [int((np.asarray(ood) > ordered[place]).sum()) for place in (highest + 1, lowest)]
-    low, high = recall(found, m, 1 - 2 * part)
-    return float(low[0]), float(high[1])
+    n, m = len(reference), len(ood)
+    k = np.arange(binom.ppf(FARTHEST, n, level), binom.ppf(1 - FARTHEST, n, level) + 1).astype(int)
+    weight = np.repeat(binom.pmf(k, n, level), 2)
+    place = np.stack([k, k + 1], axis=1).ravel()  # of a cut, 0 below and n + 1 above every reference score
+    weight /= weight.sum()
+    nothing, everything = weight[place > n].sum(), weight[place == 0].sum()
+    inside = (place > 0) & (place <= n)
+    found = m - np.searchsorted(np.sort(ood), np.sort(reference)[place[inside] - 1], side="right")
+    counts, which = np.unique(found, return_inverse=True)
+    share = np.bincount(which, weight[inside])
+
+    def end(tail: float) -> float:
+        """Return where the mixture has a share `tail` below it."""
+        if tail <= nothing or tail >= 1 - everything:
+            return 0.0 if tail <= nothing else 1.0
+        return float(
+            brentq(lambda r: nothing + share @ betainc(counts + 0.5, m - counts + 0.5, r) - tail, 0, 1, xtol=1e-9)
+        )
+
+    return end((1 - confidence) / 2), end((1 + confidence) / 2)

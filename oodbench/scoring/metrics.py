@@ -35,7 +35,6 @@ docs/metrics.md says which papers use which, and what `oodbench.compat` reproduc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,8 +42,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from oodbench.toolkit.counts import least_count
+
 Floats = NDArray[np.float64]
 
+FEW = 30  # items of a set: one more or less moves an AUROC by points
+LARGE = 900  # exponent of scores whose differences and sums might be infinite
 LEVELS = (0.8, 0.9, 0.95, 0.99)  # of the FPRs that a row has
 
 
@@ -70,12 +73,12 @@ class Curve:
     @cached_property
     def new_id(self) -> Floats:
         """ID items at each distinct score."""
-        return _steps(self.id_)
+        return np.diff(self.id_, prepend=0.0)
 
     @cached_property
     def new_ood(self) -> Floats:
         """OOD items at each distinct score."""
-        return _steps(self.ood)
+        return np.diff(self.ood, prepend=0.0)
 
     @cached_property
     def precision(self) -> Floats:
@@ -146,24 +149,17 @@ class Rankings:
 
     def __init__(self, correct: ArrayLike | None = None, levels: Sequence[float] = LEVELS) -> None:
         self._correct, self._levels = correct, levels
-        self._known: list[tuple[Floats, Ranked, list[tuple[Floats, dict[str, float]]]]] = []
+        self._ranked: dict[bytes, Ranked] = {}  # by the bytes of ID scores
+        self._known: dict[tuple[bytes, bytes], dict[str, float]] = {}
 
     def __call__(self, id_: Floats, ood: Floats) -> dict[str, float]:
         """Return what `ranking` returns."""
-        ranked, known = self._of(id_)
-        for before, numbers in known:
-            if np.array_equal(before, ood):
-                return numbers.copy()
-        numbers = ranked.ranking(ood, self._levels)
-        known.append((ood.copy(), numbers))
-        return numbers.copy()
-
-    def _of(self, id_: Floats) -> tuple[Ranked, list[tuple[Floats, dict[str, float]]]]:
-        for before, ranked, known in self._known:
-            if np.array_equal(before, id_):
-                return ranked, known
-        self._known.append((id_.copy(), Ranked(id_, self._correct), []))
-        return self._known[-1][1:]
+        mine, pair = id_.tobytes(), (id_.tobytes(), ood.tobytes())
+        if mine not in self._ranked:
+            self._ranked[mine] = Ranked(id_, self._correct)
+        if pair not in self._known:
+            self._known[pair] = self._ranked[mine].ranking(ood, self._levels)
+        return self._known[pair].copy()
 
 
 def _finite(scores: Floats, name: str) -> Floats:
@@ -174,12 +170,6 @@ def _finite(scores: Floats, name: str) -> Floats:
     if not finite.all():
         raise ValueError(f"{int((~finite).sum())} of {len(scores)} {name} scores are NaN or infinite")
     return np.array(scores, dtype=np.float64)
-
-
-def _steps(counts: Floats) -> Floats:
-    steps = counts.copy()
-    steps[1:] -= counts[:-1]
-    return steps
 
 
 def curve(id_: Floats, ood: Floats, correct: ArrayLike | None = None) -> Curve:
@@ -207,9 +197,7 @@ def fpr_at_ood_recall(c: Curve, level: float = 0.95) -> float:
     """Return the share of ID rejected at the strictest cut that finds at least `level` of OOD."""
     if not 0 <= level <= 1:
         raise ValueError(f"the level {level} is not within 0 and 1")
-    total = int(c.ood[-1])
-    needed = math.ceil(level * total)  # the least count with count / total >= level, but for rounding
-    needed += int(needed / total < level) - int((needed - 1) / total >= level)
+    needed = least_count(level, int(c.ood[-1]))
     return float(c.id_[np.searchsorted(c.ood, needed)] / c.id_[-1]) if needed > 0 else 0.0
 
 
@@ -243,8 +231,11 @@ def detection_error(c: Curve) -> float:
 
 def autc(id_: Floats, ood: Floats) -> float:
     """Return the area under the threshold curve; that of a constant score is 0.5, as of any score worth nothing."""
-    low = min(id_.min(), ood.min())
-    span = max(id_.max(), ood.max()) - low
+    low, high = min(id_.min(), ood.min()), max(id_.max(), ood.max())
+    _, size = np.frexp(max(abs(low), abs(high)))
+    if size > LARGE:  # a power of 2 less changes no digit
+        return autc(np.ldexp(id_, -size), np.ldexp(ood, -size))
+    span = high - low
     return float((1 + ((id_ - low).mean() - (ood - low).mean()) / span) / 2) if span else 0.5
 
 
@@ -252,7 +243,7 @@ def oscr(c: Curve) -> float:
     """Return the open-set classification rate; at most the accuracy. Raises ValueError where `correct` is not known."""
     if c.correct is None:
         raise ValueError("oscr needs to know which ID items are classified right")
-    accepted = 2 * (c.correct[-1] - c.correct) + _steps(c.correct)  # twice: ties count half
+    accepted = 2 * (c.correct[-1] - c.correct) + np.diff(c.correct, prepend=0.0)  # twice: ties count half
     return float(np.sum(c.new_ood * accepted) / 2 / (c.id_[-1] * c.ood[-1]))
 
 
@@ -286,9 +277,11 @@ def recalls(id_: Floats, ood: Floats, cut: float) -> dict[str, float]:
     }
 
 
-def warnings(numbers: dict[str, float], title: str) -> list[str]:
-    """Return what a reader has to know about a ranking; `title` names the distance and the set."""
+def warnings(numbers: dict[str, float], title: str, sizes: Sequence[int] = ()) -> list[str]:
+    """Return what a reader has to know about a ranking of so many items; `title` names the distance and the set."""
     found = []
+    if (few := min(sizes, default=FEW)) < FEW:
+        found.append(f"{few} item{'s' * (few > 1)} on a side: {title}")
     if numbers["auroc"] < 0.5:
         found.append(f"AUROC below 50: {title} takes OOD for ID")
     if numbers["ties"] == 1 and numbers["detection_error"] == numbers["auroc"] == 0.5:

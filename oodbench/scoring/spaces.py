@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -14,17 +15,18 @@ Transform = Callable[[Tensor], Tensor]  # (..., D) -> (..., D')
 
 
 def fit(
-    space: Space, train: Tensor, carry: Callable[[Transform, Tensor], Tensor] = lambda step, f: step(f)
+    space: Space, train: Tensor, carry: Callable[[Transform, Tensor], Tensor] | None = None
 ) -> tuple[Transform, Tensor]:
     """Return the function that carries features into a space, and the training features there.
 
     train (N, D) are plain training features. `carry` takes them a step further, all at once unless told otherwise.
     """
     steps: list[Transform] = []
-    for wanted, make in ((space.unit, _unit), (space.zscore, _zscore), (space.pca, lambda f: _pca(f, space.pca or 0))):
+    pca = partial(_pca, space.pca or 0)
+    for wanted, make in ((space.unit, lambda _: unit), (space.zscore, _zscore), (space.pca, pca)):
         if wanted:
             step = make(train)
-            train = carry(step, train)
+            train = carry(step, train) if carry else step(train)
             steps.append(step)
 
     def transform(f: Tensor) -> Tensor:
@@ -35,16 +37,12 @@ def fit(
     return transform, train
 
 
-def _unit(train: Tensor) -> Transform:
-    return unit
-
-
 def _zscore(train: Tensor) -> Transform:
     standardize = standardizer(train)
     return lambda f: standardize(f).float()
 
 
-def _pca(train: Tensor, components: int) -> Transform:
+def _pca(components: int, train: Tensor) -> Transform:
     if components > min(train.shape):
         raise ValueError(f"pca={components} of {train.shape[0]} training items with {train.shape[1]} dimensions")
     mean, covariance = moments(train)

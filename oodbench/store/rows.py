@@ -133,9 +133,9 @@ class Results:
 
     def run(self, train_key: str) -> dict[str, Any] | None:
         """Return what `write_run` kept of this training, or None; what is damaged is warned of, and as good as none."""
-        return self._json(self._runs / f"{train_key}.json", _Kept)
+        return self._json(self._runs / f"{train_key}.json", _Sealed)
 
-    def _json(self, path: Path, form: type[_Kept]) -> dict[str, Any] | None:
+    def _json(self, path: Path, form: type[_Sealed]) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             form.model_validate(found)
@@ -178,13 +178,13 @@ class Results:
         return path
 
 
-class _Kept(BaseModel):
+class _Sealed(BaseModel):
     """The form of what is kept as JSON, whatever else is in it."""
 
     digest: str = ""
 
 
-class _Plan(_Kept):
+class _Plan(_Sealed):
     cells: dict[str, str]
     sets: dict[str, dict[str, tuple[str, str]]]
 

@@ -39,14 +39,13 @@ class Axes:
         self.registry = registry(values)
 
     def plugins(self, contract: type[P], trail: Trail) -> list[P]:
+        """Return the plugins under a key; none where a study goes without it."""
+        if trail[0] not in self.top:
+            return []
         entries = self.values.entries(self.values.get(trail), trail)
         room = next(room for room, each in CONTRACTS.items() if each is contract)
         found = [each for name, params, at in entries for each in self.instances(room, name, params, at)]
         return self.values.axis(found, trail)
-
-    def optional(self, contract: type[P], trail: Trail) -> list[P]:
-        """Return the plugins under a key that a study may go without."""
-        return self.plugins(contract, trail) if trail[0] in self.top else []
 
     def instances(self, room: str, name: str, params: Any, trail: Trail) -> list[Any]:
         """Return a plugin for each combination of its parameters."""
@@ -73,9 +72,7 @@ class Axes:
         return found
 
     def spaces(self) -> list[Space]:
-        if "space" not in self.top:
-            return [Space()]
-        items = self.values.items(("space",))
+        items = self.values.items(("space",)) if "space" in self.top else [(("space",), {})]
         return self.values.axis([each for at, item in items for each in self.values.sweep(Space, item, at)], ("space",))
 
     def encoders(self) -> list[Encoder]:
@@ -96,6 +93,7 @@ class Axes:
     def functions(self, name: str, params: Any, trail: Trail) -> list[Encoder]:
         """Return an encoder for each combination of the parameters of a user's own function."""
         options = self.values.options(None, params, trail)
+        self.values.count(options, trail)
         for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
@@ -115,7 +113,7 @@ class Axes:
             self.fail(trail, f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}")
         return self.values.one(Reference, {"kind": value}, trail)
 
-    def detectors(self, reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
+    def detectors(self, spaces: list[Space], reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
         """Return the axes of detectors; `saw` are the labels of the validation OOD sets, which `validation` says."""
         compat = self.top.get("compat", False)
         if not isinstance(compat, bool):
@@ -123,10 +121,10 @@ class Axes:
         found = Detectors(
             registry=self.registry,
             reference=reference,
-            spaces=self.spaces(),
-            clusterings=self.optional(Clustering, ("clustering",)),
-            distances=self.optional(Distance, ("distance",)),
-            posthocs=self.optional(Posthoc, ("posthoc",)),
+            spaces=spaces,
+            clusterings=self.plugins(Clustering, ("clustering",)),
+            distances=self.plugins(Distance, ("distance",)),
+            posthocs=self.plugins(Posthoc, ("posthoc",)),
             thresholds=self.plugins(Threshold, ("threshold",)),
             saw=saw,
             compat=compat,

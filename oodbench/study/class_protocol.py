@@ -1,8 +1,12 @@
-"""Class protocols: which classes of a data set are left by `keep`, `only` and `without`."""
+"""Class protocols: which classes of a data set are left by `keep`, `only` and `without`.
+
+An integer is a class's place in the order of the set, unless classes have numbers for names: then it is a name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from oodbench.api import Dataset
@@ -16,10 +20,10 @@ def kept_classes(dataset: Dataset, classes: tuple[str, ...]) -> list[int]:
 
     Raises UserError where two protocols are given or a class does not exist.
     """
-    given = _given(dataset)
+    given, names = _given(dataset)
     if not given:
         return list(range(len(classes)))
-    named = {_number(dataset, each, classes) for each in _named(dataset, given)}
+    named = {_number(dataset, each, classes) for each in names}
     kept = [k for k in range(len(classes)) if (k in named) != (given == "without")]
     if not kept:
         raise UserError(f"{dataset.label}: no class is left")
@@ -33,43 +37,43 @@ def family(dataset: Dataset) -> str:
 
 def protocol(dataset: Dataset) -> str:
     """Return how many classes are in: `all classes`, `one class`, `8 classes`."""
-    if not _given(dataset):
+    given, names = _given(dataset)
+    if not given:
         return "all classes"
     count = class_count(dataset)
     if count is None:
-        return f"all but {len(_named(dataset, 'without'))} classes"
+        return f"all but {len(names)} classes"
     return "one class" if count == 1 else f"{count} classes"
 
 
 def held_out(dataset: Dataset) -> Dataset:
     """Return the classes that a set leaves out, as a set. Raises UserError where it leaves out none."""
-    given = _given(dataset)
+    given, names = _given(dataset)
     if not given:
         raise UserError(f"the ID set {dataset.label} leaves no class out; give it keep, only or without")
-    rest: dict[str, Any] = {given: None, "keep" if given == "without" else "without": _named(dataset, given)}
+    rest: dict[str, Any] = {given: None, "keep" if given == "without" else "without": names}
     return dataclasses.replace(dataset, **rest)
 
 
-def _given(dataset: Dataset) -> str:
-    given = [name for name in PROTOCOLS if getattr(dataset, name) is not None]
+def _given(dataset: Dataset) -> tuple[str, tuple[Any, ...]]:
+    """Return which protocol a set has, if any, and the classes that it names."""
+    given = {name: value for name in PROTOCOLS if (value := getattr(dataset, name)) is not None}
     if len(given) > 1:
         raise UserError(f"{dataset.label}: takes one of keep, only and without, not {' and '.join(given)}")
-    return given[0] if given else ""
-
-
-def _named(dataset: Dataset, given: str) -> tuple[Any, ...]:
-    value = getattr(dataset, given)
-    return value if isinstance(value, tuple) else (value,)
+    name, value = next(iter(given.items()), ("", ()))
+    return name, value if isinstance(value, tuple) else (value,)
 
 
 def _number(dataset: Dataset, given: int | str, classes: tuple[str, ...]) -> int:
+    """Return the place of a class. Where a class has a number for its name, integers are names, not places."""
+    numbered = {str(int(name)): k for k, name in enumerate(classes) if re.fullmatch(r"-?[0-9]{1,18}", name)}
+    places = numbered or {str(k): k for k in range(len(classes))}
+    if isinstance(given, int) and str(given) in places:
+        return places[str(given)]
     if isinstance(given, str) and given in classes:
         return classes.index(given)
-    if isinstance(given, int) and 0 <= given < len(classes):
-        return given
-    raise UserError(
-        f"{dataset.label}: there is no class {given!r}{suggestion(given, classes)}, or 0 to {len(classes) - 1}"
-    )
+    other = "" if numbered else f", or 0 to {len(classes) - 1}"
+    raise UserError(f"{dataset.label}: there is no class {given!r}{suggestion(given, classes)}{other}")
 
 
 def class_count(dataset: Dataset) -> int | None:
@@ -77,4 +81,4 @@ def class_count(dataset: Dataset) -> int | None:
     if dataset.class_names is not None:
         return len(kept_classes(dataset, dataset.class_names))
     counts = {"only": 1, "keep": len(set(dataset.keep or ()))}
-    return counts.get(_given(dataset))
+    return counts.get(_given(dataset)[0])

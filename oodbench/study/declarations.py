@@ -24,7 +24,7 @@ from oodbench.store.columns import FLOATS, HIGHER_IS_BETTER, INTEGERS, LABELS, L
 from oodbench.study.document import Trail
 from oodbench.study.values import Values
 
-NAME = re.compile(r"\w[\w .+-]*")  # of studies and tables, which become files
+NAME = re.compile(r"\w[\w .+-]{,59}")  # of studies and tables, which become files
 PUBLISHED = "targets"  # under `against:`, the published numbers that come with the package
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
@@ -205,7 +205,7 @@ def tables(values: Values) -> dict[str, TableSpec]:
     raw = values.mapping(("tables",))
     for name in raw:
         if not NAME.fullmatch(name):
-            values.fail(("tables", name), f"{name!r} cannot name a file")
+            values.fail(("tables", name), f"{name!r} cannot name a file; 60 letters, digits, blanks and . + - _ can")
     found = {name: _declared(values, TableSpec, each, ("tables", name)) for name, each in raw.items()}
     for name, spec in found.items():
         if spec.against not in ("", PUBLISHED) and not (values.document.file.parent / spec.against).exists():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +17,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from oodbench.errors import UserError
 
+BYTES = 150_000  # of a study file, at most
+BRACKETS, DEPTH = {"[": 1, "{": 1, "]": -1, "}": -1}, 100  # so many of them are open at a time, at most
+VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
+LARGEST = 2**63  # integers are smaller
 Trail = tuple[str | int, ...]  # keys and positions from the top of a file down to a value
 
 
@@ -51,21 +57,43 @@ class Document:
 
 
 def read(file: Path) -> Document:
-    """Return a YAML file whose top is a mapping."""
+    """Return a YAML file whose top is a mapping of plain values."""
     if not file.is_file():
-        raise UserError(f"there is no study file {file}")
+        raise UserError(f"there is no study file {file}{' that is a regular one' if file.exists() else ''}")
+    if (size := file.stat().st_size) > BYTES:
+        raise UserError(f"{file}: has {size} bytes, a study {BYTES} at most")
     try:
-        tree = YAML(typ="rt", pure=True).load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if max(accumulate(BRACKETS.get(each, 0) for each in text), default=0) > DEPTH:
+            raise RecursionError  # which the parser, too, would come to, in seconds
+        tree = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
         raise UserError(f"{_place(file, error)}: a key stands twice: {_first_line(error)}") from error
     except MarkedYAMLError as error:
         raise UserError(f"{_place(file, error)}: is not YAML: {_first_line(error)}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is not YAML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{file}: is nested too deep") from error
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    except (TypeError, AttributeError, LookupError, AssertionError, NotImplementedError) as error:  # by ruamel itself
+        raise UserError(f"{file}: is not YAML: it cannot be put together, as where `<<` is of itself") from error
     if not isinstance(tree, CommentedMap):
         raise UserError(f"{file}: a study is a mapping with keys such as id, ood, training, distance")
-    lines: dict[Trail, int] = {}
-    return Document(file, _plain(tree, (), lines), lines)
+    if (count := _size(tree, {})) > VALUES:
+        raise UserError(f"{file}: holds {count} values where its anchors are repeated, {VALUES} at most are read")
+    found = Document(file, {})
+    found.value.update(_plain(tree, (), found))
+    return found
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Return how many values there are below a node, what anchors repeat counted each time, and looked at once."""
+    if not isinstance(node, CommentedMap | CommentedSeq):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = VALUES  # of what holds itself
+        known[id(node)] = 1 + sum(_size(each, known) for each in (node.values() if isinstance(node, dict) else node))
+    return known[id(node)]
 
 
 def _place(file: Path, error: MarkedYAMLError) -> str:
@@ -76,18 +104,39 @@ def _first_line(error: MarkedYAMLError) -> str:
     return str(error.problem or error.context).partition("\n")[0]
 
 
-def _plain(node: Any, trail: Trail, lines: dict[Trail, int]) -> Any:
+def _plain(node: Any, trail: Trail, found: Document) -> Any:
+    """Return a node as plain values, and note the line of each."""
+    if (tag := getattr(getattr(node, "tag", None), "value", None)) is not None:
+        found.fail(trail, f"has the tag {tag}; a study takes plain values")
     if isinstance(node, CommentedMap):
         for key in node:
             place = (node.lc.data or {}).get(key)  # a key that comes from an anchor (`<<: *base`) has none
             if place is not None:
-                lines[(*trail, str(key))] = place[0] + 1
-        return {str(key): _plain(value, (*trail, str(key)), lines) for key, value in node.items()}
+                found.lines[(*trail, str(key))] = place[0] + 1
+        keys = [str(key) for key in node]
+        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+            found.fail((*trail, twice[0]), "a key stands twice, as text and as another value")
+        return {key: _plain(value, (*trail, key), found) for key, value in zip(keys, node.values(), strict=True)}
     if isinstance(node, CommentedSeq):
         for i in range(len(node)):
-            lines[(*trail, i)] = node.lc.item(i)[0] + 1
-        return [_plain(value, (*trail, i), lines) for i, value in enumerate(node)]
-    for kind in (bool, int, float, str):  # the round-trip types are subclasses of these
+            found.lines[(*trail, i)] = node.lc.item(i)[0] + 1
+        return [_plain(value, (*trail, i), found) for i, value in enumerate(node)]
+    if node is None or isinstance(node, bool):
+        return node
+    kinds: tuple[Any, ...] = (int, float, str)  # the round-trip types are subclasses of these
+    for kind in kinds:
         if isinstance(node, kind):
-            return kind(node)
-    return node
+            return _checked(kind(node), trail, found)
+    if isinstance(node, date):
+        return str(node)
+    found.fail(trail, f"is of the kind {type(node).__name__}; a study takes plain values")
+
+
+def _checked(value: Any, trail: Trail, found: Document) -> Any:
+    """Refuse what no number or text of a study is."""
+    if type(value) is int and abs(value) >= LARGEST:
+        shown = f"{value:.3e}" if abs(value) < 1e300 else f"a number of {len(str(value))} digits"
+        found.fail(trail, f"is {shown}, should be less than {LARGEST}")
+    if isinstance(value, str) and "\0" in value:
+        found.fail(trail, f"is {value!r}, which holds a NUL character")
+    return value

@@ -50,6 +50,8 @@ def syntax(path: Path) -> ast.Module:
         return ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise PluginError(f"{path}:{error.lineno}: cannot be parsed: {error.msg}") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:  # not to be read, a NUL, nested too deep
+        raise PluginError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
 
 
 class _Code(NamedTuple):

@@ -24,7 +24,8 @@ LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penult
 TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, in its order
 CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
-LATER = ("limit", "count", "sha256", "title")  # parameters that data sets got after there were keys, None by default
+LATER = ("limit", "count", "sha256", "title", "bits")  # parameters of sets that are younger than keys, None by default
+MOST = 300_000  # cells of a study
 P = TypeVar("P", bound=Plugin)
 Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder
 
@@ -77,7 +78,10 @@ class Run:
             "training": self.training.label,
             "outliers": self.outliers.label if self.outliers else NONE,
             "encoder": self.encoder.label,
-            "recipe": self.recipe_shown if self.training.weights is None else _augmentation(self.recipe),
+            # where nothing is optimised, a recipe says how the views of an embedding are drawn
+            "recipe": Recipe(augment=self.recipe.augment).label or NONE
+            if self.training.weights is not None
+            else self.recipe_shown,
             "seed": self.seed,
             "reference": self.reference.label,
             "precision": self.precision,
@@ -93,11 +97,6 @@ class Run:
         parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
         parts.append("" if self.epoch is None else f"epoch {self.epoch}")
         return " · ".join(part for part in parts if part)
-
-
-def _augmentation(recipe: Recipe) -> str:
-    """Return what counts of a recipe where nothing is optimised: how the views of an embedding are drawn."""
-    return Recipe(augment=recipe.augment).label or NONE
 
 
 @dataclass(frozen=True)
@@ -229,22 +228,28 @@ def plan(study: Study, bind: Bind) -> Plan:
             if reason:
                 left_out[reason] += 1
             else:
-                cells.append(Cell(run, _on(run, detector)))
+                cell = Cell(run, _on(run, detector))
+                if study.cells is None or cell.id in study.cells:
+                    cells.append(cell)
+                else:
+                    left_out["not in a dry run"] += 1
         if cells:
             work.append(Work(run, cells))
     for i, skip in enumerate(study.skips):
         if not any(reason == _skipping(skip) for reason in left_out):
             study.document.fail(("skip", i), f"no cell fits: {_skipping(skip).removeprefix('skipped: ')}")
-    return _taken(Plan(work, +left_out), study.cells)  # without zeros
+    return Plan(work, +left_out)  # without zeros
 
 
-def _taken(whole: Plan, cells: frozenset[str] | None) -> Plan:
-    """Return a plan of some cells alone."""
-    if cells is None:
-        return whole
-    work = [Work(each.run, [cell for cell in each.cells if cell.id in cells]) for each in whole.work]
-    left_out = len(whole.cells) - sum(len(each.cells) for each in work)
-    return Plan([each for each in work if each.cells], whole.left_out + Counter({"not in a dry run": left_out}))
+def check_size(study: Study) -> None:
+    """Refuse more cells than anybody can run, before they are made."""
+    axes, sets = study.detectors, max(1, len(study.outliers))
+    trainings = sum(len(study.recipes[each.name]) * (sets if each.outliers else 1) for each in study.trainings)
+    runs = trainings * len(study.ids) * len(study.encoders) * len(study.precisions) * len(study.seeds)
+    scorers = len(axes.spaces) * max(1, len(axes.clusterings)) * len(axes.distances) + len(axes.posthocs)
+    if (cells := runs * scorers * len(axes.thresholds)) > MOST:
+        parts = f"{runs} trainings x {scorers} scorers x {len(axes.thresholds)} thresholds"
+        study.document.fail((), f"the grid has {cells} cells ({parts}), {MOST} at most; make several studies of it")
 
 
 def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
@@ -275,11 +280,19 @@ def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
 
 
 def _unfit_training(training: Training, id_: Dataset, encoder: Encoder) -> str:
-    if training.labels and class_count(id_) == 1:
-        return f"{training.label} needs labels, {id_.label} has one class"
+    if class_count(id_) == 1 and (needy := needs_classes(training)):
+        return f"{needy}, {id_.label} has one class"
     if training.weights == TIMM and not encoder.name.startswith("timm/"):
         return f"{training.label} has weights for encoders of timm, {encoder.label} is none"
     return ""
+
+
+def needs_classes(training: Training) -> str:
+    """Return what a training wants of several classes, whose loss says nothing about one; "" where it wants none."""
+    if training.labels:
+        return f"{training.label} needs labels"
+    one = any(value == 1 and training.params[name] != 1 for name, value in resolved(training, 1).params.items())
+    return f"{training.label} makes as many clusters as classes" if one else ""
 
 
 def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: Dataset) -> Training:
@@ -304,62 +317,51 @@ def _recipes(study: Study, training: Training) -> dict[str, Recipe]:
 
 def detectors(axes: Detectors, left_out: Counter[str]) -> Iterator[Detector]:
     """Yield each combination that makes sense on any features; count the others by reason."""
+    for each in _combinations(axes, left_out):
+        if why := _unfit(each, axes.reference):
+            left_out[why] += 1
+        else:
+            yield each
+
+
+def _combinations(axes: Detectors, left_out: Counter[str]) -> Iterator[Detector]:
+    thresholds = [(each, axes.saw if each.needs_ood else ()) for each in axes.thresholds]
     for space, distance in itertools.product(axes.spaces, axes.distances):
-        reason = _unfit(space, distance, axes.reference)
         clusterings = list(axes.clusterings) if distance.clusters else [None]
         if not distance.clusters and len(axes.clusterings) > 1:
             left_out[f"{distance.label} ignores clusters"] += (len(axes.clusterings) - 1) * len(axes.thresholds)
-        for clustering, threshold in itertools.product(clusterings, axes.thresholds):
-            why = reason or _unfit_clustering(distance, clustering)
-            if why := why or _unfit_threshold(distance.label, clustering, threshold, axes.reference):
-                left_out[why] += 1
-            else:
-                yield Detector(space, clustering, distance, threshold, saw=axes.saw if threshold.needs_ood else ())
-    for posthoc, threshold in itertools.product(axes.posthocs, axes.thresholds):
-        if why := _unfit_posthoc(posthoc, threshold, axes.reference):
-            left_out[why] += 1
-        else:
-            yield Detector(Space(), None, None, threshold, posthoc, saw=axes.saw if threshold.needs_ood else ())
+        for clustering, (threshold, saw) in itertools.product(clusterings, thresholds):
+            yield Detector(space, clustering, distance, threshold, saw=saw)
+    for posthoc, (threshold, saw) in itertools.product(axes.posthocs, thresholds):
+        yield Detector(Space(), None, None, threshold, posthoc, saw=saw)
 
 
-def _unfit(space: Space, distance: Distance, reference: Reference) -> str:
-    if space.layer not in distance.layers:
-        return f"{distance.label} is not for the layer {space.layer}"
-    if distance.raw and not space.raw:
-        return f"{distance.label} needs raw features, not {space.label}"
-    if distance.views and space.views == 1:
-        return f"{distance.label} needs several views"
-    if reference.kind == "train" and space.seen != PLAIN:
-        return f"`reference: train` has plain training features only, not {space.label}"
-    if reference.kind == "train" and type(distance).leave_one_out is Distance.leave_one_out:
-        return _not_left_out(distance)
-    return ""
-
-
-def _not_left_out(scorer: Distance | Posthoc) -> str:
-    return f"{scorer.label} does not leave an item out of its own score, as `reference: train` needs"
-
-
-def _unfit_clustering(distance: Distance, clustering: Clustering | None) -> str:
-    if distance.mixture and clustering and not clustering.mixture:
-        return f"{distance.label} needs a mixture, {clustering.label} is none"
-    return ""
-
-
-def _unfit_threshold(scorer: str, clustering: Clustering | None, threshold: Threshold, reference: Reference) -> str:
-    if threshold.held_out and reference.kind == "train":
-        return f"{threshold.label} needs a reference that is held out, not `reference: train`"
-    if threshold.clusters and clustering is None:
-        return f"{threshold.label} needs clusters, {scorer} has none"
-    return ""
-
-
-def _unfit_posthoc(posthoc: Posthoc, threshold: Threshold, reference: Reference) -> str:
-    if reference.kind == "train":
-        return _not_left_out(posthoc)
-    if posthoc.val and threshold.held_out:
-        return f"{threshold.label} needs a reference that nothing is fitted on, {posthoc.label} is fitted on it"
-    return _unfit_threshold(posthoc.label, None, threshold, reference)
+def _unfit(detector: Detector, reference: Reference) -> str:
+    """Return why a detector makes no sense, whatever the features are; nothing where it does."""
+    space, distance, posthoc, clustering = detector.space, detector.distance, detector.posthoc, detector.clustering
+    scorer, threshold, train = detector.scorer, detector.threshold, reference.kind == "train"
+    overrides = distance and type(distance).leave_one_out is not Distance.leave_one_out
+    unfit: list[tuple[Any, str]] = []
+    if distance:
+        unfit = [
+            (space.layer not in distance.layers, f"{scorer.label} is not for the layer {space.layer}"),
+            (distance.raw and not space.raw, f"{scorer.label} needs raw features, not {space.label}"),
+            (distance.views and space.views == 1, f"{scorer.label} needs several views"),
+            (train and space.seen != PLAIN, f"`reference: train` has plain training features only, not {space.label}"),
+        ]
+    left_out = "does not leave an item out of its own score, as `reference: train` needs"
+    unfit.append((train and not overrides, f"{scorer.label} {left_out}"))
+    if clustering:
+        mixture = f"{scorer.label} needs a mixture, {clustering.label} is none"
+        unfit.append((distance and distance.mixture and not clustering.mixture, mixture))
+    if posthoc:
+        fitted = f"{threshold.label} needs a reference that nothing is fitted on, {scorer.label} is fitted on it"
+        unfit.append((posthoc.val and threshold.held_out, fitted))
+    held_out = f"{threshold.label} needs a reference that is held out, not `reference: train`"
+    unfit.append((threshold.held_out and train, held_out))
+    without = f"{threshold.label} needs clusters, {scorer.label} has none"
+    unfit.append((threshold.clusters and not clustering, without))
+    return next((why for holds, why in unfit if holds), "")
 
 
 def _senseless(run: Run, detector: Detector) -> str:
@@ -370,8 +372,8 @@ def _senseless(run: Run, detector: Detector) -> str:
     clustering, classes = detector.clustering, class_count(run.id)
     if clustering and clustering.labels and classes == 1:
         return f"{clustering.label} needs labels, {run.id.label} has one class"
-    if clustering and classes and resolved(clustering, classes).single and (needy := needs_several(detector)):
-        return f"{needy} needs several clusters, {clustering.label} makes one"
+    if why := senseless_of_one_cluster(detector, classes):
+        return why
     if detector.posthoc and classes == 1:
         return f"{detector.posthoc.label} needs a classifier, {run.id.label} has one class"
     form = run.training.heads.get(LAYER_HEAD["logits"], "linear")
@@ -380,11 +382,17 @@ def _senseless(run: Run, detector: Detector) -> str:
     return ""
 
 
-def needs_several(detector: Detector) -> str:
-    """Return what of a detector needs more than one cluster, if anything does."""
-    if detector.distance and detector.distance.several:
-        return detector.distance.label
-    return detector.threshold.label if detector.threshold.clusters else ""
+def senseless_of_one_cluster(detector: Detector, classes: int | None) -> str:
+    """Return why a detector says nothing where its clustering makes one cluster; "" where it may."""
+    clustering, distance = detector.clustering, detector.distance
+    if not clustering or not distance or not (resolved(clustering, classes) if classes else clustering).single:
+        return ""
+    if distance.several or detector.threshold.clusters:
+        needy = distance if distance.several else detector.threshold
+        return f"{needy.label} needs several clusters, {clustering.label} makes one"
+    if distance.angular and detector.space.centred:
+        return f"{distance.label} to the one centroid of {detector.space.label}, its origin, is rounding"
+    return ""
 
 
 def _on(run: Run, detector: Detector) -> Detector:

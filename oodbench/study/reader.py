@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from oodbench.api import Training
-from oodbench.errors import suggestion
+from oodbench.errors import UserError, suggestion
+from oodbench.store.artifacts import digest, sha256
 from oodbench.study import axes, declarations, recipes, suites
 from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document, read
-from oodbench.study.registry import Registry
+from oodbench.study.grid import check_size
+from oodbench.study.registry import ROOMS, Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
 from oodbench.study.values import Values
 
+PACKAGE = Path(str(resources.files("oodbench")))
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "claims")
 KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
@@ -29,28 +35,31 @@ def load(file: Path) -> Study:
     values = _values(read(file))
     settings = values.one(Settings, {key: value for key, value in values.top.items() if key in SETTINGS}, ())
     found = Axes(values)
-    trainings = found.plugins(Training, ("training",))
+    # first what needs no plugin: importing one may take seconds and half a gigabyte
+    name, spaces, precisions, seeds = _name(values.document), found.spaces(), found.precisions(), found.plain("seed", 0)
+    chosen, tables, claims = declarations.select(values), declarations.tables(values), declarations.claims(values)
+    names = dict.fromkeys(name for name, *_ in values.entries(values.get(("training",)), ("training",)))
+    variants = recipes.variants(values, list(names))
     ids, setups = suites.setups(found)
-    variants = recipes.variants(values, [training.name for training in trainings])
     saw = dict.fromkeys(each.label for setup in setups.values() for each in setup.validation)
     first = next(iter(setups.values()))
     study = Study(
         document=values.document,
-        name=_name(values.document),
-        detectors=found.detectors(first.reference, tuple(saw), "the key 'validation'"),
+        name=name,
+        trainings=found.plugins(Training, ("training",)),
+        detectors=found.detectors(spaces, first.reference, tuple(saw), "the key 'validation'"),
         settings=settings,
         ids=ids,
         setups=setups,
         encoders=found.encoders(),
         recipes={name: {label: each.recipe for label, each in of.items()} for name, of in variants.items()},
         recipes_shown={name: {label: each.shown for label, each in of.items()} for name, of in variants.items()},
-        precisions=found.precisions(),
-        seeds=found.plain("seed", 0),
-        trainings=trainings,
-        select=declarations.select(values),
+        precisions=precisions,
+        seeds=seeds,
+        select=chosen,
         skips=found.skips(),
-        tables=declarations.tables(values),
-        claims=declarations.claims(values),
+        tables=tables,
+        claims=claims,
         curve=declarations.curve(values),
         keep=declarations.keep(values),
     )
@@ -65,12 +74,37 @@ def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
     given = values.top.get("reference")
     if isinstance(given, dict) and list(given) == ["set"]:
         values.fail(("reference", "set"), "features come without images; give those of the held-out set with --val")
-    return found.detectors(found.reference(("reference",)), saw, "the option --validation")
+    return found.detectors(found.spaces(), found.reference(("reference",)), saw, "the option --validation")
 
 
 def results_of(file: Path) -> Path:
     """Return the folder of a study's results, without checking the rest of the file."""
     return results_root() / _name(read(file))
+
+
+def stamp(file: Path) -> str:
+    """Return a hash of what decides the rows of a study: what its file says of them, and all code that it may meet."""
+    values = _values(read(file))
+    said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned")}
+    found = axes.registry(values)
+    plugins = [source.path for room in ROOMS for source in found.sources(room).values()]
+    folders = {file.parent, *(path.parent for path in plugins if PACKAGE not in path.parents)}
+    folders |= {PACKAGE, *(path for path in PACKAGE.iterdir() if path.is_dir())}
+    code = {*plugins, *(path for each in folders for path in each.glob("*.py"))}
+    return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
+
+
+def check_owner(file: Path, folder: Path, plan: dict[str, Any]) -> None:
+    """Raise UserError where a folder of results has the plan of another study that still bears its name."""
+    other = (folder / str(plan.get("file", ""))).resolve()
+    if not plan.get("file") or other == file.resolve() or not other.is_file() or plan.get("of") == stamp(file):
+        return
+    try:
+        its = results_of(other)
+    except UserError:
+        return
+    if its.resolve() == results_of(file).resolve():
+        raise UserError(f"{folder} is of the study {other}, not of {file}; give one of them another `name:`")
 
 
 def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
@@ -97,7 +131,9 @@ def _name(document: Document) -> str:
     """Return the name of a study, which is also a folder's."""
     name = document.value.get("name") or document.file.stem
     if not isinstance(name, str) or not NAME.fullmatch(name) or name == "store":
-        document.fail(("name",), f"{name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'")
+        document.fail(
+            ("name",), f"{name!r} cannot name a folder; 60 letters, digits, blanks and . + - _ can, not 'store'"
+        )
     if name.endswith(DRY):
         document.fail(("name",), f"{name!r}: names that end in {DRY} are of dry runs")
     return name
@@ -126,6 +162,8 @@ def _values(document: Document, keys: set[str] = KEYS, required: tuple[str, ...]
 def _check(study: Study) -> None:
     """Refuse what does not go together."""
     fail = study.document.fail
+    if study.settings.variance and study.settings.store:
+        fail(("variance",), "a study whose file names its store cannot be run beside itself; use OODBENCH_STORE")
     needy = sorted({training.label for training in study.trainings if training.outliers})
     if needy and not study.outliers:
         fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")
@@ -140,3 +178,4 @@ def _check(study: Study) -> None:
                 at = ("keep", study.document.value["keep"].index(each))
                 fail(at, f"there is no epoch {each}: {name} ends with epoch {recipe.epochs}")
     axes.check_skips(study)
+    check_size(study)

@@ -67,7 +67,7 @@ def variants(values: Values, trainings: Sequence[str]) -> dict[str, dict[str, Va
         shared = _checked(values, _without(item, "for"), trail)
         own = {name: _checked(values, change or {}, (*trail, "for", name)) for name, change in changes.items()}
         for name in trainings:
-            found[name] += _combined(values, _merged(shared, own.get(name, {})), trail)
+            found[name] += _combined(values, merged(shared, own.get(name, {})), trail)
     return {name: _labelled(each) for name, each in found.items()}
 
 
@@ -98,7 +98,7 @@ def _combined(values: Values, raw: dict[str, Any], trail: Trail) -> list[Variant
         return [Variant(each.label, each) for each in values.sweep(Recipe, raw, trail)]
     named = _named(values, raw["base"], trail)
     base = values.one(Recipe, named, trail)
-    found = values.sweep(Recipe, _merged(named, _without(raw, "base")), trail)
+    found = values.sweep(Recipe, merged(named, _without(raw, "base")), trail)
     return [Variant("; ".join(filter(None, (raw["base"], each.unlike(base)))), each) for each in found]
 
 
@@ -106,12 +106,13 @@ def _without(raw: Any, key: str) -> Any:
     return {name: value for name, value in raw.items() if name != key} if isinstance(raw, dict) else raw
 
 
-def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe as it stands in a file with changes to it, those of nested mappings too."""
+    found = dict(base)
     for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found
 
 
 def _labelled(variants: list[Variant]) -> dict[str, Variant]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +81,8 @@ def load(source: PluginFile) -> type[Plugin]:
     """Import the file of a plugin and return the one class it defines."""
     module = _import(source)
     contract = CONTRACTS[source.room]
-    found = plugin_classes(module, contract)
+    classes = (each for each in vars(module).values() if isinstance(each, type) and issubclass(each, contract))
+    found = [each for each in classes if each.__module__ == module.__name__]
     if len(found) != 1:
         names = ", ".join(cls.__name__ for cls in found) or "none"
         raise PluginError(
@@ -94,15 +94,6 @@ def load(source: PluginFile) -> type[Plugin]:
         raise PluginError(f"{source.path}: a parameter's type cannot be read: {error}") from error
     found[0].name = source.name
     return found[0]
-
-
-def plugin_classes(module: ModuleType, contract: type[Plugin]) -> list[type[Plugin]]:
-    """Return the classes that a module defines itself under a contract."""
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, contract) and value.__module__ == module.__name__
-    ]
 
 
 def _import(source: PluginFile) -> ModuleType:
@@ -140,15 +131,14 @@ Broken = tuple[str, PluginError]  # the name of a plugin, and why it cannot be u
 
 def _built_in() -> Iterator[PluginFile]:
     for room, package in ROOMS.items():
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            for path in _plugin_files(Path(folder)):
-                yield PluginFile(room, path.stem, f"{package}.{path.stem}", path)
+        for path in _plugin_files(Path(str(resources.files(package)))):
+            yield PluginFile(room, path.stem, f"{package}.{path.stem}", path)
 
 
 def _installed() -> Iterator[PluginFile | Broken]:
+    points = entry_points()  # looks at every installed package: once
     for room in ROOMS:
-        for entry in entry_points(group=f"oodbench.{room}"):
+        for entry in points.select(group=f"oodbench.{room}"):
             path = module_file(entry.module)
             if path is None:
                 error = f"entry point oodbench.{room} '{entry.name}': there is no module {entry.module}"
@@ -159,11 +149,10 @@ def _installed() -> Iterator[PluginFile | Broken]:
 
 def _from_folders(folders: Iterable[Path]) -> Iterator[PluginFile | Broken]:
     for folder in folders:
-        if not folder.exists():
+        if not (folder.is_file() or folder.is_dir()):
             raise UserError(f"there is no file or folder {folder}")
-        files = [folder] if folder.is_file() else _plugin_files(folder)
-        nested = [] if folder.is_file() else [folder / room for room in ROOMS if (folder / room).is_dir()]
-        for path in [*files, *(path for room in nested for path in _plugin_files(room))]:
+        folders = (folder, *(folder / room for room in ROOMS))
+        for path in [folder] if folder.is_file() else [path for each in folders for path in _plugin_files(each)]:
             try:
                 yield source_of(path)
             except PluginError as error:
@@ -175,7 +164,7 @@ LAYOUTS = Path(str(resources.files("oodbench"))) / "toolkit" / "layouts.py"
 
 
 def _plugin_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_") and path.is_file())
 
 
 def source_of(path: Path) -> PluginFile:

@@ -13,20 +13,37 @@ from annotated_types import Interval
 
 from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positive, Size
 
-Precision = Literal["float32", "bf16", "auto"]
+Precision = Literal["float32", "bf16", "float64", "auto"]
+# Bounds that nobody needs to pass, so that a slip of the keyboard is told when a study is read.
+Side = Annotated[int, Interval(ge=1, le=10_000)]
+Several = Annotated[int, Interval(ge=1, le=1000)]
+Epochs = Annotated[int, Interval(ge=0, le=1_000_000)]
+Images = Annotated[int, Interval(ge=1, le=10_000_000)]
 Interpolation = Literal["bilinear", "bicubic"]
+LATER = ("short", "pad")
 Jitter = tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Interval(ge=0, le=0.5)]]
 
 
+class Keyed:
+    """A dataclass whose fields keys hold."""
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What keys hold: all fields but those of LATER that are not given, as they came after there were keys."""
+        fields = vars(self).items()
+        given = {name: value for name, value in fields if value or name not in LATER}
+        return {name: value.canonical if isinstance(value, Keyed) else value for name, value in given.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
-class ImageFormat:
+class ImageFormat(Keyed):
     """What every image of a study is turned into, whatever set it comes from."""
 
-    size: Size  # pixels of each side
-    channels: Size = 3
+    size: Side  # pixels of each side
+    channels: Several = 3
     levels: Annotated[int, Interval(ge=2, le=256)] = 256  # grey levels per channel; digits have 17
     fit: Literal["crop", "squash"] = "crop"  # resize the shorter side and crop the centre, or resize both sides
-    short: Size | None = None  # pixels of the shorter side, of which the centre is cropped; default: `size`
+    short: Side | None = None  # pixels of the shorter side, of which the centre is cropped; default: `size`
     resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     antialias: bool = True
 
@@ -34,15 +51,9 @@ class ImageFormat:
         if self.short is not None and (self.fit != "crop" or self.short < self.size):
             raise ValueError(f"short: is {self.short}, wanted at least the size ({self.size}), with `fit: crop`")
 
-    @property
-    def canonical(self) -> dict[str, Any]:
-        """What keys hold; without `short` where it is not given, as it came after there were keys."""
-        fields = dataclasses.asdict(self)
-        return fields if self.short else {name: value for name, value in fields.items() if name != "short"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Keyed):
     """How a training view differs from its image; names and meanings are torchvision's."""
 
     crop: tuple[Fraction, Fraction] | None = (0.2, 1.0)  # area of a random resized crop; null = none
@@ -66,22 +77,16 @@ class Augment:
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name}: the first of {list(value)} is the smaller one")
 
-    @property
-    def canonical(self) -> dict[str, Any]:
-        """What keys hold; without `pad` where it is not given, as it came after there were keys."""
-        fields = dataclasses.asdict(self)
-        return fields if self.pad else {name: value for name, value in fields.items() if name != "pad"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Keyed):
     """How an encoder is optimised. The defaults follow SupContrast's for CIFAR, but for batch (1024), epochs (1000) and
     the cosine, which starts at the warm-up's end and moves with each step; recipes by name are the papers' own.
     """
 
-    epochs: Natural = 500
-    batch: Size = 512  # ID images a step, before views and shifts
-    accumulate: Size = 1  # parts of a batch that pass the network one by one; losses over pairs see one part's pairs
+    epochs: Epochs = 500
+    batch: Images = 512  # ID images a step, before views and shifts
+    accumulate: Images = 1  # parts of a batch that pass the network one by one; losses over pairs see one part's pairs
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
     lr: Positive = 0.5
     momentum: Fraction = 0.9  # of sgd and lars
@@ -90,7 +95,7 @@ class Recipe:
     decay_norms: bool = True  # False: no decay of parameters of one dimension, biases and norms, nor LARS's factor
     trust: Positive = 0.001  # LARS's coefficient, as in CSI's code
     clip: Positive | None = None  # largest norm of all gradients together
-    warmup: Natural = 10  # epochs, linear from warmup_lr, step by step
+    warmup: Epochs = 10  # epochs, linear from warmup_lr, step by step
     warmup_lr: NonNegative = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     schedule_from: Literal["warmup", "start"] = "warmup"  # where the cosine begins; start: the warm-up ends on it
@@ -99,9 +104,9 @@ class Recipe:
     compile: bool = False  # the network through torch.compile: other rounding, the same names of weights
     augment: Augment = field(default_factory=Augment)
     normalize: Literal["standard", "half", "none"] = "standard"  # ID train mean and std; [-1, 1]; [0, 1]
-    outlier_batch: Size | None = None  # outliers a step; null = as many as `batch`
+    outlier_batch: Images | None = None  # outliers a step; null = as many as `batch`
     outlier_order: Literal["fresh", "fixed"] = "fresh"  # fixed: every epoch visits the same outliers, as OECL's code
-    devices: Size = 1  # processes that share each batch evenly, one a CUDA device, or several on the CPU
+    devices: Several = 1  # processes that share each batch evenly, one a CUDA device, or several on the CPU
 
     def __post_init__(self) -> None:
         if self.nesterov and self.optimizer == "adamw":
@@ -118,11 +123,6 @@ class Recipe:
                 raise ValueError(f"{by}: {name} ({value}) cannot be cut into {parts} equal parts")
 
     @property
-    def canonical(self) -> dict[str, Any]:
-        """What keys hold."""
-        return dataclasses.asdict(self) | {"augment": self.augment.canonical}
-
-    @property
     def label(self) -> str:
         """What differs from the defaults."""
         return self.unlike(Recipe())
@@ -137,7 +137,7 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted keys."""
     found: dict[str, Any] = {}
     for key, item in value.items():
-        found |= flat(item, f"{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+        found |= flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
     return found
 
 
@@ -145,7 +145,7 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 class ResNet:
     """Parameters of the encoders named resnet18, resnet34, resnet50, resnet101, wide_resnet50_2 and _3."""
 
-    width: Size = 64  # channels of the stem and of the first stage
+    width: Annotated[int, Interval(ge=1, le=4096)] = 64  # channels of the stem and of the first stage
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3, stride 1, no pooling; or 7x7, stride 2, max-pooling
 
 
@@ -182,7 +182,7 @@ class Space:
     """Which features a detector sees. The steps run in this order, fitted on training features only."""
 
     layer: Layer = "penultimate"
-    views: Size = 1  # 1 = the plain image; V = the plain image and V - 1 augmented views of it
+    views: Several = 1  # the plain image and V - 1 augmented views of it
     crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
     unit: bool = False  # L2-normalise each feature vector
     zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension
@@ -195,6 +195,11 @@ class Space:
     @property
     def raw(self) -> bool:
         return not (self.unit or self.zscore or self.pca)
+
+    @property
+    def centred(self) -> bool:
+        """Whether the mean of training features is the origin."""
+        return bool(self.zscore or self.pca)
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
@@ -32,6 +32,7 @@ class Settings:
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat
     learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see unlearned.py
+    variance: Literal["machine"] | None = None  # run it once more as a lesser CPU, and say by how much rows differ
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 
 

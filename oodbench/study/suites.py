@@ -103,14 +103,14 @@ def setups(axes: Axes) -> tuple[list[Dataset], dict[str, Setup]]:
     found: dict[str, Setup] = {}
     for i, name in enumerate(labels(axes.document) or [""]):
         places = {key: (key, i) if (key, i) in axes.document.origin else (key,) for key in OF_EACH}
+        reference = axes.reference(places["reference"])
         mine = axes.plugins(Dataset, places["id"])
         for each in mine:
             if each.label in found:
                 other = found[each.label].suite
                 axes.fail((KEY, i), f"{each.label} is an ID set of {other}, too; run them apart")
         ood = {each.label: _ood(axes, each, mine, places["ood"]) for each in mine}
-        reference = axes.reference(places["reference"])
-        validation, outliers = (axes.optional(Dataset, places[key]) for key in ("validation", "outliers"))
+        validation, outliers = (axes.plugins(Dataset, places[key]) for key in ("validation", "outliers"))
         found |= {label: Setup(sets, reference, validation, outliers, name) for label, sets in ood.items()}
         ids += mine
     return ids, found
@@ -164,7 +164,7 @@ def files(label: str, role: str) -> Files | None:
 
 
 def told(suite: Suite) -> Iterator[tuple[str, str]]:
-    """Yield what a suite consists of: (role, sets as text)."""
+    """Yield what a suite consists of, (role, sets as text), and what of it is its own choice or not known."""
     yield "ID", ", ".join(_sets(suite.values["id"]))
     for group, value in suite.values["ood"].items():
         yield f"{group} OOD", ", ".join(_sets(value))
@@ -172,6 +172,7 @@ def told(suite: Suite) -> Iterator[tuple[str, str]]:
         if role in suite.values:
             value = suite.values[role]
             yield role, ", ".join(_sets(value["set"] if role == "reference" and isinstance(value, dict) else value))
+    yield from (("own", each) for each in suite.own)
 
 
 def _names(document: Document) -> list[str]:

@@ -10,15 +10,18 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from oodbench.errors import suggestion
 from oodbench.study.document import Document, Trail
 
 T = TypeVar("T")
+MOST = 50_000  # settings that a study's sweeps make
 
 
 class Values:
@@ -28,6 +31,7 @@ class Values:
         self.document = document
         self.top = document.value
         self.fail = document.fail
+        self._made = 0  # settings so far
 
     def get(self, trail: Trail) -> Any:
         """Return the plain value at a trail."""
@@ -69,7 +73,11 @@ class Values:
             return [TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)]
         except ValidationError as error:
             if not isinstance(value, list):
-                self.fail(trail, _what_is_wrong(value, error))
+                self.fail(trail, _what_is_wrong(value, error.errors()))
+            place = next((each["loc"][0] for each in error.errors() if each["loc"]), None)
+            if isinstance(place, int) and place < len(value) and not any(isinstance(each, list) for each in value):
+                of_it = [each for each in error.errors() if each["loc"][:1] == (place,)]  # no sweep, but one list
+                self.fail((*trail, place), _what_is_wrong(value[place], of_it))
         if not value:
             self.fail(trail, "is an empty list: there is nothing to sweep over")
         return [each for i, item in enumerate(value) for each in self.values(hint, item, (*trail, i))]
@@ -91,6 +99,7 @@ class Values:
     def sweep(self, cls: Any, raw: Any, trail: Trail) -> list[Any]:
         """Return an instance for each combination of the parameters in a mapping."""
         options = self.options(cls, raw, trail)
+        self.count(options, trail)
         for f in dataclasses.fields(cls):
             if f.name not in options and f.default is f.default_factory is dataclasses.MISSING:
                 self.fail(trail, f"the parameter '{f.name}' is missing")
@@ -98,6 +107,14 @@ class Values:
             return [cls(**each) for each in combinations(options)]
         except ValueError as error:
             self.fail(trail, str(error))
+
+    def count(self, options: dict[str, list[Any]], trail: Trail) -> None:
+        """Refuse more combinations than anybody can run, before they are made."""
+        count = prod(map(len, options.values()))
+        self._made += count
+        if self._made > MOST:
+            by = " x ".join(f"{len(each)} of {key}" for key, each in options.items() if len(each) > 1)
+            self.fail(trail, f"sweeps over {count} combinations ({by}); all sweeps together make {MOST} at most")
 
     def one(self, cls: type[T], raw: Any, trail: Trail) -> T:
         """Return the one value of a type at a trail; a sweep is refused."""
@@ -125,9 +142,9 @@ def combinations(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(options, each, strict=True)) for each in itertools.product(*options.values())]
 
 
-def _what_is_wrong(value: Any, error: ValidationError) -> str:
-    wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in error.errors()))
-    if any(each["type"] == "string_pattern_mismatch" for each in error.errors()):
+def _what_is_wrong(value: Any, errors: Sequence[ErrorDetails]) -> str:
+    wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in errors))
+    if any(each["type"] == "string_pattern_mismatch" for each in errors):
         return f"is {value!r}, {wants}"  # a pattern is no list of choices
     allowed = re.findall(r"'([^']+)'", wants)
     hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""

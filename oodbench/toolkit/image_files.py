@@ -1,8 +1,11 @@
 """What readers of images share: decoding when indexed, the order of classes, a drawn split, files listed or in folders.
 
 Pixels: grey images (1, 8 or 16 bits, with alpha or without) stay grey, (H, W); all others, palettes among them, become
-RGB, (H, W, 3). Alpha is dropped, colours under it stay as they are stored. Of 16 bits the upper 8 are kept. EXIF
-orientation is ignored and of several frames the first is read, both as torchvision's ImageFolder does.
+RGB, (H, W, 3). Alpha is dropped, colours under it stay as they are stored. EXIF orientation is ignored and of several
+frames the first is read, both as torchvision's ImageFolder does.
+
+Of 16 bits the upper 8 are kept. Cameras and scanners fill fewer, and hardly a grey level of their images would be left:
+an image that leaves its highest bit unused is refused, unless `bits` says how many bits a set's images have.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from oodbench.api import Dataset, Images
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLIT = "{split}"  # in a path: stands for the name of a split
 
+Bits = Annotated[int, Interval(ge=8, le=16)]  # that the values of 16-bit images have
 Share = Annotated[float, Interval(gt=0, le=1)]
 Split = Literal["train", "test"]
 
@@ -49,34 +53,53 @@ class Encoded(Sequence[NDArray[np.uint8]]):
         return self._image(range(self._count)[at])
 
 
-def of_files(paths: Sequence[Path]) -> Encoded:
+def of_files(paths: Sequence[Path], bits: int | None = None) -> Encoded:
     """Return the images of files."""
-    return Encoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i])), threads=True)
+    return Encoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i]), bits), threads=True)
 
 
-def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
+def decode(raw: bytes, name: str, bits: int | None = None) -> NDArray[np.uint8]:
     """Return an image (H, W) or (H, W, 3) from a file's bytes; raises ValueError where they are none."""
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            return _pixels(image)
+            return _pixels(image, bits)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is no image that Pillow can read") from None
     except Exception as error:  # damaged files make the decoders raise whatever they met
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, bits: int | None) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips them at 255
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 65535:
             raise ValueError("it has values beyond 16 bits")
-        return (wide >> 8).astype(np.uint8)
+        _check_bits(int(wide.max()).bit_length(), bits)
+        return (wide >> (bits or 16) - 8).astype(np.uint8)
     if image.mode == "F":
         raise ValueError("its pixels are floats, wanted are 8 or 16 bits")
-    if image.mode in ("1", "L", "LA"):
-        return np.array(image.convert("L"))
-    transparent = image.mode == "P" and "transparency" in image.info
-    return np.array((image.convert("RGBA") if transparent else image).convert("RGB"))
+    stored = str(getattr(image, "tile", ""))  # of 16-bit colours, and grey with alpha, Pillow reads the upper 8 bits
+    deep = ";16" in stored
+    if image.mode in ("1", "L", "LA") or "'LA;16" in stored:
+        found = np.array(image.convert("L"))
+    else:
+        transparent = image.mode == "P" and "transparency" in image.info
+        found = np.array((image.convert("RGBA") if transparent else image).convert("RGB"))
+    if deep and bits not in (None, 16):
+        raise ValueError(f"it has colours, or alpha, of 16 bits: `bits: {bits}` is for grey images, save it in 8 bits")
+    if deep:
+        _check_bits(int(found.max()).bit_length() + 8, bits)
+    return found
+
+
+def _check_bits(used: int, bits: int | None) -> None:
+    if used > (bits or 16):
+        raise ValueError(f"it has values of {used} bits, and `bits: {bits}` is said of it")
+    if bits is None and 0 < used < 16:
+        raise ValueError(
+            f"it has 16 bits, of which its values fill {used}; say `bits`, how many the images of this set have "
+            "(16: it is meant to be as dark)"
+        )
 
 
 # ---- classes and splits -----------------------------------------------------------------------------
@@ -124,15 +147,23 @@ def drawn(y: NDArray[np.int64], test_share: float, seed: int, split: Split) -> N
 
     A class of one image is in train. A share of 1 puts everything into test.
     """
-    order = np.random.default_rng(seed).permutation(len(y))
-    test = np.full(len(y), test_share == 1)
-    for k in np.unique(y) if test_share < 1 else ():
-        items = order[y[order] == k]
-        test[items[: min(max(1, round(test_share * len(items))), len(items) - 1)]] = True
+    if test_share == 1:
+        test = np.ones(len(y), dtype=bool)
+    else:
+        test = of_each_class(y, seed, lambda count: min(max(1, round(test_share * count)), count - 1))
     positions = np.flatnonzero(test == (split == "test"))
     if not len(positions):
         raise ValueError(f"test_share={test_share:g} leaves no image for the split '{split}'")
     return positions
+
+
+def of_each_class(y: NDArray[np.int64], seed: int, count: Callable[[int], int]) -> NDArray[np.bool_]:
+    """Return which items (N,) are drawn: of each class as many as `count` says of its number of items."""
+    order, found = np.random.default_rng(seed).permutation(len(y)), np.zeros(len(y), dtype=bool)
+    for k in np.unique(y):
+        items = order[y[order] == k]
+        found[items[: count(len(items))]] = True
+    return found
 
 
 def check_has(dataset: Dataset, split: Split) -> None:
@@ -192,12 +223,12 @@ def check_distinct(rows: Iterable[Row]) -> None:
         first[row.path] = row.where
 
 
-def of_rows(rows: Sequence[Row]) -> Encoded:
+def of_rows(rows: Sequence[Row], bits: int | None = None) -> Encoded:
     """Return the images of rows; raises FileNotFoundError where one is not there."""
     for row in rows:
         if not row.path.is_file():
             raise FileNotFoundError(f"{row.where}: there is no image {row.path}")
-    return of_files([row.path for row in rows])
+    return of_files([row.path for row in rows], bits)
 
 
 # ---- folders ----------------------------------------------------------------------------------------

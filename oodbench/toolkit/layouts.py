@@ -33,15 +33,8 @@ class Place(NamedTuple):
 class Folders(Dataset):
     """Images below the folder of each class; where `class_names` is None, of each folder that there is."""
 
-    @property
-    def train_place(self) -> Place | None:
-        """Where the train split lies; None: there is none."""
-        return None
-
-    @property
-    def test_place(self) -> Place | None:
-        """Where the test split lies; None: there is none."""
-        return None
+    train_place: ClassVar[Place | None] = None  # where a split lies; None: there is none
+    test_place: ClassVar[Place | None] = None
 
     @property
     def places(self) -> dict[Split, Place]:
@@ -189,6 +182,14 @@ class Parted(Listed):
 
 
 # ---- a few files ------------------------------------------------------------------------------------
+
+
+CIFAR10_ARCHIVE = Download(
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+    "md5:c58f30108f718f92721af3b95e74349a",
+    r"cifar-10-batches-py/(data_batch_[1-5]|test_batch)",
+    size=170_498_071,
+)
 
 
 class Packed(Dataset):

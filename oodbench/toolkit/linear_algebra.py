@@ -176,19 +176,34 @@ def squares(x: Tensor, center: Tensor, assign: Tensor | None = None) -> Tensor:
     return total
 
 
-def whitening(covariance: Tensor, n: int, label: str, components: int | None = None) -> Tensor:
+EPS32, EPS64 = (torch.finfo(each).eps for each in (torch.float32, torch.float64))
+
+
+def rounding(x: Tensor) -> float:
+    """Return the variance that rounding to float32 gives x (N, D) in any one direction, at most."""
+    return EPS32**2 * float(squares(x, torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)).sum() / len(x))
+
+
+def smallest(covariance: Tensor) -> float:
+    """Return the smallest variance that is not rounding of a covariance (D, D): D times float64's of the largest."""
+    return len(covariance) * EPS64 * float(torch.linalg.eigvalsh(covariance)[-1])
+
+
+def whitening(
+    covariance: Tensor, n: int, label: str, components: int | None = None, least: float = 0.0, eps: float = EPS64
+) -> Tensor:
     """Return W (D, R), float64, with W W^T the pseudo-inverse of a covariance (D, D) made of n items.
 
-    Directions of no variance are ignored, cut where scikit-learn's pinvh cuts, and warned of under a label;
-    `components` keeps only so many directions of largest variance, and then nothing is warned of. Raises
-    ValueError where there is no variance at all, as there is none of one item.
+    Directions of no variance are ignored and warned of under a label: those of `least` at most, or D times `eps` of the
+    largest variance, where scikit-learn's pinvh cuts; `components` keeps only so many directions of largest variance,
+    and then nothing is warned of. Raises ValueError where there is no variance at all, as there is none of one item.
     """
     if n < 2:
         raise ValueError(f"{label}: a cluster of {n} item has no covariance")
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0), vectors.flip(1)  # largest first
     dim = len(values)
-    rank = int((values > values[0] * dim * torch.finfo(torch.float64).eps).sum())
+    rank = int((values > max(least, float(values[0]) * dim * eps)).sum())
     if rank == 0:
         raise ValueError(f"{label}: the features have no variance")
     if components is None and rank < dim:

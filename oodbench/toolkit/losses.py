@@ -1,4 +1,4 @@
-"""Losses that several trainings share. All take and return float32, whatever the precision of the network."""
+"""Losses that several trainings share. They are of the type of what they take: float32, or float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def contrastive(z: Tensor, group: Tensor, temperature: float) -> Tensor:
     over the anchors that have a positive. With one item per group this is NT-Xent (Chen et al. 2020,
     arXiv 2002.05709, eq. 1). `group` is (B,) int64; z need not be normalised.
     """
-    anchors = unit(z.float().flatten(0, 1))  # (V*B, P)
+    anchors = unit(z.flatten(0, 1))  # (V*B, P)
     groups = group.repeat(len(z))
     itself = torch.eye(len(anchors), dtype=torch.bool, device=z.device)
     positive = (groups[:, None] == groups) & ~itself

@@ -48,7 +48,7 @@ class Rows(NamedTuple):
 
 
 def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
-    """Return augmented views (count, B, C, H, W), float32 in [0, 1], of uint8 images x (B, C, H, W).
+    """Return augmented views (count, B, C, H, W) in [0, 1], of torch's default type, of uint8 images x (B, C, H, W).
 
     `rows` says which count * B views of a larger batch these are; without it they are all there are.
     """
@@ -57,7 +57,7 @@ def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, r
     drawn = drawn.of(rows.at) if rows else drawn
     out = torch.empty(count * len(x), *x.shape[1:], device=x.device)
     for group in _groups(drawn, len(out), len(out) if x.is_cuda else max(1, CACHED // x[0].numel())):
-        images = x.index_select(0, on_device(group.rows % len(x), x.device)).float().div_(255)
+        images = x.index_select(0, on_device(group.rows % len(x), x.device)).to(torch.get_default_dtype()).div_(255)
         seen = _augmented(images, drawn.of(group.rows).on(x.device), group, augment)
         out.index_copy_(0, on_device(group.rows, x.device), seen)
     return out.view(count, *x.shape)
@@ -118,7 +118,7 @@ def _augmented(x: Tensor, drawn: Drawn, group: Group, augment: Augment) -> Tenso
     if drawn.factors is not None and drawn.order is not None and group.hue != NO_JITTER:
         x = jitter(x, drawn.factors, drawn.order, group.hue)
     if drawn.gray is not None and x.shape[1] == 3:
-        x = torch.lerp(x, luma(x), _per_image(drawn.gray.float()))
+        x = torch.lerp(x, luma(x), _per_image(drawn.gray.to(x.dtype)))
     if drawn.sigma is not None and group.blur:
         x = blur(x, drawn.sigma, augment.kernel)
     if drawn.hole is not None:
@@ -227,7 +227,7 @@ def draw_erase(n: int, height: int, width: int, generator: torch.Generator) -> T
     return draw_crop(n, height, width, box, generator)
 
 
-# ---- operations: float32 images x (n, C, H, W), and a parameter for each on its device -------------
+# ---- operations: images x in [0, 1] (n, C, H, W), and a parameter for each on its device -------------
 
 
 def _per_image(parameter: Tensor) -> Tensor:

@@ -94,20 +94,24 @@ class _Epoch(NamedTuple):
     loss: float
 
 
-class _Kept(NamedTuple):
-    epochs: int
-    losses: list[float]
-    tensors: bytes
-
-
 class _Failed(NamedTuple):
     kind: str
     message: str
 
 
-class _Finished(NamedTuple):
+class _Sent(NamedTuple):
+    """A progress that was asked for, or the weights at the end."""
+
+    epochs: int
     losses: list[float]
-    weights: bytes
+    tensors: bytes
+
+    @classmethod
+    def of(cls, epochs: int, losses: list[float], tensors: dict[str, Tensor]) -> _Sent:
+        return cls(epochs, losses, safetensors.torch.save({k: t.cpu().contiguous() for k, t in tensors.items()}))
+
+    def unpacked(self) -> Progress:
+        return Progress(self.epochs, self.losses, safetensors.torch.load(self.tensors))
 
 
 def train(
@@ -129,7 +133,7 @@ def train(
         finally:
             for rank in ranks:
                 rank.end()
-    model.load_state_dict(safetensors.torch.load(finished.weights))
+    model.load_state_dict(finished.tensors)
     model.eval()
     return finished.losses
 
@@ -184,7 +188,7 @@ class _Rank:
         return RankError(f"process {self.number} of the training {how}{hint}")
 
 
-def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
+def _attended(ranks: list[_Rank], watch: Watch) -> Progress:
     """Answer the processes until the first has finished, or one has failed."""
     lines = {rank.line: rank for rank in ranks}
     while True:
@@ -194,8 +198,8 @@ def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
                 message = rank.line.recv()
             except (EOFError, ConnectionResetError):
                 raise rank.death() from None
-            if isinstance(message, _Finished):
-                return message
+            if isinstance(message, _Sent):
+                return message.unpacked()
             if isinstance(message, _Failed):
                 raise _cause(ranks, rank, message)
             watch(message.epoch, message.loss, lambda rank=rank: _asked(rank))  # type: ignore[misc]
@@ -204,8 +208,8 @@ def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
 
 def _asked(rank: _Rank) -> Progress:
     rank.line.send(True)
-    kept = rank.line.recv()
-    return Progress(kept.epochs, kept.losses, safetensors.torch.load(kept.tensors))
+    found: Progress = rank.line.recv().unpacked()
+    return found
 
 
 def _cause(ranks: Sequence[_Rank], rank: _Rank, failed: _Failed) -> Exception:
@@ -230,7 +234,7 @@ def _run(job: Job, rank: int, done: Progress | None, folder: Path, threads: int,
     torch.set_num_threads(threads)
     reproducible()
     try:
-        message: _Finished | _Failed = _trained(job, rank, done, folder, line)
+        message: _Sent | _Failed = _trained(job, rank, done, folder, line)
     except Exception as error:  # noqa: BLE001 - the parent raises it
         message = _Failed(type(error).__name__, str(error))
     if rank == 0 or isinstance(message, _Failed):
@@ -246,7 +250,7 @@ def _outlive_nobody() -> None:
     os._exit(1)
 
 
-def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: connection.Connection) -> _Finished:
+def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: connection.Connection) -> _Sent:
     device = torch.device("cuda", rank) if job.device.type == "cuda" else job.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -260,21 +264,19 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
         outliers = outliers.to(device).contiguous(memory_format=torch.channels_last)
     data = TrainingData(x, given["y"].to(device), job.classes, outliers, Ranks(rank, job.recipe.devices, device))
     training = cast(type[Training], registry.load(job.source))(**job.params)
-    model = networks.blank(training, job.encoder, job.image, job.classes)
+    model = networks.blank(training, job.encoder, job.image, job.classes, precision=job.precision)
     model.load_state_dict(under("model/", given))
     model.to(device)
     begun = done._replace(tensors=under("done/", given)) if done else None
     watch: Watch = (lambda *heard: _tell(line, *heard)) if rank == 0 else (lambda *heard: None)
     losses = train_here(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    return _Finished(losses, safetensors.torch.save(weights))
+    return _Sent.of(job.recipe.epochs, losses, model.state_dict())
 
 
 def _tell(line: connection.Connection, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
     line.send(_Epoch(epoch, loss))
     while line.recv():
-        now = progress()
-        line.send(_Kept(now.epochs, now.losses, safetensors.torch.save(now.tensors)))
+        line.send(_Sent.of(*progress()))
 
 
 # ---- what the processes share ---------------------------------------------------------------------------
@@ -303,8 +305,18 @@ class Ranks(World):
         return run
 
     def gathered(self, z: Tensor) -> Tensor:
-        found: Tensor = _Gather.apply(z)
-        return found
+        """Return the rows of all processes; every process computes the same loss of them, so its own need no others'.
+
+        Their gradient is multiplied by the number of processes because distributed data parallel takes the mean over
+        them where the gradient of one loss is the sum.
+        """
+        parts = [torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(self.part.of)]
+        dist.all_gather(parts, z.detach().contiguous())
+        parts[self.part.rank] = z
+        together = torch.cat(parts, 1)
+        if together.requires_grad:
+            together.register_hook(lambda gradient: gradient * self.part.of)
+        return together
 
     def from_first(self, make: Callable[[], State]) -> State:
         box = [{name: value.cpu() for name, value in make().items()} if self.part.rank == 0 else None]
@@ -312,42 +324,18 @@ class Ranks(World):
         return {name: value.to(self.device) for name, value in (box[0] or {}).items()}
 
 
-class _Gather(torch.autograd.Function):
-    """The rows of all processes, (blocks, B, ...).
-
-    Every process computes the same loss of them, so that the gradient of its own rows needs no communication.
-    It is multiplied by the number of processes because distributed data parallel takes the mean over them
-    where the gradient of one loss is the sum.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        parts = [torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, z.contiguous())
-        ctx.own = Part(dist.get_rank(), len(parts)).own(len(parts) * z.shape[1])
-        return torch.cat(parts, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0][:, ctx.own] * dist.get_world_size()
-
-
 class _Sum(torch.autograd.Function):
     """The sum over all processes. Its gradient is the sum of theirs, for what each makes of it."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        return _summed(value)
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _summed(gradients[0])
-
-
-def _summed(value: Tensor) -> Tensor:
-    total = value.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Sum.apply(gradients[0])
 
 
 class WholeBatchNorm(TorchFunctionMode):

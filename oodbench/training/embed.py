@@ -20,17 +20,22 @@ HEAD_LAYER = {head: layer for layer, head in LAYER_HEAD.items()}
 Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
 
 
+@networks.in_its_arithmetic
 @torch.no_grad()
 def features(model: Trained, x: Images, turn: int = 0) -> Features:
-    """Return float32 features of uint8 images x (N, C, H, W) after so many quarter turns, in evaluation mode."""
+    """Return features of uint8 images x (N, C, H, W) after so many quarter turns, in the type of the weights.
+
+    The network is in evaluation mode.
+    """
     model.eval()
-    parts = [model(augment.quarter_turns(rows, (turn,)).float() / 255) for rows in x.split(EMBED_BATCH)]
+    parts = [model(augment.quarter_turns(rows, (turn,)) / 255) for rows in x.split(EMBED_BATCH)]
     return Features(
         torch.cat([h for h, _ in parts]),
         {name: torch.cat([out[name] for _, out in parts]) for name in parts[0][1]},
     )
 
 
+@networks.in_its_arithmetic
 @torch.no_grad()
 def embed(model: Trained, x: Images, seen: Seen, recipe: Recipe, seed: int, turn: int = 0) -> Layers:
     """Return all layers of uint8 images x (N, C, H, W): of the plain image, then of augmented views, V in all.
@@ -71,4 +76,5 @@ def shifted_dim(training: Training, classes: int) -> int:
 
 
 def _layers(f: Features) -> Layers:
-    return {"penultimate": f.h.cpu()} | {HEAD_LAYER.get(name, name): z.cpu() for name, z in f.out.items()}
+    found = {"penultimate": f.h, **{HEAD_LAYER.get(name, name): z for name, z in f.out.items()}}
+    return {name: z.float().cpu() for name, z in found.items()}

@@ -156,7 +156,7 @@ class Encoders:
         """Make the artifact of a training whose weights are loaded."""
         start = time.perf_counter()
         classes = len(self.library.prepared(run.id, "train").classes)
-        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed)
+        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed, self.precision(run))
         network, where = model.network, (run.encoder, run.image.channels, self.library.study.file.parent)
         found = weights.load(run.training, *where, network.state_dict())
         network.load_state_dict(found.state)
@@ -244,7 +244,8 @@ class Encoders:
             outliers=self._outliers(run.outliers, device) if run.outliers else None,
         )
         training = resolved(run.training, seen.classes)
-        return _Ready(training, networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed), seen)
+        model = networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed, self.precision(run))
+        return _Ready(training, model, seen)
 
     def _check_shared(self, dataset: Dataset | None) -> None:
         """Raise UserError where several devices cannot each hold a set's training images."""
@@ -286,7 +287,8 @@ class Encoders:
         key = self.train_key(run)
         if self._model is None or self._model[0] != key:
             classes = len(self.library.prepared(run.id, "train").classes)
-            model = networks.blank(resolved(run.training, classes), run.encoder, run.image, classes)
+            training = resolved(run.training, classes)
+            model = networks.blank(training, run.encoder, run.image, classes, precision=self.precision(run))
             model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
             self._model = (key, model.to(self.device).eval())
         return self._model[1]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from oodbench.api import Training
 from oodbench.errors import UserError, suggestion
-from oodbench.study.settings import RESNETS, Encoder, ImageFormat, Recipe, ResNet
+from oodbench.study.settings import RESNETS, Encoder, ImageFormat, Precision, Recipe, ResNet
 from oodbench.toolkit.seeds import seed_of
 from oodbench.toolkit.vectors import unit
 from oodbench.training.batches import Images, TrainingData
 
+HEAD = re.compile(r"(linear|cosine)(-[1-9][0-9]{0,4})?|mlp(_bn)?(-[1-9][0-9]{0,4}){1,2}")
 LEVELS_BATCH = 1024  # images whose grey levels are counted at once
 
 
@@ -56,8 +60,11 @@ def feature_dim(encoder: Encoder, image: ImageFormat) -> int:
             size = f"{image.channels} x {image.size} x {image.size}"
             what = f"{type(error).__name__}: {error}"
             raise UserError(f"encoder {encoder.name} does not take images of {size}: {what}") from error
-    if not isinstance(h, Tensor) or h.ndim != 2:
+    if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(images):
         raise UserError(f"encoder {encoder.name} must return features of shape (batch, dimensions)")
+    wanted = torch.get_default_dtype()  # float64 in a study of that precision
+    if h.dtype != wanted:
+        raise UserError(f"encoder {encoder.name} must return {wanted} features, not {h.dtype}: end with .to({wanted})")
     return h.shape[1]
 
 
@@ -208,13 +215,12 @@ def head_dim(form: str, classes: int) -> int:
 
 
 def _parsed(form: str) -> tuple[str, list[int]]:
-    kind, *sizes = form.split("-")
-    most = {"linear": 1, "cosine": 1, "mlp": 2, "mlp_bn": 2}.get(kind, -1)
-    least = 1 if kind.startswith("mlp") else 0
-    if not least <= len(sizes) <= most or not all(size.isdigit() for size in sizes):
+    if not HEAD.fullmatch(form):
         raise UserError(
-            f"there is no head '{form}'; allowed: linear[-N], cosine[-N], mlp-[HIDDEN-]N, mlp_bn-[HIDDEN-]N"
+            f"there is no head '{form}'; allowed: linear[-N], cosine[-N], mlp-[HIDDEN-]N, mlp_bn-[HIDDEN-]N, "
+            "N and HIDDEN below 100000"
         )
+    kind, *sizes = form.split("-")
     return kind, [int(size) for size in sizes]
 
 
@@ -243,10 +249,16 @@ class Trained(nn.Module):
 
 
 def untrained(
-    training: Training, form: Encoder, recipe: Recipe, image: ImageFormat, data: TrainingData, seed: int
+    training: Training,
+    form: Encoder,
+    recipe: Recipe,
+    image: ImageFormat,
+    data: TrainingData,
+    seed: int,
+    precision: Precision = "float32",
 ) -> Trained:
     """Return the network before its first step, on the device of the data."""
-    model = blank(training, form, image, data.classes, seed)
+    model = blank(training, form, image, data.classes, seed, precision)
     normalise(model, *_normalisation(recipe, data.x))
     return model.to(data.x.device)
 
@@ -257,12 +269,44 @@ def normalise(model: Trained, mean: Tensor, std: Tensor) -> None:
     model.std.copy_(std.view_as(model.std))
 
 
-def blank(training: Training, form: Encoder, image: ImageFormat, classes: int, seed: int = 0) -> Trained:
-    """Return a network with fresh weights and no normalisation, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
+def blank(
+    training: Training,
+    form: Encoder,
+    image: ImageFormat,
+    classes: int,
+    seed: int = 0,
+    precision: Precision = "float32",
+) -> Trained:
+    """Return a network with fresh weights and no normalisation, on the CPU; its weights are float32 for bf16, too."""
+    with torch.random.fork_rng(devices=[]), arithmetic(torch.float64 if precision == "float64" else torch.float32):
         torch.manual_seed(seed_of(seed, "weights"))
-        network = build(form, training.heads, image, classes)
-    return Trained(network, image.channels)
+        return Trained(build(form, training.heads, image, classes), image.channels)
+
+
+@contextmanager
+def arithmetic(dtype: torch.dtype) -> Iterator[None]:
+    """Let weights, draws and views that are made meanwhile be of a type: torch's default one, in this process."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_its_arithmetic(work: Callable[Concatenate[Trained, P], R]) -> Callable[Concatenate[Trained, P], R]:
+    """Return work on a network that makes its tensors of the type of the network's weights."""
+
+    @wraps(work)
+    def done(model: Trained, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with arithmetic(model.mean.dtype):
+            return work(model, *args, **kwargs)
+
+    return done
 
 
 def _layout(network: nn.Module) -> torch.memory_format:
@@ -283,7 +327,7 @@ def _normalisation(recipe: Recipe, x: Images) -> tuple[Tensor, Tensor]:
     share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
     mean = share @ level
     std = (share * (level - mean[:, None]).square()).sum(1).sqrt()
-    return mean.float(), std.clamp_min(1 / 255).float()
+    return mean, std.clamp_min(1 / 255)
 
 
 def _levels(x: Tensor) -> Tensor:

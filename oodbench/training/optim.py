@@ -12,53 +12,34 @@ from oodbench.study.settings import Recipe
 
 
 def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return a recipe's optimiser of a model's parameters, fused into one kernel on a CUDA device."""
+    """Return a recipe's optimiser of a model's parameters, fused into one kernel on a CUDA device.
+
+    LARS (You et al. 2017, arXiv 1708.03888) is timm's, whose factor is trust |w| / (|g| + decay |w|), 1 where |w| or
+    |g| is 0; the learning rate is outside of the momentum, as in CSI's code.
+    """
     groups = parameter_groups(model, recipe)
     fused = True if next(model.parameters()).is_cuda else None
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
-    kind = LARS if recipe.optimizer == "lars" else torch.optim.SGD
-    return kind(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+    momentum: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    if recipe.optimizer == "lars":
+        from timm.optim.lars import Lars
+
+        return Lars(groups, trust_coeff=recipe.trust, eps=0.0, **momentum)
+    return torch.optim.SGD(groups, fused=fused, **momentum)
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return all parameters in one group, or those of one dimension, biases and norms, apart and without decay."""
     decayed: dict[str, Any] = {"weight_decay": recipe.weight_decay}
     if recipe.optimizer == "lars":
-        decayed = {"decay": recipe.weight_decay, "trust": recipe.trust}
+        decayed["always_adapt"] = True  # also where the decay is 0
     parameters = list(model.parameters())
     if recipe.decay_norms:
         return [{"params": parameters, **decayed}]
     weights, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     groups = [{"params": weights, **decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-class LARS(torch.optim.SGD):
-    """SGD on gradients that are scaled parameter by parameter (You et al. 2017, arXiv 1708.03888).
-
-    g <- trust |w| / (|g| + decay |w|) (g + decay w), the factor 1 where |w| or |g| is 0; then SGD's momentum and step,
-    with the learning rate outside of the momentum, as in CSI's code. Groups without `trust` are left to SGD.
-    """
-
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            if "trust" in group:
-                _scale(group)
-        super().step()
-
-
-@torch.no_grad()
-def _scale(group: dict[str, Any]) -> None:
-    weights = [p for p in group["params"] if p.grad is not None]
-    if not weights:
-        return
-    gradients = [p.grad for p in weights]
-    w, g = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(gradients))
-    factor = group["trust"] * w / (g + group["decay"] * w)
-    factor = torch.where((w > 0) & (g > 0), factor, 1.0)
-    torch._foreach_add_(gradients, weights, alpha=group["decay"])
-    torch._foreach_mul_(gradients, list(factor.unbind()))
 
 
 def lay_out(optimizer: torch.optim.Optimizer) -> None:

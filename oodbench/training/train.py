@@ -16,7 +16,7 @@ from oodbench.toolkit.seeds import seed_of
 from oodbench.training import augment, batches, optim
 from oodbench.training.batches import TrainingData, Views, World
 from oodbench.training.embed import features
-from oodbench.training.networks import Trained
+from oodbench.training.networks import Trained, in_its_arithmetic
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
@@ -33,6 +33,7 @@ class Progress(NamedTuple):
     tensors: dict[str, Tensor]  # of the model, the optimiser and the training's state, by name
 
 
+@in_its_arithmetic
 def train(
     model: Trained,
     training: Training,
@@ -144,18 +145,15 @@ def _copied(t: Tensor) -> Tensor:
 def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) -> State:
     """Put a progress back into a model and an optimiser, and return the training's state."""
     device = next(model.parameters()).device
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "state": {}}
-    for name, value in done.tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = value.to(device)
-    model.load_state_dict(parts["model"])
+    tensors = {name: value.to(device) for name, value in done.tensors.items()}
+    model.load_state_dict(under("model/", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
+    for name, value in under("optimizer/", tensors).items():
         index, _, rest = name.partition("/")
         moments.setdefault(int(index), {})[rest] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     optim.lay_out(optimizer)
-    return parts["state"]
+    return under("state/", tensors)
 
 
 def _forward(model: nn.Module, views: Views, precision: Precision, epoch: int, shifts: Shifts, world: World) -> Batch:
@@ -169,7 +167,7 @@ def _forward(model: nn.Module, views: Views, precision: Precision, epoch: int, s
 
     def whole(rows: Tensor, turns: int) -> Tensor:
         """Return (V, B, P) of the whole batch from this process's rows."""
-        blocks = rows.float().unflatten(0, (count * turns, -1))
+        blocks = rows.to(torch.get_default_dtype()).unflatten(0, (count * turns, -1))
         gathered: Tensor = world.gathered(blocks).unflatten(0, (count, turns))
         return gathered.flatten(1, 2)
 

@@ -7,8 +7,10 @@ shapes, comes without a download.
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +25,7 @@ from oodbench.store.artifacts import sha256
 from oodbench.study.grid import Plan, plan
 from oodbench.study.settings import TIMM, Encoder, flat
 from oodbench.study.study import Study
+from oodbench.toolkit.offline import OFFLINE, hub, offline
 from oodbench.training import networks
 
 TORCHVISION = "torchvision:"
@@ -169,13 +172,16 @@ def read(file: Path) -> dict[str, Tensor]:
         # argparse's plain bag of options stands in many checkpoints; it runs nothing
         with torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = flat(found) if isinstance(found, dict) else {}
+    except RecursionError as error:
+        raise UserError(f"{file} holds itself, or is nested too deep to be a state dict") from error
     except Exception as error:  # of many kinds, by what is wrong with the file
         asks = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own advice is to read it all the same
-        what = f"it asks for {asks[1]}; save its state dict alone" if asks else f"{type(error).__name__}: {error}"
-        raise UserError(f"{file} cannot be read as tensors alone: {what.partition(chr(10))[0]}") from error
+        what = f"it asks for {asks[1]}; save its state dict alone" if asks else _told(error)
+        raise UserError(f"{file} cannot be read as tensors alone: {what}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} holds a {type(found).__name__}, wanted a state dict, or a checkpoint with one")
-    return {name: t for name, t in flat(found).items() if isinstance(t, Tensor)}
+    return {name: t for name, t in tensors.items() if isinstance(t, Tensor)}
 
 
 def _of_timm(form: Encoder, channels: int) -> WeightsSource:
@@ -189,7 +195,13 @@ def _of_timm(form: Encoder, channels: int) -> WeightsSource:
         )
 
     def tensors() -> dict[str, Tensor]:
-        model = _downloaded(name, lambda: timm.create_model(name, pretrained=True, in_chans=channels))
+        try:
+            if not config.get("hf_hub_id"):
+                _checkpoint(config["url"])
+            with hub(), _tensors_alone():
+                model = timm.create_model(name, pretrained=True, in_chans=channels)
+        except Exception as error:  # of many kinds: no network, no such file there, a broken download
+            raise _unreached(name, error) from error
         return _renamed(model.state_dict(), form)
 
     def shapes() -> dict[str, Tensor]:
@@ -220,19 +232,56 @@ def _of_torchvision(name: str) -> WeightsSource:
             found: dict[str, Tensor] = models.get_model(model, weights=None).state_dict()
         return found
 
-    def tensors() -> dict[str, Tensor]:
-        found: dict[str, Tensor] = _downloaded(name, lambda: weights.get_state_dict(progress=False, check_hash=True))
-        return found
-
     title, content = f"{name} of torchvision", f"torchvision: {weights.url}"
-    return WeightsSource(title, None, lambda: content, shapes, tensors, tuple(views.mean), tuple(views.std))
+    mean, std = tuple(views.mean), tuple(views.std)
+    return WeightsSource(title, None, lambda: content, shapes, lambda: read(_checkpoint(weights.url)), mean, std)
 
 
-def _downloaded(name: str, download: Callable[[], Any]) -> Any:
+def _checkpoint(url: str) -> Path:
+    """Return the file of an address in torch's cache, downloaded where it is not there.
+
+    Raises UserError where it cannot be, and where it is another file than its name says, which holds the start of its
+    SHA-256.
+    """
+    name = url.rpartition("/")[2]
+    file = Path(torch.hub.get_dir(), "checkpoints", name)
+    digest = torch.hub.HASH_REGEX.search(name)
+    if file.is_file():
+        if digest and not sha256(file).startswith(digest[1]):
+            raise UserError(
+                f"{file} is damaged or another file: its SHA-256 does not start with {digest[1]}; delete it"
+            )
+        return file
     try:
-        return download()
+        if offline():
+            raise FileNotFoundError(f"there is no {file}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None, progress=False)
     except Exception as error:  # of many kinds: no network, no such file there, a broken download
-        raise UserError(f"{name} cannot be downloaded: {type(error).__name__}: {error}") from error
+        raise _unreached(name, error) from error
+    return file
+
+
+def _unreached(name: str, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"{name} cannot be downloaded{f' ({OFFLINE} is set)' if offline() else ''}: {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Let torch run nothing that comes with a file, whatever a library asks it to."""
+    name, before = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 @cache

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import requests
 from serving import Server, running
 
 from oodbench.api import Dataset, Download, Images, Source
-from oodbench.data import download
+from oodbench.data import download, prepare
 from oodbench.data.download import fetch_set
 from oodbench.toolkit.raw_files import missing
 
@@ -36,6 +37,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "CHUNK", 1 << 16)
+    monkeypatch.setattr(download, "PAUSE", 0)
     monkeypatch.delenv("OODBENCH_OFFLINE", raising=False)
 
 
@@ -211,6 +213,61 @@ def test_what_is_half_done_stays_while_offline(server: Server, tmp_path: Path, m
     assert files(tmp_path) == half != []
 
 
+# ---- servers that mean no good ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("size", [1_000_000, 4_000_000])
+def test_a_file_of_another_size_than_published_is_not_taken(
+    server: Server, tmp_path: Path, size: int, length: bool
+) -> None:
+    server.files["/a.bin"], server.length = CONTENT, length
+    found = source(Download((f"{server.url}/a.bin",), None, size=size))
+    with pytest.raises(FileNotFoundError, match=r"it has .* bytes.* published\)"):
+        fetch(found, tmp_path, "a.bin")
+    assert files(tmp_path) == []
+
+
+def test_a_server_that_sends_next_to_nothing_is_left(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "SPELL", 0.3)
+    server.files["/a.bin"], server.delay = CONTENT[:2000], 0.02
+    started = time.monotonic()
+    with pytest.raises(FileNotFoundError, match=r"\d+ bytes came in 0 seconds"):
+        fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
+    assert time.monotonic() - started < 20  # of the 40 that it would take
+
+
+def test_a_server_that_sends_a_byte_a_connection_is_left(server: Server, tmp_path: Path) -> None:
+    server.files["/a.bin"], server.break_after = CONTENT, [1] * 100
+    with pytest.raises(FileNotFoundError, match="it broke off"):
+        fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
+    assert len(server.asked) == download.POOR + 1
+
+
+def test_a_disk_without_room_is_said_before_anything_is_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/a.bin"] = CONTENT
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(FileNotFoundError, match="3 MB are needed, 1 MB are left"):
+        fetch(source(Download((f"{server.url}/a.bin",), MD5)), tmp_path, "a.bin")
+    assert files(tmp_path) == []
+
+
+def test_a_disk_that_becomes_full_is_not_left_full(server: Server, tmp_path: Path) -> None:
+    def full(name: str, done: int, total: int | None) -> None:
+        if done > 2_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.files["/a.bin"] = CONTENT
+    found = source(Download((f"{server.url}/a.bin",), MD5))
+    with download.shown(full), pytest.raises(FileNotFoundError, match="No space left on device"):
+        fetch(found, tmp_path, "a.bin")
+    assert files(tmp_path) == []
+
+
 # ---- archives -----------------------------------------------------------------------------------------------
 
 
@@ -292,6 +349,16 @@ def test_half_an_archive_gives_nothing(server: Server, tmp_path: Path, pack: Any
     assert files(tmp_path) == [f"own/{name}", "own/x/1.png", "own/x/2.png"]  # the user's own archive stays
 
 
+@ARCHIVES
+def test_an_archive_that_unpacks_to_far_more_than_itself_is_refused(
+    server: Server, tmp_path: Path, pack: Any, name: str
+) -> None:
+    server.files[f"/{name}"] = pack(**{"x/1.png": bytes(50_000_000)})
+    with pytest.raises(ValueError, match=rf"{name} is damaged: it unpacks to more than 200 times its size"):
+        fetch(source(Download((f"{server.url}/{name}",), None, ".*")), tmp_path, "x/1.png")
+    assert files(tmp_path) == []
+
+
 def test_a_full_disk_is_no_damage(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was downloaded is kept: with more room nothing is asked for again."""
     server.files["/a"] = tar_of(**{"1.png": b"one"})
@@ -301,9 +368,10 @@ def test_a_full_disk_is_no_damage(server: Server, tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfileobj", full)
+        patched.setattr(tarfile.ExFileObject, "read", full)
         with pytest.raises(OSError, match="No space left"):
             fetch(found, tmp_path, "1.png")
+    assert files(tmp_path) == ["own/.part-a/a"]
     fetch(found, tmp_path, "1.png")
     assert files(tmp_path) == ["own/1.png"]
     assert len(server.asked) == 1
@@ -350,13 +418,13 @@ class Made(Dataset):
 
 def test_here_looks_at_the_disk_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "get", None)
-    assert download.here(Made(), tmp_path)
-    assert not download.here(Two(), tmp_path)
+    assert prepare.here(Made(), tmp_path)
+    assert not prepare.here(Two(), tmp_path)
     (tmp_path / "own").mkdir()
     for name in "ab":
-        assert not download.here(Two(), tmp_path)
+        assert not prepare.here(Two(), tmp_path)
         (tmp_path / "own" / name).write_bytes(b"")
-    assert download.here(Two(), tmp_path)
+    assert prepare.here(Two(), tmp_path)
     fetch_set(Two(), tmp_path)
     assert not missing(Two().needed(tmp_path))
 

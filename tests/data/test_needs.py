@@ -16,7 +16,7 @@ from serving import running
 from tiny import write
 
 from oodbench.api import Download
-from oodbench.data import needs
+from oodbench.data import contents, needs
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
 from oodbench.store.memo import Watch
@@ -108,8 +108,8 @@ def test_hashes_are_computed_again_when_a_file_changes(tmp_path: Path, monkeypat
     folder = place(tmp_path)
     file = write(tmp_path / "s.yaml", **STUDY)
     hashed: list[str] = []
-    real = needs.sha256
-    monkeypatch.setattr(needs, "sha256", lambda path: hashed.append(path.name) or real(path))
+    real = contents.sha256
+    monkeypatch.setattr(contents, "sha256", lambda path: hashed.append(path.name) or real(path))
     assert call("prepare", file).exit_code == 0
     assert sorted(hashed) == NAMES[2:]
     assert call("prepare", file).exit_code == 0
@@ -242,3 +242,11 @@ def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert f"downloaded {name}: " in done.stderr
         assert (tmp_path / "data" / "MNIST" / "raw" / name).read_bytes() == contents[name]
     assert "3 of 3 sets prepared" in done.stdout
+
+
+def test_plan_does_not_promise_to_get_a_users_own_files(tmp_path: Path) -> None:
+    """Also of a folder that is not there; `prepare` gets what has a source."""
+    file = write(tmp_path / "s.yaml", id="mnist", ood={"near": {"folder": {"path": "mine"}}, "far": "noise"})
+    said = " ".join(call("plan", file).output.split())
+    assert f"not here: mnist; oodbench prepare {file} gets them" in said
+    assert "not here: folder(path=mine); no command gets your own files: place them, or mend the paths" in said

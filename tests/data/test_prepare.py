@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import write
 
 from oodbench.api import Dataset, Images
-from oodbench.data import prepare
+from oodbench.data import duplicates, prepare
 from oodbench.data.download import fetch_set
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options, Pipeline
@@ -159,8 +159,23 @@ def test_overlap_finds_equal_images() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(256, size=(2, 50, 4, 4, 1), dtype=np.uint8)
     b[[3, 40]] = a[[7, 7]]
-    assert prepare.overlap(prepare.digests(a), prepare.digests(b)).tolist() == [3, 40]
-    assert prepare.overlap(prepare.digests(b), prepare.digests(a)).tolist() == [7]
+    assert duplicates.exact(prepare.digests(a), prepare.digests(b))[1].tolist() == [3, 40]
+    assert duplicates.exact(prepare.digests(b), prepare.digests(a))[1].tolist() == [7]
+
+
+def test_equal_images_of_two_classes_are_warned_of(tmp_path: Path) -> None:
+    class Doubtful(Dataset):
+        def load(self, split: str, root: Path) -> Images:
+            x = np.random.default_rng(0).integers(256, size=(30, 8, 8), dtype=np.uint8)
+            x[[7, 20]], x[9], x[3] = x[4], x[4], x[6]
+            y = np.arange(30) % 3
+            return Images(x, y, ("ant", "bee", "cat"))  # 4 and 7 are bees, 9 an ant, 20 a cat; 3 and 6 are ants
+
+    meta = prepare.prepare(Doubtful(), "train", ImageFormat(size=8, channels=1), tmp_path, tmp_path)
+    said = "4 images are equal to one of another class of the set: image 9 (ant) is image 4 (bee)"
+    assert meta["warnings"] == [said]
+    alone = prepare.prepare(Doubtful(keep=("ant",)), "train", ImageFormat(size=8, channels=1), tmp_path, tmp_path)
+    assert "warnings" not in alone
 
 
 def test_the_held_out_split_is_by_class_and_disjoint() -> None:
@@ -298,7 +313,7 @@ def test_natural_patches_of_train_and_test_come_from_different_places() -> None:
     patches = plugin("natural_patches", count=50, size=16)
     train, test = (patches.load(split, Path()).x for split in ("train", "test"))
     assert train.shape == (50, 16, 16, 3)
-    assert not len(prepare.overlap(prepare.digests(train), prepare.digests(test)))
+    assert not len(duplicates.exact(prepare.digests(train), prepare.digests(test))[1])
     assert min(np.asarray(Image.fromarray(x).convert("L")).std() for x in train) >= 20
 
 

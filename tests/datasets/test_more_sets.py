@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import io
 import itertools
 import json
 import math
+import socket
 import sys
 import tarfile
 import zipfile
@@ -976,12 +978,36 @@ def test_a_set_saved_by_hugging_face(tmp_path: Path) -> None:
     assert found.y.tolist() == [1, 0]
     assert np.array_equal(found.x[0], (deep >> 8).astype(np.uint8))
     assert np.array_equal(found.x[1], clear[..., :3])
+    with pytest.raises(ValueError, match="row 0 cannot be decoded: it has values of 16 bits, and `bits: 12` is said"):
+        plugin("huggingface", **given, label_column="kind", bits=12).load("test", tmp_path).x[0]
     alone = plugin("huggingface", **given, label_column=None, train=None)
     assert alone.splits == ("test",)
     assert alone.load("test", tmp_path).classes == ("images",)
     assert len(alone.files("test", tmp_path)) > 3
     assert "has no column 'label'; allowed: image, kind" in refused("huggingface", tmp_path, **given)
     assert "has no split 'test'; allowed: train, validation" in refused("huggingface", tmp_path, path="mine")
+
+
+def test_a_split_that_is_saved_alone_is_test_images(tmp_path: Path) -> None:
+    library = importlib.import_module("datasets")
+    content = {"image": [{"bytes": encoded(), "path": None} for _ in range(3)], "label": ["b", "a", "b"]}
+    library.Dataset.from_dict(content).save_to_disk(str(tmp_path / "mine"))
+    found = plugin("huggingface", path="mine", train=None).load("test", tmp_path)
+    assert (found.classes, found.y.tolist(), len(pixels(found))) == (("a", "b"), [1, 0, 1], 3)
+    assert "mine is one split alone; `train: null` takes it" in refused("huggingface", tmp_path, path="mine")
+
+
+def test_offline_a_set_of_the_hub_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.import_module("datasets")
+    monkeypatch.setenv("OODBENCH_OFFLINE", "1")
+    for place in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(f"{place}.HF_HUB_OFFLINE", False)
+    asked: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: asked.append(address))
+    with pytest.raises(Exception, match=r"offline|Offline|cache"):
+        plugin("huggingface", path="ylecun/mnist", revision=40 * "0").load("test", tmp_path)
+    assert asked == []
+    assert not sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE  # as it was
 
 
 def test_a_set_of_the_hub_needs_a_revision(tmp_path: Path) -> None:

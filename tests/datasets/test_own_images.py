@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tiny import write
 from torchvision.datasets import ImageFolder
 
 import oodbench
+from oodbench.data import contents
 from oodbench.data.prepare import opened, prepare
 from oodbench.errors import UserError
 from oodbench.execution import checks
@@ -246,6 +249,66 @@ def test_grey_stays_grey_and_colours_become_rgb() -> None:
         stream = own.io.BytesIO()
         palette.save(stream, "PNG", **options)
         assert np.array_equal(image_files.decode(stream.getvalue(), "x"), np.asarray(palette.convert("RGB")))
+
+
+def deep_png(x: np.ndarray) -> bytes:
+    """Return a PNG file of 16 bits of x (H, W, 2 to 4), grey with alpha or colours, which Pillow does not write."""
+    height, width, channels = x.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in x)
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 15])
+@pytest.mark.parametrize("ending", ["PNG", "TIFF"])
+def test_16_bit_images_of_fewer_bits_are_refused_until_it_is_said(bits: int, ending: str) -> None:
+    low = (GREY.astype(np.uint16) << bits - 8) + (1 << bits - 8) - 1
+    low[0, 0] = 2**bits - 1
+    raw = encoded(low, ending)
+    with pytest.raises(
+        ValueError, match=f"x cannot be decoded: it has 16 bits, of which its values fill {bits}; say `bi"
+    ):
+        image_files.decode(raw, "x")
+    assert np.array_equal(image_files.decode(raw, "x", bits), low >> bits - 8)
+    assert np.array_equal(image_files.decode(raw, "x", 16), low >> 8)  # as dark as it is said to be
+    for fewer in range(8, bits):
+        with pytest.raises(ValueError, match=f"it has values of {bits} bits, and `bits: {fewer}` is said of it"):
+            image_files.decode(raw, "x", fewer)
+
+
+def test_black_images_of_16_bits_are_black() -> None:
+    assert not image_files.decode(encoded(np.zeros_like(GREY, np.uint16)), "x").any()
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_16_bits_that_fill_fewer_are_refused(channels: int) -> None:
+    whole = np.dstack([GREY.astype(np.uint16) * 257] * channels)
+    kept = image_files.decode(deep_png(whole), "x")
+    assert np.array_equal(kept, GREY if channels == 2 else np.dstack([GREY] * 3))
+    for low in (whole >> 4, whole >> 8):
+        with pytest.raises(ValueError, match=r"it has 16 bits, of which its values fill \d+; say `bits`"):
+            image_files.decode(deep_png(low), "x")
+        with pytest.raises(ValueError, match=r"`bits: 12` is for grey images, save it in 8 bits"):
+            image_files.decode(deep_png(low), "x", 12)
+
+
+@pytest.mark.parametrize("name", ["folder", "csv", "image_list", "parquet"])
+def test_every_set_of_own_files_takes_bits(name: str, tmp_path: Path) -> None:
+    """12 bits in 16: without a word there would be 16 grey levels, and 8 bits in 16 would be black."""
+    x = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65
+    (tmp_path / "a" / "cat").mkdir(parents=True)
+    (tmp_path / "a" / "cat" / "0.png").write_bytes(encoded(x))
+    (tmp_path / "a.csv").write_text("path,label\na/cat/0.png,cat\n")
+    (tmp_path / "a.txt").write_text("a/cat/0.png cat\n")
+    pq.write_table(pa.table({"image": [encoded(x)], "label": ["cat"]}), tmp_path / "a.parquet")
+    paths = {"folder": "a", "csv": "a.csv", "image_list": "a.txt", "parquet": "a.parquet"}
+    given: dict[str, Any] = {"path": paths[name], "test_share": 1}
+    found = plugin(name, **given, bits=12).load("test", tmp_path)
+    assert np.array_equal(found.x[0], x >> 4)
+    with pytest.raises(ValueError, match="fill 12; say `bits`"):
+        plugin(name, **given).load("test", tmp_path).x[0]
 
 
 def test_exif_orientation_is_ignored() -> None:
@@ -495,6 +558,70 @@ def test_a_changed_folder_is_prepared_again(change: str, tmp_path: Path) -> None
     else:
         (root / "train" / "bee").rename(root / "train" / "bumblebee")  # its images stay in their places
     assert Pipeline(loaded, Options(), Watch()).library.data_fields(loaded.datasets[0], "train") != before
+
+
+def test_the_key_of_a_folder_is_of_names_and_contents_wherever_it_lies(tmp_path: Path) -> None:
+    """Another folder whose files have the same sizes and times has another key, a copy has the same."""
+    rng = np.random.default_rng(0)
+    fields = {}
+    for place, flip in (("one", 0), ("two", 1), ("renamed", 0), ("copy", 0)):
+        for i, name in enumerate("ab"):
+            folder = tmp_path / place / "images" / "train" / (name + "c" * (place == "renamed"))
+            folder.mkdir(parents=True)
+            image = np.full((8, 8), 50 * i + 10 * flip, dtype=np.uint8)
+            (folder / "0.bmp").write_bytes(own.encoded(image, "BMP"))
+            os.utime(folder / "0.bmp", (rng.integers(9), 0) if place == "copy" else (0, 0))
+        file = write(tmp_path / f"{place}.yaml", id="folder", data=str(tmp_path / place))
+        loaded = reader.load(file)
+        fields[place] = Pipeline(loaded, Options(), Watch()).library.data_fields(loaded.datasets[0], "train")
+    assert fields["one"] == fields["copy"]
+    assert fields["two"] != fields["one"] != fields["renamed"]
+
+
+def test_a_file_that_is_exchanged_keeping_its_size_and_time_is_read_anew(tmp_path: Path) -> None:
+    found, file = contents.Contents(tmp_path), tmp_path / "x"
+    file.write_bytes(b"one")
+    os.utime(file, (0, 0))
+    before = found.of([file])
+    (tmp_path / "y").write_bytes(b"two")
+    os.utime(tmp_path / "y", (0, 0))
+    (tmp_path / "y").rename(file)
+    assert found.of([file]) != before
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_pipe_among_the_images_is_refused_rather_than_waited_for(
+    many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "SINGLE", 3 if many else 100)
+    own.write_folder(tmp_path, own.pictures())
+    os.mkfifo(tmp_path / "images" / "train" / "bee" / "pipe.png")
+    loaded = reader.load(write(tmp_path / "s.yaml", id="folder", data=str(tmp_path)))
+    with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):
+        Pipeline(loaded, Options(), Watch()).library.prepared(loaded.datasets[0], "train")
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [(name, "needs labels") for name in ("cross_entropy", "logitnorm", "outlier_exposure", "supcon", "cider")]
+    + [("ccl", "makes as many clusters as classes")],
+)
+def test_a_loss_over_classes_is_refused_where_the_files_turn_out_to_have_one(
+    training: str, said: str, tmp_path: Path
+) -> None:
+    """Its loss would be 0, or depend on nothing, and its rows look like any others."""
+    for split in ("train", "test"):
+        for i in range(12):
+            (tmp_path / "data" / "images" / split / "cat").mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng([i, split == "test"]).integers(256, size=(8, 8), dtype=np.uint8)
+            save(tmp_path / "data" / "images" / split / "cat" / f"{i}.png", image)
+    given: dict[str, Any] = {"id": "folder", "data": str(tmp_path / "data"), "training": training, "clustering": "one"}
+    given |= {"recipe": {"epochs": 21, "batch": 4}, "distance": "euclidean", "threshold": "pooled"}
+    runner = Runner(reader.load(write(tmp_path / "s.yaml", **given)), Options())
+    with pytest.raises(UserError, match=rf"training: {training} {said}, folder has one class \(cat\)"):
+        runner.checks.check()
+    write(tmp_path / "s.yaml", **given | {"training": "simclr"})
+    Runner(reader.load(tmp_path / "s.yaml"), Options()).checks.check()
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

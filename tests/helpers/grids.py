@@ -6,8 +6,7 @@ import re
 from html.parser import HTMLParser
 from typing import NamedTuple
 
-LATEX = {r"\textbackslash ": "\\", r"\textasciitilde ": "~", r"\textasciicircum ": "^", r"$\pm$": "±", "--": "–"}
-LATEX |= {rf"\textascii{name} \space ": f"{sign} " for name, sign in (("tilde", "~"), ("circum", "^"))}
+LATEX = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"$\pm$": "±", "--": "–"}
 LATEX |= {r"$^\dagger$": "†"} | {f"\\{sign}": sign for sign in "&%$#_{}"}
 
 

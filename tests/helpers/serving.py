@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,10 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class Server:
-    """Serves bytes by path. It may break off, know no ranges, not look at If-Range, or tell nothing of a version."""
+    """Serves bytes by path.
+
+    It may break off, know no ranges, not look at If-Range, tell nothing of a version or of the length, or be slow.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -24,6 +28,8 @@ class Server:
         self.ranges = True
         self.if_range = True
         self.etag = True
+        self.length = True
+        self.delay = 0.0  # seconds after each byte
         self.sent = 0  # bytes of files
         self.asked: list[tuple[str, str | None]] = []  # path, Range
         outer = self
@@ -57,12 +63,16 @@ class Server:
         if self.etag:
             to.send_header("ETag", etag)
         to.send_header("Content-Encoding", "gzip")  # as servers say of .gz files: it must not be unpacked
-        to.send_header("Content-Length", str(max(0, len(content) - start)))
+        if self.length:
+            to.send_header("Content-Length", str(max(0, len(content) - start)))
         to.end_headers()
         rest = content[start:]
         rest = rest[: self.break_after.pop(0)] if self.break_after else rest
         self.sent += len(rest)
-        to.wfile.write(rest)
+        for i in range(len(rest)) if self.delay else ():
+            to.wfile.write(rest[i : i + 1])
+            time.sleep(self.delay)
+        to.wfile.write(b"" if self.delay else rest)
         to.close_connection = True
 
 

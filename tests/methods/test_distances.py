@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -589,3 +590,54 @@ def test_principal_axes_have_a_definite_sign() -> None:
         v = vectors[:, -1 - i]
         np.testing.assert_allclose(axes[:, i], v * np.sign(v[np.abs(v).argmax()]), atol=1e-9)
     assert values[-1] > values[0]
+
+
+# ---- what has no direction, and what is rounding ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", [Space(zscore=True), Space(pca=3), Space(unit=True, zscore=True)])
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_cosine_to_the_origin_of_a_centred_space_is_refused(space: Space, shift: float) -> None:
+    raw = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)) + shift
+    _, f = spaces.fit(space, raw)
+    everything = torch.zeros(len(f), dtype=torch.int64)
+    one = Clusters(f.mean(0, keepdim=True), everything)
+    with pytest.raises(ValueError, match="the centroid of cluster 0 is the origin but for rounding"):
+        plugin("cosine").fit(f, one)
+    halves = (torch.arange(len(f)) < 100).long()
+    two = Clusters(torch.stack([f[halves == k].mean(0) for k in (0, 1)]), halves)
+    plugin("cosine").fit(f, two)(f)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
+@pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
+def test_the_rank_of_float32_features_is_not_that_of_their_rounding(name: str, offset: float) -> None:
+    """Features of rank 3 in 8 dimensions, rounded to float32 about a mean: the rest is noise."""
+    rng = torch.Generator().manual_seed(0)
+    f = (torch.randn(500, 3, generator=rng).double() @ torch.randn(3, 8, generator=rng).double() + offset).float()
+    with pytest.warns(UserWarning, match="rank 3 of 8"):
+        plugin(name).fit(f, grouped(f, torch.arange(500) % 2))
+
+
+@pytest.mark.parametrize("apart", [0.0, 10.0, 1e4, 1e6])
+def test_the_part_within_clusters_has_no_higher_rank_than_the_whole(apart: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    f = torch.randn(400, 6, generator=rng) @ torch.diag(torch.logspace(0, -9, 6))
+    f = f + apart * (torch.arange(400) % 2)[:, None]
+    with pytest.warns(UserWarning, match="rank") as heard:
+        plugin("relative_mahalanobis").fit(f, grouped(f, torch.arange(400) % 2))
+    within, whole = (int(str(each.message).split("rank ")[1].split()[0]) for each in heard)
+    assert within <= whole < 6
+
+
+def test_a_covariance_of_float32_is_cut_where_openood_cuts_it() -> None:
+    f = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e-2, 1e-4])
+    c = grouped(f, torch.zeros(200, dtype=torch.int64))
+    covariance = np.cov(f.double().numpy().T, bias=True)
+    for singular, share in (("pinv", 1e-14), ("pinv32", 3 * float(np.finfo(np.float32).eps))):
+        measure = [slow_mahalanobis(np.linalg.pinv(covariance, rcond=share), f.double().numpy().mean(0))]
+        with warnings.catch_warnings(action="ignore"):
+            agree(plugin("mahalanobis", singular=singular).fit(f, c)(f), nearest(f, measure), rtol=1e-3)
+    with pytest.warns(UserWarning, match="rank 2 of 3"):
+        plugin("mahalanobis", singular="pinv32").fit(f, c)
+    assert plugin("mahalanobis", singular="pinv32").label == "mahalanobis(shared, pinv32)"

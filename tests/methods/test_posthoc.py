@@ -113,8 +113,8 @@ def gen(toy: Toy, gamma: float = 0.1, top: int = C) -> list[float]:
     return found
 
 
-def react(toy: Toy, percentile: float = 0.9) -> list[float]:
-    c = np.quantile(toy.train.h.double().numpy(), percentile)
+def react(toy: Toy, percentile: float = 0.9, of: str = "train") -> list[float]:
+    c = np.quantile({"train": toy.train, "val": toy.val}[of].h.double().numpy(), percentile)
     return [energy_of(through(toy, np.array([min(a, c) for a in h]))) for h in rows(toy.x.h)]
 
 
@@ -122,12 +122,12 @@ def ash(toy: Toy, variant: str = "s", percentile: float = 0.9) -> list[float]:
     found = []
     kept = D - round(D * percentile)
     for h in rows(toy.x.h):
-        largest = set(np.argsort(-h, kind="stable")[:kept])
+        largest = {int(i) for i in np.argsort(-h, kind="stable")[:kept] if h[i] > 0}
         pruned = np.array([a if i in largest else 0.0 for i, a in enumerate(h)])
         if variant == "s":
             shaped = pruned * math.exp(h.sum() / pruned.sum())
         elif variant == "b":
-            shaped = np.array([h.sum() / kept if i in largest else 0.0 for i in range(D)])
+            shaped = np.array([h.sum() / len(largest) if i in largest else 0.0 for i in range(D)])
         else:
             shaped = pruned
         found.append(energy_of(through(toy, shaped)))
@@ -273,6 +273,7 @@ CASES: list[tuple[Callable[..., list[float]], dict[str, Any]]] = [
     (gen, {"gamma": 0.5, "top": 2}),
     (react, {}),
     (react, {"percentile": 0.6}),
+    (react, {"percentile": 0.6, "of": "val"}),
     (ash, {}),
     (ash, {"variant": "b"}),
     (ash, {"variant": "p", "percentile": 0.5}),
@@ -328,6 +329,31 @@ def test_devices_agree(toy: Toy, name: str) -> None:
 def confident(*gaps: float) -> Split:
     """Return logits of three classes of which the first leads by a gap."""
     return Split(torch.zeros(len(gaps), D), torch.tensor([[gap, 0.0, -1.0] for gap in gaps]))
+
+
+@pytest.mark.parametrize("gap", [10.0, 36.6, 36.8, 37.0, 60.0, 300.0])
+def test_gen_of_two_classes_has_both_terms_at_any_gap(toy: Toy, gap: float) -> None:
+    """p (1 - p) is of either class: with gamma 1 the score is 2 p (1 - p) = 2 / (e^gap + 2 + e^-gap)."""
+    pair = Split(torch.zeros(1, D), torch.tensor([[gap, 0.0]], dtype=torch.float64))
+    score = plugin("gen", gamma=1.0).fit(toy.train, None, toy.head)(pair)
+    assert float(score) == pytest.approx(2 / (math.exp(gap) + 2 + math.exp(-gap)), rel=1e-9)
+
+
+def test_ash_leaves_zeros_where_they_are_and_does_not_depend_on_the_order_of_features(toy: Toy) -> None:
+    h = toy.x.h.clone()
+    h[:, 3:] = 0  # fewer activations than are kept
+    order = torch.randperm(D, generator=torch.Generator().manual_seed(1))
+    head = ClassifierHead(lambda z: z @ toy.W[:, order].T + toy.b, toy.W[:, order], toy.b)
+    for variant in ("s", "b", "p"):
+        ash = plugin("ash", variant=variant, percentile=0.5)
+        there = ash.fit(toy.train, None, toy.head)(Split(h, toy.x.logits))
+        moved = ash.fit(toy.train, None, head)(Split(h[:, order], toy.x.logits))
+        torch.testing.assert_close(there, moved)
+    shared = h[0].sum() / (h[0] > 0).sum()
+    expected = energy_of(through(toy, np.where(h[0] > 0, shared, 0)))
+    assert float(plugin("ash", variant="b", percentile=0.5).fit(toy.train, None, toy.head)(Split(h[:1], h[:1]))) == (
+        pytest.approx(expected, rel=1e-5)
+    )
 
 
 @pytest.mark.parametrize("name", ["msp", "entropy", "gen", "energy", "max_logit"])

@@ -41,6 +41,16 @@ def accepted(rule: Any, s: Scores) -> Tensor:
     return rule.calibrate(s) <= rule.cut
 
 
+@pytest.mark.parametrize("level", [each / 100 for each in range(1, 100)])
+def test_a_level_of_so_many_hundredths_is_the_same_number_of_a_hundred(level: float) -> None:
+    """0.55 x 100 is 55.00000000000001 in floating point: the cut is the 55th score all the same."""
+    ref = scores(range(1, 101))
+    assert plugin("pooled", level=level).fit(ref).cut == round(100 * level)
+    assert accepted(plugin("per_cluster", level=level).fit(ref), ref).sum() == round(100 * level)
+    ref = scores(range(1, 100))
+    assert plugin("conformal", level=level).fit(ref).cut == round(100 * level)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_pooled_is_the_smallest_reference_score_that_accepts_the_level(values: list[int], level: float) -> None:

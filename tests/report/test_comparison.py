@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from oodbench.report.targets import Entry, Target
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader
 from oodbench.study.registry import Registry
+from oodbench.study.settings import Augment, Recipe, Space
 
 REGISTRY = Registry()
 ENCODER = {"name": "resnet18", "params": {"width": 64, "stem": "cifar"}}
@@ -28,7 +30,8 @@ PARAMETERS = {
     "training": {"name": "simclr", "temperature": 0.5, "head": "mlp-128"},
     "outliers": None,
     "encoder": ENCODER,
-    "recipe": {"epochs": 100, "lr": 0.5, "augment": {"crop": [0.2, 1.0]}},
+    "recipe": asdict(Recipe()),
+    "image": {"size": 32} | {name: each for name, each in comparison.IMAGE.items() if name != "short"},
 }
 
 
@@ -39,6 +42,7 @@ def detector(k: int = 50, **space: Any) -> str:
 
 
 MINE = {"distance": "knn", "clustering": "–", "posthoc": "–", "detector": detector(), "train_key": "t"}
+MINE |= {"reference": "train", "precision": "float32"}
 
 
 def made(*changes: dict[str, Any]) -> pd.DataFrame:
@@ -141,13 +145,12 @@ def test_sets_that_are_missing_are_named() -> None:
     assert (line.state, line.why) == (OTHER, "ood is without svhn, isun")
 
 
-def test_one_set_in_two_forms_is_two_lines_and_no_part_of_a_mean() -> None:
+def test_of_a_set_in_two_forms_a_target_has_the_default_one() -> None:
     rows = made({"ood": "textures", "auroc": 0.6}, {"ood": "textures(test=train+val+test)", "auroc": 0.8}, {})
-    found = held(rows, target(ood=(entry("textures"),)))
-    assert [line.mean for line in found.lines] == pytest.approx([60, 80])
-    assert list(comparison.table(found)["of"]) == ["textures", "textures(test=train+val+test)"]
-    line = only(rows, target(ood=(entry("textures"), entry("noise"))))
-    assert line.why == "ood has several textures: textures, textures(test=train+val+test)"
+    assert only(rows, target(ood=(entry("textures"),))).mean == pytest.approx(60)
+    assert only(rows, target(ood=(entry("textures"), entry("noise")))).mean == pytest.approx(70)
+    other = only(rows[1:], target(ood=(entry("textures"), entry("noise"))))
+    assert other.why == "ood is textures(test=train+val+test), the target's textures"
 
 
 def test_a_parameter_that_a_label_does_not_state_is_its_default() -> None:
@@ -160,15 +163,47 @@ def test_a_parameter_that_a_label_does_not_state_is_its_default() -> None:
 # ---- parameters ------------------------------------------------------------------------------------------
 
 
-def test_a_target_demands_the_parameters_that_it_names_and_no_others() -> None:
+def test_a_parameter_that_a_target_leaves_out_is_the_default() -> None:
     rows = made({"auroc": 0.6}, {"auroc": 0.8, "distance": "knn(k=5)", "detector": detector(k=5)})
-    found = held(rows, target())
-    assert [line.mean for line in found.lines] == pytest.approx([60, 80])
-    assert list(comparison.table(found)["of"]) == ["knn", "knn(k=5)"]
-    assert only(rows, target(distance=entry("knn", k=50))).mean == pytest.approx(
-        60
-    )  # 50 is the default: not in the label
-    assert held(rows, target(distance=entry("knn", k=1))).elsewhere == 1
+    assert only(rows, target()).mean == pytest.approx(60)
+    assert only(rows, target(distance=entry("knn", k=5))).mean == pytest.approx(80)
+    assert only(rows[1:], target()).why == "distance is knn(k=5), the target's knn"
+    assert only(rows, target(distance=entry("knn", k=1))).why == "distance is knn or knn(k=5), the target's knn(k=1)"
+
+
+def sweep(*numbers: tuple[int, int, float, float | None]) -> pd.DataFrame:
+    """Return rows of nearest neighbours: k, seed, AUROC, AUROC on validation."""
+    return made(
+        *(
+            {"distance": f"knn(k={k})" if k != 50 else "knn", "detector": detector(k=k)}
+            | {"seed": seed, "auroc": auroc, "val_auroc": validation}
+            for k, seed, auroc, validation in numbers
+        )
+    )
+
+
+def test_of_what_a_source_swept_one_counts_that_validation_chooses_in_each_run() -> None:
+    rows = sweep((5, 0, 0.7, 0.9), (50, 0, 0.8, 0.8), (5, 1, 0.5, 0.3), (50, 1, 0.6, 0.4))
+    line = only(rows, target(any={"k": None}))
+    assert (line.mean, line.n) == (pytest.approx(65), 2)
+    assert dict(line.ours)["distance"] == "knn chosen by val_auroc"
+    assert only(rows, target(any={"k": [1, 5]})).mean == pytest.approx(60)  # 50 is none that was tried
+    assert only(rows, target(any={"k": [1, 10]})).why == "distance is knn(k=5) or knn, the target's knn"
+    assert only(sweep((5, 0, 0.7, None)), target(any={"k": None})).mean == pytest.approx(70)
+    without = only(sweep((5, 0, 0.7, None), (50, 0, 0.8, None)), target(any={"k": None}))
+    assert without.why == "distance is one of knn(k=5), knn, and no val_auroc says which, as rows have none"
+
+
+def test_of_a_sweep_the_lowest_error_counts_where_a_study_selects_by_it() -> None:
+    rows = sweep((5, 0, 0.7, None), (50, 0, 0.8, None)).assign(val_fpr95_id=[0.5, 0.4])
+    kept = {"parameters": PARAMETERS}
+    found = comparison.compare(rows, lambda key: kept, [target(any={"k": None})], REGISTRY, "val_fpr95_id")
+    assert found.lines[0].mean == pytest.approx(80)
+
+
+def test_what_was_swept_is_a_parameter() -> None:
+    with pytest.raises(UserError, match=r"any: distance knn has no parameter 'K'; did you mean 'k'\?"):
+        held(made({}), target(any={"K": None}))
 
 
 @pytest.mark.parametrize(
@@ -179,15 +214,19 @@ def test_a_target_demands_the_parameters_that_it_names_and_no_others() -> None:
         ({"outliers": entry("svhn")}, "outliers is –, the target's svhn"),
         ({"encoder": entry("resnet50")}, "encoder is resnet18, the target's resnet50"),
         ({"encoder": entry("resnet18", width=8)}, "encoder is resnet18, the target's resnet18(width=8)"),
-        ({"epochs": 500}, "epochs is 100, the target's 500"),
-        ({"recipe": {"lr": 0.1}}, "recipe is lr=0.5, the target's lr=0.1"),
-        ({"space": {"unit": True}}, "space is penultimate, the target's unit=True"),
+        ({"epochs": 100}, "recipe is epochs=500, the target's epochs=100"),
+        ({"recipe": Recipe(lr=0.1)}, "recipe is lr=0.5, the target's lr=0.1"),
+        ({"space": Space(unit=True)}, "space is unit=False, the target's unit=True"),
+        ({"precision": "bf16"}, "precision is float32, the target's bf16"),
+        ({"reference": "val(0.1)"}, "reference is train, the target's val(0.1)"),
+        ({"image": {"size": 224}}, "image is size=32, the target's size=224"),
+        ({"training": entry("simclr", temperature=0.2)}, "training is simclr, the target's simclr(temperature=0.2)"),
         ({"clustering": entry("labels")}, "clustering is –, the target's labels"),
         ({"threshold": entry("conformal")}, "threshold is pooled, the target's conformal"),
         ({"splits": 10}, "splits are 1, the target's 10"),
         ({"metric": "compat_fpr95_ssd"}, "metric is not there: no row has compat_fpr95_ssd"),
         ({"metric": "silhouette"}, "metric is of clusters, not of rows: oodbench quality has silhouette"),
-        ({"metric": "fpr95_ood", "epochs": 5, "space": {"unit": True}}, "epochs is 100, the target's 5"),  # the first
+        ({"epochs": 5, "space": Space(unit=True)}, "recipe is epochs=500, the target's epochs=5"),  # the first
     ],
 )
 def test_what_differs_first_says_why_it_is_not_comparable(change: dict[str, Any], why: str) -> None:
@@ -195,14 +234,98 @@ def test_what_differs_first_says_why_it_is_not_comparable(change: dict[str, Any]
     assert (line.state, line.why, line.n) == (OTHER, why, 0)
 
 
+ASH = {"distance": "–", "posthoc": "ash", "detector": json.dumps({"posthoc": {"name": "ash", "variant": "s"}})}
+
+
+@pytest.mark.parametrize(
+    ("row", "parameters", "why"),
+    [
+        ({"precision": "bf16"}, {}, "precision is bf16, the target's float32"),
+        ({"reference": "val(0.9)"}, {}, "reference is val(0.9), the target's all of ID train"),
+        ({"reference": "val(0.1)"}, {}, "reference is val(0.1), the target's all of ID train"),
+        ({"suite": "openood/cifar10"}, {}, "suite is openood/cifar10, the target's none"),
+        ({"protocol": "one class"}, {}, "protocol is one class, the target's all classes"),
+        ({"outliers": "glyphs"}, {"outliers": {"name": "glyphs"}}, "outliers is glyphs, the target's –"),
+        (
+            {"id": "digits(limit=500)"},
+            {"id": {"name": "digits", "limit": 500}},
+            "id is digits(limit=500), the target's digits",
+        ),
+        ({}, {"recipe": asdict(Recipe(lr=1e-9))}, "recipe is lr=1e-09, the target's lr=0.5"),
+        ({}, {"recipe": asdict(Recipe(epochs=1))}, "recipe is epochs=1, the target's epochs=500"),
+        (
+            {},
+            {"recipe": asdict(Recipe(augment=Augment(crop=None)))},
+            "recipe is augment.crop=None, the target's augment.crop=0.2+1",
+        ),
+        ({}, {"image": {"size": 8, "channels": 1}}, "image is channels=1, the target's channels=3"),
+        ({"encoder": "x"}, {"encoder": ENCODER | {"params": {"width": 8}}}, "encoder is x, the target's resnet18"),
+        (
+            {"training": "simclr(temperature=1)"},
+            {"training": {"name": "simclr", "temperature": 1}},
+            "training is simclr(temperature=1), the target's simclr",
+        ),
+        (
+            {"space": "penultimate zscore pca=8", "detector": detector(zscore=True, pca=8)},
+            {},
+            "space is zscore=True, pca=8, the target's zscore=False, pca=None",
+        ),
+        (
+            {"threshold": "per_cluster", "detector": detector().replace("pooled", "per_cluster")},
+            {},
+            "threshold is per_cluster, the target's pooled",
+        ),
+    ],
+)
+def test_what_a_target_leaves_out_is_the_default(row: dict[str, Any], parameters: dict[str, Any], why: str) -> None:
+    line = only(made(row).assign(suite=row.get("suite", "")), target(), **parameters)
+    assert (line.state, line.why, line.n) == (OTHER, why, 0)
+
+
+def test_where_a_training_runs_is_no_difference() -> None:
+    assert only(made({}), target(), recipe=asdict(Recipe(devices=4, batch=512))).state == REPRODUCED
+    assert only(made({}), target(), recipe=asdict(Recipe(compile=True))).state == REPRODUCED
+
+
+def test_clusters_are_the_classes_where_a_target_does_not_say() -> None:
+    rows = made(
+        *(
+            {
+                "distance": "ssd",
+                "clustering": c,
+                "auroc": a,
+                "detector": json.dumps(
+                    {
+                        "space": {"layer": "penultimate"},
+                        "clustering": {"name": c},
+                        "distance": {"name": "ssd"},
+                        "threshold": {"name": "pooled"},
+                    }
+                ),
+            }
+            for c, a in (("one", 0.9), ("labels", 0.7))
+        )
+    )
+    assert only(rows, target(distance=entry("ssd"))).mean == pytest.approx(70)
+    assert only(rows, target(distance=entry("ssd"), clustering=entry("one"))).mean == pytest.approx(90)
+
+
+def test_a_training_that_loads_weights_has_no_recipe() -> None:
+    rows = made({"training": "pretrained", "encoder": "timm/x"})
+    loaded = {"training": {"name": "pretrained", "weights": "timm"}, "encoder": {"name": "timm/x", "params": {}}}
+    given = target(training=entry("pretrained"), encoder=entry("timm/x"))
+    assert only(rows, given, **loaded, recipe=asdict(Recipe(epochs=0))).state == REPRODUCED
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"protocol": "all classes"},
         {"encoder": entry("resnet18", width=64, stem="cifar")},
-        {"epochs": 100},
-        {"recipe": {"lr": 0.5, "augment": {"crop": [0.2, 1]}}},
-        {"space": {"layer": "penultimate", "unit": False, "pca": None}},
+        {"epochs": 500},
+        {"recipe": Recipe(lr=0.5, augment=Augment(crop=(0.2, 1)))},
+        {"space": Space(layer="penultimate", unit=False, pca=None)},
+        {"image": {"size": 32}},
         {"training": entry("simclr", temperature=0.5)},
         {"id": entry("digits", per_class=None)},
         {"threshold": entry("pooled")},
@@ -249,11 +372,11 @@ def test_a_list_of_images_goes_by_its_title() -> None:
     assert only(made({}), target(id=entry("digits", per_class=None)), **listed).state == REPRODUCED
 
 
-def test_rows_without_a_kept_training_are_told_by_their_labels() -> None:
+def test_rows_without_a_kept_training_are_told_by_their_labels_and_of_no_known_recipe() -> None:
     rows = made({"train_key": "gone", "encoder": "resnet18(width=8)", "training": "simclr(temperature=0.2)"})
-    assert only(rows, target(training=entry("simclr", temperature=0.2))).state == REPRODUCED
-    assert only(rows, target(encoder=entry("resnet18", width=8))).state == REPRODUCED
-    assert only(rows, target(epochs=100)).why == "epochs is not known, the target's 100"
+    given = target(training=entry("simclr", temperature=0.2), encoder=entry("resnet18", width=8), suite="s")
+    assert only(rows.assign(suite="s"), given).why == "recipe is not known, the target's another"
+    assert only(rows.assign(suite="s"), target(suite="s")).why == "encoder is resnet18(width=8), the target's resnet18"
 
 
 # ---- runs ------------------------------------------------------------------------------------------------
@@ -336,7 +459,10 @@ def ran(tmp_path: Path) -> Path:
     (tmp_path / "t1.csv").write_text(CSV + "digits,simclr,,noise,fpr95_id,70,paper\n")
     spec = {"rows": ["training"], "value": "auroc", "against": "t1.csv", "of": {"distance": "knn"}}
     path = write(tmp_path / "s.yaml", tables={"mine": spec})
-    Results(reader.results_of(path)).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
+    results = reader.results_of(path)
+    Results(results).write(made({}, {"distance": "cosine", "auroc": 0.1}).to_dict("records"))
+    (results / "runs").mkdir()
+    (results / "runs" / "t.json").write_text(json.dumps({"parameters": PARAMETERS}))
     return path
 
 

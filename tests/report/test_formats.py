@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,3 +111,67 @@ def test_some_formats_of_a_table_in_a_new_folder(tmp_path: Path) -> None:
     paths = formats.write_table(sheet("a", "b", name="t.1"), tmp_path / "new", ("md", "tex"))
     assert paths == [tmp_path / "new" / "t.1.md", tmp_path / "new" / "t.1.tex"]
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"t.1.md", "t.1.tex"}
+
+
+# ---- what a name may not do ------------------------------------------------------------------------------
+
+ESC = "\x1b[31mred\x1b[0m\x07 a\u202eb\x9b"
+
+
+@pytest.mark.parametrize("ending", formats.FORMATS)
+def test_control_characters_are_shown_and_not_obeyed(ending: str) -> None:
+    text = formats.FORMATS[ending](sheet(ESC, "b", name=f"n{ESC}", below=f"Under {ESC}\n| it |"))
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & {*text}
+    assert "x1b[31mred" in text
+
+
+def test_what_stands_under_a_table_is_no_row_of_it() -> None:
+    text = formats.markdown(sheet("a", "b", below="Under\n| x | y |\n\n# head"))
+    assert text.splitlines()[-1] == "Under | x | y |  # head"
+
+
+@pytest.mark.parametrize("cell", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\tx"])
+def test_no_cell_of_csv_begins_a_formula(cell: str) -> None:
+    numbers = pd.DataFrame({cell: [cell, "plain"], "n": [-1.5, 2.0]})
+    read = list(csv.reader(io.StringIO(formats.csv(Sheet("t", numbers.astype(str), [], numbers, 1)), newline="")))
+    assert [read[0][0], read[1][0]] == [f"'{cell}", f"'{cell}"]
+    assert [row[1] for row in read[1:]] == ["-1.5", "2.0"]  # a number is none
+    assert read[2][0] == "plain"
+    assert formats.csv(Sheet("t", numbers, [], pd.DataFrame({"a": ["x\ry"]}), 1)) == "a\nx\\x0dy\n"
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_whole_tables_and_the_next_one_the_rest(tmp_path: Path) -> None:
+    """SIGKILL in the middle of each write in turn: what is there is what a run to the end leaves, byte for byte."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+import pandas as pd
+from oodbench.report.formats import Sheet, write_table
+left, fsync = int(sys.argv[2]), os.fsync
+def dying(handle):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(handle)
+os.fsync = dying
+text = pd.DataFrame({"a": ["x" * 100_000], "b": ["1.0"]})
+for name in ("one", "two"):
+    write_table(Sheet(name, text, ["Under it."], text, 1), Path(sys.argv[1]))
+"""
+
+    def run(folder: Path, writes: int) -> int:
+        return subprocess.run([sys.executable, "-c", code, str(folder), str(writes)], check=False).returncode
+
+    assert run(tmp_path / "whole", 99) == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert len(whole) == 8
+    for writes in (0, 3, 5):
+        folder = tmp_path / str(writes)
+        assert run(folder, writes) == -signal.SIGKILL
+        there = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".part-")}
+        assert len(there) == writes
+        assert there.items() <= whole.items()
+        assert run(folder, 99) == 0
+        assert {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".part-")} == whole

@@ -69,7 +69,7 @@ def test_no_row_is_out_of_date(name: str) -> None:
 def test_the_course_over_epochs(tmp_path: Path) -> None:
     numbers = {"level", "epoch", *epoch_curve.SCORED, *cluster_quality.MEASURES}
     rows = pd.read_csv(FASHION / "curve.csv", keep_default_na=False, na_values={name: [""] for name in numbers})
-    epoch_curve.write(epoch_curve.table(rows), tmp_path)
+    formats.write_table(epoch_curve.table(rows).sheet(), tmp_path, epoch_curve.ENDINGS)
     same(tmp_path / "curve", FASHION / "curve")
 
 

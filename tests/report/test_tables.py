@@ -222,3 +222,52 @@ def test_files(tmp_path: Any) -> None:
 def test_no_rows_make_no_table() -> None:
     with pytest.raises(UserError, match="run the study first"):
         tables.leaderboards(made({"status": "error"}))
+
+
+# ---- what a reader has to know ---------------------------------------------------------------------------
+
+MSP = {"distance": "–", "clustering": "–", "space": "–", "posthoc": "msp"}
+
+
+def test_a_row_names_its_detector_where_a_study_has_one_baseline() -> None:
+    (board,) = tables.leaderboards(made({"posthoc": "–"}, MSP | {"auroc": 0.7}))
+    assert list(board.mean.index.names) == ["training", "distance", "posthoc"]
+    assert ("simclr", "–", "msp") in board.mean.index
+    (alone,) = tables.leaderboards(made(MSP))
+    assert list(alone.mean.index.names) == ["training", "posthoc"]
+
+
+def test_what_the_best_row_is_the_best_by_is_said() -> None:
+    near = {"ood": "a", "group": "near"}
+    (board,) = tables.leaderboards(made({}, near, {"distance": "knn"}, near | {"distance": "knn", "auroc": 0.9}))
+    best = tables.best_of_each_training(board)
+    assert best.caption.startswith("The row of each training that is highest by near AUROC, on the test sets. ")
+    assert "in them another row may be better" in best.caption
+    (far,) = tables.leaderboards(made({}))
+    assert "highest by far AUROC" in tables.best_of_each_training(far).caption
+
+
+@pytest.mark.parametrize(("items", "said"), [(1, "noise (1 image)"), (29, "noise (29 images)"), (30, ""), (None, "")])
+def test_a_set_of_few_images_is_named(items: int | None, said: str) -> None:
+    rows = made({"n_ood": items}, {"n_ood": 500, "ood": "b"})
+    shown = [*tables.leaderboards(rows), tables.declared(rows, "t", TableSpec(rows=("training",)))]
+    for table in shown:
+        assert ("Of few images, so that a number says little: " + said + "." in table.caption) == bool(said)
+        assert ("few images" in table.caption) == bool(said)
+
+
+def test_what_is_held_out_of_training_is_said() -> None:
+    (board,) = tables.leaderboards(made({}))
+    assert board.caption.endswith("Held out for thresholds, and no part of training: a share 0.1 of ID train.")
+    (whole,) = tables.leaderboards(made({"reference": "set(x)"}))
+    assert "Held out" not in whole.caption
+
+
+def test_every_threshold_is_in_a_table_whatever_it_ranks_like() -> None:
+    rows = made({}, {"threshold": "mine", "id_recall": 0.5}, {"threshold": "mine", "level": 0.9, "id_recall": 0.4})
+    found = tables.thresholds(rows)
+    assert found is not None
+    assert found.mean["id_recall"].to_dict() == pytest.approx(
+        {("pooled", 0.95): 95, ("mine", 0.95): 50, ("mine", 0.9): 40}
+    )
+    assert tables.thresholds(made({}, {"distance": "knn"})) is None

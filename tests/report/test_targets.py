@@ -16,7 +16,7 @@ from oodbench.errors import UserError
 from oodbench.report import targets
 from oodbench.report.targets import ROOMS, Entry, Target
 from oodbench.study.registry import Registry
-from oodbench.study.settings import RESNETS
+from oodbench.study.settings import RESNETS, Recipe, Space
 
 # Data sets that may be listed as elsewhere: they are on their way into the package.
 PURITY = (48.9, 56.0, 61.9, 63.3, 63.9)
@@ -298,4 +298,51 @@ def test_parts_are_read_as_a_study_writes_them(tmp_path: Path, registry: Registr
     (only,) = targets.load(written(tmp_path, line), registry)
     assert [each.text for each in only.ood] == ["textures(test=train+val+test)", "svhn", "cifar100(coarse=True)"]
     assert only.distance == Entry("knn", {"k": 50})
-    assert only.space == {"layer": "penultimate", "unit": True}
+    assert only.space == Space(layer="penultimate", unit=True)
+
+
+def test_a_recipe_is_a_base_by_name_and_changes_to_it(tmp_path: Path, registry: Registry) -> None:
+    header = HEADER.replace("space", "recipe")
+    lines = [
+        LINE.replace("knn,,", f'knn,,"{each}"') for each in ("openood/ce", "{base: openood/ce, epochs: 3}", "{lr: 1}")
+    ]
+    found = targets.load(written(tmp_path, *(x + str(i) for i, x in enumerate(lines)), header=header), registry)
+    assert [(each.trained.epochs, each.trained.lr, each.trained.nesterov) for each in found] == [
+        (100, 0.1, True),
+        (3, 0.1, True),
+        (500, 1, False),
+    ]
+    assert found[2].recipe == Recipe(lr=1)
+    for given, message in {
+        "openood/cd": "there is no recipe 'openood/cd'; did you mean 'openood/ce'?",
+        "{lrr: 1}": "there is no such parameter 'lrr'; did you mean 'lr'?",
+        "{lr: -1}": "lr is -1: Input should be greater than 0",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(f"t.csv:2: recipe: {message}")):
+            targets.load(written(tmp_path, LINE.replace("knn,,", f'knn,,"{given}"'), header=header), registry)
+
+
+def test_what_a_source_swept(tmp_path: Path, registry: Registry) -> None:
+    header = HEADER.replace("space", "any")
+    lines = [LINE.replace("knn,,", f'knn,,"{each}"') for each in ("[k]", "{k: [50, 100]}")]
+    found = targets.load(written(tmp_path, *(x + str(i) for i, x in enumerate(lines)), header=header), registry)
+    assert [each.any for each in found] == [{"k": None}, {"k": [50, 100]}]
+    with pytest.raises(UserError, match=r"t.csv:2: any: is k, wanted a list of parameters"):
+        targets.load(written(tmp_path, LINE.replace("knn,,", "knn,,k"), header=header), registry)
+    with pytest.raises(UserError, match=r"t.csv:2: any: names parameters of a distance or a baseline"):
+        targets.load(written(tmp_path, LINE.replace("knn,,", ",,[k]"), header=header), registry)
+
+
+def test_the_boards_settings_are_those_of_its_code(published: list[Target]) -> None:
+    """Jingkang50/OpenOOD, configs/postprocessors and openmax_postprocessor.py: other than our defaults."""
+    board = [each for each in published if each.suite.startswith("openood/")]
+    said = {each.posthoc.name: each.posthoc.text for each in board if each.posthoc}
+    assert said["ash"] == "ash(variant=b)"
+    assert said["openmax"] == "openmax(alpha=3)"
+    assert said["react"] == "react(of=val)"
+    assert {each.any["k"][0] for each in board if each.distance and each.distance.name == "knn"} == {50}
+    assert not [each for each in board if each.posthoc and each.posthoc.name in ("ash", "scale") and not each.any]
+    ours = {"cross_entropy", "logitnorm", "cider"}
+    trained = [each for each in board if each.training and each.training.name in ours and "imagenet" not in each.suite]
+    assert {each.trained.lr for each in trained if each.training and each.training.name != "cider"} == {0.1}
+    assert {each.trained.epochs for each in trained} == {100}

@@ -546,3 +546,22 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
 def test_a_study_without_claims_or_rows_says_so(tmp_path: Path) -> None:
     asked = call("verdict", str(write(tmp_path / "s.yaml")))
     assert (asked.exit_code, "declares no claims" in asked.output) == (2, True)
+
+
+def test_of_many_places_a_cell_says_how_many_and_the_ends() -> None:
+    rows = frame(
+        [
+            BASE | {"ood": f"set {k}", "seed": seed, "training": training, "auroc": 0.5 + ahead * (training == "b")}
+            for k in range(12)
+            for seed in range(3)
+            for ahead in [k / 100 + seed / 1000]
+            for training in ("a", "b")
+        ]
+    )
+    spec = ClaimSpec(says="b", left={"training": "b"}, right={"training": "a"}, over=("ood",))
+    found = verdicts.verdict(rows, "c", spec)
+    text = found.text()
+    assert text.startswith("12 places, 11 holds, 1 open; from set 0 (open): +0.10")
+    assert "; to set 11 (holds): +11.10" in text
+    assert len(text) < 200
+    assert len(verdicts.sheet([found]).numbers) == 12

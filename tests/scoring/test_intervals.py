@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom, binomtest, norm
+from scipy.stats import beta, betabinom, binomtest, norm
 
 from oodbench.scoring import intervals
 
@@ -19,8 +19,8 @@ def test_calibrated_has_the_quantiles_of_the_beta_binomial(
     level: float, n_cal: int, n_test: int, confidence: float
 ) -> None:
     for k in (None, math.ceil(level * (n_cal + 1))):
-        low, high = intervals.calibrated(level, n_cal, n_test, confidence, k)
         place = k or math.ceil(level * n_cal)
+        low, high = intervals.calibrated(place, n_cal, n_test, confidence)
         if place > n_cal:
             assert (low, high) == (1, 1)
             continue
@@ -33,7 +33,7 @@ def test_calibrated_has_the_quantiles_of_the_beta_binomial(
 def test_calibrated_holds_the_recall_and_no_step_less_would(level: float, n_cal: int, n_test: int) -> None:
     """Simulation: a cut at a quantile of n_cal uniform scores, on n_test new ones."""
     rng, draws = np.random.default_rng(0), 20_000
-    low, high = intervals.calibrated(level, n_cal, n_test, 0.9)
+    low, high = intervals.calibrated(math.ceil(level * n_cal), n_cal, n_test, 0.9)
     cut = np.partition(rng.random((draws, n_cal)), math.ceil(level * n_cal) - 1)[:, math.ceil(level * n_cal) - 1]
     found = rng.binomial(n_test, cut) / n_test
     error = 4 * math.sqrt(0.9 * 0.1 / draws)
@@ -41,20 +41,10 @@ def test_calibrated_holds_the_recall_and_no_step_less_would(level: float, n_cal:
     assert ((found > low) & (found < high)).mean() <= 0.9 + error
 
 
-def test_calibrated_takes_columns_of_a_table() -> None:
-    level = np.tile([0.9, 0.95, 0.99], 40_000)
-    n_cal = np.repeat([100, 250], 60_000)
-    low, high = intervals.calibrated(level, n_cal, 2_000)
-    assert low.shape == high.shape == (120_000,)
-    for i in (0, 1, 2, 119_999):
-        assert (low[i], high[i]) == intervals.calibrated(level[i], n_cal[i], 2_000)
-    assert intervals.calibrated([[0.9], [0.95]], [100, 250, 500], 2_000)[0].shape == (2, 3)
-
-
 def test_calibrated_refuses_places_that_are_not_there() -> None:
     for k, n_cal, n_test in ((0, 10, 5), (12, 10, 5), (1, 10, 0)):
         with pytest.raises(ValueError, match="k at most n_cal \\+ 1"):
-            intervals.calibrated(0.95, n_cal, n_test, k=k)
+            intervals.calibrated(k, n_cal, n_test)
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
@@ -79,10 +69,11 @@ def test_ood_recall_holds_the_recall_of_the_true_cut(n: int, m: int, level: floa
     )
     held = (found[:, 0] <= true) & (true <= found[:, 1])
     assert held.mean() >= 0.9 - 4 * math.sqrt(0.9 * 0.1 / draws)
+    assert n < 100 or held.mean() <= 0.9 + 0.04
     slope = norm.pdf(cut - shift) / norm.pdf(cut)  # of OOD recall over ID recall
     deviation = math.sqrt(true * (1 - true) / m + slope**2 * level * (1 - level) / n)
     if n > 100:  # where the reference bounds the cut on both sides
-        assert np.diff(found).mean() < 1.8 * 2 * norm.ppf(0.95) * deviation
+        assert np.diff(found).mean() < 1.15 * 2 * norm.ppf(0.95) * deviation
     else:
         assert (found[:, 0] == 0).all()
 
@@ -106,5 +97,4 @@ def test_ood_recall_takes_ties() -> None:
     """Few distinct scores: the cut is 3, of which the reference leaves no doubt."""
     ref, ood = np.repeat([1.0, 2.0, 3.0], [400, 400, 200]), np.repeat([1.0, 3.0, 4.0], [10, 50, 40])
     low, high = intervals.ood_recall(ref, ood, 0.9, 0.9)
-    known = binomtest(40, 100).proportion_ci(0.95, "exact")
-    assert (low, high) == pytest.approx((known.low, known.high), abs=1e-9)
+    assert (low, high) == pytest.approx(beta.ppf([0.05, 0.95], 40.5, 60.5), abs=1e-6)

@@ -319,3 +319,10 @@ def test_warnings_name_the_distance_and_the_set() -> None:
     turned = ["AUROC below 50: norm on noise takes OOD for ID", "100 % of scores tied: norm on noise"]
     assert warned([1.0, 1.0], [0.0, 0.0]) == turned
     assert warned([0.0, 1.0], [1.0, 2.0]) == ["50 % of scores tied: norm on noise"]
+
+
+@pytest.mark.parametrize("power", [1020, 1000, 0, -900])
+def test_autc_of_scores_as_large_as_there_are(power: int) -> None:
+    id_, ood = drawn("smooth")
+    assert metrics.autc(np.ldexp(id_, power), np.ldexp(ood, power)) == metrics.autc(id_, ood)
+    assert metrics.autc(np.array([-1.7e308, 0.0]), np.array([1.7e308])) == pytest.approx((1 + 0.25 - 1) / 2)

@@ -57,6 +57,10 @@ def test_distances_without_clusters_are_not_multiplied(tmp_path: Path) -> None:
         ({"distance": ["cosine", {"norm": {"of": "each"}}]}, "norm(of=each) needs several views"),
         ({"id": [{"digits": {"only": 3}}, "digits"]}, "labels needs labels, digits(only=3) has one class"),
         ({"id": [{"digits": {"only": 3}}, "digits"]}, "cross_entropy needs labels, digits(only=3) has one class"),
+        (
+            {"id": [{"digits": {"only": 3}}, "digits"], "training": "ccl", "recipe": {"epochs": 21}},
+            "ccl makes as many clusters as classes, digits(only=3) has one class",
+        ),
         ({"space": [{}, {"layer": "shifted"}], "distance": ["cosine", "csi"]}, "simclr has no shifted layer"),
         (
             {"space": [{}, {"layer": "shifted"}], "training": ["csi", "simclr"], "distance": ["cosine", "csi"]},

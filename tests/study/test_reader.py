@@ -218,6 +218,8 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("image", "8", 1, "is 8, wanted a mapping of parameters"),
         ("encoder", "resnet19", 4, "there is no encoder 'resnet19'; did you mean 'resnet18'?"),
         ("encoder", "{resnet18: {width: 0}}", 4, "resnet18.width: is 0"),
+        ("encoder", "{resnet18: {width: 100000000}}", 4, "resnet18.width: is 100000000"),
+        ("space", "{views: 1000000}", 9, "views: is 1000000"),
         ("encoder", "{timm/resnet18: {width: 8}}", 4, "there is no such parameter"),
         ("id", "digit", 2, "there is no dataset 'digit'; did you mean 'digits'?"),
         ("id", "{digits: {keep: [1, 12]}}", 2, "there is no class 12"),

@@ -67,11 +67,7 @@ def test_an_entry_point_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "their_package.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     point = importlib.metadata.EntryPoint("theirs", "their_package", "oodbench.distance")
-
-    def points(group: str) -> list[importlib.metadata.EntryPoint]:
-        return [point] if group == "oodbench.distance" else []
-
-    monkeypatch.setattr("oodbench.study.registry.entry_points", points)
+    monkeypatch.setattr("oodbench.study.registry.entry_points", lambda: importlib.metadata.EntryPoints([point]))
     assert Registry().load("distance", "theirs")().label == "theirs"
 
 
@@ -88,9 +84,7 @@ def test_plugins_that_end_python_or_name_no_type(tmp_path: Path, line: str, said
 
 def test_an_entry_point_of_nothing_hurts_only_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("theirs", "no_such_package.methods", "oodbench.distance")
-    monkeypatch.setattr(
-        "oodbench.study.registry.entry_points", lambda group: [point] if group == "oodbench.distance" else []
-    )
+    monkeypatch.setattr("oodbench.study.registry.entry_points", lambda: importlib.metadata.EntryPoints([point]))
     assert Registry().load("distance", "cosine").name == "cosine"
     with pytest.raises(UserError, match="there is no module no_such_package"):
         Registry().source("distance", "theirs")

@@ -109,6 +109,19 @@ def map_(channels, size):
 
 def picky(channels, size):
     return nn.Linear(17, 3)
+
+
+class Ending(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        return eval(self.how)(x.flatten(1))
+
+
+def ending(channels, size, how):
+    return Ending(how)
 """
 
 
@@ -131,6 +144,13 @@ def test_a_users_function() -> None:
         (named("own_nets:flat", depth=3), "unexpected keyword argument 'depth'"),
         (named("own_nets:map_"), "must return features of shape"),
         (named("own_nets:picky"), "does not take images of 1 x 8 x 8"),
+        (
+            named("own_nets:ending", how="lambda h: h.double()"),
+            r"float32 features, not torch\.float64: end",
+        ),
+        (named("own_nets:ending", how="lambda h: h.half()"), r"float32 features, not torch\.float16"),
+        (named("own_nets:ending", how="lambda h: h.long()"), r"float32 features, not torch\.int64"),
+        (named("own_nets:ending", how="lambda h: h.view(1, -1)"), "must return features of shape"),
     ],
 )
 def test_a_users_mistake_is_named(form: Encoder, said: str) -> None:
@@ -159,7 +179,9 @@ def test_heads(form: str, out: int, layers: list[str]) -> None:
         assert parts[0].out_features == 20
 
 
-@pytest.mark.parametrize("form", ["mlp", "linear-1-2", "conv-3", "mlp-a", "linear-"])
+@pytest.mark.parametrize(
+    "form", ["mlp", "linear-1-2", "conv-3", "mlp-a", "linear-", "linear-0", "linear-100000", "mlp-٣"]
+)
 def test_what_is_no_head(form: str) -> None:
     with pytest.raises(UserError, match="there is no head"):
         networks.head(form, 6, 7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,7 +322,10 @@ def test_timms_own_weights_are_planned_without_a_download(tmp_path: Path, monkey
 def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = lived(torchvision.models.resnet18())
     enum = torchvision.models.ResNet18_Weights
-    monkeypatch.setattr(enum, "get_state_dict", lambda self, **options: network.state_dict())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda url, file, *args, **options: torch.save(network.state_dict(), file)
+    )
     imagenet = {"resnet18": {"stem": "imagenet"}}
     pipeline, run = made(tmp_path, params={"weights": "torchvision:resnet18.IMAGENET1K_V1"}, encoder=imagenet)
     state = pipeline.encoders.model(run).state_dict()
@@ -331,6 +335,59 @@ def test_torchvisions_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for wrong, hint in (("resnet81.X", "no model 'resnet81'; did you mean"), ("resnet18.V2", "no weights 'V2'")):
         with pytest.raises(UserError, match=hint):
             made(tmp_path, params={"weights": f"torchvision:{wrong}"}, encoder=imagenet)
+
+
+def test_a_planted_file_in_torchs_cache_is_refused_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its name and its hash agree, as an attacker who knows of the check would have it."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    planted = tmp_path / "checkpoints" / url.rpartition("/")[2]
+    torch.save({"conv1.weight": torch.ones(1), "x": Evil(tmp_path / "evil")}, planted)
+    found = weights._of_torchvision("resnet18.IMAGENET1K_V1")
+    with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth is damaged or another file: .* f37072fd; delete it"):
+        found.tensors()
+    monkeypatch.setattr(weights, "sha256", lambda path: "f37072fd")
+    with pytest.raises(UserError, match=r"it asks for posix\.mkdir"):
+        found.tensors()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_whatever_timm_asks_torch_for_runs_nothing(tmp_path: Path) -> None:
+    torch.save({"x": Evil(tmp_path / "evil")}, tmp_path / "w.pth")
+    with weights._tensors_alone(), pytest.raises(Exception, match="posix"):
+        torch.load(tmp_path / "w.pth", weights_only=False)
+    assert not (tmp_path / "evil").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+@pytest.mark.parametrize("of", ["torchvision", "timm of the hub", "timm of an address"])
+def test_offline_no_library_connects(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def connect(self: socket.socket, address: Any) -> None:
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **options: connect(None, address))  # type: ignore[arg-type]
+    monkeypatch.setenv("OODBENCH_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    if of == "timm of an address":
+        monkeypatch.setattr(
+            weights, "_timm_config", lambda name: {"url": "https://example.org/w.pth", "architecture": ""}
+        )
+    found = (
+        weights._of_torchvision("resnet18.IMAGENET1K_V1")
+        if of == "torchvision"
+        else weights._of_timm(Encoder(name="timm/resnet10t"), 3)
+    )
+    with pytest.raises(UserError, match=r"cannot be downloaded \(OODBENCH_OFFLINE is set\): "):
+        found.tensors()
+    assert asked == []
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------
@@ -488,6 +545,18 @@ def test_a_study_of_weights_from_file_to_rows(tmp_path: Path) -> None:
     assert call("plan", path, "--device", "cpu").exit_code == 0
 
 
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    whole: dict[str, Any] = {"w": torch.ones(1)}
+    whole["again"] = whole
+    torch.save(whole, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth holds itself, or is nested too deep"):
+        weights.read(tmp_path / "w.pth")
+
+
 def test_reading_nests_names_and_leaves_the_rest(tmp_path: Path) -> None:
-    torch.save({"a": {"b": torch.ones(2), "c": 3}, "d": torch.zeros(1)}, tmp_path / "x.pt")
-    assert {name: t.tolist() for name, t in weights.read(tmp_path / "x.pt").items()} == {"a.b": [1, 1], "d": [0]}
+    torch.save({"a": {"b": torch.ones(2), "c": 3, "e": {"f": torch.ones(1)}}, "d": torch.zeros(1)}, tmp_path / "x.pt")
+    assert {name: t.tolist() for name, t in weights.read(tmp_path / "x.pt").items()} == {
+        "a.b": [1, 1],
+        "a.e.f": [1],
+        "d": [0],
+    }

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import TINY, write
 from torch import Tensor
 
 from oodbench.api import Batch, Shifts, State, Training
@@ -477,3 +483,65 @@ def test_shifted_features_are_both_heads_of_the_image_in_each_quarter_turn() -> 
     assert all(torch.equal(found[name], plain[name]) for name in plain)
     assert torch.equal(blocks[:, :, 0, :128], plain["projection"])
     assert not torch.allclose(blocks[0], blocks[1])
+
+
+# ---- float64 ------------------------------------------------------------------------------------
+
+
+def converted(loss: Tensor) -> list[str]:
+    """Return the conversions from one type to another between a loss and the weights."""
+    seen, queue = set(), [loss.grad_fn]
+    while queue:
+        node = queue.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            queue += [each for each, _ in node.next_functions]
+    return [node.name() for node in seen if "ToCopy" in node.name()]
+
+
+TRAININGS = [name for name in Registry().sources("training") if not name.startswith("pretrained")]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_float64_training_is_float64_from_the_image_to_the_loss(name: str) -> None:
+    """One rounding to float32 would bring back what the precision is for: see the next test."""
+    data = toy(outliers=24)
+    training = plugin(name, **({"k": 3} if name == "ccl" else {}), **({"warmup": 0} if name in ("ccl", "oecl") else {}))
+    model = networks.untrained(training, SMALL, QUICK, IMAGE, data, 0, "float64")
+    with networks.arithmetic(torch.float64):
+        views = next(batches.batches(training, QUICK, data, 0, 0))
+        features = embed.features(model, data.x)
+        state = training.refresh(features, data.y, 0, 0, training.init(features, data.y, 0))
+        loss, after = train.Step(model, training, "float64", batches.World())(views, 0, 0, state)
+    assert loss.dtype == views.id.dtype == torch.float64
+    assert not converted(loss)
+    assert not [each for each in after.values() if each.dtype == torch.float32]
+    assert {each.dtype for each in embed.embed(model, data.x, Seen(2), QUICK, 0).values()} == {torch.float32}
+    assert torch.get_default_dtype() == torch.float32
+
+
+WITH_LESS = """
+import sys
+from pathlib import Path
+from oodbench.execution.pipeline import Options
+from oodbench.execution.runner import Runner
+from oodbench.study import reader
+rows = Runner(reader.load(Path(sys.argv[1])), Options(device="cpu")).run().rows
+print(rows.sort_values(["cell", "ood"]).auroc.tolist())
+"""
+LESS = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+
+
+@pytest.mark.slow
+def test_in_float64_another_cpu_has_the_same_rows(tmp_path: Path) -> None:
+    """The CPU plays a lesser one; in float32 the rows are points apart, where it has more than the least."""
+    recipe = TINY["recipe"] | {"epochs": 20, "warmup": 2}
+    study = write(tmp_path / "s.yaml", training=["simclr", "supcon"], recipe=recipe, precision="float64")
+    found = []
+    for number, less in enumerate(({}, LESS)):
+        env = os.environ | {"OODBENCH_RESULTS": str(tmp_path / str(number))} | less
+        command = [sys.executable, "-c", WITH_LESS, study]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+        found.append(np.array(json.loads(done.stdout.splitlines()[-1])))
+    assert len(found[0]) == 20
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

@@ -112,7 +112,9 @@ def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:
     for work in plan_of(found).work:
         key = digest(work.run.canonical)
         kept[key] = {"parameters": work.run.canonical}
-        about = work.run.labels | {"train_key": key, "status": "ok"} | dict.fromkeys(targets.ALLOWED, 0.5)
+        about = (
+            work.run.labels | {"train_key": key, "status": "ok"} | dict.fromkeys((*targets.ALLOWED, "val_auroc"), 0.5)
+        )
         for cell in work.cells:
             of = about | cell.detector.labels | {"detector": json.dumps(cell.detector.canonical)}
             rows += [of | {"ood": name, "group": group} for group, sets in work.run.ood.items() for name in sets]
@@ -123,7 +125,7 @@ def rows_to_be(found: study.Study) -> tuple[pd.DataFrame, dict[str, Any]]:
     ("name", "trainings"),
     [
         ("imagenet_pretrained", {"pretrained"}),
-        ("oecl", {"oecl"}),
+        ("oecl", set()),  # a tenth of ID train is held out, which the paper's code trains on
         ("openood_cifar100", {"cross_entropy", "logitnorm", "outlier_exposure", "cider"}),
     ],
 )
@@ -133,7 +135,7 @@ def test_the_numbers_that_a_study_is_held_against(name: str, trainings: set[str]
     if name == "imagenet_pretrained":  # without the lists nobody knows that ID has the classes of the weights
         with_head = [dataclasses.replace(each, classifier="linear") for each in found.trainings]  # type: ignore[call-arg]
         found = dataclasses.replace(found, trainings=with_head)
-    rows, kept = rows_to_be(dataclasses.replace(found, seeds=found.seeds[:1]))
+    rows, kept = rows_to_be(dataclasses.replace(found, seeds=found.seeds[:1], precisions=["float32"]))
     registry = Registry()
     held = comparison.compare(rows, kept.get, targets.load(targets.published(), registry), registry)
     assert {line.target.training.name for line in held.lines if line.n and line.target.training} == trainings

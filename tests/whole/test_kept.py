@@ -1,0 +1,88 @@
+"""The rows of a study as it stands: whatever made them, whatever was its last run, and whose the folder is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from command_line import call
+from tiny import write
+
+import oodbench
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained")]
+
+
+def study(folder: Path, **changes: Any) -> Path:
+    return write(folder / "s.yaml", **{"training": "cross_entropy", "threshold": "pooled", **changes})
+
+
+def leaderboard(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "leaderboard.csv")
+
+
+def test_a_folder_of_results_is_of_one_study(tmp_path: Path) -> None:
+    one, other = study(tmp_path / "a"), study(tmp_path / "b", distance="euclidean")
+    assert call("run", one).exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "results" / "s").rglob("*") if path.is_file()}
+    for words in (["tables", other], ["run", other], ["show", other, "a"], ["compact", other]):
+        done = call(*words)
+        assert (done.exit_code, done.stdout) == (2, ""), words
+        assert f"is of the study {one}, not of {other}; give one of them another `name:`" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "c").mkdir()
+    assert call("tables", shutil.copy(one, tmp_path / "c" / "s.yaml")).exit_code == 0  # it says the same
+    one.unlink()
+    done = call("tables", other)
+    assert (done.exit_code, "run the study first" in done.stderr) == (2, True)
+    assert call("run", other).exit_code == 0
+    assert set(oodbench.rows(other)["distance"]) == {"euclidean"}
+
+
+def test_tables_are_of_the_study_as_it_stands(tmp_path: Path) -> None:
+    folder, file = tmp_path / "results" / "s", study(tmp_path, distance=["cosine", "euclidean"])
+    call("run", file)
+    done = call("tables", study(tmp_path, distance="euclidean"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert set(leaderboard(folder)["distance"]) == {"euclidean"}
+    done = call("tables", study(tmp_path, distance=["euclidean", "cosine"], seed=[0, 1]))
+    assert "8 of 16 rows are there; n = 1 where 2 are declared; nothing of cross_entropy" in done.stderr
+    assert set(leaderboard(folder)["distance"]) == {"euclidean", "cosine"}
+
+
+def test_rows_of_another_machine_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = study(tmp_path, distance="cosine")
+    call("run", file)
+    study(tmp_path, distance="cosine", seed=[0, 1])
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "elsewhere"))
+    call("run", file)
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
+    for part in (tmp_path / "elsewhere" / "s" / "rows").iterdir():
+        shutil.copy(part, tmp_path / "results" / "s" / "rows")
+    done = call("tables", file)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert set(leaderboard(tmp_path / "results" / "s")["near AUROC n"]) == {2}
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    file = study(tmp_path, training=["cross_entropy", "simclr"])
+    call("run", file)
+    parts = sorted((tmp_path / "results" / "s" / "rows").iterdir())
+    parts[0].unlink()
+    assert " rows are there; nothing of cross_entropy" in call("tables", file).stderr
+    with pytest.warns(UserWarning, match="rows are there; nothing of cross_entropy"):
+        assert set(oodbench.rows(file)["training"]) == {"simclr"}
+    call("run", file)
+    assert call("tables", file).stderr == ""
+
+
+def test_without_the_data_the_rows_of_the_last_run_are_shown(tmp_path: Path) -> None:
+    file = study(tmp_path, distance=["cosine", "euclidean"])
+    call("run", file)
+    done = call("tables", study(tmp_path, distance="euclidean", ood={"far": {"folder": {"path": "nowhere"}}}))
+    assert done.exit_code == 0, done.stderr
+    assert "have changed since its last run, whose rows these are: folder(path=nowhere" in done.stderr
+    assert set(leaderboard(tmp_path / "results" / "s")["distance"]) == {"cosine", "euclidean"}

@@ -207,7 +207,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("distance", "{knn: {k: []}}", 7, "knn.k: is an empty list"),
         ("distance", "{knn: {k: 2.5}}", 7, "is 2.5, should be a valid integer"),
         ("distance", "{knn: {k: true}}", 7, "is True, should be a valid integer"),
-        ("distance", "{mahalanobis: {singular: pinvv}}", 7, "did you mean 'pinv'? allowed: pca, pinv, shrink"),
+        ("distance", "{mahalanobis: {singular: pinvv}}", 7, "did you mean 'pinv'? allowed: pca, pinv, pinv32, shrink"),
         ("distance", "7", 7, "is 7, wanted a name"),
         ("clustering", "{kmeans: {k: 2*class}}", 6, "kmeans.k: is '2*class'"),
         ("training", "{ccl: {k: 0}}", 5, "ccl.k: is 0"),

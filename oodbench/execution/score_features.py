@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Plugin, Posthoc, Threshold
-from oodbench.data import prepare
+from oodbench.data import duplicates, prepare
 from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
 from oodbench.execution.runner import Bookkeeping, Outcome, Wanted, scored_by
@@ -205,7 +205,7 @@ def _shared(loaded: _Loaded) -> dict[tuple[str, str], str]:
     hashes = {option: prepare.digests(each.layers["penultimate"].numpy()) for option, each in loaded.every.items()}
     said = {}
     for one, other in itertools.combinations(hashes, 2):
-        same = prepare.overlap(hashes[one], hashes[other])
+        same = duplicates.exact(hashes[one], hashes[other])[1]
         if len(same) and not (one.startswith("OOD ") and other.startswith("OOD ")):
             shown = ", ".join(map(str, same[:5])) + (", ..." if len(same) > 5 else "")
             said[one, other] = f"{len(same)} of {len(hashes[other])} items of {other} are also in {one} (rows {shown})"

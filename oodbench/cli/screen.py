@@ -5,6 +5,7 @@ Everything is printed through `screen.out` and `screen.err`, looked up when it i
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from oodbench.errors import printable
 if TYPE_CHECKING:
     from oodbench.report.tables import Table
 
-# what is printed is text, and no markup unless a call says so: a name may hold [/b]; a file has no width to fit
-out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+# What is printed is text, and no markup unless a call says so: a name may hold [/b]. A file has no width to fit, unless
+# it is said.
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 err = Console(stderr=True, highlight=False, markup=False)
-LABEL = 16  # columns of the screen that a label keeps in a table that is too wide
+LABEL = 24  # columns of the screen that labels keep, at least, in a table that is too wide
+NONE = "–"  # a label of what has no part in a row
 
 
 def say(message: str, style: str = "") -> None:
@@ -50,15 +53,21 @@ def columns(*headings: str) -> RichTable:
 
 
 def show(table: Table, title: str, top: int) -> None:
-    """Print the first rows of a table; its details go first where it is too wide, and numbers are never cut."""
-    text = table.sheet().cells(escape, "[bold green]{}[/]", "[underline]{}[/]")  # a label: youden [saw noise]
-    labels = len(table.mean.index.names)
+    """Print the first rows of a table. Where it is too wide, its details go first, then numbers stand before labels.
+
+    Numbers are never cut: of those that still have no room the last ones are left out, and files have them.
+    """
+    text = table.sheet().cells(escape, "[bold green]{}[/]", "[underline]{}[/]")[:top]  # a label: youden [saw noise]
+    labels = table.mean.index.nlevels
     details = [escape(title) for title in table.details]
-    while details and _width(_grid(text[:top], labels)) > out.width:
+    shown = _grid(text, "l" * labels)
+    while details and _width(shown) > out.width:
         text = text.drop(columns=details.pop(0))
-    shown = _grid(text[:top], labels, folded=_width(_grid(text[:top], labels)) > out.width)
+        shown = _grid(text, "l" * labels)
     out.print(f"\n{printable(title)}", style="bold")
-    out.print(shown, width=max(out.width, shown.__rich_measure__(out, out.options).minimum))
+    if _width(shown) > out.width:
+        shown = _numbers_first(text.iloc[:, :labels], text.iloc[:, labels:])
+    out.print(shown)
     say("\n".join(table.below), style="italic")
 
 
@@ -67,23 +76,28 @@ def _width(table: RichTable) -> int:
     return table.__rich_measure__(out, out.options.update(width=10_000)).maximum
 
 
-def _grid(text: Any, labels: int, folded: bool = False) -> RichTable:
-    """Return a table whose labels may be folded, and whose headings are where it is too wide; cells never are."""
+def _numbers_first(labels: Any, numbers: Any) -> RichTable:
+    """Return a table of numbers whose labels are one column, the last, folded; print first what all rows share."""
+    varying = [i for i in range(labels.shape[1]) if labels.iloc[:, i].nunique() > 1] or [0]
+    methods = [" · ".join(each for each in row if each != NONE) for row in labels.iloc[:, varying].to_numpy()]
+    shared = [each for each in labels.drop(columns=labels.columns[varying]).iloc[0] if each != NONE]
+    if shared:
+        out.print(f"all of {' · '.join(shared)}", markup=True)
+    numbers = numbers.rename(columns=lambda title: title.replace(" ", "\n"))
+    while _width(_grid(numbers)) + LABEL >= out.width and numbers.shape[1] > 1:
+        numbers = numbers.iloc[:, :-1]
+    return _grid(numbers.assign(**{" · ".join(labels.columns[varying]): methods}), "r" * numbers.shape[1] + "p")
+
+
+def _grid(text: Any, layout: str = "") -> RichTable:
+    """Return a table whose columns are labels (l), numbers (r; those that the layout does not tell), or folded (p)."""
     shown = columns()
-    for i, column in enumerate(text.columns):
-        title = column.replace(" ", "\n") if folded and i >= labels else column
-        least = max(map(_cells, [title, *text.iloc[:, i]]), default=0)
-        least = least if i >= labels else min(least, LABEL)
-        side: Any = "left" if i < labels else "right"
-        shown.add_column(Text.from_markup(title), justify=side, overflow="fold", no_wrap=i >= labels, min_width=least)
+    for column, kind in zip(text.columns, layout.ljust(text.shape[1], "r"), strict=True):
+        side: Any = "right" if kind == "r" else "left"
+        shown.add_column(Text.from_markup(column), justify=side, no_wrap=kind != "p", overflow="fold")
     for row in text.itertuples(index=False):
         shown.add_row(*(Text.from_markup(str(each)) for each in row))
     return shown
-
-
-def _cells(markup: object) -> int:
-    """Return the width of the longest line."""
-    return max(Text(line).cell_len for line in Text.from_markup(str(markup)).plain.split("\n"))
 
 
 def duration(seconds: float) -> str:

@@ -20,8 +20,7 @@ SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 def says_where_it_is_from(dataset: Dataset, root: Path) -> None:
     """It says where it is from."""
     source = dataset.source
-    if source is None:
-        expect(not dataset.needed(root), "a set that needs files says where they are from")
+    if source is None:  # a program makes it, or its files are the user's own
         return
     for text in ("title", "page", "licence"):
         expect(getattr(source, text), f"its source has a {text}")
@@ -46,6 +45,8 @@ def names_its_files(dataset: Dataset, root: Path) -> None:
     fetch_set(dataset, root)
     needed = list(dataset.needed(root))
     lost = [str(path) for path in needed if not path.is_file()]
+    if lost and dataset.source is None:
+        raise FileNotFoundError(f"there is no file {lost[0]}")
     expect(not lost, f"what it needs is there once it is fetched, but not {', '.join(lost[:3])}")
     if dataset.source is not None:
         read = {path for split in SPLITS for path in dataset.files(split, root)}

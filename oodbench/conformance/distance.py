@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from oodbench.api import Distance, Scorer
+from oodbench.api import Distance, Scorer, Scores
 from oodbench.conformance import toys
 from oodbench.conformance.toys import expect, expect_alone, expect_apart
 
@@ -28,7 +28,14 @@ def _new_items(distance: Distance) -> tuple[Tensor, Tensor]:
 def _scorer(distance: Distance, f: Tensor, assign: Tensor) -> Scorer:
     """Return a fitted distance of items (M, D), of which it sees as many views as it wants, all alike."""
     fitted = distance.fit(f, toys.clusters(f, assign, distance.mixture))
-    return lambda x: fitted(x.expand(VIEWS, *x.shape) if distance.views else x)
+
+    def score(x: Tensor) -> Scores:
+        found = fitted(x.expand(VIEWS, *x.shape) if distance.views else x)
+        expect(isinstance(found, Scores), f"what scores returns Scores, not {toys.kind(found)}")
+        expect(not found.score.requires_grad, "scores have no gradient")
+        return found
+
+    return score
 
 
 def orders(distance: Distance) -> None:
@@ -76,4 +83,15 @@ def leaves_one_out(distance: Distance) -> None:
         expect(abs(float(scores[i] - alone)) < 1e-4 * max(1, abs(float(alone))), "leave_one_out leaves the item out")
 
 
-CHECKS = (orders, is_well_formed, scores_alone, takes_noise, leaves_one_out)
+def keeps_input(distance: Distance) -> None:
+    """It leaves its input as it is."""
+    (f, y), (near, _) = _items(distance), _new_items(distance)
+    c = toys.clusters(f, y, distance.mixture)
+    given = [f, near, *(each for each in c if isinstance(each, Tensor))]
+    before = [each.clone() for each in given]
+    fitted = distance.fit(f, c)
+    fitted(near.expand(VIEWS, *near.shape).clone() if distance.views else near)
+    expect(all(map(torch.equal, given, before)), "it leaves the features and clusters it is given as they are")
+
+
+CHECKS = (orders, is_well_formed, scores_alone, takes_noise, leaves_one_out, keeps_input)

@@ -6,20 +6,29 @@ A check is tried on the plugin's defaults and on each option of each parameter t
 from __future__ import annotations
 
 import inspect
+import random
+import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from oodbench.api import Plugin, Training
+import numpy as np
+import torch
+
+from oodbench.api import Dataset, Plugin, Training
 from oodbench.conformance import clustering, dataset, distance, posthoc, threshold, training
 from oodbench.conformance.toys import CLASSES
 from oodbench.errors import UserError
+from oodbench.store.process import Kept
 from oodbench.study.grid import resolved
 from oodbench.study.registry import ROOMS, PluginFile, Registry, load, source_of
 
 P = TypeVar("P", bound=Plugin)
+UNLIKELY = 1_618_033  # a seed that no plugin sets
 KINDS = (training, clustering, distance, threshold, posthoc, dataset)
 CHECKS: dict[str, tuple[Callable[..., None], ...]] = {  # by room
     each.__name__.rpartition(".")[2]: each.CHECKS for each in KINDS
@@ -65,22 +74,26 @@ def conform(source: PluginFile, root: Path = Path("data")) -> list[Result]:
         plugins = list(variants(cls))
     except ValueError as error:
         return [*found, Result("it can be made with its defaults and each of its options", str(error))]
-    return found + [result for plugin in plugins for result in _results(source.room, plugin, root)]
+    return found + [result for plugin in plugins for result in _results(source, plugin, root)]
 
 
-def _results(room: str, plugin: Plugin, root: Path) -> Iterator[Result]:
+def _results(source: PluginFile, plugin: Plugin, root: Path) -> Iterator[Result]:
     """Yield what each check found, named as its docstring says."""
     lacking = "; ".join(f"{module}: {how}" for module, how in plugin.requires.items() if find_spec(module) is None)
     loads = isinstance(plugin, Training) and plugin.weights is not None
-    arguments = (resolved(plugin, CLASSES), *((root,) if room == "dataset" else ()))
-    for check in training.LOADING if loads else CHECKS[room]:
+    arguments = (resolved(plugin, CLASSES), *((root,) if source.room == "dataset" else ()))
+    for check in training.LOADING if loads else CHECKS[source.room]:
         says = (check.__doc__ or "").rstrip(".")
         title = f"{plugin.label}: {says[:1].lower()}{says[1:]}"
-        yield (
-            Result(f"{title} (needs {lacking})", skipped=True)
-            if lacking
-            else Result(title, _problem(check, *arguments))
-        )
+        if lacking:
+            yield Result(f"{title} (needs {lacking})", skipped=True)
+            continue
+        try:
+            yield Result(title, _problem(source, check, *arguments))
+        except FileNotFoundError as error:
+            own = isinstance(plugin, Dataset) and plugin.source is None
+            said = f"its data is not there: {error}"
+            yield Result(f"{title} ({said})", skipped=True) if own else Result(title, said)
 
 
 def _documented(cls: type[Plugin]) -> str:
@@ -98,13 +111,57 @@ def variants(cls: type[P]) -> Iterator[P]:
                 yield cls(**{name: option})
 
 
-def _problem(check: Callable[..., None], *arguments: Any) -> str:
+def _problem(source: PluginFile, check: Callable[..., None], *arguments: Any) -> str:
+    """Return what is wrong, and where in the plugin's file. Raises FileNotFoundError."""
+    before, draws = Kept(functions=True), source.room == "training"  # losses draw: a run sees to that
+    with _generators() as drawn:
+        try:
+            check(*arguments)
+            problem = ""
+        except FileNotFoundError:
+            raise
+        except AssertionError as error:
+            problem = f"{error or 'an assertion failed'}{_place(source, error)}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is what its author has to read
+            problem = f"{type(error).__name__}: {error}{_place(source, error)}"
+        finally:
+            changed = before.put_back()
+    if changed:
+        return f"it changes {', '.join(changed)}, which is not its own"
+    if drawn and not problem and not draws:
+        return f"it draws from, or seeds, the generator of {', '.join(drawn)}: its numbers hang on what ran before"
+    return problem
+
+
+def _place(source: PluginFile, error: BaseException) -> str:
+    """Return the line of the plugin's file in which an error came about, else where its class begins."""
+    module = sys.modules[source.module]
+    lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == module.__file__]
+    return f" ({source.path}:{lines[-1] if lines else inspect.getsourcelines(load(source))[1]})"
+
+
+@contextmanager
+def _generators() -> Iterator[list[str]]:
+    """Yield a list that then has the generators of the whole process that were drawn from or seeded; puts them back."""
+    parts: dict[str, tuple[Callable[[int], object], Callable[[], Any], Callable[[Any], object]]] = {
+        "torch": (torch.manual_seed, torch.get_rng_state, torch.set_rng_state),
+        "numpy": (np.random.seed, np.random.get_state, np.random.set_state),
+        "Python": (random.seed, random.getstate, random.setstate),
+    }
+    whole = {name: get() for name, (_, get, _) in parts.items()}
+    for seed, _, _ in parts.values():
+        seed(UNLIKELY)
+    begun = {name: _plain(get()) for name, (_, get, _) in parts.items()}
+    drawn: list[str] = []
     try:
-        check(*arguments)
-    except FileNotFoundError as error:
-        return f"its data is not there: {error}"
-    except AssertionError as error:
-        return str(error) or "an assertion failed"
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is what its author has to read
-        return f"{type(error).__name__}: {error}"
-    return ""
+        yield drawn
+    finally:
+        drawn += [name for name, (_, get, _) in parts.items() if _plain(get()) != begun[name]]
+        for name, (_, _, put) in parts.items():
+            put(whole[name])
+
+
+def _plain(state: Any) -> str:
+    """Return all numbers of a generator's state."""
+    parts = [state] if isinstance(state, torch.Tensor) else state
+    return str([each.tolist() if hasattr(each, "tolist") else each for each in parts])

@@ -23,6 +23,11 @@ def expect(holds: object, problem: str) -> None:
         raise AssertionError(problem)
 
 
+def kind(value: object) -> str:
+    """Return what a value is, in a word or two."""
+    return f"{len(value)} values" if isinstance(value, tuple) else f"a {type(value).__name__}"
+
+
 def expect_apart(near: Tensor, far: Tensor, what: str) -> None:
     """Expect the scores of far items to be higher."""
     area = auroc(curve(near.numpy(), far.numpy()))
@@ -41,9 +46,11 @@ class ToyNetwork(nn.Module):
 
     def __init__(self, training: Training) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.encoder = nn.Linear(PIXELS, DIM)
-        self.heads = nn.ModuleDict({name: networks.head(form, DIM, CLASSES) for name, form in training.heads.items()})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.encoder = nn.Linear(PIXELS, DIM)
+            heads = {name: networks.head(form, DIM, CLASSES) for name, form in training.heads.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         h = self.encoder(x)

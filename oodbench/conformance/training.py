@@ -12,7 +12,10 @@ from oodbench.conformance.toys import expect
 
 def _loss(training: Training, shuffled: bool = False) -> tuple[Tensor, toys.ToyNetwork]:
     net = toys.ToyNetwork(training)
-    return training.loss(toys.batch(training, net, shuffled), toys.state(training, net))[0], net
+    found = training.loss(toys.batch(training, net, shuffled), toys.state(training, net))
+    whole = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)
+    expect(whole, f"`loss` returns the loss and the state after it, (Tensor, State), not {toys.kind(found)}")
+    return found[0], net
 
 
 def is_a_loss(training: Training) -> None:

@@ -75,8 +75,13 @@ def _functions() -> dict[tuple[Any, str], Any]:
         if name.partition(".")[0] == "oodbench" and not name.startswith(PLUGINS):
             own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == name]
             for owner in (module, *own):
-                found |= {(owner, key): value for key, value in vars(owner).items() if callable(value)}
+                found |= {(owner, key): value for key, value in vars(owner).items() if _acts(value)}
     return found
+
+
+def _acts(value: Any) -> bool:
+    """Return whether something is a function, a class, or a property or method of one."""
+    return callable(value) or hasattr(value, "__get__")
 
 
 @contextmanager

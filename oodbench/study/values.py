@@ -127,7 +127,8 @@ class Values:
         """Return an axis, each entry once. Two that a table could not tell apart are refused."""
         if not found:
             self.fail(trail, "the axis is empty")
-        once = list({repr(each): each for each in found}.values())
+        # by name, too: a plugin's file may be a copy of another one's, class and all
+        once = list({(getattr(each, "name", ""), repr(each)): each for each in found}.values())
         labels: dict[str, T] = {}
         for each in once:
             label = getattr(each, "label", repr(each))

@@ -94,20 +94,24 @@ class _Epoch(NamedTuple):
     loss: float
 
 
-class _Kept(NamedTuple):
-    epochs: int
-    losses: list[float]
-    tensors: bytes
-
-
 class _Failed(NamedTuple):
     kind: str
     message: str
 
 
-class _Finished(NamedTuple):
+class _Sent(NamedTuple):
+    """A progress that was asked for, or the weights at the end."""
+
+    epochs: int
     losses: list[float]
-    weights: bytes
+    tensors: bytes
+
+    @classmethod
+    def of(cls, epochs: int, losses: list[float], tensors: dict[str, Tensor]) -> _Sent:
+        return cls(epochs, losses, safetensors.torch.save({k: t.cpu().contiguous() for k, t in tensors.items()}))
+
+    def unpacked(self) -> Progress:
+        return Progress(self.epochs, self.losses, safetensors.torch.load(self.tensors))
 
 
 def train(
@@ -129,7 +133,7 @@ def train(
         finally:
             for rank in ranks:
                 rank.end()
-    model.load_state_dict(safetensors.torch.load(finished.weights))
+    model.load_state_dict(finished.tensors)
     model.eval()
     return finished.losses
 
@@ -184,7 +188,7 @@ class _Rank:
         return RankError(f"process {self.number} of the training {how}{hint}")
 
 
-def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
+def _attended(ranks: list[_Rank], watch: Watch) -> Progress:
     """Answer the processes until the first has finished, or one has failed."""
     lines = {rank.line: rank for rank in ranks}
     while True:
@@ -194,8 +198,8 @@ def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
                 message = rank.line.recv()
             except (EOFError, ConnectionResetError):
                 raise rank.death() from None
-            if isinstance(message, _Finished):
-                return message
+            if isinstance(message, _Sent):
+                return message.unpacked()
             if isinstance(message, _Failed):
                 raise _cause(ranks, rank, message)
             watch(message.epoch, message.loss, lambda rank=rank: _asked(rank))  # type: ignore[misc]
@@ -204,8 +208,8 @@ def _attended(ranks: list[_Rank], watch: Watch) -> _Finished:
 
 def _asked(rank: _Rank) -> Progress:
     rank.line.send(True)
-    kept = rank.line.recv()
-    return Progress(kept.epochs, kept.losses, safetensors.torch.load(kept.tensors))
+    found: Progress = rank.line.recv().unpacked()
+    return found
 
 
 def _cause(ranks: Sequence[_Rank], rank: _Rank, failed: _Failed) -> Exception:
@@ -230,7 +234,7 @@ def _run(job: Job, rank: int, done: Progress | None, folder: Path, threads: int,
     torch.set_num_threads(threads)
     reproducible()
     try:
-        message: _Finished | _Failed = _trained(job, rank, done, folder, line)
+        message: _Sent | _Failed = _trained(job, rank, done, folder, line)
     except Exception as error:  # noqa: BLE001 - the parent raises it
         message = _Failed(type(error).__name__, str(error))
     if rank == 0 or isinstance(message, _Failed):
@@ -246,7 +250,7 @@ def _outlive_nobody() -> None:
     os._exit(1)
 
 
-def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: connection.Connection) -> _Finished:
+def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: connection.Connection) -> _Sent:
     device = torch.device("cuda", rank) if job.device.type == "cuda" else job.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -266,15 +270,13 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
     begun = done._replace(tensors=under("done/", given)) if done else None
     watch: Watch = (lambda *heard: _tell(line, *heard)) if rank == 0 else (lambda *heard: None)
     losses = train_here(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    return _Finished(losses, safetensors.torch.save(weights))
+    return _Sent.of(job.recipe.epochs, losses, model.state_dict())
 
 
 def _tell(line: connection.Connection, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
     line.send(_Epoch(epoch, loss))
     while line.recv():
-        now = progress()
-        line.send(_Kept(now.epochs, now.losses, safetensors.torch.save(now.tensors)))
+        line.send(_Sent.of(*progress()))
 
 
 # ---- what the processes share ---------------------------------------------------------------------------

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
+import careless
+import numpy as np
 import own
 import pytest
+import torch
 
+from oodbench import metrics
 from oodbench.conformance.suite import conform, find
-from oodbench.errors import UserError
+from oodbench.errors import PluginError, UserError
+from oodbench.store.process import outlived
 from oodbench.study.registry import ROOMS, PluginFile, Registry, load, source_of
 from oodbench.toolkit.raw_files import missing
 
@@ -98,7 +105,6 @@ def broken(tmp_path: Path, of: str, old: str, new: str) -> list[str]:
         ("dataset/mnist", '"none stated"', '""', "its source has a licence"),
         ("dataset/mnist", "SITES)", "())", "its downloads have a name each"),
         ("dataset/mnist", '"md5:f68', '"f68', "is md5:... or sha256:..., not f68"),
-        ("dataset/mnist", "    source =", "    other =", "a set that needs files says where they are from"),
         ("dataset/digits", ".astype(np.int64)", ".astype(np.int32)", "labels are int64"),
     ],
 )
@@ -115,6 +121,75 @@ def test_a_class_without_docstring_is_caught(tmp_path: Path) -> None:
         tmp_path, "distance/cosine", '    """Cosine: 1 - the largest cosine similarity to a centroid."""\n', ""
     )
     assert found == ["it says what it is: its class has no docstring"]
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "said"),
+    [("in_fit", *each) for each in careless.IN_FIT.items()]
+    + [("in_score", *each) for each in careless.IN_SCORE.items()],
+)
+def test_what_is_careless_is_caught(tmp_path: Path, where: str, text: str, said: str) -> None:
+    source = source_of(careless.write(tmp_path / "x.py", **{where: text}))
+    with outlived():
+        problems = [each.problem for each in conform(source, tmp_path) if each.problem]
+    assert any(said in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(("text", "said"), careless.AT_IMPORT.items())
+def test_what_is_careless_when_it_is_imported_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    before, source = os.getcwd(), source_of(careless.write(tmp_path / "x.py", at_import=text))
+    for _ in range(2):  # it is not there the second time, either
+        with outlived(), pytest.raises(PluginError, match=f"x.py: .*{re.escape(said)}"):
+            conform(source, tmp_path)
+    assert (os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled()) == (before, torch.float32, True)
+    assert metrics.auroc.__module__ == "oodbench.scoring.metrics"
+
+
+def test_an_author_reads_the_line_of_the_own_file(tmp_path: Path) -> None:
+    """Also where a mistake shows in ours."""
+    whole = "return loss if self.base_temperature is None else loss * self.temperature / self.base_temperature, state"
+    for old, new, said in (("    views = 2\n", "", ""), (whole, "return loss", "not a Tensor")):
+        folder = tmp_path / f"{len(said)}"  # of its own: a module is imported once
+        folder.mkdir()
+        problems = broken(folder, "training/simclr", old, new)
+        assert any(said in problem for problem in problems), problems
+        assert all(re.search(r"broken_simclr\.py:\d+\)$", problem) for problem in problems), problems
+    problems = broken(tmp_path, "training/supcon", "    labels = True\n", "")
+    assert all(re.search(r"broken_supcon\.py:\d+\)$", problem) for problem in problems), problems
+
+
+OWN = '''"""Own files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.api import Dataset, Images
+
+
+class Mine(Dataset):
+    """Mine: files of my own."""
+
+    def needed(self, root: Path) -> list[Path]:
+        return [root / "mine.npy"]
+
+    def load(self, split: str, root: Path) -> Images:
+        x = np.load(root / "mine.npy")[::2] if split == "train" else np.load(root / "mine.npy")[1::2]
+        return Images(x, np.zeros(len(x), dtype=np.int64), ("a",))
+'''
+
+
+def test_a_set_of_own_files_needs_no_source(tmp_path: Path) -> None:
+    """Its files are looked at where they are there; else the checks that need them are skipped."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    found = conform(source_of(path), tmp_path)
+    assert [each.problem for each in found if each.problem] == []
+    assert [each.check for each in found if each.skipped and "there is no file" in each.check]
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).integers(256, size=(20, 8, 8), dtype=np.uint8))
+    found = conform(source_of(path), tmp_path)
+    assert [each.problem for each in found if each.problem] == []
+    assert not any(each.skipped for each in found)
 
 
 def test_finding_a_plugin(tmp_path: Path) -> None:

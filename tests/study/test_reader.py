@@ -207,7 +207,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("distance", "{knn: {k: []}}", 7, "knn.k: is an empty list"),
         ("distance", "{knn: {k: 2.5}}", 7, "is 2.5, should be a valid integer"),
         ("distance", "{knn: {k: true}}", 7, "is True, should be a valid integer"),
-        ("distance", "{mahalanobis: {singular: pinvv}}", 7, "did you mean 'pinv'? allowed: pca, pinv, shrink"),
+        ("distance", "{mahalanobis: {singular: pinvv}}", 7, "did you mean 'pinv'? allowed: pca, pinv, pinv32, shrink"),
         ("distance", "7", 7, "is 7, wanted a name"),
         ("clustering", "{kmeans: {k: 2*class}}", 6, "kmeans.k: is '2*class'"),
         ("training", "{ccl: {k: 0}}", 5, "ccl.k: is 0"),
@@ -337,6 +337,13 @@ def test_tables_are_read_without_plugins(tmp_path: Path) -> None:
     assert reader.tables_of(path)[0]["t"].rows == ("training",)
     with pytest.raises(UserError):
         reader.load(path)
+
+
+def test_a_copy_of_a_plugins_file_is_another_plugin(tmp_path: Path) -> None:
+    """Its class has the same name; the file is what names it."""
+    (tmp_path / "mine.py").write_text((ROOT / "methods" / "distance" / "euclidean.py").read_text())
+    found = load(tmp_path, changed("distance", "[euclidean, mine]") + "\nplugins: [mine.py]\n")
+    assert [each.label for each in found.detectors.distances] == ["euclidean", "mine"]
 
 
 def test_plugins_of_a_study(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: py
 def test_a_set_smaller_than_a_batch_that_devices_cannot_share_is_refused_before_the_run(tmp_path: Path) -> None:
     small = runner(tmp_path / "s.yaml", Watch(), batch=128, devices=64)  # 90 images
     with pytest.raises(UserError, match=r"s\.yaml:\d+: recipe.devices: the 90 training images are one batch"):
-        small.check()
+        small.checks.check()
 
 
 def test_a_set_that_does_not_fit_on_each_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

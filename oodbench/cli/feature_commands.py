@@ -15,8 +15,9 @@ from oodbench.errors import UserError
 if TYPE_CHECKING:
     from oodbench.execution.score_features import Given
 
+REASONS = 8  # why cells are left out that are printed
 NAMED = "NAME=FILE, as often as there are sets"
-Train = Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors or .parquet.")]
+Train = Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors, .pt, .parquet or .csv.")]
 IdTest = Annotated[str, typer.Option("--id", help="ID test features: FILE, or NAME=FILE to name the set.")]
 Ood = Annotated[list[str] | None, typer.Option(help=f"OOD test features: {NAMED}.")]
 Near = Annotated[list[str] | None, typer.Option(help=f"The same, of near OOD: {NAMED}.")]
@@ -76,10 +77,15 @@ def _score(given: Given, device: str, memory: str, top: int) -> None:
 
     with Board(screen.err) as board:
         outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
-    for reason, count in outcome.left_out.items():
-        screen.say(f"left out: {count:>5} cells: {reason}")
-    tables.write(given.grid, results_root() / given.name, outcome.rows, top)
+    folder = results_root() / given.name
+    tables.write(given.grid, folder, outcome.rows, top)
     screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    reasons = sorted(outcome.left_out.items(), key=lambda each: -each[1])
+    for reason, count in reasons[:REASONS]:
+        screen.say(f"left out: {count:>5} cells: {reason}")
+    if more := reasons[REASONS:]:
+        where = f"{folder / 'plan.json'} has all, under left_out"
+        screen.say(f"left out: {sum(count for _, count in more):>5} cells for {len(more)} other reasons; {where}")
     if outcome.failed:
         arguments.say_failures(outcome.rows)
 

@@ -1,16 +1,18 @@
-"""Features from files: .npy, .npz, .safetensors and .parquet, memory-mapped where the format lets them be.
+"""Features from files: .npy, .npz, .safetensors, .pt, .parquet and .csv, memory-mapped where the format lets them be.
 
-A file holds `features` (M, D), and may hold `labels` (M,) whole numbers, `logits` (M, C), `projection` (M, P), and, in
-the training file, the classifier's linear head: `weight` (C, D) and `bias` (C,), logits = h @ weight.T + bias. An
-.npy file is the features alone. In a .parquet file each is a column, rows of features being lists; a head, which has
-other rows, does not fit into one. Numbers are finite. What is not float32 is converted to it; float32 in .npy and
-.safetensors stays in the file until it is read, and is never written to.
+A file holds `features` (M, D), and may hold `labels` (M,) whole numbers or texts, `logits` (M, C), `projection` (M, P),
+and, in the training file, the classifier's linear head: `weight` (C, D), `bias` (C,), logits = h @ weight.T + bias. An
+.npy file is the features alone, and so is an .npz or .pt file of one array without a name. In a .parquet file each is a
+column, rows of features being lists; a head, which has other rows, does not fit into one. In a .csv file each column is
+a feature but `labels` (or `label`). Numbers are finite. What is not float32 is converted to it, or refused where that
+would cost its content; float32 in .npy and .safetensors stays in the file until it is read, and is never written to.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from oodbench.errors import UserError, suggestion
 
 MATRICES = {"features": "penultimate", "projection": "projection", "logits": "logits"}  # array -> layer
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
-ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
-NUMPY = (np.float16, np.float32, np.float64)  # what torch takes of numpy's floats
+ENDINGS = (".npy", ".npz", ".safetensors", ".pt", ".parquet", ".csv")
+NARROW = (torch.float16, torch.bfloat16, torch.float32)  # what float32 holds whole
+LOSS = 1e-3  # of the spread of a column, at most: what rounding to float32 may cost
+ROUNDING = 1e-14  # of a mean: a spread as small is that of rounding in float64
 NUMBERS = 2**22  # looked through at a time
 ITEMS = 1000  # whose logits are held against those of the head
 NEAR = 0.05  # of the largest logit: what a head in half precision may differ by
@@ -39,6 +43,7 @@ class FeatureFile:
     content: str  # hash of its bytes
     layers: dict[str, Tensor]  # layer -> (M, D) float32
     labels: Tensor | None  # (M,) int64
+    names: tuple[str, ...] | None  # of the classes that labels number, where labels are texts
     weight: Tensor | None  # (C, D) float32
     bias: Tensor | None  # (C,) float32
 
@@ -48,7 +53,7 @@ class FeatureFile:
 
 def read(path: Path) -> FeatureFile:
     """Return the arrays of a file. Raises UserError where it is missing, damaged or not of this form."""
-    readers = dict(zip(ENDINGS, (_npy, _npz, _safetensors, _parquet), strict=True))
+    readers = dict(zip(ENDINGS, (_npy, _npz, _safetensors, _pt, _parquet, _csv), strict=True))
     if not path.is_file():
         raise UserError(f"{path} is a folder, wanted is a file" if path.is_dir() else f"there is no file {path}")
     if path.suffix not in readers:
@@ -58,7 +63,9 @@ def read(path: Path) -> FeatureFile:
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise whatever they met
-        raise UserError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
+        raise UserError(
+            f"{path}: cannot be read: {str(error).partition(chr(10))[0] or type(error).__name__}"
+        ) from error
     for name in arrays:
         if name not in ARRAYS:
             raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
@@ -79,7 +86,7 @@ def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
         raise UserError(f"{path}: a head is `weight` and `bias`, and one of them is missing")
     if weight is not None and bias is not None:
         _check_head(path, weight, bias, layers)
-    return FeatureFile(path, _digest(path), layers, _labels(path, arrays.get("labels"), n), weight, bias)
+    return FeatureFile(path, _digest(path), layers, *_labels(path, arrays.get("labels"), n), weight, bias)
 
 
 def _check_head(path: Path, weight: Tensor, bias: Tensor, layers: dict[str, Tensor]) -> None:
@@ -104,17 +111,44 @@ def _matrix(path: Path, name: str, values: Any) -> Tensor:
 def _tensor(path: Path, name: str, values: Any, wanted: str, dimensions: int) -> Tensor:
     """Return numbers as float32, the same memory where they are so already."""
     if isinstance(values, np.ndarray):
-        if not np.issubdtype(values.dtype, np.floating):
-            raise UserError(f"{path}: `{name}` is {values.dtype}, wanted is a float")
-        native = values.dtype.isnative and values.dtype.type in NUMPY
-        values = torch.from_numpy(values if native else values.astype(np.float32))
+        if values.dtype.kind not in "fiub":
+            raise UserError(f"{path}: `{name}` is {values.dtype}, wanted are numbers")
+        native = values.dtype.isnative and values.dtype.itemsize <= 8 and values.dtype.kind != "u"
+        values = torch.from_numpy(values if native else values.astype(np.float64))
     if values.ndim != dimensions or not values.numel():
         raise UserError(f"{path}: `{name}` has the shape {tuple(values.shape)}, wanted are {wanted}")
-    if not values.is_floating_point():
-        raise UserError(f"{path}: `{name}` is {values.dtype}, wanted is a float")
+    if values.is_complex():
+        raise UserError(f"{path}: `{name}` is {values.dtype}, wanted are numbers")
+    _check_finite(path, name, values)
+    if values.dtype not in NARROW:
+        _check_rounding(path, name, values)
     tensor: Tensor = values.float()
-    _check_finite(path, name, tensor)
     return tensor
+
+
+def _check_rounding(path: Path, name: str, values: Tensor) -> None:
+    """Refuse numbers whose differences float32 cannot hold, such as those of features around 1e8."""
+    rows = values.reshape(len(values), -1)
+    blocks, n = rows.split(max(1, NUMBERS // rows.shape[1])), len(rows)
+    largest = torch.stack([block.double().abs().amax(0) for block in blocks]).amax(0)
+    unit = torch.where(largest > 0, largest, 1.0)  # of each column, so that squares are within float64
+    first = rows[0].double() / unit
+    total, squares, lost = (torch.zeros_like(first) for _ in range(3))
+    for block in blocks:
+        wide = block.double()
+        apart = wide / unit - first
+        total += apart.sum(0)
+        squares += apart.square().sum(0)
+        lost += ((wide - wide.float().double()) / unit).square().sum(0)
+    mean, spread = first + total / n, (squares / n - (total / n).square()).clamp_min(0).sqrt()
+    share = torch.where(spread > ROUNDING * mean.abs(), (lost / n).sqrt() / spread, 0.0)
+    worst = int(share.argmax())
+    if share[worst] > LOSS:  # beyond the range of float32 it is infinite
+        numbers = (
+            f"mean {float(unit[worst] * mean[worst]):.3g} and standard deviation {unit[worst] * spread[worst]:.3g}"
+        )
+        how = "subtract the same numbers from every file, or scale them, so that they lie around 0"
+        raise UserError(f"{path}: `{name}` does not fit into float32, 7 digits: column {worst} has {numbers}; {how}")
 
 
 def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
@@ -126,14 +160,19 @@ def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
         raise UserError(f"{path}: `{name}` has NaN or infinity in {count} of {len(bad)} rows, the first is row {first}")
 
 
-def _labels(path: Path, values: Any, n: int) -> Tensor | None:
+def _labels(path: Path, values: Any, n: int) -> tuple[Tensor | None, tuple[str, ...] | None]:
+    """Return the class of each item, and the names of the classes in their order where labels are texts."""
     if values is None:
-        return None
+        return None, None
     kind = values.dtype  # of numpy or of torch
     array = values.double().numpy() if isinstance(values, Tensor) and values.is_floating_point() else np.asarray(values)
+    names = None
+    if array.dtype.kind in "OU" and all(isinstance(each, str) for each in array.flat):
+        found, array = np.unique(array.astype(str), return_inverse=True)
+        names = tuple(found.tolist())
     if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{path}: `labels` are {kind} {tuple(array.shape)}, wanted are whole numbers, ({n},)")
-    return torch.from_numpy(array.astype(np.int64))
+        raise UserError(f"{path}: `labels` are {kind} {tuple(array.shape)}, wanted are whole numbers or texts, ({n},)")
+    return torch.from_numpy(array.astype(np.int64)), names
 
 
 def _digest(path: Path) -> str:
@@ -156,12 +195,38 @@ def _npz(path: Path) -> dict[str, Any]:
         arrays = np.load(stream, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             raise ValueError("it holds one array, as .npy does")
-        return dict(arrays)
+        found = dict(arrays)
+        return {"features": found["arr_0"]} if list(found) == ["arr_0"] else found
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as stream:
         return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - it is no mapping
+
+
+def _pt(path: Path) -> dict[str, Any]:
+    """Return the tensors of a file that torch.save wrote; nothing else in it is unpickled."""
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(found, Tensor):
+        return {"features": found.detach()}
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, wanted is a tensor or a dict of tensors")
+    return {str(name): each.detach() if isinstance(each, Tensor) else np.asarray(each) for name, each in found.items()}
+
+
+def _csv(path: Path) -> dict[str, Any]:
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    labels = [name for name in ("labels", "label") if name in table]
+    with suppress(ValueError):  # names of columns that are all numbers are a row
+        [float(name) for name in table.columns]
+        table, labels = pd.read_csv(path, header=None), []
+    features = table.drop(columns=labels)
+    if texts := [str(name) for name in features if features[name].dtype.kind not in "fiub"]:
+        raise UserError(f"{path}: the columns {', '.join(texts[:5])} are no numbers; labels stand in `labels`")
+    found = {"features": features.to_numpy()}
+    return found | {"labels": table[labels[0]].to_numpy()} if labels else found
 
 
 def _parquet(path: Path) -> dict[str, Any]:

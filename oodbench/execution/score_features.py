@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Plugin, Posthoc, Threshold
-from oodbench.data import prepare
+from oodbench.data import duplicates, prepare
 from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
 from oodbench.execution.runner import Bookkeeping, Outcome, Wanted, scored_by
@@ -109,8 +109,12 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     if not cells:
         raise UserError(f"no cell is left: {'; '.join(left_out)}")
     how = dataclasses.replace(how, compat=axes.compat)
-    features = FileFeatures(given, axes, cells, loaded, how, Results(results_root() / given.name, watch.warn))
-    features.write_plan(watch)
+    shared = _shared(loaded)
+    if shared:
+        watch.warn(f"duplicates: {'; '.join(shared.values())}")
+    results = Results(results_root() / given.name, watch.warn)
+    features = FileFeatures(given, axes, cells, loaded, shared, how, results)
+    features.write_plan(watch, left_out)
     outcome = Bookkeeping(features.results, how, given.redo, watch).run([features])
     return dataclasses.replace(outcome, left_out=dict(left_out))
 
@@ -174,8 +178,38 @@ def _load(given: Given) -> _Loaded:
             if torch.equal(each.layers["penultimate"], file.layers["penultimate"]):  # whatever their formats are
                 raise UserError(f"{option} and {other} are the same features: {each.path}, {file.path}")
         before[option] = each
+    val = loaded.val and _numbered(loaded.val, loaded.train)
+    loaded = dataclasses.replace(loaded, test=_numbered(loaded.test, loaded.train), val=val)
     _check_classes(loaded)
     return loaded
+
+
+def _numbered(file: FeatureFile, train: FeatureFile) -> FeatureFile:
+    """Return a file whose labels number the classes as those of the training file do, where labels are texts."""
+    if file.labels is None or train.labels is None or file.names == train.names:
+        return file
+    if file.names is None or train.names is None:
+        texts, numbers = (train, file) if file.names is None else (file, train)
+        raise UserError(f"the labels of {texts.path} are texts, those of {numbers.path} numbers")
+    for name in file.names:
+        if name not in train.names:
+            raise UserError(
+                f"{file.path}: no item of {train.path} has the label '{name}'{suggestion(name, train.names)}"
+            )
+    number = torch.tensor([train.names.index(name) for name in file.names])
+    return dataclasses.replace(file, labels=number[file.labels], names=train.names)
+
+
+def _shared(loaded: _Loaded) -> dict[tuple[str, str], str]:
+    """Return what is to be said of each pair of sets, by option, that have equal items."""
+    hashes = {option: prepare.digests(each.layers["penultimate"].numpy()) for option, each in loaded.every.items()}
+    said = {}
+    for one, other in itertools.combinations(hashes, 2):
+        same = duplicates.exact(hashes[one], hashes[other])[1]
+        if len(same) and not (one.startswith("OOD ") and other.startswith("OOD ")):
+            shown = ", ".join(map(str, same[:5])) + (", ..." if len(same) > 5 else "")
+            said[one, other] = f"{len(same)} of {len(hashes[other])} items of {other} are also in {one} (rows {shown})"
+    return said
 
 
 def _check_classes(loaded: _Loaded) -> None:
@@ -264,9 +298,16 @@ class FileFeatures:
     allowed = True
 
     def __init__(
-        self, given: Given, axes: Detectors, cells: list[Detector], loaded: _Loaded, how: scoring.How, results: Results
+        self,
+        given: Given,
+        axes: Detectors,
+        cells: list[Detector],
+        loaded: _Loaded,
+        shared: dict[tuple[str, str], str],
+        how: scoring.How,
+        results: Results,
     ) -> None:
-        self.given, self.loaded, self.results = given, loaded, results
+        self.given, self.loaded, self.shared, self.results = given, loaded, shared, results
         self.title, self.seed, self.device = given.training, given.seed, how.device
         reference = f"val({given.val.name})" if given.val else axes.reference.label
         self.base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
@@ -310,7 +351,8 @@ class FileFeatures:
         return dataclasses.replace(self._unclassified, correct=self._correct, head=head)
 
     def notes(self, ood: str) -> list[str]:
-        return []
+        others = {f"OOD {name}" for name in self.loaded.ood} - {f"OOD {ood}"}
+        return [f"duplicates: {said}" for pair, said in self.shared.items() if others.isdisjoint(pair)]
 
     def keep(self, facts: dict[str, Any]) -> None:
         """Keep where the features came from, with the OOD sets of earlier calls."""
@@ -321,7 +363,7 @@ class FileFeatures:
             parameters = {**self.base, "files": files, "contents": contents}
             self.results.write_run(self.key, {"parameters": parameters} | facts)
 
-    def write_plan(self, watch: Watch) -> None:
+    def write_plan(self, watch: Watch, left_out: Counter[str]) -> None:
         """Keep which cells there are, with those of earlier calls of this name whose files are still the same.
 
         `features` holds, for each encoder, the content of its files and which cells came of which OOD set.
@@ -349,7 +391,10 @@ class FileFeatures:
             plan["cells"] = stay | {each.cell: each.key for each in by_set}
             plan["features"][owner] = {"files": loaded.fixed, "ood": ood, "cells": cells}
             plan["sets"].setdefault(given.id[0], {}).update({name: (group, "") for group, name, _ in given.ood})
-            self.results.write_plan(plan)
+            self.results.write_plan(plan | {"left_out": dict(left_out)})
+            lost = self.results.run(self.key) is None
+        if lost:
+            self.keep({})
 
     @cached_property
     def _linear(self) -> probes.Linear | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -90,9 +91,9 @@ class Banks:
         if name not in run.training.heads:
             found = self.probe(run)
             return None if found is None else linear_head(*(each.to(self.encoders.device) for each in found))
-        head = self.encoders.model(run).network.heads[name]
+        head = copy.deepcopy(self.encoders.model(run).network.heads[name]).float()  # as the features that it takes
         if isinstance(head, torch.nn.Linear):
-            return linear_head(head.weight.detach().clone(), head.bias.detach().clone())
+            return linear_head(head.weight.detach(), head.bias.detach())
 
         @torch.no_grad()
         def apply(h: Tensor) -> Tensor:

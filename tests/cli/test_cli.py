@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -12,10 +13,12 @@ import pandas as pd
 import pytest
 from command_line import call
 from filled_stubs import FILLED
+from rich.console import Console
 from tiny import write
 from warm import Command
 
 from oodbench.cli import screen
+from oodbench.cli.progress import Board
 from oodbench.report.tables import Table
 
 HEAVY = {"PIL", "datasets", "faiss", "pytorch_ood", "scipy", "sklearn", "timm", "torch", "torchvision"}
@@ -49,6 +52,44 @@ def test_a_printed_table_keeps_what_a_threshold_saw(capsys: pytest.CaptureFixtur
     screen.show(table, "t", 2)
     said = capsys.readouterr().out
     assert all(each in said for each in ("youden [saw noise]", "svhn [odd]", "f1 [saw noise]"))
+
+
+NASTY = "a[/b] [red]x[/red] \x1b[31mred\x07"
+SHOWN = r"a[/b] [red]x[/red] \x1b[31mred\x07"
+
+
+def test_what_is_printed_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the markup of rich nor a terminal's own codes are obeyed in a name, a path or a server's words."""
+    index = pd.MultiIndex.from_tuples([(NASTY,)], names=["training"])
+    numbers = pd.DataFrame({(NASTY, "AUROC"): [90.0]}, index=index)
+    screen.show(Table("t", NASTY, numbers, numbers * float("nan"), numbers, {numbers.columns[0]: 1}), NASTY, 1)
+    screen.say(NASTY)
+    screen.warn(NASTY)
+    table = screen.columns("a")
+    table.add_row(screen.text(NASTY))
+    table.add_row("a[/b]")
+    screen.out.print(table)
+    board = Board(screen.err)
+    with board:
+        board.stage("train", NASTY)
+        board.failed(NASTY, NASTY)
+        board.warn(NASTY)
+        board.others(NASTY)
+        board.downloading(NASTY, 5, 5)
+    said = capsys.readouterr()
+    assert "\x1b[31m" not in said.out + said.err
+    assert "\x07" not in said.out + said.err
+    assert said.out.count(SHOWN) == 6
+    assert said.err.count(SHOWN) == 6
+
+
+def test_a_live_board_shows_titles_as_they_are() -> None:
+    stream = io.StringIO()
+    with Board(Console(file=stream, force_terminal=True, width=200)) as board:
+        board.planned(1, 1, 0)
+        board.stage("train", NASTY)
+        board.epoch(0, 2, 0.5)
+    assert SHOWN in stream.getvalue()
 
 
 @pytest.mark.slow

@@ -133,13 +133,20 @@ def broken(row: int, value: float) -> np.ndarray:
         ({"features": F[0]}, "`features` has the shape (5,), wanted are rows and columns"),
         ({"features": F[:, :, None]}, "`features` has the shape (12, 5, 1), wanted are rows and columns"),
         ({"features": F[:0]}, "`features` has the shape (0, 5)"),
-        ({"features": Y[:, None]}, "`features` is int64, wanted is a float"),
+        ({"features": F.astype(float) + 1e8}, "`features` does not fit into float32, 7 digits: column"),
+        ({"features": F.astype(float) * 1e300}, "`features` does not fit into float32"),
+        ({"features": F.astype(float) * 1e-60}, "`features` does not fit into float32"),
+        ({"features": F.astype(float) * 1e-250}, "`features` does not fit into float32"),
+        (
+            {"features": Y[:, None] + 2**40},
+            "`features` does not fit into float32, 7 digits: column 0 has",
+        ),
         ({"features": broken(7, np.nan)}, "`features` has NaN or infinity in 1 of 12 rows, the first is row 7"),
         ({"features": broken(3, -np.inf)}, "`features` has NaN or infinity in 1 of 12 rows, the first is row 3"),
         ({"features": F, "logits": broken(2, np.inf)}, "`logits` has NaN or infinity"),
         ({"features": F, "logits": LOGITS[:7]}, "7 rows of `logits` beside 12 of `features`"),
-        ({"features": F, "labels": Y[:7]}, "`labels` are int64 (7,), wanted are whole numbers, (12,)"),
-        ({"features": F, "labels": Y[:, None]}, "`labels` are int64 (12, 1), wanted are whole numbers, (12,)"),
+        ({"features": F, "labels": Y[:7]}, "`labels` are int64 (7,), wanted are whole numbers or texts, (12,)"),
+        ({"features": F, "labels": Y[:, None]}, "`labels` are int64 (12, 1), wanted are whole numbers or texts, (12,)"),
         ({"features": F, "labels": Y.astype(np.float32)}, "`labels` are float32 (12,), wanted are whole numbers"),
         ({"features": F, "weight": F[:C]}, "a head is `weight` and `bias`, and one of them is missing"),
         ({"features": F, "bias": F[0]}, "a head is `weight` and `bias`, and one of them is missing"),
@@ -266,3 +273,66 @@ def test_columns_of_parquet_that_are_no_arrays(tmp_path: Path) -> None:
     pd.DataFrame({"features": [[1.0], [3.0]], "labels": [0.0, None]}).to_parquet(tmp_path / "gaps.parquet")
     with pytest.raises(UserError, match="`labels` are float64"):
         read(tmp_path / "gaps.parquet")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.int64, np.uint16, bool])
+def test_whole_numbers_are_features(tmp_path: Path, kind: type) -> None:
+    values = np.arange(M * D).reshape(M, D) % (2 if kind is bool else 100)
+    found = read(save(tmp_path / "f.npz", {"features": values.astype(kind)})).layers["penultimate"]
+    assert found.dtype == torch.float32
+    assert found.tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 1e3])
+def test_float64_is_rounded_where_that_costs_nothing(tmp_path: Path, shift: float) -> None:
+    wide = F.astype(float) + shift
+    wide[:, 0] = 0.1 + 1e-17 * np.arange(M)  # as good as constant
+    found = read(save(tmp_path / "f.npy", {"features": wide})).layers["penultimate"]
+    np.testing.assert_array_equal(found.numpy(), wide.astype(np.float32))
+
+
+def test_labels_that_are_texts(tmp_path: Path) -> None:
+    names = ("ant", "bee", "cat")
+    texts = np.array(["cat", "ant", "bee"])[Y]
+    for ending in (".npz", ".parquet", ".csv", ".pt"):
+        path = tmp_path / f"f{ending}"
+        if ending == ".csv":
+            pd.DataFrame(F).assign(labels=texts).to_csv(path, index=False)
+        elif ending == ".pt":
+            torch.save({"features": torch.from_numpy(F), "labels": texts.tolist()}, path)
+        else:
+            save(path, {"features": F, "labels": texts})
+        found = read(path)
+        assert found.labels is not None
+        assert found.names == names
+        assert found.labels.tolist() == [names.index(each) for each in texts]
+
+
+def test_an_array_without_a_name_is_features(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", F)
+    torch.save(torch.from_numpy(F), tmp_path / "f.pt")
+    pd.DataFrame(F).to_csv(tmp_path / "f.csv", index=False, header=False)
+    for name in ("f.npz", "f.pt", "f.csv"):
+        assert read(tmp_path / name).layers["penultimate"].numpy().tolist() == F.tolist()
+
+
+def test_columns_of_csv(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    pd.DataFrame(F, columns=list("abcde")).assign(label=Y).to_csv(path, index=False)
+    found = read(path)
+    assert found.labels is not None
+    assert (found.layers["penultimate"].tolist(), found.labels.tolist()) == (F.tolist(), Y.tolist())
+    pd.DataFrame(F, columns=list("abcde")).assign(kind="x").to_csv(path, index=False)
+    with pytest.raises(UserError, match="the columns kind are no numbers; labels stand in `labels`"):
+        read(path)
+
+
+def test_a_file_of_torch_is_not_unpickled(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> Any:
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"features": torch.from_numpy(F), "x": Planted()}, tmp_path / "f.pt")
+    with pytest.raises(UserError, match=r"f\.pt: cannot be read"):
+        read(tmp_path / "f.pt")
+    assert not (tmp_path / "ran").exists()

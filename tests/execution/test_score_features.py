@@ -365,8 +365,10 @@ def test_seeds_are_runs_of_one_method(files: Path) -> None:
 @pytest.mark.slow
 def test_without_a_grid_every_plugin_is_tried_and_what_needs_ood_says_so(files: Path) -> None:
     done = call("score", *words(files, grid=None))
-    assert "ash takes features that are never negative, those of train.safetensors are" in done.stdout
-    assert "1 cells: youden is set on OOD, and there is no --validation" in done.stdout
+    left_out = json.loads((Path("results") / "features" / "plan.json").read_text())["left_out"]
+    assert "ash takes features that are never negative, those of train.safetensors are" in left_out
+    assert left_out["youden is set on OOD, and there is no --validation"] == 1
+    assert "other reasons" in done.stdout
     found = rows()
     assert {"cosine", "mahalanobis", "–"} <= set(found["distance"].str.partition("(")[0])
     failed = found[found["status"] == "error"]
@@ -650,3 +652,81 @@ def test_the_results_of_a_study_are_not_mixed_with(files: Path, tmp_path: Path) 
     done = call("score", *words(files, name="s"))
     assert (done.exit_code, "holds the results of a study" in done.stderr) == (2, True)
     assert Path("results/s/plan.json").read_bytes() == before
+
+
+# ---- items that two files share ------------------------------------------------------------------------------------
+
+
+def test_items_that_two_files_share_are_said_and_stand_in_the_rows(files: Path) -> None:
+    """Of one call: ID test items that are training items, OOD items that are ID test items, a reference from train."""
+    train, test = (load_file(files / f"{name}.safetensors") for name in ("train", "id"))
+    test["features"][:3] = train["features"][[5, 7, 9]]
+    near = load_file(files / "near.safetensors")
+    near["features"][4] = test["features"][10]
+    val = {name: each[20:40] for name, each in train.items()}
+    for name, arrays in (("id", test), ("near", near), ("val", val)):
+        save_file({key: each.contiguous() for key, each in arrays.items()}, files / f"{name}.safetensors")
+    done = scored(files, val=files / "val.safetensors")
+    said = " ".join(done.stderr.split())
+    for one in (
+        "3 of 60 items of --id are also in --train (rows 0, 1, 2)",
+        "20 of 20 items of --val are also in --train (rows 0, 1, 2, 3, 4, ...)",
+        "1 of 50 items of OOD n are also in --id (rows 4)",
+    ):
+        assert one in said
+    found = rows().groupby("ood")["warnings"].first()
+    assert "items of OOD n are also in --id" in found["n"]
+    assert "items of OOD n" not in found["f"]
+    assert "20 of 20 items of --val are also in --train" in found["f"]
+
+
+def test_other_formats_of_the_same_items_share_them(files: Path) -> None:
+    near, test = (load_file(files / f"{name}.safetensors")["features"].double().numpy() for name in ("near", "id"))
+    np.save(files / "near.npy", np.concatenate([near, test[:2]]))
+    said = scored(files, near=f"n={files / 'near.npy'}").stderr
+    assert "2 of 52 items of OOD n are also in --id (rows 50, 51)" in " ".join(said.split())
+
+
+def test_files_that_share_no_item_are_not_warned_of(files: Path) -> None:
+    assert "duplicates" not in scored(files).stderr
+    assert set(rows()["warnings"].str.contains("duplicates")) == {False}
+
+
+def test_labels_that_are_texts_are_numbered_alike_in_every_file(files: Path) -> None:
+    """The test file lacks a class, and has the others in another order; the numbers are those of numbered labels."""
+    numbered = accuracy_of(scored(files, grid=grid(files / "g.yaml", posthoc=["msp"])))
+    names = np.array(["wolf", "ant", "cat", "bee"])
+    for name in ("train", "id"):
+        arrays = load_file(files / f"{name}.safetensors")
+        np.savez(files / f"{name}.npz", features=arrays["features"].numpy(), labels=names[arrays["labels"].numpy()])
+    texts = {name: files / f"{name}.npz" for name in ("train", "id")}
+    assert accuracy_of(scored(files, name="texts", grid=files / "g.yaml", **texts)) == numbered
+    arrays = load_file(files / "id.safetensors")
+    np.savez(files / "id.npz", features=arrays["features"].numpy(), labels=np.full(len(arrays["labels"]), "beee"))
+    done = call("score", *words(files, name="texts", **texts))
+    assert done.exit_code == 2
+    assert "has the label 'beee'; did you mean 'bee'?" in " ".join(done.stderr.split())
+
+
+def accuracy_of(done: Result) -> list[str]:
+    """Return the ID accuracies of the leaderboard that was printed, alike in every row."""
+    return sorted({line.split()[-8] for line in done.stdout.splitlines() if line.startswith("train")})
+
+
+def test_what_is_known_of_the_files_is_written_again_where_it_was_lost(files: Path) -> None:
+    scored(files)
+    (kept,) = (Path("results") / "features" / "runs").glob("*.json")
+    before = json.loads(kept.read_text())
+    kept.unlink()
+    scored(files)
+    assert json.loads(kept.read_text()) == before
+
+
+def test_reasons_why_cells_are_left_out_stand_below_the_table(files: Path) -> None:
+    lines = call("score", *words(files, grid=None)).stdout.splitlines()
+    left = [i for i, line in enumerate(lines) if line.startswith("left out:")]
+    assert 1 < len(left) <= 9
+    assert left[0] > lines.index(next(line for line in lines if line.startswith("leaderboard")))
+    assert "other reasons" in lines[left[-1]]
+    kept = json.loads((Path("results") / "features" / "plan.json").read_text())["left_out"]
+    assert len(kept) > len(left)

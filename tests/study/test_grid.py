@@ -77,6 +77,14 @@ def test_distances_without_clusters_are_not_multiplied(tmp_path: Path) -> None:
             "conformal needs a reference that is held out, not `reference: train`",
         ),
         ({"skip": [{"training": "simclr", "clustering": "labels"}]}, "skipped: training simclr, clustering labels"),
+        (
+            {"clustering": ["labels", "one"], "space": [{}, {"zscore": True}]},
+            "cosine to the one centroid of penultimate zscore, its origin, is rounding",
+        ),
+        (
+            {"clustering": ["labels", {"kmeans": {"k": 1}}], "space": [{}, {"unit": True, "pca": 4}]},
+            "cosine to the one centroid of penultimate unit pca=4, its origin, is rounding",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_left_out_with_its_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:

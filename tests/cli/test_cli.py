@@ -80,7 +80,7 @@ def test_what_is_printed_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b[31m" not in said.out + said.err
     assert "\x07" not in said.out + said.err
     assert said.out.count(SHOWN) == 6
-    assert said.err.count(SHOWN) == 6
+    assert said.err.count(SHOWN) == 7
 
 
 def test_a_live_board_shows_titles_as_they_are() -> None:

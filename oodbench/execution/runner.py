@@ -250,7 +250,7 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
-        check_owner(self.study.file, self.study.results, self.results.plan() or {})
+        check_owner(self.study.document, self.study.results, self.results.plan() or {})
         self.checks.check()
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
         if message := audit.warning(found, self.study.file):
@@ -280,7 +280,7 @@ class Runner:
             sets[work.run.id.label] = {each.ood: (each.group, each.ood_data) for each in wanted}
             counts.append((work.run.title, work.run.id.label, work.run.seed, len(cells) - before))
         file = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
-        facts = {"study": self.study.name, "file": file, "of": stamp(self.study.file), "work": counts}
+        facts = {"study": self.study.name, "file": file, "of": stamp(self.study.document), "work": counts}
         return facts | {"cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
 
     def source(self, work: Work) -> TrainedFeatures:

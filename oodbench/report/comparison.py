@@ -122,7 +122,7 @@ class _Rows:
         self._values: dict[str, tuple[Places, Any]] = {
             **{name: (run, [each[name] for each in of_runs]) for name in OF_RUNS},
             **{name: (detector, [each[name] for each in of_detectors]) for name in OF_DETECTORS},
-            **{name: pd.factorize(self.rows[name], use_na_sentinel=False) for name in OF_ROWS},
+            **{name: pd.factorize(self.rows[name].fillna("")) for name in OF_ROWS},
         }
         self._masks: dict[tuple[str, str], Mask] = {}
 

@@ -7,7 +7,7 @@ last blank is the label; classes, of both lists, are numbered by value where all
 oodbench/toolkit/image_files.py.
 
 `count` and `sha256` say which list is meant: another one is refused. They are of the list; where {split} makes it two,
-of both: [train, test].
+of both: [train, test], null for one of which nothing is known. A hash is that of the list with Unix's line ends.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ImageList(Dataset):
     test_share: Share | None = None  # None: a list for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
-    count: Size | tuple[Size, Size] | None = None  # images of the list; None: any number
-    sha256: Hash | tuple[Hash, Hash] | None = None  # of the list's bytes; None: any list
+    count: Size | tuple[Size | None, Size | None] | None = None  # images of the list; None: any number
+    sha256: Hash | tuple[Hash | None, Hash | None] | None = None  # of the list's bytes; None: any list
     title: str | None = None  # what tables call it; None: where it is and what is said of it
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class ImageList(Dataset):
         )
         if wanted is not None and count != wanted:
             raise ValueError(f"{file} lists {count} images, the list that is meant {wanted}: it is another one")
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        found = hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
         if digest is not None and found != digest:
             raise ValueError(f"{file} is another list than the one that is meant: sha256 {found}, not {digest}")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import io
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from oodbench.cli import feature_commands, plugin_commands, report_commands, screen, store_commands, study_commands
 from oodbench.errors import UserError
 from oodbench.store.process import outlived
+from oodbench.store.provenance import version
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     study_commands.run,
@@ -61,11 +64,29 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        screen.say(f"oodbench {version()}")
+        raise typer.Exit
+
+
+def main(
+    say: Annotated[
+        bool, typer.Option("--version", help="Say the version, and end.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What all commands begin with."""
+    for stream in (sys.stdout, sys.stderr):  # a sign that an encoding lacks ends no command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 app = typer.Typer(
     help="What really makes an out-of-distribution detector work: trainings x clusterings x distances x thresholds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(main)
 for each in COMMANDS:
     app.command(each.__name__.rstrip("_").replace("_", "-"))(guarded(each))

@@ -79,7 +79,7 @@ def _score(given: Given, device: str, memory: str, top: int) -> None:
         outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
     folder = results_root() / given.name
     tables.write(given.grid, folder, outcome.rows, top)
-    screen.out.print(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     reasons = sorted(outcome.left_out.items(), key=lambda each: -each[1])
     for reason, count in reasons[:REASONS]:
         screen.say(f"left out: {count:>5} cells: {reason}")

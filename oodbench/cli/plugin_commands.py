@@ -93,6 +93,6 @@ def check(plugin: Annotated[str, typer.Argument(help="A plugin's file, its name,
     failed = sum(bool(result.problem) for result in results)
     skipped = sum(result.skipped for result in results)
     passed = len(results) - failed - skipped
-    screen.out.print(f"{source.room} {source.name}: {passed} passed, {skipped} skipped, {failed} failed")
+    screen.say(f"{source.room} {source.name}: {passed} passed, {skipped} skipped, {failed} failed")
     if failed:
         raise typer.Exit(1)

@@ -8,7 +8,9 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from oodbench.cli import screen
 from oodbench.errors import printable
 from oodbench.store.memo import Watch
 
@@ -18,6 +20,7 @@ STAGES = {
     **{"quality": "measure the clusters of", "curve": "follow", "export": "export"},
 }
 MB = 1e6  # bytes
+EVERY = 60.0  # seconds between two lines on a training, off a terminal
 
 
 class Board(Watch):
@@ -26,7 +29,7 @@ class Board(Watch):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),  # a title may hold [/b]
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -41,6 +44,8 @@ class Board(Watch):
         self._now = self._progress.add_task("", total=None, note="", visible=False)
         self._cells = self._failed = self._runs = self._run = 0
         self._training = ("", 0.0, 0.0)  # title, start, last loss
+        self._said = 0.0  # when the training at work was last heard of
+        self._helpers = 0  # whose words were shown
         self._file = ""  # that is downloaded
 
     def __enter__(self) -> Board:
@@ -56,21 +61,28 @@ class Board(Watch):
         self._runs, self._cells = runs, done
         self._progress.update(self._all, total=cells, completed=done, note=self._counts())
         there = f", {done} of them there" if done else ""
-        self.console.print(f"{cells} cells{there}; {runs} trainings to look at")
+        self.say(f"{cells} cells{there}; {runs} trainings to look at")
 
     def stage(self, what: str, title: str) -> None:
         self._end_training()
-        self._progress.reset(
-            self._now, description=printable(f"{STAGES[what]}  {title}"), total=None, note="", visible=True
-        )
+        self._progress.reset(self._now, description=printable(f"{STAGES[what]}  {title}"), total=None, note="")
+        self._progress.update(self._now, visible=True)
         if what == "train":
             self._run += 1
-            self._training = (title, time.perf_counter(), float("nan"))
+            self._said = time.perf_counter()
+            self._training = (title, self._said, float("nan"))
+            if not self.console.is_terminal:
+                self.say(f"training {self._run}, of at most {self._runs}: {title}")
             self._progress.update(self._all, description=f"training {self._run}, of at most {self._runs}")
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         self._training = (*self._training[:2], loss)
         self._progress.update(self._now, total=epochs, completed=epoch + 1, note=f"loss {loss:.4f}")
+        now, (title, start, _) = time.perf_counter(), self._training
+        if not self.console.is_terminal and now - self._said >= EVERY:
+            self._said = now
+            left = (now - start) / (epoch + 1) * (epochs - epoch - 1)  # of a training that went on, too much
+            self.say(f"{title}: epoch {epoch + 1} of {epochs}, loss {loss:.4f}, about {screen.duration(left)} left")
 
     def scored(self, cells: int, failed: int) -> None:
         self._cells += cells
@@ -79,7 +91,7 @@ class Board(Watch):
 
     def failed(self, title: str, message: str) -> None:
         self._training = ("", 0.0, 0.0)
-        self._print("[bold red]failed:[/] ", f"{title}: {message}")
+        self.say(f"{title}: {message}", Text("failed: ", style="bold red"))
 
     def downloading(self, file: str, done: int, total: int | None) -> None:
         """Show the megabytes of a download."""
@@ -88,18 +100,20 @@ class Board(Watch):
             self._progress.reset(self._now, description=printable(f"download  {file}"), visible=True)
         self._progress.update(self._now, total=total and round(total / MB), completed=round(done / MB), note="MB")
         if done == total:
-            self.console.print(printable(f"downloaded {file}: {done / MB:.1f} MB"), markup=False, highlight=False)
+            self.say(f"downloaded {file}: {done / MB:.1f} MB")
 
     def others(self, text: str) -> None:
         """Show what another process of the same run said."""
-        self.console.print(printable(text.rstrip()), markup=False, highlight=False, soft_wrap=True, style="dim")
+        self._helpers += 1
+        for line in text.splitlines():
+            self.say(f"process {self._helpers + 1}: {line}", style="dim")
 
     def warn(self, message: str) -> None:
-        self._print("[yellow]warning:[/] ", message)
+        self.say(message, Text("warning: ", style="yellow"))
 
-    def _print(self, head: str, text: str) -> None:
-        self.console.print(head, end="", markup=True)
-        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    def say(self, text: str, head: Text | str = "", style: str = "") -> None:
+        """Print a line, in one write: others may write to the same file."""
+        self.console.print(Text.assemble(head, (printable(text), style)), highlight=False, soft_wrap=True)
 
     def _counts(self) -> str:
         return f"{self._cells} done, {self._failed} failed"
@@ -109,5 +123,5 @@ class Board(Watch):
         if title:
             seconds = time.perf_counter() - start
             last = "" if math.isnan(loss) else f"loss {loss:.4f}, "  # weights that are loaded have none
-            self.console.print(f"trained {title}: {last}{seconds:.1f} s", highlight=False)
+            self.say(f"trained {title}: {last}{seconds:.1f} s")
             self._training = ("", 0.0, 0.0)

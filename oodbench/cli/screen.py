@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -19,10 +20,19 @@ from oodbench.errors import printable
 if TYPE_CHECKING:
     from oodbench.report.tables import Table
 
+
+class Screen(Console):
+    """A console whose reader may have had enough, such as `head`: then a command ends, as others of the shell do."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more at its end
+        raise typer.Exit(141)
+
+
 # What is printed is text, and no markup unless a call says so: a name may hold [/b]. A file has no width to fit, unless
 # it is said.
-out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
-err = Console(stderr=True, highlight=False, markup=False)
+out = Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+err = Screen(stderr=True, highlight=False, markup=False)
 LABEL = 24  # columns of the screen that labels keep, at least, in a table that is too wide
 NONE = "–"  # a label of what has no part in a row
 
@@ -34,8 +44,7 @@ def say(message: str, style: str = "") -> None:
 
 def complain(head: str, message: str) -> None:
     """Print a message to standard error after a head in its colour, such as `[yellow]warning:[/]`."""
-    err.print(head, end=" ", markup=True)
-    err.print(printable(message), soft_wrap=True)
+    err.print(Text.assemble(Text.from_markup(head), " ", printable(message)), soft_wrap=True)  # a line is one write
 
 
 def warn(message: str) -> None:

@@ -39,7 +39,7 @@ def show(study: StudyFile, which: Which) -> None:
     for train_key in found["train_key"].unique():
         facts = given.run(train_key)
         if facts is not None:
-            screen.out.print(f"the training {train_key} behind it:")
+            screen.say(f"the training {train_key} behind it:")
             screen.out.print_json(json.dumps(facts))
 
 
@@ -65,7 +65,7 @@ def compact(study: StudyFile) -> None:
     parts = given.compact()
     if not parts:
         raise UserError(f"{given.folder} has no rows; run the study first")
-    screen.out.print(f"{parts} part files are one now" if parts > 1 else "the rows are in one part file already")
+    screen.say(f"{parts} part files are one now" if parts > 1 else "the rows are in one part file already")
 
 
 def verify(study: StudyFile) -> None:
@@ -77,7 +77,7 @@ def verify(study: StudyFile) -> None:
     checked = [store.read(kind, key) for kind in store.kinds() for key in store.keys(kind)]
     for message in damaged:
         screen.warn(message)
-    screen.out.print(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
+    screen.say(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
     if damaged:
         raise typer.Exit(1)
 
@@ -108,7 +108,7 @@ def gc(
     if not dry_run:
         for kind, key in found:
             store.remove(kind, key)
-    screen.out.print(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
+    screen.say(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
 
 
 def _studies(folder: Path) -> list[Path]:

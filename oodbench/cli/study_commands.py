@@ -54,12 +54,14 @@ def run(
     from oodbench.cli import workers as processes
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
+    from oodbench.store.provenance import machine
 
     with Board(screen.err) as board:
         options = Options(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
         )
         runner = Runner(loaded, options, board)
+        board.say(f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}")
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
@@ -71,10 +73,10 @@ def run(
         _vary(study, runner, outcome.rows, _words(study, options, dry_data))
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
-    screen.out.print(f"\n{counts}{by}, {len(outcome.rows)} rows")
+    screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")
     arguments.say_unkept(study, outcome.unkept)
     if outcome.missing:
-        screen.out.print(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
+        screen.say(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     _say_unlearned(outcome.rows, runner.study.settings.learned)
     for how in died:
         screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
@@ -82,6 +84,12 @@ def run(
         arguments.say_failures(outcome.rows)
     if died:
         raise typer.Exit(1)
+
+
+def _precision(runner: Runner) -> str:
+    """Return the precisions of a study's trainings, `auto` resolved."""
+    found = (runner.encoders.precision(work.run) for work in runner.plan.work)
+    return f"precision {', '.join(dict.fromkeys(found))}"
 
 
 def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
@@ -123,7 +131,7 @@ def _say_unlearned(rows: Any, floor: float | None) -> None:
         where = " · ".join([*parts, f"seed {each['seed']}"])
         accuracy = f"frozen-probe accuracy {100 * each['frozen']:.1f} %, below {100 * each['floor']:.1f} %"
         screen.complain(f"[yellow]{NAME}:[/]", f"{where}: {accuracy}")
-    screen.out.print(f"{len(found)} of {rows['train_key'].nunique()} encoders {NAME}; tables mark them")
+    screen.say(f"{len(found)} of {rows['train_key'].nunique()} encoders {NAME}; tables mark them")
 
 
 def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
@@ -193,12 +201,12 @@ def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -
             screen.say(f"not here: {names}; oodbench prepare {study} gets them")
         if own := ", ".join(dict.fromkeys(each.label for each in absent if not each.source)):
             screen.say(f"not here: {own}; no command gets your own files: place them, or mend the paths")
-        screen.out.print("what is there, time and disk: unknown until the data is here")
+        screen.say("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
-        screen.out.print(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
+        screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         arguments.say_unkept(study, len(runner.unkept()))
-    screen.out.print(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
+    screen.say(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
 
 
 def _show_suites(suites: list[str]) -> None:
@@ -222,7 +230,7 @@ def _show_runs(runner: Runner, known: bool) -> None:
         epochs = ", ".join(str(epochs) for epochs in sorted({work.run.recipe.epochs for work in members}))
         trained = str(sum(runner.pipeline.encoders.has_weights(work.run) for work in members)) if known else "?"
         cells = sum(len(work.cells) for work in members)
-        table.add_row(*labels, seeds, epochs, str(cells), f"{trained} of {len(members)}")
+        table.add_row(*map(screen.text, labels), seeds, epochs, str(cells), f"{trained} of {len(members)}")
     screen.out.print(table)
 
 

@@ -24,7 +24,14 @@ LAYER_HEAD: dict[Layer, str] = {"projection": "z", "logits": "logits"}  # penult
 TURNS, SHIFTED_HEADS = (0, 1, 2, 3), ("z", "shift")  # of the layer `shifted`, in its order
 CLASSIFIER, PROBE = "classifier", "linear probe"  # whose logits a baseline reads
 NONE = "–"  # what a row shows where an axis has no part in a cell
-LATER = ("limit", "count", "sha256", "title", "bits")  # parameters of sets that are younger than keys, None by default
+LATER = (
+    "limit",
+    "count",
+    "sha256",
+    "title",
+    "bits",
+    "first",
+)  # parameters of sets that are younger than keys, None by default
 MOST = 300_000  # cells of a study
 P = TypeVar("P", bound=Plugin)
 Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder

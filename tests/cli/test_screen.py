@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import call
 from rich.console import Console
+from tiny import write
 
-from oodbench.cli import screen
+from oodbench.cli import progress, screen
+from oodbench.cli.progress import Board
 from oodbench.report.tables import Table
+from oodbench.store.provenance import version
 
 METHODS = [
     ("cross_entropy", "resnet18", "penultimate unit", "kmeans(k=20)", "mahalanobis(shared, pinv)", "pooled"),
@@ -52,3 +60,82 @@ def test_one_row_keeps_its_first_label(width: int) -> None:
     screen.show(Table("t", "", numbers, numbers * 0, numbers * 0 + 3, {"noise": 1}), "t", 1)
     assert "cross_entropy" in said()
     assert "95.0" in said()
+
+
+def test_control_characters_of_names_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "a\x1b[2Jb\x07\x9b31m [/b] [red]"
+    shown = r"a\x1b[2Jb\x07\x9b31m [/b] [red]"
+    screen.say(evil)
+    screen.warn(evil)
+    table = screen.columns("name")
+    table.add_row(screen.text(evil))
+    screen.out.print(table)
+    board = Board(screen.err)
+    board.warn(evil)
+    board.stage("train", evil)
+    board.failed(evil, evil)
+    board.downloading(evil, 5, 5)
+    out, err = capsys.readouterr()
+    assert (out.count(shown[:16]), err.count(shown)) == (2, 6)
+    assert not {"\x1b", "\x07", "\x9b"} & {*out, *err}
+
+
+class Lines(io.StringIO):
+    """What is written, by write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+
+def test_off_a_terminal_a_training_is_heard_of_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Lines()
+    board = Board(screen.Screen(file=file, width=80, markup=False))
+    clock = iter([100.0, *(100.0 + 40 * i for i in range(1, 6)), 300.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    board.planned(3, 12, 0)
+    board.stage("train", "simclr · seed 0")
+    for epoch in range(5):
+        board.epoch(epoch, 10, 1 / (epoch + 1))
+    board.stage("bank", "x")
+    board.warn("w" * 200)
+    board.others("trained x\nfailed: y\n")
+    board.others("trained z")
+    assert [each for each in file.writes if each] == [
+        "12 cells; 3 trainings to look at\n",
+        "training 1, of at most 3: simclr · seed 0\n",
+        "simclr · seed 0: epoch 2 of 10, loss 0.5000, about 5 min left\n",
+        "simclr · seed 0: epoch 4 of 10, loss 0.2500, about 4 min left\n",
+        "trained simclr · seed 0: loss 0.2000, 200.0 s\n",
+        f"warning: {'w' * 200}\n",
+        *("process 2: trained x\n", "process 2: failed: y\n", "process 3: trained z\n"),
+    ]
+
+
+def test_the_version_is_said() -> None:
+    done = call("--version")
+    assert (done.exit_code, done.stdout) == (0, f"oodbench {version()}\n")
+
+
+@pytest.mark.slow
+def test_an_encoding_without_some_sign_ends_no_command(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "oodbench"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    run = subprocess.run([*words, "plan", write(tmp_path / "s.yaml")], env=ascii_only, capture_output=True, check=False)
+    assert (run.returncode, run.stderr) == (0, b"")
+    absent = subprocess.run([*words, "plan", "狗.yaml"], env=ascii_only, capture_output=True, check=False)
+    assert (absent.returncode, absent.stderr) == (2, b"error: there is no study file ?.yaml\n")
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_had_enough_gets_no_error() -> None:
+    code = (
+        "import os\nfrom oodbench.cli.app import app\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\n"
+        "os.close(read)\napp(['list'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")

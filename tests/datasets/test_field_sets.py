@@ -623,6 +623,19 @@ def test_svhn_may_lie_in_both_places(tmp_path: Path) -> None:
     assert [len(plugin("svhn").load(split, tmp_path).x) for split in ("train", "test")] == [40, 30]
 
 
+def test_the_first_images_of_each_digit_are_svhns_selected_ones(tmp_path: Path) -> None:
+    write_svhn(tmp_path)
+    whole, some = (plugin("svhn", **given).load("test", tmp_path) for given in ({}, {"first": 2}))
+    seen: dict[int, int] = {}
+    kept = []
+    for i, k in enumerate(whole.y.tolist()):
+        seen[k] = seen.get(k, 0) + 1
+        kept += [i] if seen[k] <= 2 else []
+    assert 0 < len(kept) < len(whole.y)
+    assert some.y.tolist() == whole.y[kept].tolist()
+    assert np.array_equal(some.x, whole.x[kept])
+
+
 def test_a_folder_without_all_idx_files_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first folder that has all four is read; where none has, all are wanted in the first of all."""
     dataset = plugin("fashion_mnist")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -622,6 +623,16 @@ def test_a_loss_over_classes_is_refused_where_the_files_turn_out_to_have_one(
         runner.checks.check()
     write(tmp_path / "s.yaml", **given | {"training": "simclr"})
     Runner(reader.load(tmp_path / "s.yaml"), Options()).checks.check()
+
+
+def test_a_list_of_which_one_split_is_known_and_with_the_line_ends_of_windows(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", COLOUR)
+    (tmp_path / "a-train.txt").write_bytes(b"0.png cat\r\n")
+    meant = hashlib.sha256(b"0.png cat\n").hexdigest()
+    known: dict[str, Any] = {"path": "a-{split}.txt", "count": (1, None)}
+    assert len(plugin("image_list", **known, sha256=(meant, None)).load("train", tmp_path).x) == 1
+    with pytest.raises(ValueError, match="another list than the one that is meant"):
+        plugin("image_list", **known, sha256=(64 * "0", None)).load("train", tmp_path)
 
 
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:

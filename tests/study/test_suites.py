@@ -86,13 +86,13 @@ EXPECTED = {
     "openood/cifar10": {
         "ids": ["cifar10"],
         "ood": {"near": ["cifar100", TIN], "far": ["mnist", "svhn", "textures", "places365"]},
-        "count": {"cifar10": (50000, 9000), "cifar100": 9000, TIN: (1000, 7793), "svhn": 26032, "places365": None},
+        "count": {"cifar10": (50000, 9000), "cifar100": 9000, TIN: (1000, 7793), "svhn": 26032, "places365": 35195},
         "more": ("set(cifar10 val)", [TIN], ["tin597"]),
     },
     "openood/cifar100": {
         "ids": ["cifar100"],
         "ood": {"near": ["cifar10", TIN], "far": ["mnist", "svhn", "textures", "places365"]},
-        "count": {"cifar100": (50000, 9000), "cifar10": 9000, TIN: (1000, 6526), "svhn": 26032, "mnist": None},
+        "count": {"cifar100": (50000, 9000), "cifar10": 10000, TIN: (972, 6526), "svhn": 26032, "mnist": 70000},
         "more": ("set(cifar100 val)", [TIN], ["tin597"]),
     },
     "ssd/cifar10": {
@@ -125,13 +125,13 @@ EXPECTED = {
     },
     "knn_ood/cifar10": {
         "ids": ["cifar10"],
-        "ood": {"near": ["cifar100"], "far": ["svhn", "lsun", "isun", TEXTURES, PLACES]},
+        "ood": {"near": ["cifar100"], "far": ["svhn(first=1000)", "lsun", "isun", TEXTURES, PLACES]},
         "count": {},
         "more": ("val(0.1)", [], []),
     },
     "cider/cifar100": {
         "ids": ["cifar100"],
-        "ood": {"far": ["svhn(limit=10000)", PLACES, "isun(limit=10000)", TEXTURES, "lsun(limit=10000)"]},
+        "ood": {"far": ["svhn(first=1000)", PLACES, "isun(limit=10000)", TEXTURES, "lsun(limit=10000)"]},
         "count": {},
         "more": ("val(0.1)", [], []),
     },
@@ -167,6 +167,16 @@ def test_outliers_are_of_none_of_the_thirty_classes(tmp_path: Path, name: str) -
     left_out = [words[wnids.index(each)].lower().replace(" ", "_") for each in outliers.without]  # type: ignore
     ours = [name.removeprefix("rotary_") for name in found.ids[0].class_names or ()]  # ImageNet's is a dial telephone
     assert left_out == ours
+
+
+def test_every_list_of_openoods_cifar_suites_is_known_by_its_hash(tmp_path: Path) -> None:
+    """Also the outliers', of which there is a train list alone."""
+    for name in ("cifar10", "cifar100"):
+        lists = {str(each.params["title"]): each.params for each in load(tmp_path, f"openood/{name}").datasets}
+        assert len(lists) == 9
+        for title, params in lists.items():
+            both = params["sha256"] if isinstance(params["sha256"], tuple) else (params["sha256"],) * 2
+            assert [each is not None for each in both] == [True, title != "tin597"]
 
 
 def test_the_lists_of_openood_are_where_its_script_leaves_them(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
+        self.results.open()
         check_owner(self.study.file, self.study.results, self.results.plan() or {})
         self.checks.check()
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
@@ -257,7 +258,11 @@ class Runner:
             self.watch.warn(message)
         self._near = audit.notes(found)
         self.results.write_plan(self.plan_facts())
-        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
+        sources = [self.source(work) for work in self.plan.work]
+        outcome = self.bookkeeping.run(sources)
+        for each in sources:  # of rows that are there already
+            if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
+                each.measured()
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def absent(self) -> list[Dataset]:

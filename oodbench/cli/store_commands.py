@@ -118,6 +118,8 @@ def gc(
     if not dry_run:
         for kind, key in found:
             store.remove(kind, key)
+        if left := store.tidy():
+            screen.say(f"removed {left} folders that killed processes left half made")
     screen.out.print(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
 
 

@@ -40,7 +40,7 @@ _OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) 
 # Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
 PASSING = re.compile(
     rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError):"
-    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory"
+    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory|CUDA error|was ended by signal"
 )
 # Those of them that every other training would meet, too: they end a run.
 ENDING = [

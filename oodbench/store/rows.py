@@ -223,15 +223,16 @@ def _briefly(error: Exception) -> str:
 
 
 def machines(rows: pd.DataFrame) -> str:
-    """Return a sentence on the machines that made rows, where they are several; "" where there is one."""
-    found = rows.groupby(["trained_on", "scored_on"], sort=False).size()
+    """Return a sentence on the machines that made the numbers of rows where they are several, else ""."""
+    found = rows[rows["status"] == "ok"].groupby(["trained_on", "scored_on"], sort=False).size()
     if len(found) < 2:
         return ""
     counts = []
     for (trained_on, scored_on), count in zip(found.index, found, strict=True):
         scored = "" if scored_on == trained_on else f", scored on {scored_on}"
         counts.append(f"{count} trained on {trained_on or 'one that is not recorded'}{scored}")
-    return f"These rows are of {len(found)} machines, whose numbers may differ: {'; '.join(counts)}."
+    kinds = f"{len(found)} machines or numbers of threads"
+    return f"These rows are of {kinds}, whose numbers may differ: {'; '.join(counts)}."
 
 
 def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:

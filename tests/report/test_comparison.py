@@ -206,8 +206,6 @@ def test_what_was_swept_is_a_parameter() -> None:
         held(made({}), target(any={"K": None}))
     said = r"training: simclr has no parameter 'temprature'; did you mean 'temperature'\?"
     with pytest.raises(UserError, match=said):
-        UserError, match=r"training: simclr has no parameter 'temprature'; did you mean 'temperature'\?"
-    ):
         held(made({}), target(training=entry("simclr", temprature=1)))
 
 

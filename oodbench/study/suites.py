@@ -65,7 +65,7 @@ def find(name: str) -> Suite:
 
 def resolve(document: Document) -> Document:
     """Return a study with the keys of its suites filled in; those of OF_EACH are then lists, a value for each suite."""
-    if KEY not in document.value:
+    if KEY not in document.value or document.origin:  # there is none, or they are filled in
         return document
     names = _names(document)
     suites = []

@@ -296,6 +296,13 @@ def test_list_names_every_room() -> None:
     assert "simclr" not in call("list", "distance").stdout
 
 
+def test_list_of_one_room_has_parameters() -> None:
+    said = call("list", "distance").stdout
+    assert re.search(r"^ +knn .*\n +k: Size = 50 *\n +library: Literal\['torch', 'faiss'\] = 'torch'", said, re.M)
+    assert "keep: tuple[int | str, ...] | None = None" in call("list", "dataset").stdout
+    assert "k: Size" not in call("list").stdout
+
+
 def test_list_names_every_recipe_with_its_source() -> None:
     lines = call("list", "recipes").stdout.splitlines()
     assert any(re.match(r" *cluster_game/supcon +SupCon .*main_supcon.py\)", line) for line in lines)

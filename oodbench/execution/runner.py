@@ -40,7 +40,7 @@ _OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) 
 # Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
 PASSING = re.compile(
     rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError):"
-    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory"
+    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory|CUDA error|was ended by signal"
 )
 # Those of them that every other training would meet, too: they end a run.
 ENDING = [
@@ -256,6 +256,7 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
+        self.results.open()
         check_owner(self.study.document, self.study.results, self.results.plan() or {})
         self.checks.check()
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
@@ -263,7 +264,11 @@ class Runner:
             self.watch.warn(message)
         self._near = audit.notes(found)
         self.results.write_plan(self.plan_facts())
-        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
+        sources = [self.source(work) for work in self.plan.work]
+        outcome = self.bookkeeping.run(sources)
+        for each in sources:  # of rows that are there already
+            if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
+                each.measured()
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def absent(self) -> list[Dataset]:

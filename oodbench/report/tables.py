@@ -153,7 +153,7 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 
 def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None) -> Table:
     rows = named(distinct(rows))
-    by = [column for column in METHOD if column in _naming(rows) or varies(rows[column])]
+    by = [column for column in METHOD if column in naming(rows) or varies(rows[column])]
     runs = runs_of(rows, floor)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     sets = _wide(runs, by, "auroc", "ood")
@@ -205,7 +205,7 @@ def best_of_each_training(board: Table) -> Table:
     return replace(board.taken(lambda part: part[first]), name=name, caption=caption)
 
 
-def _naming(rows: pd.DataFrame) -> list[str]:
+def naming(rows: pd.DataFrame) -> list[str]:
     """Return the columns that name a method, whether or not they vary: the training, and what scores its features."""
     scorers = ("distance", "posthoc")
     return ["training", *(each for each in scorers if not rows[each].fillna("").isin(["", NONE]).all())]

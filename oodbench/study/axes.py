@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,9 @@ class Axes:
         for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
+        top = re.split(r"[.:]", name)[0]  # no code of the module's runs yet
+        if not top or (top not in sys.modules and importlib.util.find_spec(top) is None):
+            self.fail(trail, f"encoder {name}: there is no module '{top}', installed or beside the study")
         return [Encoder(name=name, params=each) for each in combinations(options)]
 
     def reference(self, trail: Trail) -> Reference:

@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from oodbench.errors import UserError
 
-BYTES = 150_000  # of a study file, at most
+BYTES = 100_000  # of a study file, at most
 BRACKETS, DEPTH = {"[": 1, "{": 1, "]": -1, "}": -1}, 100  # so many of them are open at a time, at most
 VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
 LARGEST = 2**63  # integers are smaller

@@ -264,6 +264,9 @@ def check_size(study: Study) -> None:
     if (cells := runs * scorers * len(axes.thresholds)) > MOST:
         parts = f"{runs} trainings x {scorers} scorers x {len(axes.thresholds)} thresholds"
         study.document.fail((), f"the grid has {cells} cells ({parts}), {MOST} at most; make several studies of it")
+    if (looks := cells * len(study.skips)) > 100 * MOST:
+        said = f"{len(study.skips)} entries for each of {cells} cells are {looks} looks, {100 * MOST} at most"
+        study.document.fail(("skip",), f"{said}; an entry takes lists, {{seed: [1, 2]}}")
 
 
 def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:

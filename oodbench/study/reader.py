@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +87,7 @@ def stamp(document: Document) -> str:
     Rows stay a study's when the package changes: they were published, and `run` tells which it would make otherwise.
     """
     values = _values(document)
-    said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned")}
+    said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned", "variance")}
     found = axes.registry(values)
     plugins = [source for room in ROOMS for source in found.sources(room).values()]
     own = [source.path.parent for source in plugins if not source.module.startswith("oodbench.")]
@@ -175,10 +174,10 @@ def _check(study: Study) -> None:
                 needs = f"{training.label} warms up and needs {training.least_epochs} epochs, the recipe has"
                 fail(("training",), f"{needs} {recipe.epochs}; its last part would never be trained")
     for name, found in study.recipes.items():
-        for each, recipe in itertools.product(study.keep, found.values()):
-            if each > recipe.epochs:
-                at = ("keep", study.document.value["keep"].index(each))
-                fail(at, f"there is no epoch {each}: {name} ends with epoch {recipe.epochs}")
+        last = min(recipe.epochs for recipe in found.values())
+        if late := [each for each in study.keep if each > last]:
+            at = ("keep", study.document.value["keep"].index(late[0]))
+            fail(at, f"there is no epoch {late[0]}: {name} ends with epoch {last}")
     for key, folder in (("data", study.data), ("store", study.store)):
         if folder.exists() and not folder.is_dir():
             fail((key,), f"{folder} is no folder")

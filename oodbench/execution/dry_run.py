@@ -176,8 +176,7 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
 
 def _cells(whole: Plan, study: Study) -> Iterator[str]:
     """Yield of some trainings a cell for every entry of an axis, and one for every number of a table or a claim."""
-    entries: list[tuple[dict[str, Any], Iterable[str]]] = [({}, (axis,)) for axis in (*DETECTOR_AXES, "level")]
-    asked = [_about_detectors(*each) for each in (*entries, *_asked(study))]
+    asked = [_about_detectors(*each) for each in _asked(study)]
 
     def answered(cell: Cell) -> set[Any]:
         shown = {column: str(label) for column, label in cell.detector.labels.items()}
@@ -208,7 +207,11 @@ def _with_news(items: Iterable[T], says: Callable[[T], set[Any]]) -> Iterator[T]
 
 
 def _asked(study: Study) -> Iterator[tuple[dict[str, Any], Iterable[str]]]:
-    """Yield what tables, claims, the curve and the choice by validation ask for, and what tells their numbers apart."""
+    """Yield what tables, claims, the curve and the choice by validation ask for, and what tells their numbers apart.
+
+    Nothing is asked of the entries of an axis but that each is there.
+    """
+    yield from (({}, (axis,)) for axis in (*DETECTOR_AXES, "level"))
     for spec in study.tables.values():
         yield spec.of, (*spec.rows, *spec.columns)
     for claim in study.claims.values():

@@ -204,9 +204,8 @@ def test_of_a_sweep_the_lowest_error_counts_where_a_study_selects_by_it() -> Non
 def test_what_was_swept_is_a_parameter() -> None:
     with pytest.raises(UserError, match=r"distance: knn has no parameter 'K'; did you mean 'k'\?"):
         held(made({}), target(any={"K": None}))
-    with pytest.raises(
-        UserError, match=r"training: simclr has no parameter 'temprature'; did you mean 'temperature'\?"
-    ):
+    said = r"training: simclr has no parameter 'temprature'; did you mean 'temperature'\?"
+    with pytest.raises(UserError, match=said):
         held(made({}), target(training=entry("simclr", temprature=1)))
 
 

@@ -116,7 +116,9 @@ def training(of: Training, **changes: Any) -> Training:
 
 def untrained(of: Training, heads: dict[str, str]) -> Training:
     """Return a training that loads no weights: its network stays as it is drawn."""
-    found = training(of, **{name: None for name in ("weights",) if name in of.params})
+    found = training(of)
+    if "weights" in of.params:
+        object.__setattr__(found, "weights", None)  # as no parameter may be
     type(found).weights = None  # type: ignore[assignment, method-assign]
     type(found).heads = heads  # type: ignore[assignment, method-assign]
     return found

@@ -31,9 +31,13 @@ LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features ta
 
 
 def load(study: Path) -> Study:
+    """Return a study. Raises UserError where its folder of results is another study's."""
+    from oodbench.store.rows import Results
     from oodbench.study import reader
 
-    return reader.load(study)
+    loaded = reader.load(study)
+    reader.check_owner(loaded.document, loaded.results, Results(loaded.results).plan() or {})
+    return loaded
 
 
 def made(study: Path, dry_data: bool) -> Study:

@@ -110,7 +110,9 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, free nothing.")] = False,
 ) -> None:
     """Free what no study in a folder needs any more from the store that they share."""
-    studies = [arguments.load(file) for path in paths for file in _studies(path)]
+    from oodbench.study import reader
+
+    studies = [reader.load(file) for path in paths for file in _studies(path)]
     from oodbench.execution.garbage import garbage
 
     store, found = garbage(studies, screen.warn)

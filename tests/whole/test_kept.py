@@ -32,7 +32,8 @@ def test_a_folder_of_results_is_of_one_study(tmp_path: Path) -> None:
     one, other = study(tmp_path / "a"), study(tmp_path / "b", distance="euclidean")
     assert call("run", one).exit_code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "results" / "s").rglob("*") if path.is_file()}
-    for words in (["tables", other], ["run", other], ["show", other, "a"], ["compact", other]):
+    commands = ("tables", "run", "plan", "prepare", "audit", "quality", "curve", "compact", "rekey")
+    for words in (*([each, other] for each in commands), ["show", other, "a"]):
         done = call(*words)
         assert (done.exit_code, done.stdout) == (2, ""), words
         assert f"is of the study {one}, not of {other}; give one of them another `name:`" in done.stderr

@@ -1,7 +1,7 @@
 """The rows of a study as it stands: those that its file asks for now, whichever machine made them, and what is missing.
 
-What its file asks for is in `plan.json`, written by the last run; where the study or its code have changed since, it is
-planned again. That takes torch and the data; the rest of this module takes neither.
+What its file asks for is in `plan.json`, written by the last run; where the study or its own plugins have changed
+since, it is planned again. That takes torch and the data; the rest of this module takes neither.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool)
     runner = Runner(dry(loaded).study if dry_data else loaded, Options())
     if absent := runner.absent():
         names = ", ".join(dict.fromkeys(each.label for each in absent))
-        changed = f"{loaded.file} or its code have changed since its last run, whose rows these are"
+        changed = f"{loaded.file} or its plugins have changed since its last run, whose rows these are"
         warn(f"{changed}: {names} are not here to tell")
     else:
         found.write_plan(runner.plan_facts())

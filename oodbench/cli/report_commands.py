@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
@@ -20,7 +20,7 @@ Against = Annotated[
 
 def tables_(
     study: StudyFile,
-    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20,
+    top: Top = 20,
     against: Against = "",
     dry_data: DryData = False,
 ) -> None:

@@ -86,7 +86,9 @@ def hold(
     registry, (_, select, _) = registry_of(study), tables_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
     by = select.by if select else "val_auroc"
-    found = comparison.compare(rows, Results(folder, screen.warn).run, wanted, registry, by)
+    kept = Results(folder, screen.warn)
+    rows = rows.assign(ood=rows["ood"].replace((kept.plan() or {}).get("called", {})))  # targets know no study's `as:`
+    found = comparison.compare(rows, kept.run, wanted, registry, by)
     file = folder / name
     formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)

@@ -64,7 +64,7 @@ def dataset(of: Dataset, drawn: Drawing) -> Dataset:
             return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
 
     StandInSet.name = of.name
-    found: Dataset = StandInSet(**of.params)
+    found: Dataset = StandInSet(**of.params).called(of.shown_as)
     return found
 
 
@@ -112,7 +112,7 @@ def training(of: Training, **changes: Any) -> Training:
             return of.label
 
     StandInTraining.name = of.name
-    found: Training = StandInTraining(**of.params | changes)
+    found: Training = StandInTraining(**of.params | changes).called(of.shown_as)
     return found
 
 

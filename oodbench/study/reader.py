@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results
 from oodbench.study.values import Values
 
 Source = Path | Mapping[str, Any]  # of a study: its file, or what would stand in it
-PACKAGE = Path(str(resources.files("oodbench")))
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "claims")
 KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
@@ -85,21 +83,25 @@ def results_of(source: Source) -> Path:
 
 
 def stamp(document: Document) -> str:
-    """Return a hash of what decides the rows of a study: what its file says of them, and all code that it may meet."""
+    """Return a hash of what decides the rows of a study: what its file says of them, and code that is its own.
+
+    Rows stay a study's when the package changes: they were published, and `run` tells which it would make otherwise.
+    """
     values = _values(document)
     said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned")}
     found = axes.registry(values)
-    plugins = [source.path for room in ROOMS for source in found.sources(room).values()]
-    folders = {document.file.parent, *(path.parent for path in plugins if PACKAGE not in path.parents)}
-    folders |= {PACKAGE, *(path for path in PACKAGE.iterdir() if path.is_dir())}
-    code = {*plugins, *(path for each in folders for path in each.glob("*.py"))}
+    plugins = [source for room in ROOMS for source in found.sources(room).values()]
+    own = [source.path.parent for source in plugins if not source.module.startswith("oodbench.")]
+    code = {path for each in (document.file.parent, *own) for path in each.glob("*.py")}
     return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
 
 
 def check_owner(document: Document, folder: Path, plan: dict[str, Any]) -> None:
     """Raise UserError where a folder of results has the plan of another study that still bears its name."""
-    other = (folder / str(plan.get("file", ""))).resolve()
-    if not plan.get("file") or other == document.file.resolve() or not other.is_file():
+    if not plan.get("file"):
+        return
+    other = (folder / str(plan["file"])).resolve()
+    if other == document.file.resolve() or not other.is_file():
         return
     try:
         its = results_of(other)
@@ -179,5 +181,8 @@ def _check(study: Study) -> None:
             if each > recipe.epochs:
                 at = ("keep", study.document.value["keep"].index(each))
                 fail(at, f"there is no epoch {each}: {name} ends with epoch {recipe.epochs}")
+    for key, folder in (("data", study.data), ("store", study.store)):
+        if folder.exists() and not folder.is_dir():
+            fail((key,), f"{folder} is no folder")
     axes.check_skips(study)
     check_size(study)

@@ -271,6 +271,8 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("name", "../x", 9, "cannot name a folder"),
         ("tables", "{../evil: {rows: [training]}}", 9, "'../evil' cannot name a file"),
         ("skip", "[{training: []}]", 9, "is empty"),
+        ("store", "s.yaml", 9, "s.yaml is no folder"),
+        ("data", "s.yaml", 9, "s.yaml is no folder"),
         ("plugins", "[nowhere]", 9, "plugins: there is no file or folder"),
         ("ood", "{far: {noise: {siz: 3}}}", 3, "ood.far.noise.siz: there is no such parameter"),
         ("recipe", "{epoch: 3}", 9, "did you mean 'epochs'?"),

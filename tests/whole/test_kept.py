@@ -88,7 +88,7 @@ def test_without_the_data_the_rows_of_the_last_run_are_shown(tmp_path: Path) -> 
     call("run", file)
     done = call("tables", study(tmp_path, distance="euclidean", ood={"far": {"folder": {"path": "nowhere"}}}))
     assert done.exit_code == 0, done.stderr
-    assert "have changed since its last run, whose rows these are: folder(path=nowhere" in done.stderr
+    assert "plugins have changed since its last run, whose rows these are: folder(path=nowhere" in done.stderr
     assert set(leaderboard(tmp_path / "results" / "s")["distance"]) == {"cosine", "euclidean"}
 
 

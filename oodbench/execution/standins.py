@@ -105,6 +105,8 @@ def training(of: Training, **changes: Any) -> Training:
     real: Any = type(of)
 
     class StandInTraining(real):  # type: ignore[misc]
+        __annotations__ = dict.fromkeys(changes, Any)  # a real one of its kind may not have such values
+
         @property
         def label(self) -> str:
             return of.label
@@ -116,9 +118,7 @@ def training(of: Training, **changes: Any) -> Training:
 
 def untrained(of: Training, heads: dict[str, str]) -> Training:
     """Return a training that loads no weights: its network stays as it is drawn."""
-    found = training(of)
-    if "weights" in of.params:
-        object.__setattr__(found, "weights", None)  # as no parameter may be
+    found = training(of, **{name: None for name in ("weights",) if name in of.params})
     type(found).weights = None  # type: ignore[assignment, method-assign]
     type(found).heads = heads  # type: ignore[assignment, method-assign]
     return found

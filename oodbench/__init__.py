@@ -2,14 +2,16 @@
 
 import oodbench
 rows = oodbench.run("benchmark.yaml")    # a DataFrame: a row for each method, ID set, seed and OOD set
+rows = oodbench.run({"name": "mine", "image": {"size": 8}, ...})  # what would stand in a file
 rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,17 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["rows", "run"]
 
 
-def run(study: str | Path, device: str = "auto") -> pd.DataFrame:
-    """Run a study file and return its rows. What is there already is not computed again."""
+def run(study: str | Path | Mapping[str, Any], device: str = "auto") -> pd.DataFrame:
+    """Run a study, a file or what would stand in it, and return its rows. What is there is not computed again."""
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
     from oodbench.study import reader
 
-    return Runner(reader.load(Path(study)), Options(device=device)).run().rows
+    return Runner(reader.load(_source(study)), Options(device=device)).run().rows
 
 
-def rows(study: str | Path) -> pd.DataFrame:
-    """Return the rows that a study file has so far; Python warns of what is missing."""
+def rows(study: str | Path | Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows that a study has so far; Python warns of what is missing."""
     from oodbench.cli.kept import current
 
-    return current(Path(study), warnings.warn)[1]
+    return current(_source(study), warnings.warn)[1]
+
+
+def _source(study: str | Path | Mapping[str, Any]) -> Path | Mapping[str, Any]:
+    return Path(study) if isinstance(study, str | Path) else study

@@ -64,6 +64,7 @@ class Plugin:
     """Base of all plugins: a frozen dataclass whose fields are its parameters."""
 
     name: ClassVar[str]  # the file's stem, or the entry point's name
+    shown_as: ClassVar[str] = ""  # what a study calls it with `as:`; no parameter, and in no key of weights
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -76,6 +77,14 @@ class Plugin:
             init(self, **{name: _checked(type(self), name, value) for name, value in given.items()})
 
         cls.__init__ = checked  # type: ignore[assignment]
+        if isinstance(own := vars(cls).get("label"), property):
+            cls.label = property(lambda self: self.shown_as or own.__get__(self))  # type: ignore[assignment]
+
+    def called(self, alias: str) -> Self:
+        """Return it with the label that tables show in place of its own; "" = its own."""
+        found = dataclasses.replace(self)  # type: ignore[type-var]
+        object.__setattr__(found, "shown_as", alias)
+        return found
 
     @property
     def params(self) -> dict[str, Any]:
@@ -89,7 +98,9 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """What a table shows: the name, and each parameter that differs from its default."""
+        """What a table shows: the alias, else the name, and each parameter that differs from its default."""
+        if self.shown_as:
+            return self.shown_as
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         changed = [f.name for f in fields if getattr(self, f.name) != f.default]
         shown = [f"{name}={_short(getattr(self, name))}" for name in changed]

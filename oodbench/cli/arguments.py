@@ -26,7 +26,7 @@ DryData = Annotated[
     bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
 ]
 Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
-Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.")]
+Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
 
 

@@ -27,7 +27,7 @@ Validation = Annotated[list[str] | None, typer.Option(help=f"OOD that thresholds
 Grid = Annotated[Path | None, typer.Option(help="Detectors, as in a study; default: every plugin as it is.")]
 Name = Annotated[str, typer.Option(help="Folder of results; calls of one name share their tables.")]
 Encoder = Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")]
-Seed = Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.")]
+Seed = Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.", min=0, max=2**63 - 1)]
 Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
 To = Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")]
 

@@ -1,18 +1,18 @@
 """The rows of a study as it stands: those that its file asks for now, whichever machine made them, and what is missing.
 
-What its file asks for is in `plan.json`, written by the last run; where the study or its code have changed since, it is
-planned again. That takes torch and the data; the rest of this module takes neither.
+What its file asks for is in `plan.json`, written by the last run; where the study or its own plugins have changed
+since, it is planned again. That takes torch and the data; the rest of this module takes neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodbench.store.rows import Results
 from oodbench.study import reader
+from oodbench.study.document import read
 from oodbench.study.study import DRY
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def results(study: Path, warn: Say, dry_data: bool = False) -> Results:
+def results(study: reader.Source, warn: Say, dry_data: bool = False) -> Results:
     """Return what is kept of a study, or of its dry run. Raises UserError where the folder is another study's."""
-    folder = reader.results_of(study)
+    folder, document = reader.results_of(study), read(study)
     found = Results(folder.with_name(folder.name + DRY) if dry_data else folder, warn)
     plan = found.plan()
     if plan is not None:
-        reader.check_owner(study, found.folder.parent, plan)
-        if plan.get("of") not in (None, reader.stamp(study)):
+        reader.check_owner(document, found.folder.parent, plan)
+        if plan.get("of") not in (None, reader.stamp(document)):
             _plan_again(study, found, warn, dry_data)
     return found
 
 
-def current(study: Path, warn: Say, dry_data: bool = False) -> tuple[Results, pd.DataFrame]:
+def current(study: reader.Source, warn: Say, dry_data: bool = False) -> tuple[Results, pd.DataFrame]:
     """Return what is kept of a study and the rows that it asks for; `warn` hears what is missing of them."""
     found = results(study, warn, dry_data)
     rows = found.current()
@@ -61,7 +61,7 @@ def lacking(rows: pd.DataFrame, plan: dict[str, Any]) -> str:
     return f"{have} of {wanted} rows are there{n}{nothing}; run the study to make the others"
 
 
-def _plan_again(study: Path, found: Results, warn: Say, dry_data: bool) -> None:
+def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool) -> None:
     from oodbench.execution.dry_run import dry
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
@@ -70,6 +70,7 @@ def _plan_again(study: Path, found: Results, warn: Say, dry_data: bool) -> None:
     runner = Runner(dry(loaded).study if dry_data else loaded, Options())
     if absent := runner.absent():
         names = ", ".join(dict.fromkeys(each.label for each in absent))
-        warn(f"{study} or its code have changed since its last run, whose rows these are: {names} are not here to tell")
+        changed = f"{loaded.file} or its plugins have changed since its last run, whose rows these are"
+        warn(f"{changed}: {names} are not here to tell")
     else:
         found.write_plan(runner.plan_facts())

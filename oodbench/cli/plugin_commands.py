@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,6 +14,9 @@ from rich.text import Text
 
 from oodbench.cli import screen
 from oodbench.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from oodbench.study.registry import Registry
 
 ROOM = "training, clustering, distance, threshold, posthoc or dataset"
 Listed = Annotated[str, typer.Argument(help=f"{ROOM}; recipes, or suites.")]
@@ -25,7 +30,7 @@ BEGIN, END = "<!-- oodbench list -->\n", "<!-- end -->"
 
 
 def list_(room: Listed = "", markdown: Markdown = None) -> None:
-    """List the plugins, recipes and suites by name, a line each; of `suites` alone, what they consist of."""
+    """List plugins, recipes and suites by name, a line each; of one room their parameters, of suites their parts."""
     from oodbench.study import recipes, suites
     from oodbench.study.registry import ROOMS, Registry, summary
 
@@ -47,9 +52,27 @@ def list_(room: Listed = "", markdown: Markdown = None) -> None:
         table.add_row(Text(each, style="bold"), "")
         for name, line in lines[each].items():
             table.add_row(f"  {name}", screen.text(line))
+            if room in ROOMS:
+                for parameter in _parameters(registry, room, name):
+                    table.add_row("", screen.text(f"    {parameter}"))
             for part, text in suites.told(suites.find(name)) if room == "suites" else ():
                 table.add_row("", screen.text(f"{part}: {text}"))
     screen.out.print(table)
+
+
+def _parameters(registry: Registry, room: str, name: str) -> Iterator[str]:
+    """Yield the parameters of a plugin, as its file or its contract declares them; why, where it cannot be used."""
+    try:
+        found = registry.load(room, name)
+    except UserError as error:
+        yield str(error)
+        return
+    types: dict[str, Any] = {}
+    for each in reversed(found.__mro__):
+        types |= vars(each).get("__annotations__", {})
+    for field in dataclasses.fields(found):  # type: ignore[arg-type]
+        default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+        yield f"{field.name}: {types[field.name]}{default}"
 
 
 def _renew(file: Path, rooms: dict[str, dict[str, str]]) -> None:

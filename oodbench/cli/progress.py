@@ -46,6 +46,7 @@ class Board(Watch):
         self._training = ("", 0.0, 0.0)  # title, start, last loss
         self._said = 0.0  # when the training at work was last heard of
         self._helpers = 0  # whose words were shown
+        self.where = ""  # device, machine and precision, said when work begins
         self._file = ""  # that is downloaded
 
     def __enter__(self) -> Board:
@@ -61,6 +62,8 @@ class Board(Watch):
         self._runs, self._cells = runs, done
         self._progress.update(self._all, total=cells, completed=done, note=self._counts())
         there = f", {done} of them there" if done else ""
+        if self.where:
+            self.say(self.where)
         self.say(f"{cells} cells{there}; {runs} trainings to look at")
 
     def stage(self, what: str, title: str) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
@@ -20,7 +20,7 @@ Against = Annotated[
 
 def tables_(
     study: StudyFile,
-    top: Annotated[int, typer.Option(help="Rows of the leaderboard to print.")] = 20,
+    top: Top = 20,
     against: Against = "",
     dry_data: DryData = False,
 ) -> None:
@@ -45,14 +45,14 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
-    formats.write_table(verdicts.sheet(found, tables.note(rows)), folder)
+    formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
     for each in found:
         state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
         shown.add_row(screen.text(f"{each.name}: {each.claim.says}"), state, screen.text(each.text()))
     screen.out.print(shown)
-    screen.say(tables.note(rows) + verdicts.caption(found), "italic")
+    screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 

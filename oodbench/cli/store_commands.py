@@ -25,12 +25,14 @@ def show(study: StudyFile, which: Which) -> None:
     import pandas as pd
 
     from oodbench.cli.kept import results
+    from oodbench.store.rows import SAME
 
     given = results(study, screen.warn)
-    found = _rows(study, which, given)
-    in_tables = set(given.current()[["cell", "ood"]].itertuples(index=False, name=None))
+    current = given.current()
+    found = _rows(study, which, given, current)
+    in_tables = set(current[SAME].itertuples(index=False, name=None))
     for record in found.to_dict("records"):
-        if (record["cell"], record["ood"]) not in in_tables:
+        if tuple(record[name] for name in SAME) not in in_tables:
             where = f"{record['cell']}/{record['ood']}"
             reason = "code or data have changed since, or the study no longer has this cell"
             screen.warn(f"{where} is in no table: {reason}")
@@ -38,14 +40,19 @@ def show(study: StudyFile, which: Which) -> None:
         screen.out.print_json(json.dumps(shown, default=str))
     for train_key in found["train_key"].unique():
         facts = given.run(train_key)
-        if facts is not None:
-            screen.say(f"the training {train_key} behind it:")
-            screen.out.print_json(json.dumps(facts))
+        if facts is None:
+            lost = f"the training {train_key} behind it is not known: runs/{train_key}.json is lost or damaged"
+            screen.warn(f"{lost}; where the training is in the store, oodbench run {study} writes it again")
+            continue
+        screen.say(f"the training {train_key} behind it:")
+        screen.out.print_json(json.dumps(facts))
 
 
-def _rows(study: Path, which: str, given: Results) -> Any:
-    """Return the rows of CELL or CELL/OOD."""
-    table = given.read()
+def _rows(study: Path, which: str, given: Results, current: Any) -> Any:
+    """Return the rows of CELL or CELL/OOD: the current one of each OOD set, else the newest."""
+    import pandas as pd
+
+    table = pd.concat([given.read(), current]).drop_duplicates(["cell", "ood"], keep="last")
     if table.empty:
         raise arguments.without_rows(given)
     cell, _, ood = which.partition("/")
@@ -69,15 +76,18 @@ def compact(study: StudyFile) -> None:
 
 
 def verify(study: StudyFile) -> None:
-    """Check every artifact in a study's store against its hashes; damaged ones are set aside."""
+    """Check a study's results and every artifact in its store against their hashes; damaged ones are set aside."""
     from oodbench.store.artifacts import Store
+    from oodbench.store.rows import Results
 
     damaged: list[str] = []
-    store = Store(arguments.load(study).store, damaged.append)
+    loaded = arguments.load(study)
+    store, files = Store(loaded.store, damaged.append), Results(loaded.results, damaged.append).check()
     checked = [store.read(kind, key) for kind in store.kinds() for key in store.keys(kind)]
     for message in damaged:
         screen.warn(message)
-    screen.say(f"{len(checked)} artifacts checked, {len(damaged)} damaged")
+    what = f"{len(checked)} artifacts and {files} files of {loaded.results}"
+    screen.say(f"{what} checked, {len(damaged)} damaged")
     if damaged:
         raise typer.Exit(1)
 
@@ -108,6 +118,8 @@ def gc(
     if not dry_run:
         for kind, key in found:
             store.remove(kind, key)
+        if left := store.tidy():
+            screen.say(f"removed {left} folders that killed processes left half made")
     screen.say(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
 
 

@@ -61,7 +61,7 @@ def run(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
         )
         runner = Runner(loaded, options, board)
-        board.say(f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}")
+        board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")

@@ -57,13 +57,20 @@ def note(rows: Any) -> str:
     return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
 
 
+def remarks(rows: Any) -> str:
+    """Return what a caption says first of its rows: that they are of stand-in data, or of several machines."""
+    from oodbench.store.rows import machines
+
+    return note(rows) + (f"{said} " if (said := machines(rows)) else "")
+
+
 def publish(
     table: Table, rows: Any, folder: Path, title: str = "", top: int | None = None, endings: Sequence[str] = ()
 ) -> None:
-    """Write a table as files, or as some of them, with that note before its caption, and print its `top` first rows."""
+    """Write a table as files, or as some of them, remarks before its caption, and print its `top` first rows."""
     from oodbench.report import formats
 
-    table = replace(table, caption=note(rows) + table.caption)
+    table = replace(table, caption=remarks(rows) + table.caption)
     formats.write_table(table.sheet(), folder, endings or tuple(formats.FORMATS))
     screen.show(table, title or table.name, len(table.mean) if top is None else top)
 
@@ -79,7 +86,9 @@ def hold(
     registry, (_, select, _) = registry_of(study), tables_of(study)
     wanted = [each for each in targets.load(targets.find(*given), registry) if not metrics or each.metric in metrics]
     by = select.by if select else "val_auroc"
-    found = comparison.compare(rows, Results(folder, screen.warn).run, wanted, registry, by)
+    kept = Results(folder, screen.warn)
+    rows = rows.assign(ood=rows["ood"].replace((kept.plan() or {}).get("called", {})))  # targets know no study's `as:`
+    found = comparison.compare(rows, kept.run, wanted, registry, by)
     file = folder / name
     formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)

@@ -11,7 +11,6 @@ would cost its content; float32 in .npy and .safetensors stays in the file until
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,11 +211,13 @@ def _pt(path: Path) -> dict[str, Any]:
 def _csv(path: Path) -> dict[str, Any]:
     import pandas as pd
 
-    table = pd.read_csv(path)
+    first = pd.read_csv(path, header=None, nrows=1)
+    numbers = all(kind.kind in "fiu" for kind in first.dtypes)  # else it names the columns
+    named = not numbers or first.iloc[0].tolist() == list(range(first.shape[1]))  # as pandas numbers them
+    table = pd.read_csv(path, header=0 if named else None)
+    if unnamed := [name for name in table if str(name).startswith("Unnamed:")]:
+        raise UserError(f"{path}: {len(unnamed)} columns have no name, such as an index; leave them out (index=False)")
     labels = [name for name in ("labels", "label") if name in table]
-    with suppress(ValueError):  # names of columns that are all numbers are a row
-        [float(name) for name in table.columns]
-        table, labels = pd.read_csv(path, header=None), []
     features = table.drop(columns=labels)
     if texts := [str(name) for name in features if features[name].dtype.kind not in "fiub"]:
         raise UserError(f"{path}: the columns {', '.join(texts[:5])} are no numbers; labels stand in `labels`")

@@ -168,7 +168,9 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
     if ":" in encoder.name or any(match.params for skip in study.skips for match in skip.entries.get("encoder", [])):
         return encoder  # a user's own; or one of whose parameters the study speaks
     name, width = (encoder.name, encoder.params["width"]) if encoder.name in RESNETS else (RESNETS[0], WIDTH)
-    return standins.Slim(name=name, params={"width": min(WIDTH, width), "stem": "cifar"}, shown=encoder.label)
+    return standins.Slim(name=name, params={"width": min(WIDTH, width), "stem": "cifar"}, shown=encoder.label).called(
+        encoder.shown_as
+    )
 
 
 # ---- cells -----------------------------------------------------------------------------------------------
@@ -176,8 +178,7 @@ def _slim(study: Study, encoder: Encoder) -> Encoder:
 
 def _cells(whole: Plan, study: Study) -> Iterator[str]:
     """Yield of some trainings a cell for every entry of an axis, and one for every number of a table or a claim."""
-    entries: list[tuple[dict[str, Any], Iterable[str]]] = [({}, (axis,)) for axis in (*DETECTOR_AXES, "level")]
-    asked = [_about_detectors(*each) for each in (*entries, *_asked(study))]
+    asked = [_about_detectors(*each) for each in _asked(study)]
 
     def answered(cell: Cell) -> set[Any]:
         shown = {column: str(label) for column, label in cell.detector.labels.items()}
@@ -208,7 +209,11 @@ def _with_news(items: Iterable[T], says: Callable[[T], set[Any]]) -> Iterator[T]
 
 
 def _asked(study: Study) -> Iterator[tuple[dict[str, Any], Iterable[str]]]:
-    """Yield what tables, claims, the curve and the choice by validation ask for, and what tells their numbers apart."""
+    """Yield what tables, claims, the curve and the choice by validation ask for, and what tells their numbers apart.
+
+    Nothing is asked of the entries of an axis but that each is there.
+    """
+    yield from (({}, (axis,)) for axis in (*DETECTOR_AXES, "level"))
     for spec in study.tables.values():
         yield spec.of, (*spec.rows, *spec.columns)
     for claim in study.claims.values():

@@ -40,7 +40,7 @@ _OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) 
 # Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
 PASSING = re.compile(
     rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError):"
-    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory"
+    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory|CUDA error|was ended by signal"
 )
 # Those of them that every other training would meet, too: they end a run.
 ENDING = [
@@ -195,12 +195,18 @@ def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:
     """Return what a detector's numbers depend on, but for the features: part of the key of its rows."""
     parts = ("clustering", "distance", "posthoc", "threshold")
     plugins = {room: plugin for room in parts if (plugin := getattr(detector, room))}
+    called = {room: each.shown_as for room, each in plugins.items() if each.shown_as}
     return {
         "number": NUMBER["score"],
         "detector": detector.canonical,
         "sources": {room: axes.registry.fingerprint(room, each.name) for room, each in plugins.items()},
         **({"probe": NUMBER["probe"]} if detector.posthoc else {}),
         **({"compat": True} if axes.compat else {}),
+        **(
+            {"called": called}
+            if (called := {room: each.shown_as for room, each in plugins.items() if each.shown_as})
+            else {}
+        ),
     }
 
 
@@ -250,14 +256,19 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
-        check_owner(self.study.file, self.study.results, self.results.plan() or {})
+        check_owner(self.study.document, self.study.results, self.results.plan() or {})
         self.checks.check()
+        self.results.open()
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
         if message := audit.warning(found, self.study.file):
             self.watch.warn(message)
         self._near = audit.notes(found)
         self.results.write_plan(self.plan_facts())
-        outcome = self.bookkeeping.run([self.source(work) for work in self.plan.work])
+        sources = [self.source(work) for work in self.plan.work]
+        outcome = self.bookkeeping.run(sources)
+        for each in sources:  # of rows that are there already
+            if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
+                each.measured()
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def absent(self) -> list[Dataset]:
@@ -279,9 +290,12 @@ class Runner:
             cells |= {each.cell: each.key for each in wanted}
             sets[work.run.id.label] = {each.ood: (each.group, each.ood_data) for each in wanted}
             counts.append((work.run.title, work.run.id.label, work.run.seed, len(cells) - before))
-        file = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
-        facts = {"study": self.study.name, "file": file, "of": stamp(self.study.file), "work": counts}
-        return facts | {"cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
+        path = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
+        file = path.encode(errors="replace").decode()  # a name may be no Unicode
+        facts = {"study": self.study.name, "file": file, "of": stamp(self.study.document), "work": counts}
+        own = ((each.shown_as, each.called("").label) for each in self.study.datasets)
+        called = {alias: label for alias, label in own if alias}
+        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
 
     def source(self, work: Work) -> TrainedFeatures:
         """Return what makes the features of a training, and the rows that its cells are to have."""
@@ -317,6 +331,7 @@ class TrainedFeatures:
     def wanted(self) -> list[Wanted]:
         run, library = self.run, self.pipeline.library
         base: dict[str, Any] = {"train": self.key, "test": library.prepared(run.id, "test").content}
+        base |= {"called": run.called} if run.called else {}
         if run.validation:
             base["validation"] = {each.label: library.prepared(each, "train").content for each in run.validation}
         if run.reference.held_out:

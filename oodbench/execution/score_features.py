@@ -205,7 +205,7 @@ def _shared(loaded: _Loaded) -> dict[tuple[str, str], str]:
     hashes = {option: prepare.digests(each.layers["penultimate"].numpy()) for option, each in loaded.every.items()}
     said = {}
     for one, other in itertools.combinations(hashes, 2):
-        same = duplicates.exact(hashes[one], hashes[other])[1]
+        _, same = duplicates.exact(hashes[one], hashes[other])
         if len(same) and not (one.startswith("OOD ") and other.startswith("OOD ")):
             shown = ", ".join(map(str, same[:5])) + (", ..." if len(same) > 5 else "")
             said[one, other] = f"{len(same)} of {len(hashes[other])} items of {other} are also in {one} (rows {shown})"
@@ -369,8 +369,8 @@ class FileFeatures:
         `features` holds, for each encoder, the content of its files and which cells came of which OOD set.
         """
         given, loaded, owner = self.given, self.loaded, digest(self.base)
+        self.results.open()
         folder = self.results.folder.parent
-        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / PLAN_LOCK):
             plan = self.results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
             if "features" not in plan:

@@ -64,7 +64,7 @@ def dataset(of: Dataset, drawn: Drawing) -> Dataset:
             return Images(x.astype(np.uint8), y.astype(np.int64), how.classes)
 
     StandInSet.name = of.name
-    found: Dataset = StandInSet(**of.params)
+    found: Dataset = StandInSet(**of.params).called(of.shown_as)
     return found
 
 
@@ -110,13 +110,15 @@ def training(of: Training, **changes: Any) -> Training:
             return of.label
 
     StandInTraining.name = of.name
-    found: Training = StandInTraining(**of.params | changes)
+    found: Training = StandInTraining(**of.params | changes).called(of.shown_as)
     return found
 
 
 def untrained(of: Training, heads: dict[str, str]) -> Training:
     """Return a training that loads no weights: its network stays as it is drawn."""
-    found = training(of, **{name: None for name in ("weights",) if name in of.params})
+    found = training(of)
+    if "weights" in of.params:
+        object.__setattr__(found, "weights", None)  # as no parameter may be
     type(found).weights = None  # type: ignore[assignment, method-assign]
     type(found).heads = heads  # type: ignore[assignment, method-assign]
     return found

@@ -26,7 +26,7 @@ from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, counted, spread
 from oodbench.report.targets import CLOSE, ROOMS, Entry, Params, Target, plain, shown
 from oodbench.store.columns import ACCURACIES, QUALITY
-from oodbench.study.class_protocol import PROTOCOLS
+from oodbench.study.class_protocol import PROTOCOLS, kept_classes
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
 from oodbench.study.settings import RESNETS, ImageFormat, Recipe, ResNet, Space, flat
@@ -122,7 +122,7 @@ class _Rows:
         self._values: dict[str, tuple[Places, Any]] = {
             **{name: (run, [each[name] for each in of_runs]) for name in OF_RUNS},
             **{name: (detector, [each[name] for each in of_detectors]) for name in OF_DETECTORS},
-            **{name: pd.factorize(self.rows[name], use_na_sentinel=False) for name in OF_ROWS},
+            **{name: pd.factorize(self.rows[name].fillna("")) for name in OF_ROWS},
         }
         self._masks: dict[tuple[str, str], Mask] = {}
 
@@ -137,7 +137,7 @@ class _Rows:
 
     def lines(self, target: Target, found: Mask, by: str) -> Iterator[Line]:
         """Yield a line for each of our methods that a target is of, or one that says why there is none."""
-        self._check_swept(target)
+        self._check(target)
         for name, each in self._wanted(target).items():
             narrower = found & self._mask(name, each, whole=True, swept=target.any)
             if not narrower.any():
@@ -196,18 +196,17 @@ class _Rows:
         return wanted.name == found.name and all(plain(each) == plain(ours.get(key)) for key, each in params.items())
 
     def _by_number(self, id_: Entry) -> Entry:
-        """Return an ID set whose class protocol names classes by their numbers."""
+        """Return an ID set with the numbers of the classes that its protocol keeps, however it names them."""
         chosen = {key: value for key, value in id_.params.items() if key in PROTOCOLS and value is not None}
-        if not chosen or not id_.name or id_.name not in self._registry.sources("dataset"):
+        if not chosen or id_.name not in self._registry.sources("dataset"):
             return id_
-        names = _class_names(self._registry, id_.name, json.dumps(dict(id_.params)))
-
-        def number(each: Any) -> Any:
-            if isinstance(each, list):
-                return [number(member) for member in each]
-            return names.index(each) if each in names else each
-
-        return Entry(id_.name, {**id_.params, **{key: number(value) for key, value in chosen.items()}})
+        try:
+            made = self._registry.load("dataset", id_.name)(**{key: _classes(value) for key, value in chosen.items()})
+            names = made.class_names if isinstance(made, Dataset) else None
+            kept = {"keep": kept_classes(made, names)} if names and isinstance(made, Dataset) else chosen
+        except (UserError, ValueError, TypeError):  # classes that there are not, or a set that needs more
+            return id_
+        return Entry(id_.name, {**id_.params, **dict.fromkeys(PROTOCOLS), **kept})
 
     def _unlike(self, name: str, wanted: Any, found: Mask) -> str:
         """Return what rows are that a target is not of."""
@@ -254,14 +253,16 @@ class _Rows:
             found |= {"distance": target.distance, "posthoc": target.posthoc}
         return {name: each for name, each in found.items() if each is not None}
 
-    def _check_swept(self, target: Target) -> None:
-        """Raise UserError where a target's source swept what its distance or baseline has not."""
-        for room, scorer in (("distance", target.distance), ("posthoc", target.posthoc)):
-            known = self._defaults(room, scorer.name) if scorer else {}
-            for name in target.any:
-                if known and name not in known:
-                    said = f"{target.place}: any: {room} {scorer.name if scorer else ''} has no parameter '{name}'"
-                    raise UserError(f"{said}{suggestion(name, known)}")
+    def _check(self, target: Target) -> None:
+        """Raise UserError where a target, or what its source swept, names a parameter that a plugin does not have."""
+        for room in ("training", "clustering", "distance", "posthoc", "threshold"):
+            entry: Entry | None = getattr(target, room)
+            if entry is not None and entry.name in self._registry.sources(room):
+                known = [each.name for each in dataclasses.fields(self._registry.load(room, entry.name))]  # type: ignore[arg-type]
+                for name in (*entry.params, *(target.any if room in ("distance", "posthoc") else ())):
+                    if name not in known:
+                        said = f"{target.place}: {room}: {entry.name} has no parameter '{name}'"
+                        raise UserError(f"{said}{suggestion(name, known)}")
 
     def _loads(self, training: str) -> bool:
         """Return whether a training has its weights from elsewhere: no recipe has a part in it."""
@@ -302,6 +303,13 @@ def _of_parameters(given: dict[str, Any]) -> Entry:
     return Entry(name, inner if isinstance(inner, dict) else {k: v for k, v in given.items() if k != "name"})
 
 
+def _classes(value: Any) -> list[int | str] | Any:
+    """Return the classes of a protocol, which a label joins by +, numbers as such."""
+    parts = value.split("+") if isinstance(value, str) else [value]
+    found = [int(each) if isinstance(each, str) and each.isdigit() else each for each in parts]
+    return found[0] if len(found) == 1 else found
+
+
 def _comparable(name: str, given: dict[str, Any] | None) -> dict[str, str]:
     """Return a recipe, image format or space as text, defaults filled in; nothing where nothing is known of it."""
     params = flat(FORMS[name]) | flat(given) if given else {}
@@ -316,15 +324,6 @@ def _defaults(registry: Registry, room: str, name: str) -> dict[str, Any]:
     cls: Any = ResNet if room == "encoder" else registry.load(room, name)
     every = {each.name: each.default for each in dataclasses.fields(cls) if each.name != "level"}
     return {key: value for key, value in every.items() if value is not dataclasses.MISSING}
-
-
-@cache
-def _class_names(registry: Registry, dataset: str, params: str) -> tuple[str, ...]:
-    try:
-        made = registry.load("dataset", dataset)(**json.loads(params))
-    except TypeError:  # a parameter that a target need not give, or that there is none of
-        return ()
-    return (made.class_names or ()) if isinstance(made, Dataset) else ()
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------

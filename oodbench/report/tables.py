@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.unlearned import MARK, NAME, explained, unlearned
+from oodbench.store.artifacts import digest
 from oodbench.store.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.study.declarations import Labels, TableSpec
 from oodbench.study.grid import NONE
@@ -24,6 +26,7 @@ RANKED = (
     *("space", "clustering", "distance", "posthoc"),
 )
 METHOD = (*RANKED, "threshold")
+LONGEST = 80  # letters of an ID set's name in the names of files
 FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
@@ -136,12 +139,21 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
     several = rows.groupby("family")["protocol"].transform("nunique") > 1
     names = rows["family"] + (", " + rows["protocol"]).where(several, "")
     boards = list(dict.fromkeys(names))
-    return [_leaderboard(rows[names == name], "" if len(boards) == 1 else name, floor) for name in boards]
+    files = file_names(boards) if len(boards) > 1 else {}
+    return [_leaderboard(rows[names == name], name if files else "", files.get(name, ""), floor) for name in boards]
 
 
-def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """Return what ends the name of each one's file: no two alike, in upper or lower case, none empty or long."""
+    plain = {name: re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in names}
+    counts = Counter(each.lower() for each in plain.values())
+    safe = {name for name, each in plain.items() if 0 < len(each) <= LONGEST and counts[each.lower()] == 1}
+    return {n: each if n in safe else f"{each[:LONGEST]}-{digest(n)[:8]}".lstrip("-") for n, each in plain.items()}
+
+
+def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None) -> Table:
     rows = named(distinct(rows))
-    by = [column for column in METHOD if column in _naming(rows) or varies(rows[column])]
+    by = [column for column in METHOD if column in naming(rows) or varies(rows[column])]
     runs = runs_of(rows, floor)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     sets = _wide(runs, by, "auroc", "ood")
@@ -151,7 +163,7 @@ def _leaderboard(rows: pd.DataFrame, board: str, floor: float | None) -> Table:
         columns |= {(group, title): numbers for group, numbers in _grouped(runs, by, metric).items()}
         columns |= {(name, title): sets[name] for name in map(str, sets) if metric == "auroc" and name not in alone}
     better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
-    name = "leaderboard" + (f"-{re.sub(r'[^A-Za-z0-9]+', '-', board).strip('-')}" if board else "")
+    name = f"leaderboard-{file}" if file else "leaderboard"
     lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
     table = averaged(name, _caption(rows, board), pd.DataFrame(columns), lost, by, better, floor)
     everything = pd.MultiIndex.from_frame(rows[by].drop_duplicates())  # a method that failed altogether comes last
@@ -187,13 +199,13 @@ def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
 def best_of_each_training(board: Table) -> Table:
     """Return the highest row of each training on a leaderboard."""
     first = ~pd.Series(board.mean.index.get_level_values("training")).duplicated().to_numpy()
-    name, chosen = board.name.replace("leaderboard", "best"), _title(board.ranked_by)
+    name, chosen = board.name.replace("leaderboard", "best", 1), _title(board.ranked_by)
     others = f"Other columns have no part in the choice: in them another row may be better. {board.caption}"
     caption = f"The row of each training that is highest by {chosen}, on the test sets. {others}"
     return replace(board.taken(lambda part: part[first]), name=name, caption=caption)
 
 
-def _naming(rows: pd.DataFrame) -> list[str]:
+def naming(rows: pd.DataFrame) -> list[str]:
     """Return the columns that name a method, whether or not they vary: the training, and what scores its features."""
     scorers = ("distance", "posthoc")
     return ["training", *(each for each in scorers if not rows[each].fillna("").isin(["", NONE]).all())]

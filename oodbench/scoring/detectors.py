@@ -247,7 +247,7 @@ class _Scored:
     rankings: metrics.Rankings
 
 
-def _checked(scores: Scores, name: str, items: int) -> Scores:
+def _checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores:
     """Return scores on the CPU in float64; raises ValueError, naming the set, on a wrong number, NaN or infinity."""
     score = scores.score.double().cpu()
     for what, given in (("scores", score), ("clusters", scores.cluster)):
@@ -256,7 +256,11 @@ def _checked(scores: Scores, name: str, items: int) -> Scores:
     bad = int((~score.isfinite()).sum())
     if bad:
         raise ValueError(f"{bad} of {len(score)} scores of {name} are NaN or infinite")
-    return Scores(score, scores.cluster.cpu())
+    cluster = scores.cluster.cpu()
+    if ((cluster < 0) | (cluster >= clusters)).any():
+        low, high = int(cluster.min()), int(cluster.max())
+        raise ValueError(f"clusters of {name} reach from {low} to {high}, there are {clusters}, from 0")
+    return Scores(score, cluster)
 
 
 @dataclass(frozen=True)
@@ -310,22 +314,22 @@ class _Judge:
 
     def _by_distances(self, distances: list[Distance], clusters: Clusters, spaced: _Spaced) -> list[_Scored]:
         distances = [resolved(distance, self.bank.classes) for distance in distances]
-        first = distances[0]
+        first, k = distances[0], len(clusters.centroid)
         scorer = type(first).fit_together(distances, spaced.fit, clusters)
         spaced.check_unchanged(first.label)
 
         def scores(name: str) -> list[Scores]:
             found = [scorer(block) for block in spaced.seen(name, first.views)]
             spaced.check_unchanged(first.label)
-            return [_checked(_joined(parts), name, spaced.items(name)) for parts in zip(*found, strict=True)]
+            return [_checked(_joined(parts), name, spaced.items(name), k) for parts in zip(*found, strict=True)]
 
         if self.bank.reference is not None:
             references = scores(REFERENCE)
         else:
             found = [distance.leave_one_out(spaced.fit, clusters) for distance in distances]
             spaced.check_unchanged(first.label)
-            references = [_checked(each, REFERENCE, len(spaced.fit)) for each in found]
-        facts = {"clusters": len(clusters.centroid), "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
+            references = [_checked(each, REFERENCE, len(spaced.fit), k) for each in found]
+        facts = {"clusters": k, "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
         return self._scored(references, scores, facts)
 
     def _by_posthoc(self, posthoc: Posthoc | None) -> _Scored:

@@ -66,7 +66,9 @@ def ood_recall(reference: Floats, ood: Floats, level: float, confidence: float =
     weight /= weight.sum()
     nothing, everything = weight[place > n].sum(), weight[place == 0].sum()
     inside = (place > 0) & (place <= n)
-    found = m - np.searchsorted(np.sort(ood), np.sort(reference)[place[inside] - 1], side="right")
+    cuts, which = np.unique(np.sort(reference)[place[inside] - 1], return_inverse=True)
+    below = np.bincount(np.searchsorted(cuts, ood), minlength=len(cuts) + 1)  # of OOD scores, up to each cut
+    found = (m - np.cumsum(below)[:-1])[which]
     counts, which = np.unique(found, return_inverse=True)
     share = np.bincount(which, weight[inside])
 
@@ -75,7 +77,7 @@ def ood_recall(reference: Floats, ood: Floats, level: float, confidence: float =
         if tail <= nothing or tail >= 1 - everything:
             return 0.0 if tail <= nothing else 1.0
         return float(
-            brentq(lambda r: nothing + share @ betainc(counts + 0.5, m - counts + 0.5, r) - tail, 0, 1, xtol=1e-9)
+            brentq(lambda r: nothing + share @ betainc(counts + 0.5, m - counts + 0.5, r) - tail, 0, 1, xtol=1e-6)
         )
 
     return end((1 - confidence) / 2), end((1 + confidence) / 2)

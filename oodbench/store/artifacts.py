@@ -184,6 +184,20 @@ class Store:
         for stale in (self.root / kind).glob(f".{key}-*"):
             shutil.rmtree(stale)
 
+    def tidy(self) -> int:
+        """Remove what killed processes left half made of any key, and return how many folders that were."""
+        found = 0
+        for folder in self.root.glob("*/.*-*"):
+            key = folder.name[1:].rpartition("-")[0]
+            if not KEY.fullmatch(key):
+                continue
+            with self.lock(folder.parent.name, key, wait=False) as mine:
+                if mine and folder.is_dir():  # else another process is at it
+                    with writing(folder):
+                        shutil.rmtree(folder)
+                    found += 1
+        return found
+
     def _set_aside(self, path: Path) -> None:
         damaged = self.root / "damaged"
         with writing(damaged):

@@ -9,10 +9,12 @@ circumstances of each training, and `plan.json` the cells of the study. It knows
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import zlib
 from collections import defaultdict
@@ -26,7 +28,7 @@ from pydantic import BaseModel, ValidationError
 
 from oodbench.store.artifacts import digest
 from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS, QUALITY, TEXT, TRACE
-from oodbench.store.files import FileError, read_sealed, write_sealed, write_whole
+from oodbench.store.files import FileError, read_sealed, write_sealed, write_whole, writing
 
 CLUSTERS = "quality.csv"  # what `oodbench quality` measures
 SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
@@ -119,6 +121,20 @@ class Results:
                 path.unlink(missing_ok=True)
         return len(parts)
 
+    def open(self) -> None:
+        """Make the folder where it is not there. Raises FileError where rows could not be written."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def check(self) -> int:
+        """Look at every file and return how many there are; `warn` hears of what is damaged."""
+        runs = [*self._runs.glob("*.json")]
+        facts = [self.plan(), self.clusters(), *(self.run(path.stem) for path in runs)]
+        absent = sum(not path.is_file() for path in (self._plan, self._clusters))
+        return len(facts) + len([self._read_part(path) for path in self._parts()]) - absent
+
     def write_run(self, train_key: str, facts: dict[str, Any]) -> None:
         """Keep the parameters and circumstances of a training."""
         _write_json(self._runs / f"{train_key}.json", facts)
@@ -207,15 +223,16 @@ def _briefly(error: Exception) -> str:
 
 
 def machines(rows: pd.DataFrame) -> str:
-    """Return a sentence on the machines that made rows, where they are several; "" where there is one."""
-    found = rows.groupby(["trained_on", "scored_on"], sort=False).size()
+    """Return a sentence on the machines that made the numbers of rows where they are several, else ""."""
+    found = rows[rows["status"] == "ok"].groupby(["trained_on", "scored_on"], sort=False).size()
     if len(found) < 2:
         return ""
     counts = []
     for (trained_on, scored_on), count in zip(found.index, found, strict=True):
         scored = "" if scored_on == trained_on else f", scored on {scored_on}"
         counts.append(f"{count} trained on {trained_on or 'one that is not recorded'}{scored}")
-    return f"These rows are of {len(found)} machines, whose numbers may differ: {'; '.join(counts)}."
+    kinds = f"{len(found)} machines or numbers of threads"
+    return f"These rows are of {kinds}, whose numbers may differ: {'; '.join(counts)}."
 
 
 def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:

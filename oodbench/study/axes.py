@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Interval
+from pydantic import AfterValidator
 
 from oodbench.api import CONTRACTS, Clustering, Dataset, Distance, Plugin, Posthoc, Threshold
 from oodbench.errors import suggestion
@@ -30,6 +32,16 @@ NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what ta
 P = TypeVar("P", bound=Plugin)
 
 
+def _one_line(label: str) -> str:
+    if not 0 < len(label) <= LONGEST or label != label.strip() or not label.isprintable():
+        raise ValueError(f"should be 1 to {LONGEST} signs on one line, without blanks at its ends")
+    return label
+
+
+LONGEST = 40  # signs of a label
+Alias = Annotated[str, AfterValidator(_one_line)]
+
+
 class Axes:
     """Reads the axes of a document, with the plugins that it may name."""
 
@@ -37,6 +49,7 @@ class Axes:
         self.values = values
         self.document, self.top, self.fail = values.document, values.top, values.fail
         self.registry = registry(values)
+        self.aliases: set[str] = set()  # labels that `as:` gives
 
     def plugins(self, contract: type[P], trail: Trail) -> list[P]:
         """Return the plugins under a key; none where a study goes without it."""
@@ -49,12 +62,22 @@ class Axes:
 
     def instances(self, room: str, name: str, params: Any, trail: Trail) -> list[Any]:
         """Return a plugin for each combination of its parameters."""
-        found = self.values.sweep(self.plugin_class(room, name, trail), params, trail)
+        params, alias = self._alias(params, trail)
+        made = self.values.sweep(self.plugin_class(room, name, trail), params, trail)
+        found = [each.called(alias) for each in made] if alias else made
         for each in found:
             if isinstance(each, Dataset):
                 with self.document.blame(trail):
                     class_count(each)
         return found
+
+    def _alias(self, params: Any, trail: Trail) -> tuple[Any, str]:
+        """Return parameters without the key `as`, and what it says: a label to be shown in place of the own one."""
+        if not isinstance(params, dict) or "as" not in params:
+            return params, ""
+        alias = self.values.one(Alias, params["as"], (*trail, "as"))
+        self.aliases.add(alias)
+        return {key: value for key, value in params.items() if key != "as"}, alias
 
     def plugin_class(self, room: str, name: str, trail: Trail) -> type[Plugin]:
         with self.document.blame(trail):
@@ -77,7 +100,9 @@ class Axes:
 
     def encoders(self) -> list[Encoder]:
         found: list[Encoder] = []
-        for name, params, trail in self.values.entries(self.values.get(("encoder",)), ("encoder",)):
+        for name, given, trail in self.values.entries(self.values.get(("encoder",)), ("encoder",)):
+            params, alias = self._alias(given, trail)
+            before = len(found)
             if name in RESNETS:
                 resnets = self.values.sweep(ResNet, params, trail)
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
@@ -88,6 +113,7 @@ class Axes:
             else:
                 known = suggestion(name, [*RESNETS, "timm/NAME", "package.module:function"])
                 self.fail(trail, f"there is no encoder '{name}'{known}")
+            found[before:] = [each.called(alias) for each in found[before:]]
         return self.values.axis(found, ("encoder",))
 
     def functions(self, name: str, params: Any, trail: Trail) -> list[Encoder]:
@@ -97,6 +123,9 @@ class Axes:
         for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
+        top = re.split(r"[.:]", name)[0]  # no code of the module's runs yet
+        if not top or (top not in sys.modules and importlib.util.find_spec(top) is None):
+            self.fail(trail, f"encoder {name}: there is no module '{top}', installed or beside the study")
         return [Encoder(name=name, params=each) for each in combinations(options)]
 
     def reference(self, trail: Trail) -> Reference:
@@ -180,6 +209,9 @@ class Axes:
         else:
             for name, params, at in self.values.entries(value, trail):
                 text = f"{name}({params})" if params else name
+                if name in self.aliases and not params:
+                    yield Match(name, {}, text)
+                    continue
                 yield Match(name, self.values.options(self._class(axis, name, at), params, at), text)
 
     def _class(self, axis: str, name: str, trail: Trail) -> type | None:
@@ -201,7 +233,7 @@ def check_skips(study: Study) -> None:
     known["encoder"] = study.encoders
     for i, skip in enumerate(study.skips):
         for axis, matches in skip.entries.items():
-            names = {each.name for each in known.get(axis, [])}
+            names = {name for each in known.get(axis, []) for name in (each.name, each.shown_as)}
             for match in matches:
                 if match.name and match.name not in names:
                     hint = suggestion(match.name, names)

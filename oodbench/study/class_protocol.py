@@ -32,7 +32,8 @@ def kept_classes(dataset: Dataset, classes: tuple[str, ...]) -> list[int]:
 
 def family(dataset: Dataset) -> str:
     """Return the label of a set without its class protocol: splits of one family may share a table."""
-    return dataclasses.replace(dataset, keep=None, only=None, without=None).label
+    whole = dataclasses.replace(dataset, keep=None, only=None, without=None)
+    return whole.label if _given(dataset)[0] else dataset.label
 
 
 def protocol(dataset: Dataset) -> str:

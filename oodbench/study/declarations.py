@@ -207,7 +207,11 @@ def tables(values: Values) -> dict[str, TableSpec]:
         if not NAME.fullmatch(name):
             values.fail(("tables", name), f"{name!r} cannot name a file; 60 letters, digits, blanks and . + - _ can")
     found = {name: _declared(values, TableSpec, each, ("tables", name)) for name, each in raw.items()}
+    files: dict[str, str] = {}
     for name, spec in found.items():
+        for file in (name, f"{name}-against") if spec.against else (name,):
+            if files.setdefault(file.lower(), name) != name:
+                values.fail(("tables", name), f"its files would be those of the table '{files[file.lower()]}'")
         if spec.against not in ("", PUBLISHED) and not (values.document.file.parent / spec.against).exists():
             said = f"there is no file or folder {spec.against}; '{PUBLISHED}' is the package's"
             values.fail(("tables", name, "against"), said)

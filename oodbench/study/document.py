@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -56,8 +57,10 @@ class Document:
             self.fail(trail, str(error))
 
 
-def read(file: Path) -> Document:
-    """Return a YAML file whose top is a mapping of plain values."""
+def read(file: Path | Mapping[str, Any]) -> Document:
+    """Return a YAML file whose top is a mapping of plain values, or such a mapping, as a file `study` would say it."""
+    if not isinstance(file, Path):
+        return Document(Path("study"), json.loads(json.dumps(dict(file), default=str)))
     if not file.is_file():
         raise UserError(f"there is no study file {file}{' that is a regular one' if file.exists() else ''}")
     if (size := file.stat().st_size) > BYTES:

@@ -95,6 +95,12 @@ class Run:
         }
 
     @property
+    def called(self) -> dict[str, str]:
+        """The labels that rows show and that are not their own: they are part of the keys of rows, not of weights."""
+        parts = {"id": self.id, "training": self.training, "outliers": self.outliers, "encoder": self.encoder}
+        return {name: each.shown_as for name, each in parts.items() if each and each.shown_as}
+
+    @property
     def sets(self) -> dict[str, Dataset]:
         """All OOD test sets by name."""
         return {name: each for members in self.ood.values() for name, each in members.items()}
@@ -137,7 +143,8 @@ class Detector:
 
     @cached_property
     def labels(self) -> dict[str, Any]:
-        threshold = dataclasses.replace(self.threshold, level=type(self.threshold).level).label
+        plain = dataclasses.replace(self.threshold, level=type(self.threshold).level)
+        threshold = self.threshold.shown_as or plain.label
         return {
             "space": NONE if self.posthoc else self.space.label,
             "clustering": self.clustering.label if self.clustering else NONE,
@@ -307,7 +314,8 @@ def _bound(study: Study, bind: Bind, training: Training, encoder: Encoder, id_: 
     if training.weights is None:
         return training
     with study.document.blame(("training",)):
-        return bind(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
+        bound = bind(training, encoder, study.settings.image.channels, class_count(id_), study.file.parent)
+        return bound.called(training.shown_as)
 
 
 def _recipes(study: Study, training: Training) -> dict[str, Recipe]:

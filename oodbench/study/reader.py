@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from oodbench.study.registry import ROOMS, Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
 from oodbench.study.values import Values
 
-PACKAGE = Path(str(resources.files("oodbench")))
+Source = Path | Mapping[str, Any]  # of a study: its file, or what would stand in it
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "claims")
 KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
@@ -30,9 +30,9 @@ GRID_KEYS = {*AXES[AXES.index("space") :], "plugins", "reference", "tables", "se
 GRID_REQUIRED = ("threshold",)
 
 
-def load(file: Path) -> Study:
+def load(source: Source) -> Study:
     """Read a study and check every key, name and parameter of it."""
-    values = _values(read(file))
+    values = _values(read(source))
     settings = values.one(Settings, {key: value for key, value in values.top.items() if key in SETTINGS}, ())
     found = Axes(values)
     # first what needs no plugin: importing one may take seconds and half a gigabyte
@@ -77,34 +77,38 @@ def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
     return found.detectors(found.spaces(), found.reference(("reference",)), saw, "the option --validation")
 
 
-def results_of(file: Path) -> Path:
+def results_of(source: Source) -> Path:
     """Return the folder of a study's results, without checking the rest of the file."""
-    return results_root() / _name(read(file))
+    return results_root() / _name(read(source))
 
 
-def stamp(file: Path) -> str:
-    """Return a hash of what decides the rows of a study: what its file says of them, and all code that it may meet."""
-    values = _values(read(file))
+def stamp(document: Document) -> str:
+    """Return a hash of what decides the rows of a study: what its file says of them, and code that is its own.
+
+    Rows stay a study's when the package changes: they were published, and `run` tells which it would make otherwise.
+    """
+    values = _values(document)
     said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned")}
     found = axes.registry(values)
-    plugins = [source.path for room in ROOMS for source in found.sources(room).values()]
-    folders = {file.parent, *(path.parent for path in plugins if PACKAGE not in path.parents)}
-    folders |= {PACKAGE, *(path for path in PACKAGE.iterdir() if path.is_dir())}
-    code = {*plugins, *(path for each in folders for path in each.glob("*.py"))}
+    plugins = [source for room in ROOMS for source in found.sources(room).values()]
+    own = [source.path.parent for source in plugins if not source.module.startswith("oodbench.")]
+    code = {path for each in (document.file.parent, *own) for path in each.glob("*.py")}
     return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
 
 
-def check_owner(file: Path, folder: Path, plan: dict[str, Any]) -> None:
+def check_owner(document: Document, folder: Path, plan: dict[str, Any]) -> None:
     """Raise UserError where a folder of results has the plan of another study that still bears its name."""
-    other = (folder / str(plan.get("file", ""))).resolve()
-    if not plan.get("file") or other == file.resolve() or not other.is_file() or plan.get("of") == stamp(file):
+    if not plan.get("file"):
+        return
+    other = (folder / str(plan["file"])).resolve()
+    if other == document.file.resolve() or not other.is_file():
         return
     try:
         its = results_of(other)
     except UserError:
         return
-    if its.resolve() == results_of(file).resolve():
-        raise UserError(f"{folder} is of the study {other}, not of {file}; give one of them another `name:`")
+    if its.resolve() == folder.resolve() and plan.get("of") != stamp(document):
+        raise UserError(f"{folder} is of the study {other}, not of {document.file}; give one of them another `name:`")
 
 
 def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
@@ -177,5 +181,8 @@ def _check(study: Study) -> None:
             if each > recipe.epochs:
                 at = ("keep", study.document.value["keep"].index(each))
                 fail(at, f"there is no epoch {each}: {name} ends with epoch {recipe.epochs}")
+    for key, folder in (("data", study.data), ("store", study.store)):
+        if folder.exists() and not folder.is_dir():
+            fail((key,), f"{folder} is no folder")
     axes.check_skips(study)
     check_size(study)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from annotated_types import Interval
 
@@ -159,9 +159,18 @@ class Encoder:
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
+    shown_as: ClassVar[str] = ""  # what a study calls it with `as:`; in no key
+
+    def called(self, alias: str) -> Encoder:
+        """Return it with the label that tables show in place of its own; "" = its own."""
+        found = dataclasses.replace(self)
+        object.__setattr__(found, "shown_as", alias)
+        return found
 
     @property
     def label(self) -> str:
+        if self.shown_as:
+            return self.shown_as
         defaults = dataclasses.asdict(ResNet()) if self.name in RESNETS else {}
         changed = [f"{key}={value}" for key, value in self.params.items() if value != defaults.get(key)]
         return f"{self.name}({', '.join(changed)})" if changed else self.name

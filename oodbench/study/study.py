@@ -45,7 +45,7 @@ class Match:
     text: str
 
     def fits(self, part: Any) -> bool:
-        if part is None or (self.name and part.name != self.name):
+        if part is None or (self.name and self.name not in (part.name, part.shown_as)):
             return False
         if isinstance(part, int | str):
             return all(part in allowed for allowed in self.params.values())

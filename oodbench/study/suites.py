@@ -65,7 +65,7 @@ def find(name: str) -> Suite:
 
 def resolve(document: Document) -> Document:
     """Return a study with the keys of its suites filled in; those of OF_EACH are then lists, a value for each suite."""
-    if KEY not in document.value:
+    if KEY not in document.value or document.origin:  # there is none, or they are filled in
         return document
     names = _names(document)
     suites = []
@@ -141,13 +141,14 @@ def _ood(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str
 def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Trail) -> Iterator[tuple[str, Dataset]]:
     """Yield the sets of a group for one ID set, by name; `{id name: [sets]}` gives each ID set its own."""
     if isinstance(value, dict) and all(isinstance(each, list | str) for each in value.values()):
-        names = {each.name for each in ids}
+        names = {name for each in ids for name in (each.name, each.shown_as) if name}
         for name in value:
             if name not in names:
                 axes.fail((*trail, name), f"the study has no ID set '{name}'{suggestion(name, names)}")
-        if id_.name not in value:
-            axes.fail(trail, f"has no sets for the ID set '{id_.name}'")
-        value, trail = value[id_.name], (*trail, id_.name)
+        mine = id_.shown_as if id_.shown_as in value else id_.name
+        if mine not in value:
+            axes.fail(trail, f"has no sets for the ID set '{mine}'")
+        value, trail = value[mine], (*trail, mine)
     for name, params, at in axes.values.entries(value, trail):
         if name == HELD_OUT:
             with axes.document.blame(at):

@@ -143,7 +143,9 @@ def combinations(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def _what_is_wrong(value: Any, errors: Sequence[ErrorDetails]) -> str:
-    wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in errors))
+    wants = " or ".join(
+        dict.fromkeys(each["msg"].removeprefix("Input ").removeprefix("Value error, ") for each in errors)
+    )
     if any(each["type"] == "string_pattern_mismatch" for each in errors):
         return f"is {value!r}, {wants}"  # a pattern is no list of choices
     allowed = re.findall(r"'([^']+)'", wants)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from command_line import call
 from filled_stubs import FILLED
 from rich.console import Console
 from tiny import write
+from typer.testing import CliRunner
 from warm import Command
 
 from oodbench.cli import screen
+from oodbench.cli.app import guarded
 from oodbench.cli.progress import Board
 from oodbench.report.tables import Table
 
@@ -80,7 +86,7 @@ def test_what_is_printed_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b[31m" not in said.out + said.err
     assert "\x07" not in said.out + said.err
     assert said.out.count(SHOWN) == 6
-    assert said.err.count(SHOWN) == 6
+    assert said.err.count(SHOWN) == 7
 
 
 def test_a_live_board_shows_titles_as_they_are() -> None:
@@ -296,6 +302,13 @@ def test_list_names_every_room() -> None:
     assert "simclr" not in call("list", "distance").stdout
 
 
+def test_list_of_one_room_has_parameters() -> None:
+    said = call("list", "distance").stdout
+    assert re.search(r"^ +knn .*\n +k: Size = 50 *\n +library: Literal\['torch', 'faiss'\] = 'torch'", said, re.M)
+    assert "keep: tuple[int | str, ...] | None = None" in call("list", "dataset").stdout
+    assert "k: Size" not in call("list").stdout
+
+
 def test_list_names_every_recipe_with_its_source() -> None:
     lines = call("list", "recipes").stdout.splitlines()
     assert any(re.match(r" *cluster_game/supcon +SupCon .*main_supcon.py\)", line) for line in lines)
@@ -382,3 +395,37 @@ def test_a_run_says_what_it_does_where_nobody_watches(
     said = Command(tmp_path / "results", "run", study).finished()
     assert "10 cells; 2 trainings to look at" in said
     assert re.search(r"trained simclr · .*: loss \d\.\d+, \d+\.\d s", said)
+
+
+def ended(how: Callable[[], None]) -> tuple[int, str]:
+    """Return exit code and errors of a command that ends so."""
+    command = typer.Typer()
+
+    def words() -> None:
+        how()
+
+    command.command()(guarded(words))
+    done = CliRunner().invoke(command, [])
+    return done.exit_code, done.stderr
+
+
+def test_an_end_without_a_word_is_none(tmp_path: Path) -> None:
+    for how in (lambda: sys.exit(0), lambda: os._exit(0), lambda: sys.exit(3)):
+        code, said = ended(how)
+        assert code == 1
+        assert "a plugin ended the program, with code" in said
+    code, said = ended((tmp_path / "nowhere").rmdir)
+    assert code == 1
+    assert "No such file or directory" in said
+
+
+def test_nobody_who_stops_reading_is_told_of_plugins() -> None:
+    """As after `| head`: the console ends the program where its reader is gone."""
+
+    def unread() -> None:
+        try:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - as rich does
+
+    assert ended(unread) == (1, "")

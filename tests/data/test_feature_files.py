@@ -312,8 +312,20 @@ def test_an_array_without_a_name_is_features(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", F)
     torch.save(torch.from_numpy(F), tmp_path / "f.pt")
     pd.DataFrame(F).to_csv(tmp_path / "f.csv", index=False, header=False)
-    for name in ("f.npz", "f.pt", "f.csv"):
+    pd.DataFrame(F).to_csv(tmp_path / "g.csv", index=False)  # columns are called 0, 1, ...
+    for name in ("f.npz", "f.pt", "f.csv", "g.csv"):
         assert read(tmp_path / name).layers["penultimate"].numpy().tolist() == F.tolist()
+
+
+def test_no_row_of_csv_is_taken_for_names(tmp_path: Path) -> None:
+    """Equal numbers in the first row, as rectified features have them."""
+    rectified = np.maximum(F, 0)
+    rectified[0] = 0
+    pd.DataFrame(rectified).to_csv(tmp_path / "f.csv", index=False, header=False)
+    assert read(tmp_path / "f.csv").layers["penultimate"].tolist() == rectified.tolist()
+    pd.DataFrame(F, columns=list("abcde")).to_csv(tmp_path / "g.csv")
+    with pytest.raises(UserError, match=r"1 columns have no name, such as an index; leave them out \(index=False\)"):
+        read(tmp_path / "g.csv")
 
 
 def test_columns_of_csv(tmp_path: Path) -> None:

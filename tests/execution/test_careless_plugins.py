@@ -12,7 +12,7 @@ from tiny import write
 
 from oodbench.store.rows import Results
 
-ENDS = ("raise SystemExit(0)", "os._exit(0)", "os._exit(3)", "return None", "x.mul_(0)", "return score(x)")
+STAY = ("torch.manual_seed(0)", "os.chdir('/')", "torch.set_num_threads(7)", "torch.set_default_dtype(torch.float64)")
 
 
 @pytest.mark.usefixtures("trained")
@@ -34,10 +34,7 @@ def test_what_is_careless_while_it_scores_has_error_rows_or_is_put_back(
     rows = Results(tmp_path / "results" / "s").current().set_index("distance")
     for name, text in zip(names, texts, strict=True):
         errors = set(rows.loc[name, "error"])
-        if text in ENDS:
-            assert "" not in errors, text
-        else:
-            assert errors == {""}, text
+        assert (errors == {""}) == (text in STAY), text
     assert set(rows.loc["cosine", "error"]) == {""}
     assert "SystemExit: 3" in "".join(rows.loc[names[2], "error"])
     assert "a plugin has changed the working directory" in done.stderr

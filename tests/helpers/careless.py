@@ -45,6 +45,8 @@ IN_SCORE = {
     "os._exit(0)": "SystemExit: 0",
     "os._exit(3)": "SystemExit: 3",
     "return None": "what scores returns Scores, not a NoneType",
+    "return Scores(x.double().sum(1), torch.full((len(x),), 99))": "cluster is between 0 and K - 1",
+    "return Scores(x.double().sum(1), torch.full((len(x),), -1))": "cluster is between 0 and K - 1",
     "x.mul_(0)": "it leaves the features and clusters it is given as they are",
     "torch.manual_seed(0)": "it draws from, or seeds, the generator of torch",
     "os.chdir('/')": "it changes the working directory",

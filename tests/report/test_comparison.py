@@ -202,8 +202,11 @@ def test_of_a_sweep_the_lowest_error_counts_where_a_study_selects_by_it() -> Non
 
 
 def test_what_was_swept_is_a_parameter() -> None:
-    with pytest.raises(UserError, match=r"any: distance knn has no parameter 'K'; did you mean 'k'\?"):
+    with pytest.raises(UserError, match=r"distance: knn has no parameter 'K'; did you mean 'k'\?"):
         held(made({}), target(any={"K": None}))
+    said = r"training: simclr has no parameter 'temprature'; did you mean 'temperature'\?"
+    with pytest.raises(UserError, match=said):
+        held(made({}), target(training=entry("simclr", temprature=1)))
 
 
 @pytest.mark.parametrize(
@@ -399,6 +402,10 @@ def test_a_class_may_be_named_or_numbered() -> None:
     rows = made({"id": "cifar10(only=3)", "family": "cifar10"})
     assert only(rows, target(id=entry("cifar10", only="cat", per_class=None)), **mine).state == REPRODUCED
     assert held(rows, target(id=entry("cifar10", only="dog")), parameters=mine).elsewhere == 1
+    gone = rows.assign(train_key="gone", id="cifar10(keep=3+4)")  # told by its label
+    assert held(gone, target(id=entry("cifar10", keep=["cat", 4]))).elsewhere == 0
+    assert held(gone, target(id=entry("cifar10", without=[0, 1, 2, 5, 6, 7, 8, "truck"]))).elsewhere == 0
+    assert held(gone, target(id=entry("cifar10", keep=["cat", "dog"]))).elsewhere == 1
 
 
 def test_levels_and_detectors_do_not_multiply_an_accuracy() -> None:

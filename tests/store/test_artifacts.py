@@ -203,6 +203,21 @@ def test_what_cannot_be_read_just_now_is_not_set_aside(
     assert Store(store.root).read("bank", KEY) is not None
 
 
+def test_what_killed_processes_left_half_made_goes_and_what_is_being_made_stays(store: Store) -> None:
+    def fill_while_others_tidy(folder: Path) -> dict[str, Any]:
+        for name in (f".{'0' * 16}-abcd", ".cifar10-x", f"{'1' * 16}"):
+            folder.with_name(name).mkdir()
+        other = "from pathlib import Path; import sys; from oodbench.store.artifacts import Store\n"
+        other += "print(Store(Path(sys.argv[1])).tidy())"
+        command = [sys.executable, "-c", other, str(store.root)]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "1\n"
+        return fill(folder)
+
+    made = store.write("bank", KEY, {}, fill_while_others_tidy)
+    assert Store(store.root).read("bank", KEY) == made
+    assert sorted(each.name for each in made.path.parent.iterdir()) == sorted([".cifar10-x", "1" * 16, KEY])
+
+
 def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

@@ -296,16 +296,17 @@ def test_a_results_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_rows_of_two_machines_are_said_to_be(tmp_path: Path) -> None:
     heard: list[str] = []
     rows = Results(tmp_path / "study", heard.append)
-    base = {"id": "digits", "group": "far", "key": "k", "ood_data": "d", "ood": "noise"}
+    base = {"id": "digits", "group": "far", "key": "k", "ood_data": "d", "ood": "noise", "status": "ok"}
     rows.write([base | {"cell": "a", "trained_on": "X, AVX2", "scored_on": "X, AVX2"}])
-    rows.write_plan(plan({"a": "k", "b": "k", "c": "k"}, noise=("far", "d")))
-    assert len(rows.current()) == 1
+    rows.write([base | {"cell": "d", "status": "error"}])  # has no numbers
+    rows.write_plan(plan(dict.fromkeys("abcd", "k"), noise=("far", "d")))
+    assert len(rows.current()) == 2
     assert heard == []
     rows.write([base | {"cell": "b", "trained_on": "X, AVX512", "scored_on": "X, AVX2"}, base | {"cell": "c"}])
-    assert len(rows.current()) == 3
+    assert len(rows.current()) == 4
     (said,) = heard
     assert said == (
-        "These rows are of 3 machines, whose numbers may differ: 1 trained on X, AVX2; "
+        "These rows are of 3 machines or numbers of threads, whose numbers may differ: 1 trained on X, AVX2; "
         "1 trained on X, AVX512, scored on X, AVX2; 1 trained on one that is not recorded."
     )
 

@@ -182,7 +182,7 @@ CODE = {
     "training.embed": "038e55fc620f",
     "training.optim": "f1806bdfca90",
     "training.probes": "75c0e4e685db",
-    "scoring.detectors": "a16aee5ae601",
+    "scoring.detectors": "ece57a663ed3",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",

@@ -75,7 +75,7 @@ def test_merge_keys_of_yaml(tmp_path: Path) -> None:
 
 
 def test_functions_take_sweeps(tmp_path: Path) -> None:
-    found = load(tmp_path, changed("encoder", "{my.nets:small: {depth: [2, 3], wide: true}}"))
+    found = load(tmp_path, changed("encoder", "{oodbench.nets:small: {depth: [2, 3], wide: true}}"))
     assert [each.params for each in found.encoders] == [{"depth": 2, "wide": True}, {"depth": 3, "wide": True}]
 
 
@@ -217,6 +217,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("image", "{channels: 1}", 1, "the parameter 'size' is missing"),
         ("image", "8", 1, "is 8, wanted a mapping of parameters"),
         ("encoder", "resnet19", 4, "there is no encoder 'resnet19'; did you mean 'resnet18'?"),
+        ("encoder", "no_such:net", 4, "there is no module 'no_such', installed or beside the study"),
         ("encoder", "{resnet18: {width: 0}}", 4, "resnet18.width: is 0"),
         ("encoder", "{resnet18: {width: 100000000}}", 4, "resnet18.width: is 100000000"),
         ("space", "{views: 1000000}", 9, "views: is 1000000"),
@@ -270,6 +271,8 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("name", "../x", 9, "cannot name a folder"),
         ("tables", "{../evil: {rows: [training]}}", 9, "'../evil' cannot name a file"),
         ("skip", "[{training: []}]", 9, "is empty"),
+        ("store", "s.yaml", 9, "s.yaml is no folder"),
+        ("data", "s.yaml", 9, "s.yaml is no folder"),
         ("plugins", "[nowhere]", 9, "plugins: there is no file or folder"),
         ("ood", "{far: {noise: {siz: 3}}}", 3, "ood.far.noise.siz: there is no such parameter"),
         ("recipe", "{epoch: 3}", 9, "did you mean 'epochs'?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from oodbench.errors import UserError
+from oodbench.errors import PluginError, UserError
 from oodbench.study.fingerprints import fingerprint, fingerprint_module, modules
 from oodbench.study.registry import ROOMS, Registry, load, source_of, summary
 
@@ -170,3 +171,24 @@ def test_loading_twice_gives_the_same_class(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     source = source_of(tmp_path / "mine.py")
     assert load(source) is load(source)
+
+
+def test_what_lies_among_plugins_hurts_nobody(tmp_path: Path) -> None:
+    """Whatever bears the name of a Python file; `os.mkfifo` makes one whose reader waits for ever."""
+    folder = tmp_path / "mine"
+    (folder / "folder.py").mkdir(parents=True)
+    (folder / "dangling.py").symlink_to(tmp_path / "nowhere.py")
+    (folder / "loop.py").symlink_to(folder / "loop.py")
+    os.mkfifo(folder / "pipe.py")
+    (folder / "nul.py").write_bytes(b"x = 1\0")
+    (folder / "latin.py").write_bytes(b"x = '\xe9'\n")
+    (folder / "deep.py").write_text("x = " + "(" * 5000 + ")" * 5000)
+    found = Registry([folder, *(folder / f"{name}.py" for name in ("nul", "latin", "deep"))])
+    assert set(found.broken) == {"nul", "latin", "deep"}
+    assert found.source("distance", "cosine").name == "cosine"
+    for name in ("nul", "latin", "deep"):
+        with pytest.raises(PluginError, match=f"{name}.py"):
+            found.source("distance", name)
+    for name in ("dangling", "loop", "pipe"):
+        with pytest.raises(UserError, match=f"there is no file or folder .*{name}.py"):
+            Registry([folder / f"{name}.py"])

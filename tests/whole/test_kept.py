@@ -9,9 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from command_line import call
-from tiny import write
+from places import ROOT
+from tiny import TINY, write
 
 import oodbench
+from oodbench.errors import UserError
+from oodbench.study import reader
+from oodbench.study.document import read
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained")]
 
@@ -84,5 +88,21 @@ def test_without_the_data_the_rows_of_the_last_run_are_shown(tmp_path: Path) -> 
     call("run", file)
     done = call("tables", study(tmp_path, distance="euclidean", ood={"far": {"folder": {"path": "nowhere"}}}))
     assert done.exit_code == 0, done.stderr
-    assert "have changed since its last run, whose rows these are: folder(path=nowhere" in done.stderr
+    assert "plugins have changed since its last run, whose rows these are: folder(path=nowhere" in done.stderr
     assert set(leaderboard(tmp_path / "results" / "s")["distance"]) == {"cosine", "euclidean"}
+
+
+def test_a_mapping_is_a_study(tmp_path: Path) -> None:
+    said = TINY | {"name": "mine", "training": "cross_entropy", "distance": "cosine", "threshold": ("pooled",)}
+    said.pop("outliers")
+    assert len(oodbench.run(said, device="cpu")) == len(oodbench.rows(said)) == 4
+    assert (tmp_path / "results" / "mine" / "plan.json").is_file()
+    with pytest.warns(UserWarning, match="4 of 8 rows are there"):
+        assert len(oodbench.rows(said | {"distance": ["euclidean", "cosine"]})) == 4
+    with pytest.raises(UserError, match=r"study:1: training: there is no training 'simclrr'; did you mean 'simclr'"):
+        oodbench.run(said | {"training": "simclrr"})
+
+
+def test_a_study_of_a_suite_is_the_same_when_it_is_looked_at_again() -> None:
+    file = ROOT / "studies" / "openood_cifar10.yaml"
+    assert reader.stamp(reader.load(file).document) == reader.stamp(read(file))

@@ -20,7 +20,7 @@ from pydantic import StringConstraints
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import Bits, Encoded, Split, check_has, decode, in_order, located, numbered, walk
+from oodbench.toolkit import image_files
 from oodbench.toolkit.offline import hub
 
 ONE = "images"  # the class of images without labels
@@ -35,7 +35,7 @@ class HuggingFace(Dataset):
     label_column: str | None = "label"  # None: one class
     train: str | None = "train"  # the library's name of the split; None: test images alone
     test: str = "test"
-    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
     revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None  # commit of a set of the Hub
 
     @property
@@ -43,14 +43,14 @@ class HuggingFace(Dataset):
         return {"datasets": "pip install 'oodbench[huggingface]'"}
 
     @property
-    def splits(self) -> tuple[Split, ...]:
+    def splits(self) -> tuple[image_files.Split, ...]:
         return ("test",) if self.train is None else ("train", "test")
 
-    def files(self, split: Split, root: Path) -> Sequence[Path]:
-        return [path for _, files in walk(located(root, self.path)) for path in files]
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
+        return [path for _, files in image_files.walk(image_files.located(root, self.path)) for path in files]
 
-    def load(self, split: Split, root: Path) -> Images:
-        check_has(self, split)
+    def load(self, split: image_files.Split, root: Path) -> Images:
+        image_files.check_has(self, split)
         table = self._table(split, root)
         labels, classes = self._labels(table), self._classes(table, split, root)
         cells = table.select_columns([self.image_column]).cast_column(self.image_column, _library().Image(decode=False))
@@ -59,14 +59,14 @@ class HuggingFace(Dataset):
         def image(i: int) -> NDArray[np.uint8]:
             cell = cells[i][self.image_column]
             raw = Path(cell["path"]).read_bytes() if cell["bytes"] is None else bytes(cell["bytes"])
-            return decode(raw, f"{where}, row {i}", self.bits)
+            return image_files.decode(raw, f"{where}, row {i}", self.bits)
 
-        return Images(Encoded(len(table), image), numbered(labels, classes), classes)
+        return Images(image_files.Encoded(len(table), image), image_files.numbered(labels, classes), classes)
 
-    def _table(self, split: Split, root: Path) -> Any:
+    def _table(self, split: image_files.Split, root: Path) -> Any:
         """Return a split as the library has it; its columns are checked."""
         library, name = _library(), getattr(self, split)
-        folder = located(root, self.path)
+        folder = image_files.located(root, self.path)
         if any((folder / written).is_file() for written in ("dataset_dict.json", "state.json")):  # by `save_to_disk`
             table = library.load_from_disk(str(folder))
             if isinstance(table, library.DatasetDict):
@@ -93,21 +93,16 @@ class HuggingFace(Dataset):
         """Return the label of each image as text, by name where the library has names."""
         if self.label_column is None:
             return [ONE] * len(table)
-        names = getattr(table.features[self.label_column], "names", None)
-        found = []
-        for i, value in enumerate(table.select_columns([self.label_column])[self.label_column]):
-            if not isinstance(value, int | str) or (names and value not in range(len(names))):
-                raise ValueError(f"{self.path}, row {i}: the label is {value!r}, no class")
-            found.append(names[value] if names else str(value))
-        return found
+        names = getattr(table.features[self.label_column], "names", None) or ()
+        return image_files.as_text(table.select_columns([self.label_column])[self.label_column], names, self.path)
 
-    def _classes(self, table: Any, split: Split, root: Path) -> tuple[str, ...]:
+    def _classes(self, table: Any, split: image_files.Split, root: Path) -> tuple[str, ...]:
         if self.label_column is None:
             return (ONE,)
         if names := getattr(table.features[self.label_column], "names", None):
             return tuple(names)
         tables = [table, *(self._table(each, root) for each in self.splits if each != split)]
-        return in_order(label for each in tables for label in self._labels(each))
+        return image_files.in_order(label for each in tables for label in self._labels(each))
 
 
 def _library() -> Any:

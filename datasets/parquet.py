@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,7 @@ import numpy as np
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import suggestion
-from oodbench.toolkit.image_files import (
-    SPLIT,
-    Bits,
-    Encoded,
-    Share,
-    Split,
-    check_split,
-    decode,
-    drawn,
-    in_order,
-    numbered,
-)
+from oodbench.toolkit import image_files
 
 ONE = "images"  # the class of images without labels
 
@@ -42,37 +32,39 @@ class Parquet(Dataset):
     label_column: str | None = "label"  # None: one class
     train: str = "train"  # what {split} stands for
     test: str = "test"
-    test_share: Share | None = None  # None: files for each split; else of each class; 1: everything is test
+    test_share: image_files.Share | None = None  # None: files for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
-    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
 
     def __post_init__(self) -> None:
-        check_split(self.path, self.test_share)
+        image_files.check_split(self.path, self.test_share)
 
     @property
     def requires(self) -> dict[str, str]:
         return {"pyarrow": "pip install 'oodbench[parquet]'"}
 
-    def files(self, split: Split, root: Path) -> Sequence[Path]:
+    def files(self, split: image_files.Split, root: Path) -> Sequence[Path]:
         return list(dict.fromkeys([*self._files("train", root), *self._files("test", root)]))
 
-    def load(self, split: Split, root: Path) -> Images:
+    def load(self, split: image_files.Split, root: Path) -> Images:
         files = self._files(split, root)
         if not files:
             raise FileNotFoundError(f"there is no file {root / self._pattern(split)}")
         labels = [label for file in files for label in self._labels(file)]
         classes = self._classes(root)
-        y = numbered(labels, classes)
+        y = image_files.numbered(labels, classes)
         cells = _Cells(files, self.image_column)
-        at = np.arange(len(y)) if self.test_share is None else drawn(y, self.test_share, self.draw, split)
+        at = np.arange(len(y)) if self.test_share is None else image_files.drawn(y, self.test_share, self.draw, split)
         if not len(at):
             raise ValueError(f"{root / self._pattern(split)} holds no images")
-        return Images(Encoded(len(at), lambda i: decode(*cells.cell(int(at[i])), self.bits)), y[at], classes)
+        x = image_files.Encoded(len(at), lambda i: image_files.decode(*cells.cell(int(at[i])), self.bits))
+        return Images(x, y[at], classes)
 
-    def _pattern(self, split: Split) -> str:
-        return str(Path(self.path.replace(SPLIT, self.train if split == "train" else self.test)).expanduser())
+    def _pattern(self, split: image_files.Split) -> str:
+        name = self.path.replace(image_files.SPLIT, self.train if split == "train" else self.test)
+        return str(Path(name).expanduser())
 
-    def _files(self, split: Split, root: Path) -> list[Path]:
+    def _files(self, split: image_files.Split, root: Path) -> list[Path]:
         return [root / name for name in sorted(glob(self._pattern(split), root_dir=root))]
 
     def _classes(self, root: Path) -> tuple[str, ...]:
@@ -82,21 +74,15 @@ class Parquet(Dataset):
         named = {_names(file, self.label_column) for file in files}
         if len(named) > 1:
             raise ValueError(f"the files of {root / self.path} differ in the names of their classes")
-        return named.pop() or in_order(label for file in files for label in self._labels(file))
+        return named.pop() or image_files.in_order(label for file in files for label in self._labels(file))
 
     def _labels(self, file: Path) -> list[str]:
         """Return the label of each image as text, by name where the file has names."""
         if self.label_column is None:
             return [ONE] * int(_opened(file).metadata.num_rows)
         _check_column(file, self.label_column)
-        names = _names(file, self.label_column)
         values = _opened(file).read([self.label_column]).column(self.label_column).to_pylist()
-        for i, value in enumerate(values):
-            if not isinstance(value, int | str):
-                raise ValueError(f"{file}, row {i}: the label is {value!r}, wanted is a whole number or text")
-            if names and value not in range(len(names)):
-                raise ValueError(f"{file}, row {i}: the label is {value!r}, names are there for 0 to {len(names) - 1}")
-        return [names[value] if names else str(value) for value in values]
+        return image_files.as_text(values, _names(file, self.label_column), str(file))
 
 
 class _Cells:
@@ -114,21 +100,13 @@ class _Cells:
                 first += data.row_group(group).num_rows
                 starts.append(starts[-1] + data.row_group(group).num_rows)
         self._starts = np.array(starts)
-        self._held: tuple[int, Any] = (-1, None)  # number of a row group, and its column
-
-    def _find(self, i: int) -> tuple[int, int]:
-        """Return the row group of a row, and the row's place in it."""
-        group = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return group, i - int(self._starts[group])
+        self._last = lru_cache(maxsize=1)(_read)
 
     def cell(self, i: int) -> tuple[bytes, str]:
         """Return the encoded image of a row, and where it is."""
-        group, row = self._find(i)
-        file, number, first = self._groups[group]
-        where = f"{file}, row {first + row}"
-        if self._held[0] != group:
-            self._held = group, _read(file, number, self._column)
-        cell = self._held[1][row].as_py()
+        at = int(np.searchsorted(self._starts, i, side="right")) - 1
+        (file, group, first), row = self._groups[at], i - int(self._starts[at])
+        where, cell = f"{file}, row {first + row}", self._last(file, group, self._column)[row].as_py()
         raw = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(raw, bytes):
             raise ValueError(f"{where}: '{self._column}' holds no image: wanted are bytes, or a struct with `bytes`")

@@ -55,8 +55,12 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             screen.err.print("stopped; what is finished is kept, the same command goes on")
             raise typer.Exit(130) from None
         except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):  # nobody reads on, as after `| head`
+                raise
             screen.complain("[bold red]error:[/]", f"a plugin ended the program, with code {error.code}")
             raise typer.Exit(1) from None
+        except BrokenPipeError:
+            raise
         except OSError as error:
             screen.complain("[bold red]error:[/]", str(error))
             raise typer.Exit(1) from None

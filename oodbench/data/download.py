@@ -236,9 +236,12 @@ class _Part:
 
 def _stream(url: str, part: _Part, name: str, size: int | None) -> None:
     """Add the rest of a file to what is there of it, or all of it where the server has another one by now."""
+    import requests
+
     header, value = part.validator
     start = part.size if value else 0
-    with _asked(url, {"Range": f"bytes={start}-", "If-Range": value} if start else {}) as response:
+    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-", "If-Range": value} if start else {})
+    with requests.get(url, headers=asked, stream=True, timeout=TIMEOUT) as response:
         first, total = _extent(response)
         goes_on = first is not None and (first, response.headers.get(header, value)) == (start, value)
         if first == 0:  # also where the file has changed, or the server knows no ranges
@@ -252,12 +255,6 @@ def _stream(url: str, part: _Part, name: str, size: int | None) -> None:
         raise OSError("the server sends a part of it that was not asked for")
     part.start_anew(("", ""))  # another file, of a server that does not look at If-Range
     _stream(url, part, name, size)
-
-
-def _asked(url: str, headers: dict[str, str]) -> Response:
-    import requests
-
-    return requests.get(url, headers={"Accept-Encoding": "identity"} | headers, stream=True, timeout=TIMEOUT)
 
 
 def _extent(response: Response) -> tuple[int | None, int | None]:

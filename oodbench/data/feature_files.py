@@ -10,7 +10,6 @@ would cost its content; float32 in .npy and .safetensors stays in the file until
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from oodbench.errors import UserError, suggestion
+from oodbench.store.artifacts import sha256
 
 MATRICES = {"features": "penultimate", "projection": "projection", "logits": "logits"}  # array -> layer
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
@@ -85,7 +85,7 @@ def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
         raise UserError(f"{path}: a head is `weight` and `bias`, and one of them is missing")
     if weight is not None and bias is not None:
         _check_head(path, weight, bias, layers)
-    return FeatureFile(path, _digest(path), layers, *_labels(path, arrays.get("labels"), n), weight, bias)
+    return FeatureFile(path, sha256(path)[:16], layers, *_labels(path, arrays.get("labels"), n), weight, bias)
 
 
 def _check_head(path: Path, weight: Tensor, bias: Tensor, layers: dict[str, Tensor]) -> None:
@@ -172,11 +172,6 @@ def _labels(path: Path, values: Any, n: int) -> tuple[Tensor | None, tuple[str, 
     if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"{path}: `labels` are {kind} {tuple(array.shape)}, wanted are whole numbers or texts, ({n},)")
     return torch.from_numpy(array.astype(np.int64)), names
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 # ---- formats --------------------------------------------------------------------------------------------

@@ -124,10 +124,13 @@ def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[str]:
     for need in wanted:
         facts = _facts(need, library.study)
         try:
-            _check_installed(need.dataset)
+            for module, how in need.dataset.requires.items():
+                if find_spec(module) is None:
+                    raise UserError(f"{need.dataset.label} needs {module}: {how}")
             facts["splits"] = {split: _split_facts(need.dataset, split, library) for split in need.splits}
         except UserError as error:
-            facts["problem"] = str(error) + _by_hand(need, library.study.data)
+            by_hand = f"; {need.files.by_hand}" if need.files else ""
+            facts["problem"] = str(error) + by_hand.replace("{data}", str(library.study.data))
             yield facts["problem"]
         sets.append(facts)
     manifest = {
@@ -138,17 +141,6 @@ def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[str]:
         "sets": sets,
     }
     write_whole(library.study.results / FILE, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-
-
-def _by_hand(need: Need, root: Path) -> str:
-    """Return what brings the files of a suite's set, to be said after what is wrong; "" where no suite says it."""
-    return f"; {need.files.by_hand.replace('{data}', str(root))}" if need.files else ""
-
-
-def _check_installed(dataset: Dataset) -> None:
-    for module, how in dataset.requires.items():
-        if find_spec(module) is None:
-            raise UserError(f"{dataset.label} needs {module}: {how}")
 
 
 def _facts(need: Need, study: Study) -> dict[str, Any]:

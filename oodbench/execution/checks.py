@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -133,15 +133,19 @@ class Checks:
         """Refuse, or warn of, equal images in two sets that must share none."""
         pairs = audit.pairs(work.run for work in self.plan.work)
         wanted = [each for each in pairs if audit.refused(*each)]
-        found = [message for each in wanted if (message := self._overlap(*each))]
-        if found and not self.study.settings.allow_overlap:
-            self.fail((), f"{'; '.join(found)}; `allow_overlap: true` goes on all the same")
-        for message in found:
+        found = [(message, is_known) for each in wanted for message, is_known in self._overlap(*each)]
+        strange = [message for message, is_known in found if not is_known]
+        if strange and not self.study.settings.allow_overlap:
+            self.fail((), f"{'; '.join(strange)}; `allow_overlap: true` goes on all the same")
+        for message, _ in found:
             self.warn(message)
 
-    def _overlap(self, one: audit.Side, other: audit.Side) -> str:
+    def _overlap(self, one: audit.Side, other: audit.Side) -> Iterator[tuple[str, bool]]:
+        """Yield what two sets share, if anything, and whether they do so as they are published."""
         _, same = duplicates.exact(*(self.library.prepared(each.dataset, each.split).digest for each in (one, other)))
         if not len(same):
-            return ""
+            return
         shown = ", ".join(str(i) for i in same[:5]) + (", ..." if len(same) > 5 else "")
-        return f"{len(same)} images of {other.name} are also in {one.name} (positions {shown})"
+        is_known = len(same) <= duplicates.known(one.dataset.label, one.split, other.dataset.label, other.split)
+        said = f"{len(same)} images of {other.name} are also in {one.name} (positions {shown})"
+        yield said + ", as the two are published" * is_known, is_known

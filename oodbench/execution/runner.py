@@ -256,9 +256,9 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
-        self.results.open()
         check_owner(self.study.document, self.study.results, self.results.plan() or {})
         self.checks.check()
+        self.results.open()
         found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
         if message := audit.warning(found, self.study.file):
             self.watch.warn(message)

@@ -105,6 +105,8 @@ def training(of: Training, **changes: Any) -> Training:
     real: Any = type(of)
 
     class StandInTraining(real):  # type: ignore[misc]
+        __annotations__ = dict.fromkeys(changes, Any)  # a real one of its kind may not have such values
+
         @property
         def label(self) -> str:
             return of.label

@@ -97,8 +97,10 @@ def stamp(document: Document) -> str:
 
 def check_owner(document: Document, folder: Path, plan: dict[str, Any]) -> None:
     """Raise UserError where a folder of results has the plan of another study that still bears its name."""
-    other = (folder / str(plan.get("file", ""))).resolve()
-    if not plan.get("file") or other == document.file.resolve() or not other.is_file():
+    if not plan.get("file"):
+        return
+    other = (folder / str(plan["file"])).resolve()
+    if other == document.file.resolve() or not other.is_file():
         return
     try:
         its = results_of(other)

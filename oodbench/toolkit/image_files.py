@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, overload
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from annotated_types import Interval
@@ -111,6 +111,18 @@ def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
+
+
+def as_text(labels: Iterable[Any], names: Sequence[str], where: str) -> list[str]:
+    """Return labels as text, by name where they number names; raises ValueError where one does not, or is no class."""
+    found = []
+    for i, label in enumerate(labels):
+        if not isinstance(label, int | str):
+            raise ValueError(f"{where}, row {i}: the label is {label!r}, wanted is a whole number or text")
+        if names and label not in range(len(names)):
+            raise ValueError(f"{where}, row {i}: the label is {label!r}, names are there for 0 to {len(names) - 1}")
+        found.append(names[label] if names and isinstance(label, int) else str(label))
+    return found
 
 
 def numbered(labels: Iterable[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -235,9 +247,15 @@ def of_rows(rows: Sequence[Row], bits: int | None = None) -> Encoded:
 
 
 def walk(top: Path) -> list[tuple[Path, list[Path]]]:
-    """Return each folder at any depth with its files, sorted, links followed, hidden ones left out."""
+    """Return each folder at any depth with its files, sorted, links followed, hidden ones left out.
+
+    Raises ValueError where a link leads back up: its images would be there again and again.
+    """
     found = []
     for here, folders, files in os.walk(top, onerror=_fail, followlinks=True) if top.is_dir() else ():
+        place = Path(here).parent.resolve()
+        if os.path.islink(here) and Path(here).resolve() in (place, *place.parents):
+            raise ValueError(f"{here} is a link to a folder that it is in")
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.append((Path(here), [Path(here, name) for name in sorted(files) if not name.startswith(".")]))
     return found

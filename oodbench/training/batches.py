@@ -184,11 +184,6 @@ def outlier_order(recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> 
     return torch.randperm(len(data.outliers), generator=generator(seed, "outliers", drawn))
 
 
-def _rows(x: Images, index: Tensor) -> Tensor:
-    """Return the images at positions (B,) that are on the CPU."""
-    return x[augment.on_device(index, x.device)] if isinstance(x, Tensor) else x[index]
-
-
 def _views(
     x: Images,
     index: Tensor,
@@ -202,7 +197,8 @@ def _views(
 
     They are turned when all else is done, the flip above all: a flip of a turned image is another turn of the flipped.
     """
-    images = _rows(x, index[part.own(len(index))])
+    at = index[part.own(len(index))]  # on the CPU
+    images = x[augment.on_device(at, x.device)] if isinstance(x, Tensor) else x[at]
     blocks = count * len(turns)
     rows = augment.Rows(part.rows(blocks, len(index)), blocks * len(index)) if part.of > 1 else None
     found = augment.views(images, recipe.augment, blocks, rng, rows)

@@ -48,7 +48,8 @@ class Checkpoints:
 
     def offer(self, epochs: int, progress: Callable[[], Progress]) -> None:
         """Keep the progress after so many epochs, if it is time for it."""
-        if not self._due(epochs):
+        by_epoch = self._epochs is not None and epochs % self._epochs == 0
+        if not by_epoch and time.perf_counter() - self._last < 60 * self._minutes:
             return
         older = self._keys()
         now = progress()
@@ -60,10 +61,6 @@ class Checkpoints:
         self._store.write(KIND, f"{self._train_key}-{now.epochs:06d}", self._fields, fill)
         self._remove(older)
         self._last = time.perf_counter()
-
-    def _due(self, epochs: int) -> bool:
-        by_epoch = self._epochs is not None and epochs % self._epochs == 0
-        return by_epoch or time.perf_counter() - self._last >= 60 * self._minutes
 
     def clear(self) -> None:
         self._remove(self._keys())

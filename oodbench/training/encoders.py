@@ -88,12 +88,14 @@ class Encoders:
         """Raise UserError where a run's weights do not fit its network; downloads nothing."""
         if run.training.weights is None:
             return
-        classes = len(self.library.prepared(run.id, "train").classes)
+        where = (run.encoder, run.image.channels, self.library.study.file.parent)
         with torch.device("meta"):
-            network = networks.blank(run.training, run.encoder, run.image, classes).network
-        weights.check(
-            run.training, run.encoder, run.image.channels, self.library.study.file.parent, network.state_dict()
-        )
+            weights.check(run.training, *where, self._blank(run).network.state_dict())
+
+    def _blank(self, run: Run, seed: int = 0) -> networks.Trained:
+        classes = len(self.library.prepared(run.id, "train").classes)
+        training = resolved(run.training, classes)
+        return networks.blank(training, run.encoder, run.image, classes, seed, self.precision(run))
 
     def train_key(self, run: Run) -> str:
         known = digest(run.canonical)
@@ -155,8 +157,7 @@ class Encoders:
     def _load(self, run: Run, folder: Path) -> dict[str, Any]:
         """Make the artifact of a training whose weights are loaded."""
         start = time.perf_counter()
-        classes = len(self.library.prepared(run.id, "train").classes)
-        model = networks.blank(run.training, run.encoder, run.image, classes, run.seed, self.precision(run))
+        model = self._blank(run, run.seed)
         network, where = model.network, (run.encoder, run.image.channels, self.library.study.file.parent)
         found = weights.load(run.training, *where, network.state_dict())
         network.load_state_dict(found.state)
@@ -286,9 +287,7 @@ class Encoders:
         """Return the trained network of a run."""
         key = self.train_key(run)
         if self._model is None or self._model[0] != key:
-            classes = len(self.library.prepared(run.id, "train").classes)
-            training = resolved(run.training, classes)
-            model = networks.blank(training, run.encoder, run.image, classes, precision=self.precision(run))
+            model = self._blank(run)
             model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
             self._model = (key, model.to(self.device).eval())
         return self._model[1]

@@ -142,7 +142,8 @@ def _timm(name: str, image: ImageFormat) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        raise UserError(f"timm has no model '{name}'{_nearest_only(name, timm.list_models())}")
+        nearest = suggestion(name, timm.list_models()).partition(" allowed:")[0].rstrip(";")
+        raise UserError(f"timm has no model '{name}'{nearest}")
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=image.channels)
     except Exception as error:  # of many kinds, by model
@@ -155,10 +156,6 @@ def _timm(name: str, image: ImageFormat) -> nn.Module:
             f"set image: {{size: {wanted}}} or take another encoder"
         )
     return network
-
-
-def _nearest_only(name: str, allowed: list[str]) -> str:
-    return suggestion(name, allowed).partition(" allowed:")[0].rstrip(";")
 
 
 def _function(encoder: Encoder, image: ImageFormat) -> nn.Module:

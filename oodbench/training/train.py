@@ -98,14 +98,11 @@ class Step(nn.Module):
 
     def forward(self, views: Views, epoch: int, seed: int, state: State) -> tuple[Tensor, State]:
         """Return the loss of the whole batch and the state after it; dropout is drawn from the seed and the rank."""
-        with torch.random.fork_rng(_cuda_devices(views.id.device)):
+        device = views.id.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed + self.world.part.rank)
             batch = _forward(self.model, views, self.precision, epoch, self.method.shifts, self.world)
             return self.method.loss(batch, state)  # a loss that draws draws the same after a kill
-
-
-def _cuda_devices(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _initial(training: Training, model: Trained, data: TrainingData, labels: Tensor | None, seed: int) -> State:
@@ -125,7 +122,8 @@ def _progress(losses: list[float], model: Trained, optimizer: torch.optim.Optimi
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer/{i}/{name}": t for i, each in moments.items() for name, t in each.items() if t is not None}
     tensors |= {f"state/{name}": value for name, value in state.items()}
-    return Progress(len(losses), list(losses), {name: _copied(t) for name, t in tensors.items()})
+    copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    return Progress(len(losses), list(losses), copies)
 
 
 def weights_of(progress: Progress) -> dict[str, Tensor]:
@@ -136,10 +134,6 @@ def weights_of(progress: Progress) -> dict[str, Tensor]:
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _copied(t: Tensor) -> Tensor:
-    return t.detach().to("cpu", copy=True).contiguous()
 
 
 def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) -> State:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from command_line import call
 from filled_stubs import FILLED
 from rich.console import Console
 from tiny import write
+from typer.testing import CliRunner
 from warm import Command
 
 from oodbench.cli import screen
+from oodbench.cli.app import guarded
 from oodbench.cli.progress import Board
 from oodbench.report.tables import Table
 
@@ -389,3 +395,37 @@ def test_a_run_says_what_it_does_where_nobody_watches(
     said = Command(tmp_path / "results", "run", study).finished()
     assert "10 cells; 2 trainings to look at" in said
     assert re.search(r"trained simclr · .*: loss \d\.\d+, \d+\.\d s", said)
+
+
+def ended(how: Callable[[], None]) -> tuple[int, str]:
+    """Return exit code and errors of a command that ends so."""
+    command = typer.Typer()
+
+    def words() -> None:
+        how()
+
+    command.command()(guarded(words))
+    done = CliRunner().invoke(command, [])
+    return done.exit_code, done.stderr
+
+
+def test_an_end_without_a_word_is_none(tmp_path: Path) -> None:
+    for how in (lambda: sys.exit(0), lambda: os._exit(0), lambda: sys.exit(3)):
+        code, said = ended(how)
+        assert code == 1
+        assert "a plugin ended the program, with code" in said
+    code, said = ended((tmp_path / "nowhere").rmdir)
+    assert code == 1
+    assert "No such file or directory" in said
+
+
+def test_nobody_who_stops_reading_is_told_of_plugins() -> None:
+    """As after `| head`: the console ends the program where its reader is gone."""
+
+    def unread() -> None:
+        try:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - as rich does
+
+    assert ended(unread) == (1, "")

@@ -635,6 +635,24 @@ def test_a_list_of_which_one_split_is_known_and_with_the_line_ends_of_windows(tm
         plugin("image_list", **known, sha256=(64 * "0", None)).load("train", tmp_path)
 
 
+@pytest.mark.parametrize("to", [".", "..", "../.."])
+def test_a_link_that_leads_back_up_is_refused(to: str, tmp_path: Path) -> None:
+    """Its images would be read some forty times."""
+    own.write_folder(tmp_path, own.pictures())
+    (tmp_path / "images" / "train" / "bee" / "back").symlink_to(to)
+    with pytest.raises(ValueError, match=r"bee/back is a link to a folder that it is in"):
+        plugin("folder").load("train", tmp_path)
+
+
+def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
+    own.write_folder(tmp_path, own.pictures())
+    before = len(plugin("folder").load("train", tmp_path).x)
+    (tmp_path / "more").mkdir()
+    save(tmp_path / "more" / "x.png", COLOUR)
+    (tmp_path / "images" / "train" / "bee" / "more").symlink_to(tmp_path / "more")
+    assert len(plugin("folder").load("train", tmp_path).x) == before + 1
+
+
 def test_code_that_reads_images_counts_as_the_sets_own() -> None:
     source = Registry().source("dataset", "folder")
     assert Path(image_files.__file__) in fingerprints.modules(source.module, source.path).values()

@@ -229,6 +229,28 @@ def test_a_run_warns_of_near_duplicates_and_records_them(tmp_path: Path) -> None
     assert garbage([reader.load(path)], listener.warn)[1] == []
 
 
+@pytest.mark.parametrize(("count", "refused"), [(1, True), (2, False)])
+def test_what_sets_share_as_they_are_published_is_said_and_not_refused(
+    count: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "KNOWN", {("planted", "train", "planted", "test"): count})
+    listener = Listener()
+    checks = Runner(reader.load(planted(tmp_path, "exact")), Options(device="cpu"), listener).checks
+    if refused:
+        with pytest.raises(UserError, match="2 images of OOD test"):
+            checks.check()
+    else:
+        checks.check()
+        assert listener.warnings[-1].endswith("(positions 9, 21), as the two are published")
+
+
+def test_the_overlap_of_cifar_10_and_100_is_known_by_set_and_by_list() -> None:
+    for label in ("cifar100", "cifar100(limit=500)", "cifar100 val(per_class=3)"):
+        assert duplicates.known("cifar10(without=bird)", "train", label, "test") == 1
+    assert duplicates.known("cifar10", "train", "cifar100", "train") == 0
+    assert duplicates.known("cifar10_interpolated", "test", "cifar100", "test") == 0
+
+
 def test_equal_images_are_refused_before_any_hash(tmp_path: Path) -> None:
     path = planted(tmp_path, "exact")
     listener = Listener()

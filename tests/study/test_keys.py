@@ -176,9 +176,9 @@ NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
     "training.augment": "6ad7bfc0aa33",
-    "training.networks": "59e65452a843",
-    "training.batches": "ac4d10a1fab8",
-    "training.train": "9ddb84a8012b",
+    "training.networks": "c2e5c0097463",
+    "training.batches": "c25f310d92af",
+    "training.train": "45e05acce133",
     "training.embed": "038e55fc620f",
     "training.optim": "f1806bdfca90",
     "training.probes": "75c0e4e685db",

@@ -111,6 +111,6 @@ def test_published_numbers_know_a_set_by_its_own_name(tmp_path: Path) -> None:
         done = call("tables", tmp_path / "s.yaml", "--against", tmp_path / "mine.csv")
         assert done.exit_code == 0, done.output
         found = pd.read_csv(tmp_path / "results" / "s" / "against-mine.csv")
-        states.append(found[["ours", "verdict", "why"]].fillna("").to_dict("records"))
+        states.append(found[["ours", "verdict", "why"]].astype(str).to_dict("records"))
     assert states[0] == states[1]
     assert len(states[0]) == 1  # rows have the set

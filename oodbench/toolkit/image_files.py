@@ -79,7 +79,7 @@ def _pixels(image: Image.Image, bits: int | None) -> NDArray[np.uint8]:
     if image.mode == "F":
         raise ValueError("its pixels are floats, wanted are 8 or 16 bits")
     stored = str(getattr(image, "tile", ""))  # of 16-bit colours, and grey with alpha, Pillow reads the upper 8 bits
-    deep = ";16" in stored
+    deep = ";16" in stored or "'RGB', 65535" in stored  # the latter of PPM
     if image.mode in ("1", "L", "LA") or "'LA;16" in stored:
         found = np.array(image.convert("L"))
     else:

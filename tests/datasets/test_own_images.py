@@ -295,6 +295,15 @@ def test_colours_of_16_bits_that_fill_fewer_are_refused(channels: int) -> None:
             image_files.decode(deep_png(low), "x", 12)
 
 
+def test_ppm_of_16_bits_is_refused_too_and_of_12_read_by_its_own_largest_value() -> None:
+    low = np.dstack([np.arange(64, dtype=np.uint16).reshape(8, 8) * 65] * 3)
+    body = low.astype(">u2").tobytes()
+    with pytest.raises(ValueError, match=r"it has 16 bits, of which its values fill \d+; say `bits`"):
+        image_files.decode(b"P6\n8 8\n65535\n" + body, "x.ppm")
+    found = image_files.decode(b"P6\n8 8\n4095\n" + body, "x.ppm")
+    assert np.array_equal(found, (low / 4095 * 255).round())
+
+
 @pytest.mark.parametrize("name", ["folder", "csv", "image_list", "parquet"])
 def test_every_set_of_own_files_takes_bits(name: str, tmp_path: Path) -> None:
     """12 bits in 16: without a word there would be 16 grey levels, and 8 bits in 16 would be black."""

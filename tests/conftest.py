@@ -14,6 +14,8 @@ from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.study import reader
 
+os.environ.pop("COLUMNS", None)  # what is printed to a file has the width that it says
+
 if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that tests start: sums depend on it
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ import torch
 from tiny import TINY, write
 from typer.testing import CliRunner
 
+import oodbench
 from oodbench.cli import app
 from oodbench.errors import UserError
 from oodbench.report.machines import CHANCE, MOST, MOVED, variance
@@ -49,12 +50,12 @@ def test_a_study_says_by_how_much_a_lesser_cpu_moves_it(tmp_path: Path) -> None:
     recipe = TINY["recipe"] | {"epochs": 12, "warmup": 2}
     found = {}
     for precision in ("float32", "float64"):
-        study = write(
-            tmp_path / f"{precision}.yaml", variance="machine", training="simclr", recipe=recipe, precision=precision
-        )
+        more = {"training": ["cross_entropy", "simclr"], "posthoc": "react", "precision": precision}
+        study = write(tmp_path / f"{precision}.yaml", variance="machine", recipe=recipe, **more)
         done = CliRunner().invoke(app.app, ["run", str(study)])
         assert done.exit_code == 0, done.output
         table = pd.read_csv(tmp_path / "results" / precision / "machine.csv")
+        assert (oodbench.rows(study)["status"] == "ok").all()
         found[precision] = table[f"{MOVED} mean"].max()
     assert found["float64"] < 0.01
     assert found["float32"] > 1

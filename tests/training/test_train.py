@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, write
 from torch import Tensor
 
 from oodbench.api import Batch, Shifts, State, Training
@@ -504,7 +498,7 @@ TRAININGS = [name for name in Registry().sources("training") if not name.startsw
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_float64_training_is_float64_from_the_image_to_the_loss(name: str) -> None:
-    """One rounding to float32 would bring back what the precision is for: see the next test."""
+    """One rounding to float32 would bring back what the precision is for: see tests/cli/test_lesser_cpu.py."""
     data = toy(outliers=24)
     training = plugin(name, **({"k": 3} if name == "ccl" else {}), **({"warmup": 0} if name in ("ccl", "oecl") else {}))
     model = networks.untrained(training, SMALL, QUICK, IMAGE, data, 0, "float64")
@@ -518,33 +512,3 @@ def test_a_float64_training_is_float64_from_the_image_to_the_loss(name: str) -> 
     assert not [each for each in after.values() if each.dtype == torch.float32]
     assert {each.dtype for each in embed.embed(model, data.x, Seen(2), QUICK, 0).values()} == {torch.float32}
     assert torch.get_default_dtype() == torch.float32
-
-
-WITH_LESS = """
-import sys
-from pathlib import Path
-from oodbench.execution.pipeline import Options
-from oodbench.execution.runner import Runner
-from oodbench.study import reader
-rows = Runner(reader.load(Path(sys.argv[1])), Options(device="cpu")).run().rows
-assert (rows.status == "ok").all(), rows.error.max()
-print(rows.sort_values(["cell", "ood"]).auroc.tolist())
-"""
-LESS = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
-
-
-@pytest.mark.slow
-def test_in_float64_another_cpu_has_the_same_rows(tmp_path: Path) -> None:
-    """The CPU plays a lesser one; in float32 the rows are points apart, where it has more than the least."""
-    recipe = TINY["recipe"] | {"epochs": 20, "warmup": 2}
-    study = write(
-        tmp_path / "s.yaml", training=["cross_entropy", "simclr"], recipe=recipe, precision="float64", posthoc="react"
-    )
-    found = []
-    for number, less in enumerate(({}, LESS)):
-        env = os.environ | {"OODBENCH_RESULTS": str(tmp_path / str(number))} | less
-        command = [sys.executable, "-c", WITH_LESS, study]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
-        found.append(np.array(json.loads(done.stdout.splitlines()[-1])))
-    assert len(found[0]) == 24
-    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

@@ -238,7 +238,10 @@ def test_a_plan_or_a_part_that_is_a_folder_is_named(tmp_path: Path) -> None:
     assert "plan.json is damaged and not used: Is a directory" in heard[1]
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"seed\nmany\n")])
+PARTS = {"empty": b"", "text": b"no gzip", "no row": gzip.compress(b""), "no number": gzip.compress(b"seed\nmany\n")}
+
+
+@pytest.mark.parametrize("content", PARTS.values(), ids=PARTS)
 def test_a_part_of_another_form_is_named_and_not_used(tmp_path: Path, content: bytes) -> None:
     heard: list[str] = []
     rows = Results(tmp_path / "study", heard.append)

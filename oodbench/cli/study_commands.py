@@ -98,7 +98,12 @@ def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
     from oodbench.report.machines import variance
     from oodbench.store.rows import Results
 
-    folder = runner.study.results / "lesser_cpu"
+    folder, device = runner.study.results / "lesser_cpu", runner.pipeline.device
+    if device.type != "cpu":
+        screen.say(
+            f"variance: machine: compares a CPU with a lesser one, and this run is on {device}; see --device cpu"
+        )
+        return
     if not as_lesser_cpu(words, folder):
         screen.say("variance: machine: this is the least CPU already, there is nothing to compare with")
         return

@@ -87,8 +87,10 @@ def as_lesser_cpu(words: list[str], results: Path) -> bool:
         return False
     less = LESSER | (LESSER_X86 if platform.machine() in ("x86_64", "AMD64") else {})
     folders = {"OODBENCH_RESULTS": str(results), "OODBENCH_STORE": str(results / "store")}
-    command = [sys.executable, "-m", "oodbench", *words]
-    code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=os.environ | less | folders).returncode
+    command = [sys.executable, "-m", "oodbench.cli.workers", *words]
+    env = os.environ | less | folders
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        code = process.wait()  # it ends when this process does
     if code not in ENDS[:2]:
         raise UserError(f"the study as run on a lesser CPU {_end(code)}")
     return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from tiny import TINY, write
 from typer.testing import CliRunner
 
 import oodbench
-from oodbench.cli import app
+from oodbench.cli import app, study_commands
 from oodbench.errors import UserError
 from oodbench.report.machines import CHANCE, MOST, MOVED, variance
 from oodbench.study import reader
@@ -59,6 +61,13 @@ def test_a_study_says_by_how_much_a_lesser_cpu_moves_it(tmp_path: Path) -> None:
         found[precision] = table[f"{MOVED} mean"].max()
     assert found["float64"] < 0.01
     assert found["float32"] > 1
+
+
+def test_a_card_is_not_held_against_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = SimpleNamespace(device=torch.device("cuda"))
+    on: Any = SimpleNamespace(study=SimpleNamespace(results=Path("r")), pipeline=pipeline)
+    study_commands._vary(Path("s.yaml"), on, pd.DataFrame(), [])
+    assert "this run is on cuda; see --device cpu" in capsys.readouterr().out
 
 
 def test_its_store_must_be_movable(tmp_path: Path) -> None:

@@ -7,17 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from tiny import write
-
-from oodbench.execution.pipeline import Options
-from oodbench.execution.runner import Runner
-from oodbench.study import reader
 
 os.environ.pop("COLUMNS", None)  # what is printed to a file has the width that it says
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that tests start: sums depend on it
     os.environ["OMP_NUM_THREADS"] = "1"
+    import torch  # the process that hands tests out needs none of it
+
     torch.set_num_threads(1)
 
 
@@ -32,12 +28,20 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """What a test draws without a seed of its own is the same whichever tests ran before it in its process."""
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the tiny study when it has run."""
+    from tiny import write
+
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+    from oodbench.study import reader
+
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OODBENCH_RESULTS", str(folder))

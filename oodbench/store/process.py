@@ -25,7 +25,7 @@ class Kept:
 
     def __init__(self, functions: bool = False) -> None:
         self._things = {name: thing.get() for name, thing in _things().items()}
-        self._functions = _functions() if functions else {}
+        self._attributes = {owner: dict(vars(owner)) for owner in _owners()} if functions else {}
 
     def put_back(self, by: str = "") -> list[str]:
         """Put back what is no longer as it was, and return what that is; `by` is the module that may have changed it.
@@ -40,13 +40,14 @@ class Kept:
             if was not in (None, value):
                 thing.put(was)
                 changed.append(name)
-        now = _functions() if self._functions else {}
-        for (owner, name), value in now.items():
-            ours = self._functions.get((owner, name))
-            if (value is not ours) if ours else by and getattr(value, "__module__", "") == by:
-                changed.append(f"{owner.__name__}.{name}")
-            if ours and value is not ours:
-                setattr(owner, name, ours)
+        for owner in _owners() if self._attributes else ():
+            was = self._attributes.get(owner, {})
+            for name, value in [each for each in vars(owner).items() if each[1] is not was.get(each[0])]:
+                ours = was.get(name)
+                if _acts(ours) or (by and _acts(value) and getattr(value, "__module__", "") == by):
+                    changed.append(f"{owner.__name__}.{name}")
+                if _acts(ours):
+                    setattr(owner, name, ours)
         return changed
 
 
@@ -68,15 +69,12 @@ def _things() -> dict[str, _Thing]:
     return found
 
 
-def _functions() -> dict[tuple[Any, str], Any]:
-    """Return the functions, classes and methods of oodbench itself, by module or class and name."""
-    found: dict[tuple[Any, str], Any] = {}
+def _owners() -> Iterator[Any]:
+    """Yield the modules and classes of oodbench itself."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "oodbench" and not name.startswith(PLUGINS):
-            own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == name]
-            for owner in (module, *own):
-                found |= {(owner, key): value for key, value in vars(owner).items() if _acts(value)}
-    return found
+            yield module
+            yield from [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == name]
 
 
 def _acts(value: Any) -> bool:

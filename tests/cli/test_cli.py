@@ -272,6 +272,7 @@ def place(tmp_path: Path) -> None:
     (tmp_path / "data" / "my_own" / "my_own.npz").write_bytes(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", FILLED)
 def test_a_filled_stub_passes_conformance(tmp_path: Path, room: str) -> None:
     call("new", room, "my_own", "--folder", tmp_path)

@@ -40,6 +40,7 @@ ALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ALL)
 def test_conformance(source: PluginFile, tmp_path: Path) -> None:
     if source.room == "dataset" and source.name in own.WRITERS:

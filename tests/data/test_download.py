@@ -228,6 +228,7 @@ def test_a_file_of_another_size_than_published_is_not_taken(
     assert files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_sends_next_to_nothing_is_left(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -327,6 +327,7 @@ def test_nothing_is_listed_where_nothing_is(tmp_path: Path, name: str) -> None:
     assert list(plugin(name).files("train", tmp_path)) == []
 
 
+@pytest.mark.slow
 @SETS
 def test_it_conforms(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path)

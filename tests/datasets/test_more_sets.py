@@ -419,6 +419,7 @@ def test_the_files_of_the_other_split_are_not_listed(tmp_path: Path, case: Case)
     assert {path.suffix for path in train & test} <= {".csv", ".mat", ".txt"}  # lists of both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES.values()}))
 def test_it_conforms(tmp_path: Path, name: str) -> None:
     for case in CASES.values():

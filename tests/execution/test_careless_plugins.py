@@ -15,6 +15,7 @@ from oodbench.store.rows import Results
 STAY = ("torch.manual_seed(0)", "os.chdir('/')", "torch.set_num_threads(7)", "torch.set_default_dtype(torch.float64)")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_what_is_careless_while_it_scores_has_error_rows_or_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,7 @@ def test_scoring_the_files_makes_the_studys_own_numbers(exported: Result, study:
     pd.testing.assert_frame_equal(both[0][same], both[1][same], check_exact=True)
 
 
+@pytest.mark.slow
 def test_the_command_says_group_name_seed_and_training(exported: Result) -> None:
     words = commands(exported)[0]
     options = dict(zip(words[2::2], words[3::2], strict=True))

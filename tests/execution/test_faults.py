@@ -59,6 +59,7 @@ def test_exchanged_artifacts_are_told_and_made_again(tmp_path: Path, kind: str) 
     assert call("verify", path).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_runs_that_are_lost_cut_or_exchanged_are_told_and_written_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **SMALL | {"training": ["cross_entropy", "simclr"]})
@@ -90,6 +91,7 @@ def test_runs_that_are_lost_cut_or_exchanged_are_told_and_written_again(tmp_path
     assert runner.results.run(one.stem) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_clock_that_goes_back_hides_no_row_of_a_study(tmp_path: Path) -> None:
     """Rows of another code, and of an hour to come, are there before those of this run."""
@@ -119,6 +121,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
     "error",
@@ -153,6 +156,7 @@ def test_rows_of_a_method_that_fails_stay(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(rows["error"]) == {"ValueError: it is singular"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EROFS, errno.EIO])
 def test_a_fault_that_every_training_would_meet_ends_the_run(
@@ -170,6 +174,7 @@ def test_a_fault_that_every_training_would_meet_ends_the_run(
     assert call("run", path, "--device", "cpu").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_a_disk_that_is_full_while_an_artifact_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", **SMALL | {"recipe": {"epochs": 1, "batch": 32, "lr": 0.05, "warmup": 0}})
@@ -210,6 +215,7 @@ def test_a_folder_of_results_that_cannot_be_written_is_one_message(tmp_path: Pat
 # ---- the machine ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_rows_runs_and_tables_tell_the_machine(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **SMALL)

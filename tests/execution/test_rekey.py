@@ -39,6 +39,7 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_nothing_is_made_again(old: Path) -> None:
     before = runner(old).results.read()
     done = call("rekey", old)
@@ -104,6 +105,7 @@ def test_rows_of_other_data_are_left(old: Path) -> None:
     assert run(old).scored == rows.loc[changed, "cell"].nunique()
 
 
+@pytest.mark.slow
 def test_rows_without_a_plan_are_refused(old: Path) -> None:
     (reader.results_of(old) / "plan.json").unlink()
     done = call("rekey", old)

@@ -442,6 +442,7 @@ def test_without_labels_what_needs_them_is_left_out(files: Path) -> None:
     assert rows()["accuracy"].isna().all()
 
 
+@pytest.mark.slow
 def test_layers_and_views_that_files_do_not_have(files: Path) -> None:
     done = scored(files, grid=grid(files / "v.yaml", space=[{}, {"layer": "projection"}, {"views": 2}]))
     every = ", ".join(f"{name}.safetensors" for name in SETS)
@@ -657,6 +658,7 @@ def test_the_results_of_a_study_are_not_mixed_with(files: Path, tmp_path: Path) 
 # ---- items that two files share ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_items_that_two_files_share_are_said_and_stand_in_the_rows(files: Path) -> None:
     """Of one call: ID test items that are training items, OOD items that are ID test items, a reference from train."""
     train, test = (load_file(files / f"{name}.safetensors") for name in ("train", "id"))
@@ -680,6 +682,7 @@ def test_items_that_two_files_share_are_said_and_stand_in_the_rows(files: Path) 
     assert "20 of 20 items of --val are also in --train" in found["f"]
 
 
+@pytest.mark.slow
 def test_other_formats_of_the_same_items_share_them(files: Path) -> None:
     near, test = (load_file(files / f"{name}.safetensors")["features"].double().numpy() for name in ("near", "id"))
     np.save(files / "near.npy", np.concatenate([near, test[:2]]))
@@ -687,11 +690,13 @@ def test_other_formats_of_the_same_items_share_them(files: Path) -> None:
     assert "2 of 52 items of OOD n are also in --id (rows 50, 51)" in " ".join(said.split())
 
 
+@pytest.mark.slow
 def test_files_that_share_no_item_are_not_warned_of(files: Path) -> None:
     assert "duplicates" not in scored(files).stderr
     assert set(rows()["warnings"].str.contains("duplicates")) == {False}
 
 
+@pytest.mark.slow
 def test_labels_that_are_texts_are_numbered_alike_in_every_file(files: Path) -> None:
     """The test file lacks a class, and has the others in another order; the numbers are those of numbered labels."""
     numbered = accuracy_of(scored(files, grid=grid(files / "g.yaml", posthoc=["msp"])))
@@ -713,6 +718,7 @@ def accuracy_of(done: Result) -> list[str]:
     return sorted({line.split()[-8] for line in done.stdout.splitlines() if line.startswith("train")})
 
 
+@pytest.mark.slow
 def test_what_is_known_of_the_files_is_written_again_where_it_was_lost(files: Path) -> None:
     scored(files)
     (kept,) = (Path("results") / "features" / "runs").glob("*.json")
@@ -722,6 +728,7 @@ def test_what_is_known_of_the_files_is_written_again_where_it_was_lost(files: Pa
     assert json.loads(kept.read_text()) == before
 
 
+@pytest.mark.slow
 def test_reasons_why_cells_are_left_out_stand_below_the_table(files: Path) -> None:
     lines = call("score", *words(files, grid=None)).stdout.splitlines()
     left = [i for i, line in enumerate(lines) if line.startswith("left out:")]

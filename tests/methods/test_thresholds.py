@@ -270,6 +270,7 @@ def f1_of(cut: float, ref: list[int], ood: list[int]) -> Fraction:
     return Fraction(2 * found, 2 * found + wrong + missed)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no cut accepts more", "ignore:on the validation data")
 @pytest.mark.parametrize(("name", "aim"), [("youden", youden_of), ("f1", f1_of)])
 @settings(max_examples=150, deadline=None)

@@ -77,6 +77,7 @@ def test_other_files_are_no_parts(rows: Results) -> None:
     assert rows.read()["cell"].tolist() == ["a"]
 
 
+@pytest.mark.slow
 def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
     for i in range(3):
         rows.write([{"cell": "a", "auroc": i / 10}, {"cell": f"b{i}"}])

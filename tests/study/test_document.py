@@ -65,10 +65,22 @@ def test_a_pipe_is_no_study(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"recipe": {"lr": MANY, "floor": MANY, "trust": MANY}}, "over 8000000 combinations"),
-        ({"training": [{"simclr": {"temperature": MANY, "base_temperature": MANY}}] * 2}, "make 50000 at most"),
+        pytest.param(
+            {"training": [{"simclr": {"temperature": MANY, "base_temperature": MANY}}] * 2},
+            "make 50000 at most",
+            marks=pytest.mark.slow,
+        ),
         ({"encoder": {"my.nets:small": {"a": list(range(300)), "b": list(range(300))}}}, "300 of a x 300 of b"),
-        ({"seed": list(range(10_000)), "distance": [{"knn": {"k": list(range(1, 40))}}, "cosine"]}, "the grid has"),
-        ({"skip": [{"seed": 0}] * 4000, "seed": list(range(2000))}, "skip: 4000 entries for each of .* cells are"),
+        pytest.param(
+            {"seed": list(range(10_000)), "distance": [{"knn": {"k": list(range(1, 40))}}, "cosine"]},
+            "the grid has",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"skip": [{"seed": 0}] * 4000, "seed": list(range(2000))},
+            "skip: 4000 entries for each of .* cells are",
+            marks=pytest.mark.slow,
+        ),
         ({"recipe": {"epochs": 10**7}}, "recipe.epochs: is 10000000, should be less than or equal to 1000000"),
         ({"space": {"views": 10**6}}, "space.views: is 1000000, should be less than or equal to 1000"),
         ({"encoder": {"resnet18": {"width": 10**8}}}, "resnet18.width: is 100000000, should be less than"),

@@ -243,6 +243,7 @@ def test_heads_that_are_said(tmp_path: Path) -> None:
     torch.testing.assert_close(pipeline.encoders.model(run).std.flatten(), torch.tensor(STD))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"])
 def test_our_resnets_in_torchvisions_names(name: str) -> None:
     form = Encoder(name=name, params={"width": 64, "stem": "imagenet"})

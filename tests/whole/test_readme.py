@@ -22,6 +22,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
+@pytest.mark.slow
 def test_the_plugin_passes_conformance_and_runs_in_a_study(tmp_path: Path) -> None:
     (code,) = blocks("python")
     plugin = tmp_path / "cityblock.py"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
-from oodbench.errors import suggestion
+from oodbench.errors import of_machine, suggestion
 from oodbench.toolkit.image_files import Share, Split, by_split, check_split, drawn, in_order, numbered
 from oodbench.toolkit.raw_files import present
 
@@ -107,6 +107,8 @@ def _held(file: Path) -> list[str]:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return list(arrays.files)
     except Exception as error:  # damaged files make numpy raise whatever it met
+        if of_machine(error):
+            raise
         raise ValueError(f"{file} is not a readable .npz file: {error}") from error
 
 
@@ -116,6 +118,8 @@ def _array(file: Path, name: str) -> NDArray[Any]:
             array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
             return array
         except Exception as error:
+            if of_machine(error):
+                raise
             raise ValueError(f"{file} is not a readable .npy file: {error}") from error
     held = _held(file)
     if name not in held:
@@ -125,4 +129,6 @@ def _array(file: Path, name: str) -> NDArray[Any]:
             array = arrays[name]
             return array
     except Exception as error:
+        if of_machine(error):
+            raise
         raise ValueError(f"{file}: '{name}' cannot be read: {error}") from error

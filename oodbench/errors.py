@@ -19,6 +19,11 @@ class PluginError(UserError):
     """A plugin's file cannot be used; the other plugins can."""
 
 
+def of_machine(error: BaseException) -> bool:
+    """Return whether memory, the disk or the system failed, rather than what was read: decoders set no `errno`."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+
+
 def printable(text: str) -> str:
     """Return text whose control characters are shown, not obeyed: a name may hold what moves or colours a terminal."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

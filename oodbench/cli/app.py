@@ -61,8 +61,8 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
         except BrokenPipeError:
             raise
-        except OSError as error:
-            screen.complain("[bold red]error:[/]", str(error))
+        except (OSError, MemoryError) as error:
+            screen.complain("[bold red]error:[/]", str(error) or "there is not enough memory")
             raise typer.Exit(1) from None
 
     return wrapped

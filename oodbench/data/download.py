@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from oodbench.api import Dataset, Download, Source
+from oodbench.errors import of_machine
 from oodbench.toolkit.offline import OFFLINE, offline
 from oodbench.toolkit.raw_files import DAMAGE, missing
 
@@ -370,6 +371,6 @@ def _reading(archive: Path) -> Iterator[None]:
     try:
         yield
     except (*DAMAGE, RuntimeError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # decoders set none
+        if of_machine(error):
             raise
         raise ValueError(f"{archive} is damaged: {error}") from error

@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from oodbench.errors import UserError, suggestion
+from oodbench.errors import UserError, of_machine, suggestion
 from oodbench.store.artifacts import sha256
 
 MATRICES = {"features": "penultimate", "projection": "projection", "logits": "logits"}  # array -> layer
@@ -62,6 +62,8 @@ def read(path: Path) -> FeatureFile:
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise whatever they met
+        if of_machine(error):
+            raise
         raise UserError(
             f"{path}: cannot be read: {str(error).partition(chr(10))[0] or type(error).__name__}"
         ) from error

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from oodbench.api import Dataset, Images
+from oodbench.errors import of_machine
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLIT = "{split}"  # in a path: stands for the name of a split
@@ -66,6 +67,8 @@ def decode(raw: bytes, name: str, bits: int | None = None) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise ValueError(f"{name} is no image that Pillow can read") from None
     except Exception as error:  # damaged files make the decoders raise whatever they met
+        if of_machine(error):
+            raise
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
 

@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from oodbench.errors import of_machine
+
 # What decoders raise on bytes that are cut short or something else.
 DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
+    *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError),
     *(RecursionError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError),
     *(pickle.UnpicklingError, struct.error, zlib.error),
 )
@@ -33,6 +35,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
+        if of_machine(error):
+            raise
         raise ValueError(f"{path} is damaged: {error or type(error).__name__}") from error
 
 

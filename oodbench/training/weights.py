@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oodbench.api import Training, Weights
-from oodbench.errors import UserError, suggestion
+from oodbench.errors import UserError, of_machine, suggestion
 from oodbench.store.artifacts import sha256
 from oodbench.study.grid import Plan, plan
 from oodbench.study.settings import TIMM, Encoder, flat
@@ -176,6 +176,8 @@ def read(file: Path) -> dict[str, Tensor]:
     except RecursionError as error:
         raise UserError(f"{file} holds itself, or is nested too deep to be a state dict") from error
     except Exception as error:  # of many kinds, by what is wrong with the file
+        if of_machine(error):
+            raise
         asks = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's own advice is to read it all the same
         what = f"it asks for {asks[1]}; save its state dict alone" if asks else _told(error)
         raise UserError(f"{file} cannot be read as tensors alone: {what}") from error

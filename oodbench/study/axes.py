@@ -51,6 +51,13 @@ class Axes:
         self.registry = registry(values)
         self.aliases: set[str] = set()  # labels that `as:` gives
 
+    def check_names(self) -> None:
+        """Refuse what no room of detectors or trainings has, before any of their plugins is imported."""
+        for room in [each for each in CONTRACTS if each in self.top]:
+            for name, _, at in self.values.entries(self.top[room], (room,)):
+                with self.document.blame(at):
+                    self.registry.source(room, name)
+
     def plugins(self, contract: type[P], trail: Trail) -> list[P]:
         """Return the plugins under a key; none where a study goes without it."""
         if trail[0] not in self.top:

@@ -36,12 +36,17 @@ def load(source: Source) -> Study:
     found = Axes(values)
     # first what needs no plugin: importing one may take seconds and half a gigabyte
     name, spaces, precisions, seeds = _name(values.document), found.spaces(), found.precisions(), found.plain("seed", 0)
+    encoders = found.encoders()
+    found.check_names()
     chosen, tables, claims = declarations.select(values), declarations.tables(values), declarations.claims(values)
     names = dict.fromkeys(name for name, *_ in values.entries(values.get(("training",)), ("training",)))
     variants = recipes.variants(values, list(names))
     ids, setups = suites.setups(found)
     saw = dict.fromkeys(each.label for setup in setups.values() for each in setup.validation)
     first = next(iter(setups.values()))
+    with values.document.blame(("encoder",)):
+        for each in encoders:
+            each.check(settings.image)
     study = Study(
         document=values.document,
         name=name,
@@ -50,7 +55,7 @@ def load(source: Source) -> Study:
         settings=settings,
         ids=ids,
         setups=setups,
-        encoders=found.encoders(),
+        encoders=encoders,
         recipes={name: {label: each.recipe for label, each in of.items()} for name, of in variants.items()},
         recipes_shown={name: {label: each.shown for label, each in of.items()} for name, of in variants.items()},
         precisions=precisions,

@@ -6,12 +6,16 @@ They are fixed so that numbers stay comparable: every data set, training and det
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from annotated_types import Interval
 
 from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positive, Size
+from oodbench.errors import UserError
 
 Precision = Literal["float32", "bf16", "float64", "auto"]
 # Bounds that nobody needs to pass, so that a slip of the keyboard is told when a study is read.
@@ -166,6 +170,23 @@ class Encoder:
         found = dataclasses.replace(self)
         object.__setattr__(found, "shown_as", alias)
         return found
+
+    def check(self, image: ImageFormat) -> None:
+        """Refuse a user's function that cannot be imported or takes no such parameters, before torch is there."""
+        if ":" not in self.name:
+            return
+        module, _, name = self.name.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (Exception, SystemExit) as error:  # whatever the module's own code raises is its author's to read
+            raise UserError(f"encoder {self.name} cannot be imported: {type(error).__name__}: {error}") from error
+        given = {"channels": image.channels, "size": image.size, **self.params}
+        try:
+            with suppress(ValueError):  # builtins without a signature
+                inspect.signature(function).bind(**given)
+        except TypeError as error:
+            said = f"called as {name}(channels=..., size=..., and the study's parameters): {error}"
+            raise UserError(f"encoder {self.name} is {said}") from error
 
     @property
     def label(self) -> str:

@@ -103,9 +103,20 @@ def test_slips_of_the_keyboard(tmp_path: Path, changes: dict[str, object], said:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["a: &x0 [1, 1]\n" + TENFOLD, HEAD + "recipe: {batch: 0}\n", HEAD + "seed: [-1]\n"])
-@pytest.mark.parametrize("command", ["plan", "run", "prepare", "tables", "curve", "audit"])
-def test_what_is_wrong_is_said_before_torch_is_there(tmp_path: Path, text: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        *((command, "a: &x0 [1, 1]\n" + TENFOLD) for command in ("plan", "run", "prepare", "tables", "curve", "audit")),
+        *(("tables", text) for text in (HEAD + "recipe: {batch: 0}\n", HEAD + "seed: [-1]\n")),
+        *(("plan", HEAD + f"{key}: {value}\n") for key, value in {"recipe": "{batch: 0}", "seed": "[-1]"}.items()),
+        ("plan", HEAD.replace("distance: cosine", "distance: cosin")),
+        ("plan", HEAD.replace("distance: cosine", "distance: &all [*all, cosine]")),
+        ("run", HEAD.replace("threshold: pooled", "threshold: [pooled, pool]")),
+        ("run", HEAD.replace("{resnet18: {width: 8}}", "os:system")),
+        ("run", HEAD.replace("{resnet18: {width: 8}}", "os:no_such")),
+    ],
+)
+def test_what_is_wrong_is_said_before_torch_is_there(tmp_path: Path, command: str, text: str) -> None:
     """It takes half a gigabyte and seconds."""
     (tmp_path / "s.yaml").write_text(text)
     done = subprocess.run(

@@ -75,7 +75,8 @@ def test_merge_keys_of_yaml(tmp_path: Path) -> None:
 
 
 def test_functions_take_sweeps(tmp_path: Path) -> None:
-    found = load(tmp_path, changed("encoder", "{oodbench.nets:small: {depth: [2, 3], wide: true}}"))
+    (tmp_path / "nets_that_sweep.py").write_text("def small(channels, size, depth, wide=False): ...\n")
+    found = load(tmp_path, changed("encoder", "{nets_that_sweep:small: {depth: [2, 3], wide: true}}"))
     assert [each.params for each in found.encoders] == [{"depth": 2, "wide": True}, {"depth": 3, "wide": True}]
 
 

@@ -35,6 +35,8 @@ P = TypeVar("P", bound=Plugin)
 def _one_line(label: str) -> str:
     if not 0 < len(label) <= LONGEST or label != label.strip() or not label.isprintable():
         raise ValueError(f"should be 1 to {LONGEST} signs on one line, without blanks at its ends")
+    if label[0] in "=+-@":
+        raise ValueError("should not begin as a spreadsheet's formula does, with = + - or @")
     return label
 
 

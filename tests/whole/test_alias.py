@@ -60,6 +60,7 @@ def test_class_splits_of_aliases_share_a_table_and_what_they_leave_out_is_itself
         ({"distance": {"knn": {"as": ["a", "b"]}}}, r"knn.as: takes one value each"),
         ({"distance": {"knn": {"as": 3}}}, r"knn.as: is 3, should be a valid string"),
         ({"distance": {"knn": {"as": " "}}}, "knn.as: is ' ', should be 1 to 40 signs on one line"),
+        ({"distance": {"knn": {"as": "=1+1"}}}, "knn.as: is .=1.1., should not begin as a spreadsheet"),
         ({"training": {"simclr": {"as": "x" * 41}}}, r"simclr.as: is 'x+', "),
         ({"encoder": {"resnet18": {"as": ""}}}, "resnet18.as: is '', should be 1 to 40 signs"),
         ({"skip": [{"training": "SimCLR"}]}, "there is no training 'SimCLR'; did you mean 'simclr'"),

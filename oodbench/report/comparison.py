@@ -26,6 +26,7 @@ from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, counted, spread
 from oodbench.report.targets import CLOSE, ROOMS, Entry, Params, Target, plain, shown
 from oodbench.store.columns import ACCURACIES, QUALITY
+from oodbench.store.rows import machines
 from oodbench.study.class_protocol import PROTOCOLS, kept_classes
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
@@ -69,6 +70,7 @@ class Line:
 class Comparison:
     lines: list[Line]
     elsewhere: int  # targets that no row is about
+    mixed: str = ""  # what is said of rows of several machines
 
     def count(self, state: str) -> int:
         return sum(line.state == state for line in self.lines)
@@ -76,7 +78,7 @@ class Comparison:
     @property
     def caption(self) -> str:
         """What the words mean, and how many targets are not listed."""
-        return (
+        return f"{self.mixed} ".lstrip() + (
             "Ours: per cent, mean ± standard deviation (ddof 1) over n runs (seeds; class splits are averaged). "
             "Difference: ours minus published, in points. reproduced: it is within three standard errors of the "
             "published mean (its deviation, as if with ddof 1, divided by the square root of its runs), but at least "
@@ -100,7 +102,7 @@ def compare(
         about = found.about(target)
         elsewhere += not about.any()
         lines += found.lines(target, about, by) if about.any() else []
-    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere)
+    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere, machines(rows))
 
 
 # ---- which rows a target is of ---------------------------------------------------------------------------

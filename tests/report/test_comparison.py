@@ -120,6 +120,12 @@ def test_targets_of_other_cells_are_counted() -> None:
 TWO = ({"ood": "noise", "auroc": 0.6}, {"ood": "glyphs", "auroc": 0.9})
 
 
+def test_rows_of_two_machines_are_said_to_be() -> None:
+    rows = made({"trained_on": "one", "seed": 0}, {"trained_on": "other", "seed": 1})
+    assert held(rows, target()).caption.startswith("These rows are of 2 machines or numbers of threads")
+    assert held(rows[:1], target()).caption.startswith("Ours: ")
+
+
 def test_a_group_is_the_unweighted_mean_of_its_sets() -> None:
     rows = made(*({**each, "n_ood": n} for each, n in zip(TWO, (10, 1000), strict=True)), {"ood": "b", "group": "near"})
     assert only(rows, target(ood=(), group="far")).mean == pytest.approx(75)

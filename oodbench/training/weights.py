@@ -198,7 +198,9 @@ def _of_timm(form: Encoder, channels: int) -> WeightsSource:
 
     def tensors() -> dict[str, Tensor]:
         try:
-            if not config.get("hf_hub_id"):
+            if config.get("hf_hub_id"):
+                _check_cached(config["hf_hub_id"])
+            else:
                 _checkpoint(config["url"])
             with hub(), _tensors_alone():
                 model = timm.create_model(name, pretrained=True, in_chans=channels)
@@ -262,6 +264,16 @@ def _checkpoint(url: str) -> Path:
     except Exception as error:  # of many kinds: no network, no such file there, a broken download
         raise _unreached(name, error) from error
     return file
+
+
+def _check_cached(repository: str) -> None:
+    """Refuse files in Hugging Face's cache that are not what their names say, which are their SHA-256."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
+    for blob in blobs.glob("?" * 64):
+        if sha256(blob) != blob.name:
+            raise UserError(f"{blob} is damaged or another file: its SHA-256 is not its name; delete it")
 
 
 def _unreached(name: str, error: Exception) -> UserError:

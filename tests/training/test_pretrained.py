@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -354,6 +355,20 @@ def test_a_planted_file_in_torchs_cache_is_refused_and_runs_nothing(
     with pytest.raises(UserError, match=r"it asks for posix\.mkdir"):
         found.tensors()
     assert not (tmp_path / "evil").exists()
+
+
+def test_a_planted_file_in_hugging_faces_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("OODBENCH_OFFLINE", "1")
+    blobs = tmp_path / "models--timm--resnet10t.c3_in1k" / "blobs"
+    blobs.mkdir(parents=True)
+    found = weights._of_timm(Encoder(name="timm/resnet10t"), 3)
+    (blobs / hashlib.sha256(b"whole").hexdigest()).write_bytes(b"whole")
+    with pytest.raises(UserError, match=r"cannot be downloaded"):  # nothing refers to it
+        found.tensors()
+    (blobs / ("0" * 64)).write_bytes(b"planted")
+    with pytest.raises(UserError, match=rf"blobs/{'0' * 64} is damaged or another file: .* delete it"):
+        found.tensors()
 
 
 def test_whatever_timm_asks_torch_for_runs_nothing(tmp_path: Path) -> None:

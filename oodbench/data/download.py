@@ -30,7 +30,7 @@ from typing import IO, TYPE_CHECKING
 from oodbench.api import Dataset, Download, Source
 from oodbench.errors import of_machine
 from oodbench.toolkit.offline import OFFLINE, offline
-from oodbench.toolkit.raw_files import DAMAGE, missing
+from oodbench.toolkit.raw_files import DAMAGE, RATIO, missing
 
 if TYPE_CHECKING:
     from requests import Response
@@ -43,7 +43,6 @@ SPELL = 60  # seconds
 LEAST = 1 << 20  # bytes that a connection brings before it breaks off, or it is a poor one
 POOR = 3  # of them one after the other, after which a server is left
 PAUSE = 1  # seconds before the next
-RATIO = 200  # an archive unpacks to so many times its own size at most: text to some 10, images to 1, bombs to 1000
 Needed = Callable[[Path], Sequence[Path]]
 Progress = Callable[[str, int, int | None], None]  # hears the file's name, bytes that are there, bytes in all if known
 

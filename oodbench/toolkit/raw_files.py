@@ -28,6 +28,8 @@ DAMAGE = (
     *(pickle.UnpicklingError, struct.error, zlib.error),
 )
 
+RATIO = 200  # what is packed unpacks to so many times its own size at most: text to some 10, images to 1, bombs to 1000
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
@@ -55,7 +57,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """Return an IDX file of bytes, gzipped or not; raises ValueError where it is cut short or something else."""
     content = path.read_bytes()
     with reading(path):
-        raw = gzip.decompress(content) if path.suffix == ".gz" else content
+        raw = _unpacked(content) if path.suffix == ".gz" else content
     if raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
         raise ValueError(f"{path} is not an IDX file of bytes")
     shape = tuple(np.frombuffer(raw, dtype=">u4", count=raw[3], offset=4).tolist())
@@ -63,6 +65,14 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(raw) - start != math.prod(shape):
         raise ValueError(f"{path} is damaged: {len(raw) - start} bytes of {math.prod(shape)}")
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _unpacked(content: bytes) -> bytes:
+    most = RATIO * max(1 << 20, len(content))
+    raw = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+    if len(raw) > most:
+        raise ValueError(f"it unpacks to more than {RATIO} times its size")
+    return raw
 
 
 def read_mat(path: Path, *names: str) -> list[Any]:

@@ -27,7 +27,7 @@ def _arrays(file: Path) -> None:
 READERS: dict[str, tuple[Callable[[Path], Any], Any, str]] = {  # and what of a library each calls
     "i.png": (lambda file: image_files.decode(file.read_bytes(), str(file)), Image, "open"),
     "a.npz": (_arrays, np, "load"),
-    "x.gz": (raw_files.read_idx, raw_files.gzip, "decompress"),
+    "x.gz": (raw_files.read_idx, raw_files.gzip, "GzipFile"),
     "f.npy": (feature_files.read, np, "load"),
     "w.pt": (weights.read, torch, "load"),
 }
@@ -47,3 +47,14 @@ def test_a_machine_that_has_no_more_is_not_told_as_damage(
     with pytest.raises(type(error)) as told:
         read(tmp_path / name)
     assert told.value is error
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_files, "RATIO", 2)
+    for count, said in (
+        ((2 << 20) - 7, "is not an IDX file"),
+        ((2 << 20) + 1, "is damaged: it unpacks to more than 2"),
+    ):
+        (tmp_path / "x.gz").write_bytes(raw_files.gzip.compress(bytes(count)))
+        with pytest.raises(ValueError, match=said):
+            raw_files.read_idx(tmp_path / "x.gz")

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -538,12 +539,13 @@ SLOW = {"recipe": {"epochs": 6, "batch": 16, "lr": 0.05, "warmup": 0, "augment":
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The rows of the slow study where nothing comes in between."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
+    """The rows of the slow study where nothing comes in between; commands have one thread, as each of two workers."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OODBENCH_RESULTS", str(folder))
-        return numbers(go(write(folder / "s.yaml", **SLOW)).rows)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        Command(folder, "run", write(folder / "s.yaml", **SLOW)).finished()
+        yield numbers(Results(folder / "s").current())
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, undisturbed: pd.DataFrame) -> None:

@@ -61,16 +61,16 @@ def run(
             device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
         )
         runner = Runner(loaded, options, board)
-        board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
         with processes.helped(_words(study, options, dry_data), others, board.others) as died:
+            board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
             outcome = runner.run()
     if not rows_only:
         tables.write(study, runner.study.results, outcome.rows, top)
     if loaded.settings.variance and not rows_only:
-        _vary(study, runner, outcome.rows, _words(study, options, dry_data))
+        _vary(study, runner, outcome.rows, [*_words(study, options, dry_data), "--workers", str(others + 1)])
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")

@@ -30,7 +30,7 @@ from oodbench.store.rows import machines
 from oodbench.study.class_protocol import PROTOCOLS, kept_classes
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
-from oodbench.study.settings import RESNETS, ImageFormat, Recipe, ResNet, Space, flat
+from oodbench.study.settings import RESNETS, ImageFormat, Recipe, Space, flat
 
 REPRODUCED, NEAR, FAR, OTHER = "reproduced", "close", "not reproduced", "not comparable"
 STATES = (REPRODUCED, NEAR, FAR, OTHER)
@@ -40,7 +40,7 @@ OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "image")  # told b
 OF_DETECTORS = ("space", "clustering", "distance", "posthoc", "threshold", "reads")
 OF_ROWS = ("suite", "protocol", "group", "ood", "precision", "reference")
 NO_MATTER = ("devices", "compile")  # of a recipe: where it runs
-NOTHING, ENCODER, LABELS, POOLED = (Entry(name, {}) for name in (NONE, RESNETS[0], "labels", "pooled"))  # the defaults
+NOTHING, ENCODER, LABELS, POOLED = (Entry(name, {}) for name in (NONE, "resnet18", "labels", "pooled"))  # the defaults
 IMAGE = {key: value for key, value in asdict(ImageFormat(size=1)).items() if key != "size"}
 FORMS = {"recipe": asdict(Recipe()), "image": IMAGE, "space": asdict(Space())}  # the defaults of what has no name
 Runs = Callable[[str], dict[str, Any] | None]  # train key -> what is kept of a training
@@ -323,7 +323,7 @@ def _defaults(registry: Registry, room: str, name: str) -> dict[str, Any]:
     """Return the defaults of a plugin's or an encoder's parameters, as far as it is here and they have any."""
     if name not in (RESNETS if room == "encoder" else registry.sources(room)):
         return {}
-    cls: Any = ResNet if room == "encoder" else registry.load(room, name)
+    cls: Any = RESNETS[name] if room == "encoder" else registry.load(room, name)
     every = {each.name: each.default for each in dataclasses.fields(cls) if each.name != "level"}
     return {key: value for key, value in every.items() if value is not dataclasses.MISSING}
 

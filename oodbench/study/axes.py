@@ -19,7 +19,7 @@ from oodbench.study import declarations
 from oodbench.study.class_protocol import class_count
 from oodbench.study.document import Trail
 from oodbench.study.registry import Registry
-from oodbench.study.settings import RESNETS, Encoder, Precision, Reference, ResNet, Space
+from oodbench.study.settings import RESNETS, Encoder, Precision, Reference, Space
 from oodbench.study.study import Detectors, Match, Skip, Study
 from oodbench.study.values import Values, combinations
 
@@ -113,7 +113,7 @@ class Axes:
             params, alias = self._alias(given, trail)
             before = len(found)
             if name in RESNETS:
-                resnets = self.values.sweep(ResNet, params, trail)
+                resnets = self.values.sweep(RESNETS[name], params, trail)
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
             elif re.fullmatch(r"timm/[\w.\-]+", name):
                 found += [Encoder(name=name) for _ in self.values.sweep(NOTHING, params, trail)]
@@ -225,7 +225,7 @@ class Axes:
 
     def _class(self, axis: str, name: str, trail: Trail) -> type | None:
         if axis == "encoder":
-            return ResNet if name in RESNETS else None
+            return RESNETS.get(name)
         return self.plugin_class("dataset" if axis in ("id", "outliers") else axis, name, trail)
 
 

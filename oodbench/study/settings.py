@@ -147,14 +147,23 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet:
-    """Parameters of the encoders named resnet18, resnet34, resnet50, resnet101, wide_resnet50_2 and _3."""
+    """Parameters of the ResNets of ImageNet's form: resnet18, 34, 50, 101, wide_resnet50_2 and _3."""
 
     width: Annotated[int, Interval(ge=1, le=4096)] = 64  # channels of the stem and of the first stage
     stem: Literal["cifar", "imagenet"] = "cifar"  # 3x3, stride 1, no pooling; or 7x7, stride 2, max-pooling
 
 
+@dataclass(frozen=True, kw_only=True)
+class CifarResNet(ResNet):
+    """Parameters of the ResNets that He et al. made for CIFAR, of three stages: resnet20, 32, 44, 56 and 110."""
+
+    width: Annotated[int, Interval(ge=1, le=4096)] = 16
+
+
 TIMM = "timm"  # as weights: those that timm has of an encoder timm/NAME
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet50_3")
+_OF_IMAGENET = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet50_3")
+_OF_CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+RESNETS: dict[str, type[ResNet]] = dict.fromkeys(_OF_IMAGENET, ResNet) | dict.fromkeys(_OF_CIFAR, CifarResNet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +201,7 @@ class Encoder:
     def label(self) -> str:
         if self.shown_as:
             return self.shown_as
-        defaults = dataclasses.asdict(ResNet()) if self.name in RESNETS else {}
+        defaults = dataclasses.asdict(RESNETS[self.name]()) if self.name in RESNETS else {}
         changed = [f"{key}={value}" for key, value in self.params.items() if value != defaults.get(key)]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.api import Training
@@ -87,7 +88,7 @@ _SHAPES = {
     "resnet101": ((3, 4, 23, 3), True, 1),
     "wide_resnet50_2": ((3, 4, 6, 3), True, 2),
     "wide_resnet50_3": ((3, 4, 6, 3), True, 3),
-}
+} | {f"resnet{6 * n + 2}": ((n, n, n), False, 1) for n in (3, 5, 7, 9, 18)}  # CIFAR's
 
 
 def common_name(encoder: Encoder, name: str) -> str:
@@ -116,8 +117,10 @@ def resnet(name: str, params: ResNet, channels: int) -> nn.Module:
         for i in range(count):
             stride = 2 if stage > 0 and i == 0 else 1
             width_out = width * block.expansion
-            shortcut = None
-            if stride != 1 or width_in != width_out:
+            shortcut: nn.Module | None = None
+            if len(blocks) == 3 and width_in != width_out:
+                shortcut = _Padded(width_out - width_in)
+            elif stride != 1 or width_in != width_out:
                 shortcut = downsample_conv(width_in, width_out, kernel_size=1, stride=stride)
             options: dict[str, Any] = {"base_width": 64 * wide} if bottleneck else {}
             layers.append(block(width_in, width, stride, shortcut, **options))
@@ -127,6 +130,18 @@ def resnet(name: str, params: ResNet, channels: int) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
+
+
+class _Padded(nn.Module):
+    """The shortcut without parameters of He et al. (2016, option A): every other pixel, and channels of zeros."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.front = channels // 2
+        self.back = channels - self.front
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[..., ::2, ::2], (0, 0, 0, 0, self.front, self.back))
 
 
 def _stem(params: ResNet, channels: int) -> list[nn.Module]:

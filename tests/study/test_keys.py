@@ -176,7 +176,7 @@ NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
     "training.augment": "6ad7bfc0aa33",
-    "training.networks": "c2e5c0097463",
+    "training.networks": "8f67ac40310d",
     "training.batches": "c25f310d92af",
     "training.train": "45e05acce133",
     "training.embed": "038e55fc620f",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from oodbench.errors import UserError
-from oodbench.study.settings import RESNETS, Encoder, ImageFormat, ResNet
+from oodbench.study.settings import RESNETS, CifarResNet, Encoder, ImageFormat, ResNet
 from oodbench.training import networks
 
 
 def named(name: str, **params: Any) -> Encoder:
-    return Encoder(name=name, params={"width": 64, "stem": "cifar"} | params if name in RESNETS else params)
+    return Encoder(name=name, params=asdict(RESNETS[name]()) | params if name in RESNETS else params)
 
 
 # Parameters in millions of the CIFAR versions without classifier, as timm's own have with a 3 x 3 stem.
@@ -27,11 +29,16 @@ def named(name: str, **params: Any) -> Encoder:
         ("resnet34", 512, 21.277),
         ("resnet50", 2048, 23.500),
         ("wide_resnet50_3", 2048, 132.788),
+        ("resnet20", 64, 0.269),
+        ("resnet32", 64, 0.463),
+        ("resnet44", 64, 0.658),
+        ("resnet56", 64, 0.852),
+        ("resnet110", 64, 1.727),
     ],
 )
 def test_resnets_have_the_published_sizes(name: str, dim: int, millions: float) -> None:
     with torch.device("meta"):
-        network = networks.resnet(name, ResNet(), 3)
+        network = networks.resnet(name, RESNETS[name](), 3)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.001)
     assert networks.feature_dim(named(name), ImageFormat(size=32, channels=3)) == dim
 
@@ -48,6 +55,34 @@ def test_the_imagenet_stem_is_torchvisions_resnet() -> None:
     ours.load_state_dict(dict(zip(names, values, strict=True)))
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_the_resnets_of_cifar_are_those_of_the_paper() -> None:
+    """He et al. 2016, section 4.2, as operations on the weights of ours, block by block."""
+    network = networks.resnet("resnet32", CifarResNet(), 3).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean):
+                nn.init.normal_(values)  # type: ignore[arg-type]
+    given = {networks.common_name(named("resnet32"), f"encoder.{k}")[8:]: v for k, v in network.state_dict().items()}
+
+    def convolved(x: torch.Tensor, conv: str, bn: str, stride: int) -> torch.Tensor:
+        x = F.conv2d(x, given[f"{conv}.weight"], stride=stride, padding=1)
+        of = [given[f"{bn}.{each}"][:, None, None] for each in ("running_mean", "running_var", "weight", "bias")]
+        return (x - of[0]) / (of[1] + 1e-5).sqrt() * of[2] + of[3]
+
+    x = torch.randn(2, 3, 32, 32)
+    h = convolved(x, "conv1", "bn1", 1).relu()
+    for stage, width in enumerate((16, 32, 64), 1):
+        for i in range(5):
+            at, stride = f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1
+            inner = convolved(h, f"{at}.conv1", f"{at}.bn1", stride).relu()
+            shortcut = torch.zeros(2, width, *inner.shape[2:])
+            start = (width - h.shape[1]) // 2
+            shortcut[:, start : start + h.shape[1]] = h[:, :, ::stride, ::stride]
+            h = (convolved(inner, f"{at}.conv2", f"{at}.bn2", 1) + shortcut).relu()
+    torch.testing.assert_close(network(x), h.mean((2, 3)))
+    assert len(given) == len(network.state_dict()) == 6 * 31
 
 
 @pytest.mark.parametrize("width", [1, 8, 16])

@@ -11,6 +11,9 @@ Layouts, as the model definitions of the repositories name their parts (B blocks
     ssd          inspire-group/SSD: encoder.*.shortcut, head = projection, or a linear head = classifier
     plain        torchvision's and timm's own names, fc = classifier
 
+Other names are mapped: `rename: {linear: fc}` takes `linear.weight` for `fc.weight`. Where a file does not fit, and its
+tensors are in the network's order, the message says the map.
+
 Where a file of knn_ood has both, its fc is taken for untrained, as with SupCon. `mean` and `std` are those of the
 network's inputs in [0, 1]. Each layout's default is what its repository has for CIFAR-10 (knn_ood and cider have it
 for CIFAR-100, too; the others have mean 0.5071, 0.4867, 0.4408 and std 0.2675, 0.2565, 0.2761 there, and a file
@@ -22,8 +25,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
+from pydantic import AfterValidator
 from torch import Tensor
 
 from oodbench.api import Batch, Fraction, Head, Positive, State, Training, Weights
@@ -42,6 +46,13 @@ STATISTICS: dict[str, tuple[Numbers, Numbers]] = {
 }
 OWN_ON_100 = ("openood", "supcontrast", "ssd")  # layouts whose repository has other numbers for CIFAR-100
 IN_ENCODER = ("supcontrast", "cider", "ssd")  # layouts that keep the backbone under `encoder.`
+
+
+# Beginnings of names in a file -> what they are in the layout, in a study as a mapping.
+Names = Annotated[
+    tuple[tuple[str, str], ...] | dict[str, str],
+    AfterValidator(lambda given: tuple(given.items()) if isinstance(given, dict) else given),
+]
 
 
 class _Parts(NamedTuple):
@@ -64,6 +75,7 @@ class Pretrained(Training):
 
     weights: str = "timm"  # or torchvision:NAME.WEIGHTS, or a file: .safetensors, or what torch.save wrote
     layout: Literal["auto", "openood", "supcontrast", "knn_ood", "cider", "ssd", "plain"] = "auto"  # auto: by names
+    rename: Names = ()
     # auto: linear where the file has one with as many classes as the ID set; the order of classes is taken to be the
     # ID set's, which its accuracy shows
     classifier: Literal["auto", "linear", "none"] = "auto"
@@ -116,8 +128,8 @@ class Pretrained(Training):
         wrapper = next((each for each in WRAPPERS if any(name.startswith(f"{each}.") for name in given)), "")
         start = f"{wrapper}." if wrapper else ""
         inside = {name.removeprefix(start): name for name in given if name.startswith(start)}
-        named = {re.sub(r"(^|\.)module\.", r"\1", name): (given[old], old) for name, old in inside.items()}
-        layout = _recognised({name: t for name, (t, _) in named.items()}, wrapper)
+        named = {self._renamed(name): (given[old], old) for name, old in inside.items()}
+        layout = "plain" if self.rename else _recognised({name: t for name, (t, _) in named.items()}, wrapper)
         layout = layout if self.layout == "auto" else self.layout
         found = _Parts(layout, {}, {}, {}, {})
         unused = layout == "cider" or (layout == "knn_ood" and any(name.startswith("head.") for name in named))
@@ -130,6 +142,13 @@ class Pretrained(Training):
             target[rest] = tensor
             found.names[f"{'' if head == 'encoder' else 'heads.'}{head}.{rest}"] = old
         return found
+
+    def _renamed(self, name: str) -> str:
+        plain = re.sub(r"(^|\.)module\.", r"\1", name)
+        for old, new in dict(self.rename).items():
+            if f"{plain}.".startswith(f"{old}."):
+                return new + plain[len(old) :]
+        return plain
 
 
 def _recognised(tensors: dict[str, Tensor], wrapper: str) -> str:

@@ -117,8 +117,28 @@ def _placed(taken: Weights, form: Encoder, state: dict[str, Tensor]) -> dict[str
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
     wrong = [f"{len(each)} {kind} ({_first(each)})" for kind, each in kinds.items() if each]
     if wrong:
-        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}")
+        renamed = _proposed(taken.tensors, unexpected, {name: state[wanted[name]] for name in missing})
+        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}{renamed}")
     return state | {wanted[name]: t for name, t in taken.tensors.items()}
+
+
+def _proposed(given: dict[str, Tensor], unexpected: list[str], missing: dict[str, Tensor]) -> str:
+    """Return a map of names to say, where tensors that are left fit those that lack, in order; else ""."""
+    left = [name for name in unexpected if not name.endswith(HARMLESS)]
+    targets = dict(missing)
+    if [given[name].ndim for name in left[len(missing) :]] == [2, 1]:  # the classifier comes last
+        targets |= {f"encoder.fc.{part}": given[name] for part, name in zip(("weight", "bias"), left[-2:], strict=True)}
+    if not left or [given[name].shape for name in left] != [each.shape for each in targets.values()]:
+        return ""
+    renamed: dict[str, str] = {}
+    for old, new in zip(left, targets, strict=True):
+        olds, news = (name.removeprefix("encoder.").split(".") for name in (old, new))
+        if olds[-1] != news[-1]:
+            return ""
+        while olds[1:] and news[1:] and olds[-1] == news[-1]:
+            del olds[-1], news[-1]
+        renamed[".".join(olds)] = ".".join(news)
+    return f"; by order and shape they are `rename: {{{', '.join(f'{old}: {new}' for old, new in renamed.items())}}}`"
 
 
 def _first(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -466,6 +467,33 @@ def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     pipeline, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
     with pytest.raises(UserError, match=r"layout openood, do not fit resnet34\(width=4\): \d\d missing \(.*, \.\.\.\)"):
         Runner(pipeline.study, Options(device="cpu")).checks.check()
+
+
+def test_a_file_of_foreign_names_fits_by_the_map_that_the_message_says(tmp_path: Path) -> None:
+    network = lived(Released("downsample", CLASSES))
+    foreign = {"conv1": "_stem", "bn1": "_norm", "fc": "_top", **{f"layer{i}": f"_{i}" for i in range(1, 5)}}
+    parts = {name: name.partition(".") for name in network.state_dict() if not name.endswith("num_batches_tracked")}
+    torch.save({f"{foreign[a]}.{b}": network.state_dict()[n] for n, (a, _, b) in parts.items()}, tmp_path / "w.pth")
+    given = {"weights": "w.pth", "layout": "plain", "mean": MEAN, "std": STD}
+    with pytest.raises(UserError, match=r"order and shape they are `rename: \{_stem: conv1, _norm: bn1, .*") as told:
+        Runner(made(tmp_path, params=given)[0].study, Options(device="cpu")).checks.check()
+    rename = dict(each.split(": ") for each in re.findall(r"rename: \{(.*)\}", str(told.value))[0].split(", "))
+    assert rename["_top"] == "fc"
+    pipeline, run = made(tmp_path, params=given | {"rename": rename})
+    found = embed.features(pipeline.encoders.model(run), images())
+    with torch.no_grad():
+        h = network(expected(images(), (MEAN, STD)))
+        torch.testing.assert_close(found.h, h)
+        torch.testing.assert_close(found.out["logits"], network.fc(h))
+
+
+def test_what_does_not_fit_in_order_has_no_map(tmp_path: Path) -> None:
+    state = dict(reversed(lived(Released("downsample")).state_dict().items()))
+    torch.save({f"_{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")
+    given = {"weights": "w.pth", "layout": "plain", "mean": MEAN, "std": STD}
+    with pytest.raises(UserError, match=r"do not fit resnet18") as told:
+        Runner(made(tmp_path, params=given)[0].study, Options(device="cpu")).checks.check()
+    assert "rename" not in str(told.value)
 
 
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:

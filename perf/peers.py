@@ -3,8 +3,8 @@
     oodbench export-features STUDY --to FOLDER
     python perf/peers.py STUDY FOLDER
 
-Writes peers.csv and peers.md into the study's results: the mean AUROC of both over encoders and OOD sets, and the largest
-difference.
+Writes peers.csv and peers.md into the study's results: the mean AUROC of both over encoders and OOD sets, and the
+largest difference.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ def current(study: reader.Source, warn: Say, dry_data: bool = False) -> tuple[Re
     rows = found.current()
     if len(rows) and (said := lacking(rows, found.plan() or {})):
         warn(said)
+        rows.attrs["lacking"] = f"{said[0].upper()}{said[1:]}."  # what captions say, too
     return found, rows
 
 

@@ -58,10 +58,11 @@ def note(rows: Any) -> str:
 
 
 def remarks(rows: Any) -> str:
-    """Return what a caption says first of its rows: that they are of stand-in data, or of several machines."""
+    """Return what a caption says first of rows: that they are of stand-in data or of several machines, or not all."""
     from oodbench.store.rows import machines
 
-    return note(rows) + (f"{said} " if (said := machines(rows)) else "")
+    said = (machines(rows), rows.attrs.get("lacking", ""))
+    return note(rows) + "".join(f"{each} " for each in said if each)
 
 
 def publish(

@@ -122,7 +122,7 @@ def _problem(source: PluginFile, check: Callable[..., None], *arguments: Any) ->
             raise
         except AssertionError as error:
             problem = f"{error or 'an assertion failed'}{_place(source, error)}"
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is what its author has to read
+        except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - whatever a plugin raises is what its author has to read
             problem = f"{type(error).__name__}: {error}{_place(source, error)}"
         finally:
             changed = before.put_back()

@@ -10,10 +10,16 @@ would cost its content; float32 in .npy and .safetensors stays in the file until
 
 from __future__ import annotations
 
+import csv
+import math
+import os
+import pickle
+import re
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -22,9 +28,11 @@ from torch import Tensor
 
 from oodbench.errors import UserError, of_machine, suggestion
 from oodbench.store.artifacts import sha256
+from oodbench.toolkit.raw_files import RATIO
 
 MATRICES = {"features": "penultimate", "projection": "projection", "logits": "logits"}  # array -> layer
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
+COLUMNS = "names of columns"  # beside the arrays of a file
 ENDINGS = (".npy", ".npz", ".safetensors", ".pt", ".parquet", ".csv")
 NARROW = (torch.float16, torch.bfloat16, torch.float32)  # what float32 holds whole
 LOSS = 1e-3  # of the spread of a column, at most: what rounding to float32 may cost
@@ -45,6 +53,7 @@ class FeatureFile:
     names: tuple[str, ...] | None  # of the classes that labels number, where labels are texts
     weight: Tensor | None  # (C, D) float32
     bias: Tensor | None  # (C,) float32
+    columns: tuple[str, ...] | None = None  # names of the features, where the file gives them
 
     def __len__(self) -> int:
         return len(self.layers["penultimate"])
@@ -54,11 +63,13 @@ def read(path: Path) -> FeatureFile:
     """Return the arrays of a file. Raises UserError where it is missing, damaged or not of this form."""
     readers = dict(zip(ENDINGS, (_npy, _npz, _safetensors, _pt, _parquet, _csv), strict=True))
     if not path.is_file():
-        raise UserError(f"{path} is a folder, wanted is a file" if path.is_dir() else f"there is no file {path}")
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise UserError(f"{path} is {what}, wanted is a file" if os.path.lexists(path) else f"there is no file {path}")
     if path.suffix not in readers:
         raise UserError(f"{path}: no features are read from '{path.suffix}'{suggestion(path.suffix, ENDINGS)}")
     try:
         arrays = readers[path.suffix](path)
+        _check_sizes(path, arrays)
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise whatever they met
@@ -67,10 +78,11 @@ def read(path: Path) -> FeatureFile:
         raise UserError(
             f"{path}: cannot be read: {str(error).partition(chr(10))[0] or type(error).__name__}"
         ) from error
+    columns = arrays.pop(COLUMNS, None)
     for name in arrays:
         if name not in ARRAYS:
             raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
-    return _checked(path, arrays)
+    return replace(_checked(path, arrays), columns=columns)
 
 
 def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
@@ -88,6 +100,16 @@ def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
     if weight is not None and bias is not None:
         _check_head(path, weight, bias, layers)
     return FeatureFile(path, sha256(path)[:16], layers, *_labels(path, arrays.get("labels"), n), weight, bias)
+
+
+def _check_sizes(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Refuse tensors that are no plain numbers in the file: sparse, quantised, or a view of fewer numbers."""
+    for name, each in arrays.items():
+        if isinstance(each, Tensor):
+            if each.layout != torch.strided or each.is_quantized or each.is_meta:
+                raise UserError(f"{path}: `{name}` is a sparse, quantised or meta tensor, wanted are plain numbers")
+            if each.numel() * each.element_size() > max(RATIO * path.stat().st_size, 1 << 20):
+                raise UserError(f"{path}: `{name}` has {each.numel()} numbers, more than the file holds")
 
 
 def _check_head(path: Path, weight: Tensor, bias: Tensor, layers: dict[str, Tensor]) -> None:
@@ -166,6 +188,8 @@ def _labels(path: Path, values: Any, n: int) -> tuple[Tensor | None, tuple[str, 
     if values is None:
         return None, None
     kind = values.dtype  # of numpy or of torch
+    if str(kind).endswith("uint64"):
+        raise UserError(f"{path}: `labels` are uint64, wanted are int64 or smaller")
     array = values.double().numpy() if isinstance(values, Tensor) and values.is_floating_point() else np.asarray(values)
     names = None
     if array.dtype.kind in "OU" and all(isinstance(each, str) for each in array.flat):
@@ -188,11 +212,29 @@ def _npy(path: Path) -> dict[str, Any]:
 
 def _npz(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:  # numpy leaves a damaged file open
+        if zipfile.is_zipfile(stream):
+            unpacked = sum(each.file_size for each in zipfile.ZipFile(stream).infolist())
+            if unpacked > RATIO * max(1 << 20, path.stat().st_size):
+                raise ValueError(f"it unpacks to more than {RATIO} times its size")
+        stream.seek(0)
         arrays = np.load(stream, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             raise ValueError("it holds one array, as .npy does")
+        _check_headers(stream)
         found = dict(arrays)
         return {"features": found["arr_0"]} if list(found) == ["arr_0"] else found
+
+
+def _check_headers(stream: IO[bytes]) -> None:
+    """Refuse an array whose header promises other than what the archive holds of it: numpy sets the memory aside."""
+    with zipfile.ZipFile(stream) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                first = np.lib.format.read_magic(member) == (1, 0)
+                read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                shape, _, kind = read_header(member)
+                if math.prod(shape) * kind.itemsize > info.file_size:
+                    raise ValueError(f"{info.filename} is said to have the shape {shape}, and is shorter")
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
@@ -202,7 +244,11 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 def _pt(path: Path) -> dict[str, Any]:
     """Return the tensors of a file that torch.save wrote; nothing else in it is unpickled."""
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own advice is to read it all the same
+        asks = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ValueError(f"it asks for {asks[1]}, and holds more than tensors" if asks else "it is damaged") from error
     if isinstance(found, Tensor):
         return {"features": found.detach()}
     if not isinstance(found, dict):
@@ -213,18 +259,33 @@ def _pt(path: Path) -> dict[str, Any]:
 def _csv(path: Path) -> dict[str, Any]:
     import pandas as pd
 
-    first = pd.read_csv(path, header=None, nrows=1)
-    numbers = all(kind.kind in "fiu" for kind in first.dtypes)  # else it names the columns
-    named = not numbers or first.iloc[0].tolist() == list(range(first.shape[1]))  # as pandas numbers them
-    table = pd.read_csv(path, header=0 if named else None)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        first = [each.strip() for each in next(csv.reader(stream), [])]
+    numbered = [[str(i + start) for i in range(len(first))] for start in (0, 1)]  # pandas begins at 0
+    named = not all(_is_number(each) for each in first) or first == numbered[0]
+    if not named and len(first) > 1 and first == numbered[1]:
+        raise UserError(f"{path}: the first line, 1 to {len(first)}, may name the columns; name them otherwise, or not")
+    if named and len(set(first)) < len(first):
+        raise UserError(f"{path}: two columns are named alike")
+    table = pd.read_csv(path, header=0 if named else None, keep_default_na=False)
     if unnamed := [name for name in table if str(name).startswith("Unnamed:")]:
         raise UserError(f"{path}: {len(unnamed)} columns have no name, such as an index; leave them out (index=False)")
     labels = [name for name in ("labels", "label") if name in table]
+    if len(labels) > 1:
+        raise UserError(f"{path}: has the columns `labels` and `label`; leave one of them out")
     features = table.drop(columns=labels)
     if texts := [str(name) for name in features if features[name].dtype.kind not in "fiub"]:
         raise UserError(f"{path}: the columns {', '.join(texts[:5])} are no numbers; labels stand in `labels`")
-    found = {"features": features.to_numpy()}
+    found: dict[str, Any] = {"features": features.to_numpy()}
+    found |= {COLUMNS: tuple(map(str, features))} if named else {}
     return found | {"labels": table[labels[0]].to_numpy()} if labels else found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
 
 
 def _parquet(path: Path) -> dict[str, Any]:

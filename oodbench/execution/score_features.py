@@ -33,7 +33,7 @@ from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, re
 from oodbench.study.reader import load_grid
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN, Reference, Space
-from oodbench.study.study import Detectors, results_root
+from oodbench.study.study import DRY, Detectors, results_root
 from oodbench.toolkit.seeds import seed_of
 from oodbench.training import embed, probes
 from oodbench.training.banks import linear_head
@@ -121,9 +121,10 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
 
 def _check(given: Given) -> None:
     """Raise UserError where names cannot be, before any file is read."""
-    if not NAME.fullmatch(given.name) or given.name == "store":
+    if not NAME.fullmatch(given.name) or given.name == "store" or given.name.endswith(DRY):
         raise UserError(
-            f"--name {given.name!r} cannot name a folder; letters, digits, blanks and . + - _ can, not 'store'"
+            f"--name {given.name!r} cannot name a folder; letters, digits, blanks and . + - _ can, "
+            f"not 'store' and not {DRY} at the end"
         )
     if given.redo and given.redo not in REDO:
         raise UserError(f"--redo {given.redo}: there is no such stage{suggestion(given.redo, REDO)}")
@@ -170,6 +171,9 @@ def _load(given: Given) -> _Loaded:
     )
     before: dict[str, FeatureFile] = {}
     for option, each in loaded.every.items():
+        named = (each.columns, loaded.train.columns)
+        if None not in named and named[0] != named[1]:
+            raise UserError(f"{each.path}: its columns are not those of {given.train}, in their order")
         for layer, f in each.layers.items():
             mine = loaded.train.layers.get(layer, f)
             if mine.shape[1] != f.shape[1]:

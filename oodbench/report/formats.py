@@ -70,12 +70,17 @@ class Sheet:
 def markdown(sheet: Sheet) -> str:
     """Return a table as Markdown, the best bold, the second best in italics."""
     text = sheet.cells(_in_markdown, "**{}**", "*{}*")
-    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *sheet.paragraphs]) + "\n"
+    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *map(_no_tag, sheet.paragraphs)]) + "\n"
 
 
 def _in_markdown(cell: str) -> str:
     """Return a cell on one line, whose `|` ends nothing."""
-    return re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(cell.splitlines()))
+    return _no_tag(re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(cell.splitlines())))
+
+
+def _no_tag(text: str) -> str:
+    """Return text in which `<` begins no HTML, which Markdown would let through."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def csv(sheet: Sheet) -> str:
@@ -101,7 +106,8 @@ def latex(sheet: Sheet) -> str:
 
 
 def _in_latex(cell: str) -> str:
-    return " ".join(cell.splitlines()).translate(LATEX)
+    text = " ".join(cell.splitlines()).translate(LATEX)
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text  # a rule before it would take these
 
 
 def html(sheet: Sheet) -> str:

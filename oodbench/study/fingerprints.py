@@ -145,9 +145,13 @@ def _is_own(other: str, module: str, path: Path) -> bool:
     top = other.partition(".")[0]
     if top in ("oodbench", module.partition(".")[0]):
         return True
-    file, folder = module_file(top), path.resolve().parent
-    beside = file is not None and folder in (file.resolve().parent, file.resolve().parent.parent)
-    return beside and folder not in _INSTALLED
+    folder = path.resolve().parent
+    root = folder.parents[module.count(".") - 1] if "." in module else folder  # where its own package lies
+    near = {folder, root} - set(_INSTALLED)
+    if any((each / top).is_dir() for each in near) and module_file(top) is None:
+        return True  # a package without `__init__.py`
+    file = module_file(top)
+    return file is not None and not near.isdisjoint((file.resolve().parent, file.resolve().parent.parent))
 
 
 def _base(node: ast.ImportFrom, module: str) -> str:

@@ -102,6 +102,8 @@ def stamp(document: Document) -> str:
 
 def check_owner(document: Document, folder: Path, plan: dict[str, Any]) -> None:
     """Raise UserError where a folder of results has the plan of another study that still bears its name."""
+    if "features" in plan:
+        raise UserError(f"{folder} is of features that were scored, not of {document.file}; give one another name")
     if not plan.get("file"):
         return
     other = (folder / str(plan["file"])).resolve()
@@ -111,8 +113,15 @@ def check_owner(document: Document, folder: Path, plan: dict[str, Any]) -> None:
         its = results_of(other)
     except UserError:
         return
-    if its.resolve() == folder.resolve() and plan.get("of") != stamp(document):
+    alike = plan.get("of") == stamp(document) and _folders(document) == _folders(read(other))
+    if its.resolve() == folder.resolve() and not alike:
         raise UserError(f"{folder} is of the study {other}, not of {document.file}; give one of them another `name:`")
+
+
+def _folders(document: Document) -> list[Path]:
+    """Return the folders that a study names relative to its file."""
+    named = [document.value[key] for key in ("data", "store") if isinstance(document.value.get(key), str)]
+    return [(document.file.parent / each).resolve() for each in named]
 
 
 def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:

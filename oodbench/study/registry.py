@@ -104,7 +104,11 @@ def _import(source: PluginFile) -> ModuleType:
     before = Kept(functions=not source.module.startswith(PLUGINS))  # ours are tested
     try:
         found = importlib.import_module(source.module)
-    except (Exception, SystemExit) as error:  # whatever the plugin's own code raises is the author's to read
+    except (
+        Exception,
+        SystemExit,
+        GeneratorExit,
+    ) as error:  # the author has to read it
         raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         changed = before.put_back(source.module)

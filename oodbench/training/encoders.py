@@ -130,10 +130,17 @@ class Encoders:
 
     def _forget_kept(self, run: Run) -> None:
         """Remove the kept epochs of a run, and what was made of them."""
-        store, keys = self.memo.store, {self.train_key(each) for each in self.kept(run)}
-        for kind in AFTER["train"]:
+        keys = {self.train_key(each) for each in self.kept(run)}
+        self._forget_made_of(keys)
+        for key in keys.intersection(self.memo.store.keys("train")):
+            self.memo.store.remove("train", key)
+
+    def _forget_made_of(self, keys: set[str]) -> None:
+        """Remove what was made of trainings: features of weights that are made again go with no others."""
+        store = self.memo.store
+        for kind in AFTER["bank"]:
             for key in store.keys(kind):
-                if key in keys or store.fields(kind, key).get("train") in keys:
+                if store.fields(kind, key).get("train") in keys:
                     store.remove(kind, key)
 
     def trained(self, run: Run) -> Artifact:
@@ -177,6 +184,7 @@ class Encoders:
         }
 
     def _train(self, run: Run, folder: Path) -> dict[str, Any]:
+        self._forget_made_of({self.train_key(run)})
         if run.training.weights is not None:
             return self._load(run, folder)
         checkpoints = self._checkpoints(run)

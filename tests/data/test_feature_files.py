@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from oodbench.data import feature_files
 from oodbench.data.feature_files import read
 from oodbench.errors import UserError
 
@@ -348,3 +350,63 @@ def test_a_file_of_torch_is_not_unpickled(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"f\.pt: cannot be read"):
         read(tmp_path / "f.pt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,2\n0.5,0.25\n", "the first line, 1 to 2, may name the columns"),
+        ("a,a\n0.5,0.25\n", "two columns are named alike"),
+        ("a,label,labels\n0.5,1,2\n", "has the columns `labels` and `label`"),
+        ("a,b\n0.5,nan\n", "`features` has NaN or infinity|the columns b are no numbers"),
+    ],
+)
+def test_csv_files_that_may_mean_something_else(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "f.csv").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / "f.csv")
+
+
+@pytest.mark.parametrize("first", ["0.0,1.0", "0,2", "1e3,5"])
+def test_a_first_row_of_numbers_is_an_item(tmp_path: Path, first: str) -> None:
+    (tmp_path / "f.csv").write_text(f"{first}\n0.5,0.25\n")
+    found = read(tmp_path / "f.csv")
+    assert (len(found), found.columns) == (2, None)
+    (tmp_path / "f.csv").write_text("x,y,label\n0.5,0.25,NA\n1,2,b\n")
+    found = read(tmp_path / "f.csv")
+    assert (len(found), found.columns, found.names) == (2, ("x", "y"), ("NA", "b"))
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "sparse": lambda: torch.eye(9).to_sparse(),
+    "meta": lambda: torch.empty(9, 4, device="meta"),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(9, 4), 0.1, 0, torch.qint8),
+    "more than the file holds": lambda: torch.ones(1, 4).expand(10**9, 4),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ODD)
+def test_tensors_that_are_no_plain_numbers(tmp_path: Path, name: str) -> None:
+    torch.save({"features": ODD[name]()}, tmp_path / "f.pt")
+    with pytest.raises(UserError, match=r"`features` (is a sparse, quantised or meta|has 4000000000 numbers, more)"):
+        read(tmp_path / "f.pt")
+
+
+def test_archives_that_promise_what_they_do_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10)}
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive, archive.open("features.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(b"abc")
+    with pytest.raises(UserError, match=r"features.npy is said to have the shape \(1000000000, 10\), and is shorter"):
+        read(tmp_path / "f.npz")
+    np.savez_compressed(tmp_path / "f.npz", features=np.zeros((1000, 600)))
+    monkeypatch.setattr(feature_files, "RATIO", 2)
+    with pytest.raises(UserError, match="it unpacks to more than 2 times its size"):
+        read(tmp_path / "f.npz")
+
+
+def test_labels_that_wrap_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=F, labels=np.arange(M, dtype=np.uint64) + 2**63)
+    with pytest.raises(UserError, match="`labels` are uint64"):
+        read(tmp_path / "f.npz")

@@ -737,3 +737,18 @@ def test_reasons_why_cells_are_left_out_stand_below_the_table(files: Path) -> No
     assert "other reasons" in lines[left[-1]]
     kept = json.loads((Path("results") / "features" / "plan.json").read_text())["left_out"]
     assert len(kept) > len(left)
+
+
+def test_columns_of_csv_go_by_their_names(tmp_path: Path) -> None:
+    for name, columns in {"train": "abcdefgh", "id": "hgfedcba", "ood": "abcdefgh"}.items():
+        given = gaussians(40, seed=len(name))
+        table = pd.DataFrame(given["features"].numpy(), columns=list(columns)).assign(labels=given["labels"].numpy())
+        (table if name != "ood" else table.drop(columns="labels")).to_csv(tmp_path / f"{name}.csv", index=False)
+    done = call("score", "--train", "train.csv", "--id", "id.csv", "--ood", "o=ood.csv")
+    assert done.exit_code == 2
+    assert "id.csv: its columns are not those of train.csv, in their order" in done.stderr
+
+
+def test_the_name_of_a_dry_run_is_refused() -> None:
+    done = call("score", "--train", "t.npy", "--id", "i.npy", "--ood", "o=o.npy", "--name", "s.dry")
+    assert (done.exit_code, "and not .dry at the end" in done.stderr) == (2, True)

@@ -21,7 +21,10 @@ Grid = list[list[Cell]]  # the first row is the headings
 def of_markdown(text: str) -> Grid:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     rows = [re.findall(r"((?:\\.|[^|\\])+)\|", line[1:]) for line in (lines[0], *lines[2:])]
-    return [[_of_markdown(re.sub(r"((?:\\\\)*)\\\|", _bar, each.strip())) for each in row] for row in rows]
+    return [
+        [_of_markdown(re.sub(r"((?:\\\\)*)\\\|", _bar, each.strip()).replace("&lt;", "<")) for each in row]
+        for row in rows
+    ]
 
 
 def _bar(escaped: re.Match[str]) -> str:
@@ -49,6 +52,7 @@ def _of_latex(cell: str) -> Cell:
 
 def plain(latex: str) -> str:
     """Return what LaTeX prints."""
+    latex = re.sub(r"^\{\}(?=[\[*])", "", latex)
     return re.sub("|".join(map(re.escape, sorted(LATEX, key=len, reverse=True))), lambda found: LATEX[found[0]], latex)
 
 

@@ -32,6 +32,7 @@ NASTY = (
     "*stars* in_it",
     r"\textbf{bold}",
     "{{title}} {0}",
+    "[2cm] of a rule",
 )
 READ: dict[str, Callable[[str], grids.Grid]] = {
     "md": grids.of_markdown,
@@ -69,7 +70,7 @@ def test_what_stands_around_a_table_is_text_too() -> None:
     page = formats.html(given)
     assert not {"<script", "<b>"} & {*re.findall(r"<\w+>?", page)}
     assert "<title>&lt;b&gt;%&amp;{}</title>" in page
-    assert formats.markdown(given).endswith(f"\n\n{nasty}\n")
+    assert formats.markdown(given).endswith(f"\n\n{nasty.replace('<', '&lt;', 2).replace('&lt;/', '&lt;/')}\n")
 
 
 @pytest.mark.parametrize("ending", ["md", "tex"])

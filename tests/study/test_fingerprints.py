@@ -114,6 +114,28 @@ def test_a_file_beside_a_file_counts_and_an_installed_package_does_not(
     assert "mynet" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    ("encoder", "line", "helper"),
+    [
+        ("net_a.py", "from parts_a.blocks import f", "parts_a/blocks.py"),  # no __init__.py
+        ("pkg_b/enc.py", "from common_b import f", "common_b.py"),  # beside its package
+    ],
+)
+def test_helpers_around_a_file_count(
+    encoder: str, line: str, helper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in {"pkg_b/__init__.py": "", encoder: f"{line}\n", helper: "f = 1\n"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    module = encoder.removesuffix(".py").replace("/", ".")
+    fingerprint.cache_clear()
+    first = fingerprint_module(module)
+    (tmp_path / helper).write_text("f = 22\n")
+    fingerprint.cache_clear()
+    assert fingerprint_module(module) != first
+
+
 EVERY_SYNTAX = '''
 """A docstring."""
 from __future__ import annotations

@@ -40,6 +40,12 @@ def test_a_folder_of_results_is_of_one_study(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
     (tmp_path / "c").mkdir()
     assert call("tables", shutil.copy(one, tmp_path / "c" / "s.yaml")).exit_code == 0  # it says the same
+    for name in ("d", "e"):  # they say the same of data that is not
+        (tmp_path / name / "own").mkdir(parents=True)
+        file = write(tmp_path / name / "t.yaml", data="own")
+        done = call("run", file)
+        assert done.exit_code == (0 if name == "d" else 2)
+    assert "is of the study" in done.stderr
     one.unlink()
     done = call("tables", other)
     assert (done.exit_code, "run the study first" in done.stderr) == (2, True)
@@ -55,6 +61,7 @@ def test_tables_are_of_the_study_as_it_stands(tmp_path: Path) -> None:
     assert set(leaderboard(folder)["distance"]) == {"euclidean"}
     done = call("tables", study(tmp_path, distance=["euclidean", "cosine"], seed=[0, 1]))
     assert "8 of 16 rows are there; n = 1 where 2 are declared; nothing of cross_entropy" in done.stderr
+    assert "\n8 of 16 rows are there; n = 1 where 2 are declared; " in (folder / "leaderboard.md").read_text()
     assert set(leaderboard(folder)["distance"]) == {"euclidean", "cosine"}
 
 

@@ -42,7 +42,7 @@ def peers(train: dict[str, Tensor]) -> dict[tuple[str, str], Score]:
         ("she", ""): detector.SHE(None, head),
         ("fdbd", ""): detector.fDBD(None, head),
         ("nnguide", ""): detector.NNGuide(None, head, k=10),
-        ("dice", ""): detector.DICE(None, head.weight.numpy(), head.bias.numpy(), p=0.9),
+        ("dice", ""): detector.DICE(None, head.weight, head.bias, p=0.9),
     }
     found: dict[tuple[str, str], Score] = {
         name: each.fit_features(z, y).predict_features for name, each in fitted.items()

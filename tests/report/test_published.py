@@ -21,7 +21,7 @@ from oodbench.store.rows import Results
 
 PUBLISHED = ROOT / "results" / "published"
 FASHION = PUBLISHED / "fashion"
-OTHERWISE = ("curve", "quality", "quality-correlation", "machine")  # not made of the rows beside them
+OTHERWISE = ("curve", "quality", "quality-correlation", "machine", "peers")  # not made of the rows beside them
 
 
 def same(made: Path, published: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from pathlib import Path
 
@@ -142,8 +143,9 @@ def write(room: str, name: str, folder: Path) -> Path:
     """Write the stub of a plugin into a folder and return its file."""
     if room not in ROOMS:
         raise UserError(f"there is no room '{room}'{suggestion(room, ROOMS)}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"'{name}' cannot name a plugin: lower-case letters, digits and _, a letter first")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        wanted = "lower-case letters, digits and _, a letter first, no word of Python's own"
+        raise UserError(f"'{name}' cannot name a plugin: {wanted}")
     path = folder / f"{name}.py"
     if path.exists():
         raise UserError(f"{path} is there already")

@@ -182,6 +182,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["check", "simclrr"], "plugin 'simclrr' is in no room"),
         (["new", "trainin", "x"], "did you mean 'training'?"),
         (["new", "training", "Big-Name"], "cannot name a plugin"),
+        (["new", "distance", "class"], "no word of Python's own"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
         (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),

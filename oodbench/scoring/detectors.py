@@ -129,7 +129,7 @@ def _attempt(make: Callable[[], T]) -> _Made[T] | str:
         warnings.simplefilter("always")
         try:
             made = make()
-        except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - it becomes a row, and the grid goes on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes a row, and the grid goes on
             return f"{type(error).__name__}: {error}"
     return _Made(made, list(dict.fromkeys(str(each.message) for each in heard)))
 
@@ -365,7 +365,7 @@ class _Judge:
         def attempt(name: str) -> list[Scores] | list[str]:
             try:
                 return scores(name)
-            except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - it becomes the rows of this set
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the rows of this set
                 return [f"{type(error).__name__}: {error}"] * len(references)
 
         id_ = scores(ID_TEST)

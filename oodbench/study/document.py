@@ -138,11 +138,8 @@ def _plain(node: Any, trail: Trail, found: Document) -> Any:
 def _checked(value: Any, trail: Trail, found: Document) -> Any:
     """Refuse what no number or text of a study is."""
     if type(value) is int and abs(value) >= LARGEST:
-        shown = (
-            f"{value:.3e}"
-            if abs(value) < 1e300
-            else f"a number of some {round(abs(value).bit_length() * 0.30103)} digits"
-        )
+        digits = round(value.bit_length() * 0.30103)  # log10(2); Python writes no number of many thousands
+        shown = f"{value:.3e}" if abs(value) < 1e300 else f"a number of some {digits} digits"
         found.fail(trail, f"is {shown}, should be less than {LARGEST}")
     if isinstance(value, str) and "\0" in value:
         found.fail(trail, f"is {value!r}, which holds a NUL character")

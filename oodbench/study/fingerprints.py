@@ -146,7 +146,9 @@ def _is_own(other: str, module: str, path: Path) -> bool:
     if top in ("oodbench", module.partition(".")[0]):
         return True
     folder = path.resolve().parent
-    root = folder.parents[module.count(".") - 1] if "." in module else folder  # where its own package lies
+    above = [folder, *folder.parents]
+    depth = 0 if module.rpartition(".")[0] in loose_folders else module.count(".")
+    root = above[min(depth, len(above) - 1)]  # where its own package lies
     near = {folder, root} - set(_INSTALLED)
     if any((each / top).is_dir() for each in near) and module_file(top) is None:
         return True  # a package without `__init__.py`

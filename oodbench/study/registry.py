@@ -104,11 +104,7 @@ def _import(source: PluginFile) -> ModuleType:
     before = Kept(functions=not source.module.startswith(PLUGINS))  # ours are tested
     try:
         found = importlib.import_module(source.module)
-    except (
-        Exception,
-        SystemExit,
-        GeneratorExit,
-    ) as error:  # the author has to read it
+    except (Exception, SystemExit, GeneratorExit) as error:  # the author has to read it
         raise PluginError(f"{source.path}: cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         changed = before.put_back(source.module)

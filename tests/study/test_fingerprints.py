@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oodbench.study import fingerprints
 from oodbench.study.fingerprints import fingerprint, fingerprint_module, modules
 
 Package = Callable[..., str]
@@ -134,6 +135,12 @@ def test_helpers_around_a_file_count(
     (tmp_path / helper).write_text("f = 22\n")
     fingerprint.cache_clear()
     assert fingerprint_module(module) != first
+
+
+def test_a_plugin_near_the_root_of_the_disk_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fingerprints.loose_folders, "oodbench_plugins.p0", Path("/p"))
+    assert not fingerprints._is_own("json", "oodbench_plugins.p0.x", Path("/p/x.py"))
+    assert not fingerprints._is_own("json", "a.b.c.d", Path("/p/x.py"))
 
 
 EVERY_SYNTAX = '''

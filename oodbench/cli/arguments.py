@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.filesize import decimal
 
 from oodbench.cli import screen
 from oodbench.cli.progress import Board
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from oodbench.execution.pipeline import Pipeline
@@ -22,12 +23,38 @@ if TYPE_CHECKING:
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
+Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")]
 DryData = Annotated[
     bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
 ]
-Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
+AUTO = "auto"  # workers
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
+
+
+def number_of_bytes(memory: str) -> int:
+    """Return what `--memory` says, such as 500MB or 2GiB, in bytes."""
+    wanted = f"--memory {memory}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB"
+    try:
+        found = TypeAdapter(ByteSize).validate_python(memory)
+    except ValidationError:
+        raise UserError(wanted) from None
+    if found < LEAST_MEMORY:
+        raise UserError(f"{wanted}, {decimal(LEAST_MEMORY)} at least")
+    return found
+
+
+def check_workers(text: str) -> None:
+    """Raise UserError where this is no number of workers; nothing is imported for it."""
+    if text != AUTO and not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise UserError(f"--workers {text}: give a number of processes from 1, or {AUTO}")
+
+
+def check_stage(text: str, *allowed: str) -> None:
+    """Raise UserError where this is no stage to make again; nothing is imported for it."""
+    if text and text not in allowed:
+        raise UserError(f"--redo {text}: there is no such stage{suggestion(text, allowed)}")
 
 
 def load(study: Path) -> Study:
@@ -94,15 +121,3 @@ def say_failures(rows: Any) -> None:
         counts = f"{len(members)} rows, {members['cell'].nunique()} cells"
         screen.complain("[bold red]failed:[/]", f"{counts}, such as {where}: {error}")
     raise typer.Exit(1)
-
-
-def number_of_bytes(memory: str) -> int:
-    """Return what `--memory` says, such as 500MB or 2GiB, in bytes."""
-    wanted = f"--memory {memory}: wanted is a number of bytes, such as 500MB, 2GB or 2GiB"
-    try:
-        found = TypeAdapter(ByteSize).validate_python(memory)
-    except ValidationError:
-        raise UserError(wanted) from None
-    if found < LEAST_MEMORY:
-        raise UserError(f"{wanted}, {decimal(LEAST_MEMORY)} at least")
-    return found

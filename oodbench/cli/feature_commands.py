@@ -50,16 +50,22 @@ def score(
     top: Top = 20,
 ) -> None:
     """Run the detector grid on features that you bring: no training, no images; the same tables."""
-    from oodbench.execution.score_features import Given
+    arguments.check_stage(redo, "score", "failed")
+    arguments.number_of_bytes(memory)
     from oodbench.study.study import UNGROUPED
 
     groups = (("near", near), ("far", far), (UNGROUPED, ood))
+    sets = [(group, *each) for group, files in groups for each in _named(f"--{group}", files).items()]
+    id_set = _one_named("--id", id_) if "=" in id_ and not Path(id_).is_file() else (Path(id_).stem, Path(id_))
+    seen = _named("--validation", validation)
+    from oodbench.execution.score_features import Given  # which takes seconds
+
     given = Given(
         train=train,
-        id=_one_named("--id", id_) if "=" in id_ and not Path(id_).is_file() else (Path(id_).stem, Path(id_)),
-        ood=[(group, *each) for group, files in groups for each in _named(f"--{group}", files).items()],
+        id=id_set,
+        ood=sets,
         val=val,
-        validation=_named("--validation", validation),
+        validation=seen,
         grid=grid,
         name=name,
         training=training or train.stem,

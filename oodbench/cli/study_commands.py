@@ -11,9 +11,10 @@ from rich.filesize import decimal
 from rich.table import Table as RichTable
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Workers
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
+from oodbench.store.memo import REDO
 
 if TYPE_CHECKING:
     from oodbench.data.needs import Need, Supply
@@ -28,7 +29,6 @@ CheckpointMinutes = Annotated[float, typer.Option(help="Between two checkpoints 
 CheckpointEpochs = Annotated[
     int | None, typer.Option(help="The same in epochs, beside the minutes.", min=1, show_default=False)
 ]
-Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")]
 RowsOnly = Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Download nothing; OODBENCH_OFFLINE=1 says so to every command.")
@@ -50,6 +50,9 @@ def run(
     dry_data: DryData = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
+    arguments.check_workers(workers)
+    arguments.check_stage(redo, *REDO)
+    room = arguments.number_of_bytes(memory)
     loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
     from oodbench.cli import workers as processes
     from oodbench.execution.pipeline import Options
@@ -57,9 +60,7 @@ def run(
     from oodbench.store.provenance import machine
 
     with Board(screen.err) as board:
-        options = Options(
-            device, redo, cached_only, arguments.number_of_bytes(memory), checkpoint_minutes, checkpoint_epochs
-        )
+        options = Options(device, redo, cached_only, room, checkpoint_minutes, checkpoint_epochs)
         runner = Runner(loaded, options, board)
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import signal
 import subprocess
 import sys
@@ -23,17 +22,14 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from oodbench.cli.arguments import AUTO
 from oodbench.errors import UserError
-
-AUTO = "auto"
 
 
 def count(wanted: str, device: torch.device) -> int:
     """Return a number of processes; `auto` is one for each core of a CPU, one on other devices."""
     if wanted == AUTO:
         return cores() if device.type == "cpu" else 1
-    if not re.fullmatch(r"[1-9][0-9]{0,5}", wanted):
-        raise UserError(f"workers {wanted}: give a number of processes from 1, or {AUTO}")
     return int(wanted)
 
 

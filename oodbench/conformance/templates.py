@@ -106,13 +106,13 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench.api import Dataset, Download, Images, Source
+from oodbench.api import Dataset, Images, Source
 
 SOURCE = Source(
     title="{cls}",
     page="https://example.org",  # where its authors describe it
     licence="none stated",  # in their own words
-    downloads=(Download(("https://example.org/{name}.npz",), hash=None),),  # mirrors, "md5:..." or "sha256:..."
+    downloads=(),  # such as Download(("https://host/{name}.npz",), "sha256:...") of oodbench.api, with all its mirrors
     folder="{name}",  # in the folder of all data
 )
 
@@ -143,8 +143,8 @@ def write(room: str, name: str, folder: Path) -> Path:
     """Write the stub of a plugin into a folder and return its file."""
     if room not in ROOMS:
         raise UserError(f"there is no room '{room}'{suggestion(room, ROOMS)}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        wanted = "lower-case letters, digits and _, a letter first, no word of Python's own"
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
+        wanted = "1 to 40 lower-case letters, digits and _, a letter first, no word of Python's own"
         raise UserError(f"'{name}' cannot name a plugin: {wanted}")
     path = folder / f"{name}.py"
     if path.exists():

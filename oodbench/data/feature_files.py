@@ -15,6 +15,7 @@ import math
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ MATRICES = {"features": "penultimate", "projection": "projection", "logits": "lo
 ARRAYS = (*MATRICES, "labels", "weight", "bias")
 COLUMNS = "names of columns"  # beside the arrays of a file
 ENDINGS = (".npy", ".npz", ".safetensors", ".pt", ".parquet", ".csv")
+NO_FEATURES = {"label", "labels", "class", "classes", "target", "targets", "id", "index"}  # names, in any case
+HUGE = 1e15  # the largest number of features is below, and above its inverse
 NARROW = (torch.float16, torch.bfloat16, torch.float32)  # what float32 holds whole
 LOSS = 1e-3  # of the spread of a column, at most: what rounding to float32 may cost
 ROUNDING = 1e-14  # of a mean: a spread as small is that of rounding in float64
@@ -70,6 +73,11 @@ def read(path: Path) -> FeatureFile:
     try:
         arrays = readers[path.suffix](path)
         _check_sizes(path, arrays)
+        columns = arrays.pop(COLUMNS, None)
+        for name in arrays:
+            if name not in ARRAYS:
+                raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
+        return replace(_checked(path, arrays), columns=columns)
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise whatever they met
@@ -78,17 +86,15 @@ def read(path: Path) -> FeatureFile:
         raise UserError(
             f"{path}: cannot be read: {str(error).partition(chr(10))[0] or type(error).__name__}"
         ) from error
-    columns = arrays.pop(COLUMNS, None)
-    for name in arrays:
-        if name not in ARRAYS:
-            raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
-    return replace(_checked(path, arrays), columns=columns)
 
 
 def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
     if "features" not in arrays:
         raise UserError(f"{path}: holds no `features`; it holds {', '.join(arrays) or 'nothing'}")
     layers = {layer: _matrix(path, name, arrays[name]) for name, layer in MATRICES.items() if name in arrays}
+    for name, layer in MATRICES.items():
+        if layer in layers:
+            _check_scale(path, name, layers[layer])
     n = len(layers["penultimate"])
     for name, layer in MATRICES.items():
         if layer in layers and len(layers[layer]) != n:
@@ -140,6 +146,8 @@ def _tensor(path: Path, name: str, values: Any, wanted: str, dimensions: int) ->
         values = torch.from_numpy(values if native else values.astype(np.float64))
     if values.ndim != dimensions or not values.numel():
         raise UserError(f"{path}: `{name}` has the shape {tuple(values.shape)}, wanted are {wanted}")
+    if values.is_floating_point() and values.itemsize == 1:  # nothing is computed in float8
+        values = values.float()
     if values.is_complex():
         raise UserError(f"{path}: `{name}` is {values.dtype}, wanted are numbers")
     _check_finite(path, name, values)
@@ -181,6 +189,14 @@ def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
     if bad.any():
         count, first = int(bad.sum()), int(bad.nonzero()[0])
         raise UserError(f"{path}: `{name}` has NaN or infinity in {count} of {len(bad)} rows, the first is row {first}")
+
+
+def _check_scale(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse numbers whose squares, and sums of these, float32 does not hold: every distance is made of them."""
+    largest = float(torch.aminmax(tensor).max.abs().maximum(tensor.min().abs()))
+    if largest > HUGE or 0 < largest < 1 / HUGE:
+        how = f"multiply those of every file by the same number, such as {1 / largest:.0e}"
+        raise UserError(f"{path}: `{name}` reaches {largest:.1e}, and float32 does not hold its squares; {how}")
 
 
 def _labels(path: Path, values: Any, n: int) -> tuple[Tensor | None, tuple[str, ...] | None]:
@@ -250,10 +266,15 @@ def _pt(path: Path) -> dict[str, Any]:
         asks = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(f"it asks for {asks[1]}, and holds more than tensors" if asks else "it is damaged") from error
     if isinstance(found, Tensor):
-        return {"features": found.detach()}
+        return {"features": _plain(found)}
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, wanted is a tensor or a dict of tensors")
-    return {str(name): each.detach() if isinstance(each, Tensor) else np.asarray(each) for name, each in found.items()}
+    return {str(name): _plain(each) if isinstance(each, Tensor) else np.asarray(each) for name, each in found.items()}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a tensor without history, whose numbers are those in memory."""
+    return tensor.detach().resolve_conj().resolve_neg()
 
 
 def _csv(path: Path) -> dict[str, Any]:
@@ -267,7 +288,15 @@ def _csv(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: the first line, 1 to {len(first)}, may name the columns; name them otherwise, or not")
     if named and len(set(first)) < len(first):
         raise UserError(f"{path}: two columns are named alike")
-    table = pd.read_csv(path, header=0 if named else None, keep_default_na=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(path, header=0 if named else None, keep_default_na=False, index_col=False)
+        except pd.errors.ParserWarning as error:  # pandas would take the first column, or the last, for an index
+            said = f"line {1 + named} has more values than the {len(first)} columns of the first line"
+            raise UserError(f"{path}: {said}") from error
+    if table.empty:
+        raise UserError(f"{path}: holds no rows")
     if unnamed := [name for name in table if str(name).startswith("Unnamed:")]:
         raise UserError(f"{path}: {len(unnamed)} columns have no name, such as an index; leave them out (index=False)")
     labels = [name for name in ("labels", "label") if name in table]
@@ -275,10 +304,24 @@ def _csv(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: has the columns `labels` and `label`; leave one of them out")
     features = table.drop(columns=labels)
     if texts := [str(name) for name in features if features[name].dtype.kind not in "fiub"]:
-        raise UserError(f"{path}: the columns {', '.join(texts[:5])} are no numbers; labels stand in `labels`")
+        wrong = pd.to_numeric(features[texts[0]], errors="coerce").isna().to_numpy()
+        line = int(wrong.argmax()) + 1 + named
+        given = features[texts[0]].iloc[int(wrong.argmax())]
+        said = f"the columns {', '.join(texts[:5])} are no numbers, such as {given!r} in line {line}"
+        raise UserError(f"{path}: {said}; labels stand in `labels`, and columns are told apart by commas")
+    for name in features:
+        _check_no_feature(path, str(name), features[name].to_numpy())
     found: dict[str, Any] = {"features": features.to_numpy()}
     found |= {COLUMNS: tuple(map(str, features))} if named else {}
     return found | {"labels": table[labels[0]].to_numpy()} if labels else found
+
+
+def _check_no_feature(path: Path, name: str, values: Any) -> None:
+    """Refuse a column that says which item or class a row is: detectors would tell sets apart by it."""
+    if name.casefold() in NO_FEATURES:
+        raise UserError(f"{path}: column `{name}` is no feature, by its name; labels stand in `labels`")
+    if len(values) > 2 and (values == values[0] + np.arange(len(values))).all():
+        raise UserError(f"{path}: column `{name}` counts the rows; leave it out (index=False)")
 
 
 def _is_number(text: str) -> bool:

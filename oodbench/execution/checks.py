@@ -12,6 +12,7 @@ from oodbench.data import duplicates
 from oodbench.errors import UserError, suggestion
 from oodbench.execution import audit
 from oodbench.execution.pipeline import Pipeline
+from oodbench.study.class_protocol import family
 from oodbench.study.document import Trail
 from oodbench.study.grid import LAYER_HEAD, Plan, Run, Work, has_shifted, needs_classes
 from oodbench.training import augment, batches, distributed, embed, networks
@@ -31,11 +32,21 @@ class Checks:
     def check(self) -> None:
         """Prepare the data and refuse what cannot work, before anything is trained."""
         self.check_study()
+        self._check_splits()
         for work in self.plan.work:
             self.library.prepared(work.run.id, "test")
             self._check_sizes(work)
             self._check_reference(work.run)
         self._check_overlap()
+
+    def _check_splits(self) -> None:
+        """Refuse class splits that are one: a table would take them for several runs."""
+        seen: dict[tuple[str, ...], str] = {}
+        for id_ in self.study.ids:
+            contents = (self.library.prepared(id_, "train").content, self.library.prepared(id_, "test").content)
+            same = (family(id_), self.study.setups[id_.label].suite, *contents)
+            if (other := seen.setdefault(same, id_.label)) != id_.label:
+                self.fail(("id",), f"{other} and {id_.label} are the same images of the same classes")
 
     def check_study(self) -> None:
         """Refuse what cannot work whatever is in the data; read none."""

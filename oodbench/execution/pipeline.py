@@ -14,7 +14,7 @@ from oodbench.data.library import Library, Split
 from oodbench.errors import UserError, suggestion
 from oodbench.scoring import detectors
 from oodbench.store.artifacts import Store
-from oodbench.store.memo import AFTER, Memo, Watch
+from oodbench.store.memo import AFTER, REDO, Memo, Watch
 from oodbench.study.grid import Run
 from oodbench.study.settings import Seen
 from oodbench.study.study import Study
@@ -22,8 +22,6 @@ from oodbench.training import distributed
 from oodbench.training.banks import Banks, Piece, reference_of
 from oodbench.training.embed import Layers
 from oodbench.training.encoders import Encoders
-
-REDO = ("train", "bank", "score", "failed")
 
 
 @dataclass(frozen=True)
@@ -98,5 +96,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        if not name.startswith(("cpu", "cuda")):
+            raise UserError(f"there is no device '{name}'; give auto, cpu, cuda or cuda:1") from error
         raise UserError(f"device '{name}' cannot be used: {str(error).partition(chr(10))[0]}") from error
     return device

@@ -28,6 +28,7 @@ from oodbench.store.artifacts import digest
 from oodbench.store.files import scratch
 from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
+from oodbench.study.axes import one_line
 from oodbench.study.declarations import NAME
 from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, resolved, senseless_of_one_cluster
 from oodbench.study.reader import load_grid
@@ -130,6 +131,15 @@ def _check(given: Given) -> None:
         raise UserError(f"--redo {given.redo}: there is no such stage{suggestion(given.redo, REDO)}")
     if not given.ood:
         raise UserError("give at least one OOD set: --ood NAME=FILE, --near NAME=FILE or --far NAME=FILE")
+    named = [("--id", given.id[0]), ("--training", given.training)]
+    named += [(f"--{group}", name) for group, name, _ in given.ood] + [
+        ("--validation", name) for name in given.validation
+    ]
+    for option, name in named:
+        try:
+            one_line(name, 100)  # it may be a file's
+        except ValueError as error:
+            raise UserError(f"{option} {name!r}: a name {error}") from error
     seen: dict[str, str] = {}
     for group, name, _ in given.ood:
         if name in seen:

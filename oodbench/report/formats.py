@@ -17,6 +17,7 @@ from oodbench.store.files import write_whole
 LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in TeX's first fonts
     | {"±": r"$\pm$", "–": "--", MARK: r"$^\dagger$"}
 )
 PAGE = """<!doctype html>
@@ -72,14 +73,19 @@ TYPESET = re.compile(r"\*.*\*|`.*`|\]\(|(?<!\w)_.*_(?!\w)")  # what Markdown tak
 
 def markdown(sheet: Sheet) -> str:
     """Return a table as Markdown, the best bold, the second best in italics."""
-    text = sheet.cells(_in_markdown, "**{}**", "*{}*")
-    return "\n\n".join([text.to_markdown(index=False, disable_numparse=True), *map(_no_tag, sheet.paragraphs)]) + "\n"
+    table = sheet.cells(_in_markdown, "**{}**", "*{}*").to_markdown(index=False, disable_numparse=True)
+    return "\n\n".join([table, *map(_in_paragraph, sheet.paragraphs)]) + "\n"
 
 
 def _in_markdown(cell: str) -> str:
     """Return a cell on one line, whose `|` ends nothing, and whose stars, backticks and brackets set no type."""
     text = re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(cell.splitlines()))
     return _no_tag(re.sub(r"(\\*)([*_`\[])", r"\1\1\\\2", text) if TYPESET.search(text) else text)
+
+
+def _in_paragraph(text: str) -> str:
+    """Return text with no link, picture or code; a star or two in names of parameters are not worth a backslash."""
+    return _no_tag(re.sub(r"`|\[(?=[^\]]*\]\()", r"\\\g<0>", text))
 
 
 def _no_tag(text: str) -> str:

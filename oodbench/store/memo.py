@@ -14,6 +14,7 @@ from typing import Any
 from oodbench.store.artifacts import Artifact, Store, digest
 
 # Raise a number when the arithmetic of its stage changes; everything after it is then made again.
+REDO = ("train", "bank", "score", "failed")  # what a run may be asked to make again
 NUMBER = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 Fields = dict[str, Any]

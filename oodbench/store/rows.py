@@ -49,7 +49,11 @@ class Results:
 
     def read(self) -> pd.DataFrame:
         """Return all rows, the newest of each cell, OOD set, key and content, in the order they were written."""
-        return _newest([part for path in self._parts() if (part := self._read_part(path)) is not None])
+        while True:
+            parts = self._parts()
+            found = [part for path in parts if (part := self._read_part(path)) is not None]
+            if all(path.name in self._known or path.exists() for path in parts):
+                return _newest(found)  # else another process compacted the parts meanwhile: one has their rows
 
     def current(self) -> pd.DataFrame:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
@@ -133,7 +137,11 @@ class Results:
         runs = [*self._runs.glob("*.json")]
         facts = [self.plan(), self.clusters(), *(self.run(path.stem) for path in runs)]
         absent = sum(not path.is_file() for path in (self._plan, self._clusters))
-        return len(facts) + len([self._read_part(path) for path in self._parts()]) - absent
+        rows = self.read()
+        lost = [self._runs / f"{key}.json" for key in rows["train_key"].unique()]
+        for path in [each for each in (*lost, self._plan) if len(rows) and not each.is_file()]:
+            self._warn(f"{path} is not there, and rows are")
+        return len(facts) + len(self._parts()) - absent
 
     def write_run(self, train_key: str, facts: dict[str, Any]) -> None:
         """Keep the parameters and circumstances of a training."""
@@ -177,7 +185,7 @@ class Results:
                 if not path.name.endswith(f"-{_digest(content)}.csv.gz"):
                     raise ValueError("it was altered or cut short")
                 self._known[path.name] = parse(gzip.decompress(content))
-            except FileNotFoundError:  # another process compacted the parts; its part holds these rows
+            except FileNotFoundError:  # another process compacted the parts
                 return None
             except (IsADirectoryError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
                 self._damaged.add(path.name)

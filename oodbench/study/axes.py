@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -32,16 +33,19 @@ NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what ta
 P = TypeVar("P", bound=Plugin)
 
 
-def _one_line(label: str) -> str:
-    if not 0 < len(label) <= LONGEST or label != label.strip() or not label.isprintable():
-        raise ValueError(f"should be 1 to {LONGEST} signs on one line, without blanks at its ends")
+LONGEST = 40  # signs of a label
+
+
+def one_line(label: str, most: int = LONGEST) -> str:
+    """Return a label. Raises ValueError where tables, terminals or spreadsheets would take it for something else."""
+    if not 0 < len(label) <= most or label != label.strip() or not label.isprintable():
+        raise ValueError(f"should be 1 to {most} signs on one line, without blanks at its ends")
     if label[0] in "=+-@":
         raise ValueError("should not begin as a spreadsheet's formula does, with = + - or @")
     return label
 
 
-LONGEST = 40  # signs of a label
-Alias = Annotated[str, AfterValidator(_one_line)]
+Alias = Annotated[str, AfterValidator(partial(one_line, most=LONGEST))]
 
 
 class Axes:

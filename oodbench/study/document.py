@@ -21,6 +21,8 @@ from oodbench.errors import UserError
 
 BYTES = 100_000  # of a study file, at most
 BRACKETS, DEPTH = {"[": 1, "{": 1, "]": -1, "}": -1}, 100  # so many of them are open at a time, at most
+MERGE, MERGES = re.compile(r"<<\s*:"), 300
+OTHER_YAML = re.compile(r"\A%YAML (?!1\.2).*")
 COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
 LARGEST = 2**63  # integers are smaller
@@ -69,8 +71,7 @@ def read(file: Path | Mapping[str, Any]) -> Document:
         raise UserError(f"{file}: has {size} bytes, a study {BYTES} at most")
     try:
         text = file.read_text(encoding="utf-8")
-        if max(accumulate(BRACKETS.get(each, 0) for each in COMMENT.sub("", text)), default=0) > DEPTH:
-            raise RecursionError  # which the parser, too, would come to, in seconds
+        _check_text(file, text)
         tree = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
         raise UserError(f"{_place(file, error)}: a key stands twice: {_first_line(error)}") from error
@@ -89,6 +90,16 @@ def read(file: Path | Mapping[str, Any]) -> Document:
     found = Document(file, {})
     found.value.update(_plain(tree, (), found))
     return found
+
+
+def _check_text(file: Path, text: str) -> None:
+    """Refuse what the parser would take minutes and gigabytes for, or another version of YAML."""
+    if (merges := len(MERGE.findall(text))) > MERGES:
+        raise UserError(f"{file}: has {merges} times `<<`, {MERGES} at most are read")
+    if version := OTHER_YAML.search(text):
+        raise UserError(f"{file}:1: is said to be {version[0][1:]}; a study is YAML 1.2")
+    if max(accumulate(BRACKETS.get(each, 0) for each in COMMENT.sub("", text)), default=0) > DEPTH:
+        raise RecursionError  # which the parser, too, would come to, in seconds
 
 
 def _size(node: Any, known: dict[int, int]) -> int:

@@ -128,7 +128,13 @@ class Values:
         if not found:
             self.fail(trail, "the axis is empty")
         # by name, too: a plugin's file may be a copy of another one's, class and all
-        once = list({(getattr(each, "name", ""), repr(each)): each for each in found}.values())
+        same: dict[tuple[str, str], T] = {}
+        for each in found:
+            first = same.setdefault((getattr(each, "name", ""), repr(each)), each)
+            names = [getattr(entry, "label", "") for entry in (first, each)]
+            if names[0] != names[1]:
+                self.fail(trail, f"'{names[0]}' and '{names[1]}' are the same: {each}")
+        once = list(same.values())
         labels: dict[str, T] = {}
         for each in once:
             label = getattr(each, "label", repr(each))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2048  # rows at a time where several passes over them should find them in the CPU's cache
+DIGITS = 2.0**-16  # of squared lengths; of smaller squared distances float32 leaves fewer than three digits
 BLOCKS = 8  # of the columns of a triangular matrix: 9/16 of the products that a full one takes
 
 
@@ -21,16 +22,26 @@ def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a function from x (M, D) to its squared Euclidean distances (M, K) to points (K, D), float32.
 
     Both are centred on the mean of the points before |x|^2 - 2 x.p + |p|^2 is formed. The mean is rounded to
-    float32, for any point near it does: a subtraction of near float32 numbers is exact.
+    float32, for any point near it does: a subtraction of near float32 numbers is exact. Rows with a point so near
+    that float32 leaves few digits are formed in float64.
     """
     middle = points.mean(0).float()
     p = (points - middle).float()
     p_squared = p.square().sum(1)
 
+    def expanded(x: Tensor, p: Tensor, p_squared: Tensor) -> tuple[Tensor, Tensor]:
+        lengths = x.square().sum(1, keepdim=True)
+        return torch.addmm(p_squared, x, p.T, alpha=-2).add_(lengths).clamp_min_(0), lengths[:, 0]  # (M, K), (M,)
+
     def measure(x: Tensor) -> Tensor:
-        x = (x - middle).float()
-        squares = torch.addmm(p_squared, x, p.T, alpha=-2)  # (M, K), without |x|^2
-        return squares.add_(x.square().sum(1, keepdim=True)).clamp_min_(0)
+        squares, lengths = expanded((x - middle).float(), p, p_squared)
+        least = squares.min(1)
+        near = least.values < DIGITS * (lengths + p_squared[least.indices])
+        if near.any():
+            wide = points.double() - middle
+            exact, _ = expanded(x[near].double() - middle, wide, wide.square().sum(1))
+            squares[near] = exact.float()
+        return squares
 
     return measure
 
@@ -41,7 +52,7 @@ def nearest_to(points: Tensor, w: Tensor | None = None) -> Callable[[Tensor], tu
     Distances to points (K, D) are Euclidean, or those of x W and points W: W is (D, R) as `lower` makes it, or
     (D,) for a diagonal one. The nearest is found by expanded squares about the mean of the points; the distance is
     that of the difference, which keeps the digits that expanded squares lose where clusters are farther apart than
-    they are wide.
+    they are wide. Where float32 would leave few, both are in float64.
     """
     dtype = points.dtype if w is None else w.dtype
     middle = points.double().mean(0).to(dtype)
@@ -52,12 +63,20 @@ def nearest_to(points: Tensor, w: Tensor | None = None) -> Callable[[Tensor], tu
     half = at.square().sum(1) / 2
     carry = _carry(at, w)
 
+    def exactly(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return nearest_to(points.double(), None if w is None else w.double())(rows)
+
     def measure(x: Tensor) -> tuple[Tensor, Tensor]:
         squares, places = [], []
         for rows in x.split(BLOCK):
             products, seen = carry(rows - middle)
             place = (half - products).argmin(1)
-            squares.append(torch.linalg.vector_norm(at.index_select(0, place).sub_(seen), dim=1).double().square_())
+            square = torch.linalg.vector_norm(at.index_select(0, place).sub_(seen), dim=1).double().square_()
+            if dtype != torch.float64:
+                near = square < DIGITS * (seen.square().sum(1) + 2 * half[place])
+                if near.any():
+                    square[near], place[near] = exactly(rows[near].double())
+            squares.append(square)
             places.append(place)
         return torch.cat(squares), torch.cat(places)
 

@@ -1,18 +1,22 @@
 """Augmented views of a batch, made on the device in a few batched tensor operations.
 
 Random parameters are drawn per image on the CPU, from a seeded generator, so that they are the same on every device;
-only these few numbers an image are copied there. The operations are torchvision's (v2, float images in [0, 1]), in this
-order: affine, crop of the padded image, resized crop with flip, colour jitter in a random order of its own, grey, blur,
-erase.
+only these few numbers an image are copied there, all at once. The operations are torchvision's (v2, float images in
+[0, 1]), in this order: affine, crop of the padded image, resized crop with flip, colour jitter in a random order of its
+own, grey, blur, erase.
 
 Brightness, contrast and saturation each mix an image with another one, so that a batch is mixed at once, whatever is
-due to which image. Hue and blur are not like this: images that need them at the same place go together.
+due to which image. Hue and blur are not like this. On a CPU, images that need them at the same place go together. On a
+CUDA device, where starting an operation costs more than its arithmetic, all go through three mixes, hue and three
+mixes, of which the idle ones mix by a factor of 1, which changes no bit; what an image does not get is taken back. So
+the operations and the shapes are the same for every batch. Both ways give the same views.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +30,10 @@ from oodbench.toolkit.colour import luma
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 NO_JITTER = 4  # in place of hue's place in the order
+SLOTS = 3  # mixes before hue, and after it, at most
 # Share of red, green and blue at a place of the colour circle: offset + slope * |place - center|, in [0, 1].
 SHARES = torch.tensor([[3 / 6, 2 / 6, 4 / 6], [6, -6, -6], [-1, 2, 2]]).view(3, 1, 3, 1, 1)
+TOGETHER = 1 << 26  # values that go through the operations together on a CUDA device
 CACHED = 3 << 17  # values that go through the operations together on a CPU: they and their copies stay in its cache
 
 
@@ -55,12 +61,30 @@ def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, r
     x = x.contiguous()
     drawn = draw_all(rows.of if rows else count * len(x), x.shape[2], x.shape[3], augment, generator)
     drawn = drawn.of(rows.at) if rows else drawn
+    if alike(x.device):
+        return _all_alike(x, drawn, augment, count)
     out = torch.empty(count * len(x), *x.shape[1:], device=x.device)
-    for group in _groups(drawn, len(out), len(out) if x.is_cuda else max(1, CACHED // x[0].numel())):
-        images = x.index_select(0, on_device(group.rows % len(x), x.device)).to(torch.get_default_dtype()).div_(255)
-        seen = _augmented(images, drawn.of(group.rows).on(x.device), group, augment)
-        out.index_copy_(0, on_device(group.rows, x.device), seen)
+    for group in _groups(drawn, len(out), max(1, CACHED // x[0].numel())):
+        images = x.index_select(0, group.rows % len(x)).to(torch.get_default_dtype()).div_(255)
+        out.index_copy_(0, group.rows, _augmented(images, drawn.of(group.rows), group, augment))
     return out.view(count, *x.shape)
+
+
+def alike(device: torch.device) -> bool:
+    """Return whether all images go through the same operations: where to start one costs more than its arithmetic."""
+    return device.type == "cuda"
+
+
+def _all_alike(x: Tensor, drawn: Drawn, augment: Augment, count: int) -> Tensor:
+    """Return the views by the same operations on tensors of the same shapes for every batch of a size."""
+    drawn, most = drawn.on(x.device), max(1, TOGETHER // x[0].numel())
+    found = []
+    for start in range(0, count * len(x), most):
+        stop = min(start + most, count * len(x))
+        rows = torch.arange(start, stop, device=x.device)
+        images = x.index_select(0, rows % len(x)).to(torch.get_default_dtype()).div_(255)
+        found.append(_augmented(images, drawn.of(slice(start, stop)), Group(rows, None, None), augment))
+    return torch.cat(found).view(count, *x.shape) if len(found) > 1 else found[0].view(count, *x.shape)
 
 
 class Drawn(NamedTuple):
@@ -71,35 +95,43 @@ class Drawn(NamedTuple):
     window: Tensor | None = None  # (n, 2) top and left of the crop of the padded image
     box: Tensor | None = None  # (n, 4) top, left, height and width of the crop
     flip: Tensor | None = None  # (n,)
-    factors: Tensor | None = None  # (n, 4) of brightness, contrast, saturation and hue
-    order: Tensor | None = None  # (n, 4) they are applied in
+    hue: Tensor | None = None  # (n,) by which it is turned
+    place: Tensor | None = None  # (n,) of hue among the four changes of colour
+    kind: Tensor | None = None  # (n, 2 * SLOTS) of the mixes before hue and after it, each from its first slot on
+    factor: Tensor | None = None  # (n, 2 * SLOTS) of each; 1 where there is none
     jitter: Tensor | None = None  # (n,) whether they are applied
     gray: Tensor | None = None  # (n,)
     sigma: Tensor | None = None  # (n,) of the blur, in pixels
     blur: Tensor | None = None  # (n,) whether it is applied
     hole: Tensor | None = None  # (n, 4) the box that is erased; of no height where none is
 
-    def of(self, rows: Tensor) -> Drawn:
+    def of(self, rows: Tensor | slice) -> Drawn:
         """Return the parameters of some of the images."""
         return Drawn(*(None if each is None else each[rows] for each in self))
 
     def on(self, device: torch.device) -> Drawn:
-        return Drawn(*(None if each is None else on_device(each, device) for each in self))
+        """Return the parameters on a device, by one copy: whole numbers are small enough to be exact in any type."""
+        there = [each.view(len(each), -1) for each in self if each is not None]
+        if not there:
+            return self
+        packed = on_device(torch.cat([each.to(torch.get_default_dtype()) for each in there], 1), device)
+        parts = iter(packed.split([each.shape[1] for each in there], 1))
+        return Drawn(*(None if each is None else next(parts).reshape(each.shape).to(each.dtype) for each in self))
 
 
 class Group(NamedTuple):
-    """Images whose hue is changed at the same place of their order, and which are all blurred, or none is."""
+    """Images whose hue is changed at the same place of their order, and which are all blurred, or none is; or any."""
 
-    rows: Tensor  # (m,) on the CPU
-    hue: int  # place, or NO_JITTER
-    blur: bool
+    rows: Tensor  # (m,)
+    hue: int | None  # place, or NO_JITTER; None: each its own
+    blur: bool | None  # None: some are
 
 
 def _groups(drawn: Drawn, n: int, most: int) -> Iterator[Group]:
     """Yield every image once, in groups of at most so many."""
     key = torch.full((n,), 2 * NO_JITTER)
-    if drawn.order is not None and drawn.jitter is not None:
-        key = 2 * torch.where(drawn.jitter, (drawn.order == HUE).int().argmax(1), NO_JITTER)
+    if drawn.place is not None and drawn.jitter is not None:
+        key = 2 * torch.where(drawn.jitter, drawn.place, NO_JITTER)
     if drawn.blur is not None:
         key = key + drawn.blur
     for kind in range(2 * NO_JITTER + 2):
@@ -115,12 +147,14 @@ def _augmented(x: Tensor, drawn: Drawn, group: Group, augment: Augment) -> Tenso
         x = padded_crop(x, drawn.window, augment.pad)
     if drawn.box is not None and drawn.flip is not None:
         x = resized_crop(x, drawn.box, drawn.flip, augment.interpolation)
-    if drawn.factors is not None and drawn.order is not None and group.hue != NO_JITTER:
-        x = jitter(x, drawn.factors, drawn.order, group.hue)
+    if drawn.jitter is not None and group.hue != NO_JITTER:
+        seen = jitter(x, drawn, group.hue)
+        x = seen if group.hue is not None else torch.where(_per_image(drawn.jitter), seen, x)
     if drawn.gray is not None and x.shape[1] == 3:
         x = torch.lerp(x, luma(x), _per_image(drawn.gray.to(x.dtype)))
-    if drawn.sigma is not None and group.blur:
-        x = blur(x, drawn.sigma, augment.kernel)
+    if drawn.sigma is not None and drawn.blur is not None and group.blur is not False:
+        seen = blur(x, drawn.sigma, augment.kernel)
+        x = seen if group.blur else torch.where(_per_image(drawn.blur), seen, x)
     if drawn.hole is not None:
         x = erase(x, drawn.hole)
     return x
@@ -148,7 +182,9 @@ def draw_all(n: int, height: int, width: int, augment: Augment, generator: torch
         found["flip"] = draw(n, augment.flip, generator)
     if augment.jitter:
         found["jitter"] = draw(n, augment.jitter_p, generator)
-        found["factors"], found["order"] = draw_jitter(n, augment.jitter, generator)
+        factors, order = draw_jitter(n, augment.jitter, generator)
+        found["hue"] = factors[:, HUE]
+        found["place"], found["kind"], found["factor"] = slots(factors, order)
     if augment.gray:
         found["gray"] = draw(n, augment.gray, generator)
     if augment.blur:
@@ -221,6 +257,20 @@ def draw_jitter(
     return torch.stack(factors, 1), torch.rand(n, 4, generator=generator).argsort(1)
 
 
+def slots(factors: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hue's place (n,) in an order (n, 4), and kinds and factors (n, 2 * SLOTS) of the mixes about it.
+
+    Each side is filled from its first slot on; what is left mixes by a factor of 1.
+    """
+    place = (order == HUE).int().argmax(1, keepdim=True)
+    at = torch.arange(4)
+    slot = torch.where(at < place, at, SLOTS + at - place - 1)
+    slot = torch.where(at == place, 2 * SLOTS, slot)  # hue's own, which is dropped
+    kind = torch.full((len(order), 2 * SLOTS + 1), BRIGHTNESS).scatter_(1, slot, order)
+    factor = torch.ones(len(order), 2 * SLOTS + 1).scatter_(1, slot, factors.gather(1, order))
+    return place[:, 0], kind[:, : 2 * SLOTS], factor[:, : 2 * SLOTS]
+
+
 def draw_erase(n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Return boxes (n, 4) as RandomErasing draws them: area 2 to 33 %, aspect ratio 0.3 to 3.3."""
     box = Augment(crop=(0.02, 0.33), ratio=(0.3, 3.3))
@@ -286,12 +336,11 @@ def _cubic(d: Tensor) -> Tensor:
     return torch.where(d < 1, near, far)
 
 
-def mix(x: Tensor, kind: Tensor, factors: Tensor) -> Tensor:
+def mix(x: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
     """Return images with another brightness, contrast or saturation: f * x + (1 - f) * black, mean grey or grey.
 
-    kind (n,) says which, and which of factors (n, 4) is f.
+    kind (n,) says which, factor (n,) is f.
     """
-    factor = factors.gather(1, kind[:, None])[:, 0]
     gray = luma(x)
     mean = gray.mean((1, 2, 3)) * ((1 - factor) * (kind == CONTRAST))
     other = gray * _per_image((1 - factor) * (kind == SATURATION)) + _per_image(mean)
@@ -313,18 +362,30 @@ def hue(x: Tensor, factor: Tensor) -> Tensor:
     sixths = (green + blue).sub_(red).sub_(low).add_(span).div_(span.clamp_min_(1e-12))
     turned = torch.add(_per_image(factor), sixths.copysign_(green - blue), alpha=1 / 6)
     turned.sub_(turned.floor())  # 0 red, 1/3 green, 2/3 blue
-    center, slope, offset = on_device(SHARES, x.device)
+    center, slope, offset = _shares(x.device)
     share = torch.addcmul(offset, (turned - center).abs_(), slope).clamp_(0, 1)
     return torch.lerp(low, high, share)
 
 
-def jitter(x: Tensor, factors: Tensor, order: Tensor, hue_place: int) -> Tensor:
+@cache
+def _shares(device: torch.device) -> Tensor:
+    return SHARES.to(device)
+
+
+def jitter(x: Tensor, drawn: Drawn, place: int | None) -> Tensor:
     """Return images whose brightness, contrast, saturation and hue are changed, each in its own order.
 
-    factors (n, 4) and order (n, 4) are as `draw_jitter` makes them, of images that have hue at the same place.
+    place is that of hue in the order of all of them; None: each has its own.
     """
-    for place in range(4):
-        x = hue(x, factors[:, HUE]) if place == hue_place else mix(x, order[:, place], factors)
+    assert drawn.kind is not None
+    assert drawn.factor is not None
+    assert drawn.hue is not None
+    before, after = (SLOTS, SLOTS) if place is None else (place, SLOTS - place)
+    for slot in range(before):
+        x = mix(x, drawn.kind[:, slot], drawn.factor[:, slot])
+    x = hue(x, drawn.hue)
+    for slot in range(SLOTS, SLOTS + after):
+        x = mix(x, drawn.kind[:, slot], drawn.factor[:, slot])
     return x
 
 

@@ -183,6 +183,13 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["new", "trainin", "x"], "did you mean 'training'?"),
         (["new", "training", "Big-Name"], "cannot name a plugin"),
         (["new", "distance", "class"], "no word of Python's own"),
+        (["new", "distance", "x" * 300], "1 to 40 lower-case letters"),
+        (
+            ["run", "s.yaml", "--device", "x", "--workers", "0"],
+            "--workers 0: give a number of processes from 1, or auto",
+        ),
+        (["run", "s.yaml", "--memory", "3XB"], "--memory 3XB: wanted is a number of bytes"),
+        (["score", "--train", "t", "--id", "i", "--redo", "bank"], "no such stage; allowed: failed, score"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
         (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),
@@ -201,11 +208,12 @@ def test_a_mistake_is_one_message_and_exit_code_2(
 
 
 def test_options_that_mean_nothing(study: Path) -> None:
-    assert "redo trian: there is no such stage; did you mean 'train'?" in call("run", study, "--redo", "trian").stderr
+    assert "--redo trian: there is no such stage; did you mean 'train'?" in call("run", study, "--redo", "trian").stderr
     assert "cached only forbids" in call("run", study, "--redo", "train", "--cached-only").stderr
     done = call("run", study, "--device", "cuda:99")
     assert done.exit_code == 2
     assert "device 'cuda:99' cannot be used" in done.stderr
+    assert "no device 'gpu'; give auto, cpu, cuda or cuda:1" in call("run", study, "--device", "gpu").stderr
 
 
 def test_tables_of_a_study_that_never_ran(study: Path) -> None:

@@ -337,8 +337,45 @@ def test_columns_of_csv(tmp_path: Path) -> None:
     assert found.labels is not None
     assert (found.layers["penultimate"].tolist(), found.labels.tolist()) == (F.tolist(), Y.tolist())
     pd.DataFrame(F, columns=list("abcde")).assign(kind="x").to_csv(path, index=False)
-    with pytest.raises(UserError, match="the columns kind are no numbers; labels stand in `labels`"):
+    with pytest.raises(UserError, match="the columns kind are no numbers, such as 'x' in line 2; labels stand in"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2,3\n4,5,6\n", "line 2 has more values than the 2 columns of the first line"),
+        ("a,b\n", "holds no rows"),
+        ("a,b\n1,2\n3,x\n", "the columns b are no numbers, such as 'x' in line 3"),
+        ("a;b\n1;2\n", "columns are told apart by commas"),
+        ("a,Label\n0.5,0\n0.1,0\n", "column `Label` is no feature, by its name; labels stand in `labels`"),
+        ("a,target\n0.5,0\n0.1,0\n", "column `target` is no feature"),
+        ("a,n\n0.5,7\n0.1,8\n0.2,9\n", "column `n` counts the rows; leave it out"),
+        ("0.5,1\n0.1,2\n0.2,3\n", "column `1` counts the rows"),
+    ],
+)
+def test_csv_files_that_would_mislead(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "f.csv").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / "f.csv")
+
+
+@pytest.mark.parametrize("scale", [1e16, 1e-16, 1e30, 1e-30])
+def test_numbers_whose_squares_float32_does_not_hold_are_refused(tmp_path: Path, scale: float) -> None:
+    np.save(tmp_path / "f.npy", F * np.float32(scale))
+    with pytest.raises(UserError, match="float32 does not hold its squares; multiply those of every file by the same"):
+        read(tmp_path / "f.npy")
+    np.save(tmp_path / "f.npy", F * np.float32(scale**0.25))
+    assert len(read(tmp_path / "f.npy")) == M
+
+
+def test_odd_tensors_of_plain_numbers_are_read(tmp_path: Path) -> None:
+    """In eight bits, and as the imaginary part of a conjugate, which is a view with another sign."""
+    value = torch.from_numpy(F)
+    torch.save(torch.complex(value, value).conj().imag, tmp_path / "f.pt")
+    assert torch.equal(read(tmp_path / "f.pt").layers["penultimate"], -value)
+    torch.save(value.to(torch.float8_e4m3fn), tmp_path / "f.pt")
+    assert torch.equal(read(tmp_path / "f.pt").layers["penultimate"], value.to(torch.float8_e4m3fn).float())
 
 
 def test_a_file_of_torch_is_not_unpickled(tmp_path: Path) -> None:

@@ -105,11 +105,24 @@ def test_runs_that_are_lost_cut_or_exchanged_are_told_and_written_again(tmp_path
     for harm in (lose, cut, exchange, alter):
         harm()
         assert f"runs/{one.stem}.json is lost or damaged" in call("show", path, cell).stderr
-        assert (call("verify", path).exit_code == 0) == (harm is lose)
+        assert call("verify", path).exit_code == 1
         run(path)
         assert {each: each.read_text() for each in (one, other)} == texts, harm
         assert '"parameters"' in call("show", path, cell).stdout
     assert runner.results.run(one.stem) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+def test_verify_says_what_is_gone(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", **SMALL | {"distance": ["cosine", "euclidean"], "seed": [0, 1]})
+    _, runner = run(path)
+    sorted(runner.results.folder.iterdir())[0].unlink()
+    done = call("verify", path)
+    assert (done.exit_code, "8 of 16 rows are there" in done.stderr) == (0, True)
+    (tmp_path / "results" / "s" / "plan.json").unlink()
+    done = call("verify", path)
+    assert (done.exit_code, "plan.json is not there, and rows are" in " ".join(done.stderr.split())) == (1, True)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
-LATEX = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"$\pm$": "±", "--": "–"}
+LATEX = {r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|"}
+LATEX |= {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"$\pm$": "±", "--": "–"}
 LATEX |= {r"$^\dagger$": "†"} | {f"\\{sign}": sign for sign in "&%$#_{}"}
 
 

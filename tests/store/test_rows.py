@@ -88,6 +88,24 @@ def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
     assert rows.read().equals(before)
 
 
+def test_rows_are_read_whole_while_another_process_compacts(rows: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(5):
+        rows.write([{"cell": f"{i}", "auroc": 0.5}])
+    whole = Path.read_bytes
+    other, calls = Results(rows.folder.parent), []
+
+    def late(path: Path) -> bytes:
+        calls.append(path)
+        if len(calls) == 2:
+            other.compact()
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", late)
+        assert sorted(Results(rows.folder.parent).read()["cell"]) == list("01234")
+    assert len(calls) > 5
+
+
 def test_compaction_keeps_a_newest_part_that_holds_all_rows(rows: Results) -> None:
     """The whole then has the name of that part: its bytes and its stamp."""
     for auroc in (0.1, 0.2):

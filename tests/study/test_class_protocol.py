@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import call
+from tiny import write
 
 from oodbench.api import Dataset, Images
 from oodbench.data.prepare import select
@@ -52,3 +54,12 @@ def test_an_integer_is_a_name_where_classes_have_numbers_for_names(
 def test_an_integer_that_is_no_class_is_refused(names: tuple[str, ...], given: int) -> None:
     with pytest.raises(UserError, match=f"there is no class {given}.*allowed: {', '.join(names)}"):
         kept_classes(Named(names=names, only=given), names)
+
+
+def test_one_split_that_is_written_twice_is_refused(tmp_path: Path) -> None:
+    """A table would take them for two runs without deviation."""
+    digits = {"digits": {"without": [[0, 1], ["one", "zero"]]}}
+    done = call("run", write(tmp_path / "s.yaml", id=digits, ood={"far": "noise"}), "--device", "cpu")
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert "id: digits(without=0+1) and digits(without=one+zero) are the same images of the same classes" in said

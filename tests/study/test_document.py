@@ -38,6 +38,8 @@ MANY = [i / 400 for i in range(1, 201)]
         ('b: 1\na: "\\uD800"', "s.yaml:2: a: .*half a character"),
         ("a: 'x\x1b'", "unacceptable character"),
         ("1: 2\n'1': 3", "1: a key stands twice"),
+        ("a: &a {b: 1}\n" + "".join(f"c{i}: {{<<: *a}}\n" for i in range(400)), "has 400 times `<<`, 300 at most"),
+        ("%YAML 1.1\n---\na: 010\n", "s.yaml:1: is said to be YAML 1.1; a study is YAML 1.2"),
     ],
 )
 def test_what_no_study_holds(tmp_path: Path, text: str, said: str) -> None:

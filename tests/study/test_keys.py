@@ -175,7 +175,7 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
-    "training.augment": "6ad7bfc0aa33",
+    "training.augment": "103b06787f54",
     "training.networks": "8f67ac40310d",
     "training.batches": "c25f310d92af",
     "training.train": "45e05acce133",
@@ -187,7 +187,7 @@ CODE = {
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",
     "toolkit.vectors": "3a849b50829e",
-    "toolkit.linear_algebra": "dc96a850397d",
+    "toolkit.linear_algebra": "0120737d824f",
 }
 
 

@@ -234,6 +234,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
         ("ood", "{near: {cifar: [noise]}}", 3, "the study has no ID set 'cifar'"),
         ("ood", "{near: [], far: noise}", 3, "ood.near: the group is empty"),
         ("ood", "{near: noise, far: [noise]}", 3, "noise is in near, too; a set is in one group"),
+        ("distance", "[{cosine: {as: a}}, {cosine: {as: b}}]", 7, "'a' and 'b' are the same: Cosine"),
         ("distance", "{mahalanobis: {components: [32, 64]}}", 7, "two entries are both shown as 'mahalanobis(shared"),
         ("encoder", "{my.nets:small: 3}", 4, "is 3, wanted a mapping of parameters"),
         ("training", "{ccl: {warmup: 500, update_every: 300}}", 5, "needs 601 epochs, the recipe has 500"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torchvision.transforms.v2 as T
 import torchvision.transforms.v2.functional as TF
+from pydantic import TypeAdapter
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from oodbench.errors import UserError
+from oodbench.study import recipes
 from oodbench.study.settings import Augment, Interpolation
 from oodbench.training import augment
 
@@ -84,16 +88,22 @@ THEIRS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adj
 
 @pytest.mark.parametrize("kind", [augment.BRIGHTNESS, augment.CONTRAST, augment.SATURATION])
 def test_brightness_contrast_saturation(images: Tensor, kind: int) -> None:
-    factors = augment.uniform(4 * N, 0.0, 2.0, rng()).view(N, 4)
-    expected = each(images, lambda x, f: THEIRS[kind](x, f[kind].item()), factors)
-    torch.testing.assert_close(augment.mix(images, torch.full((N,), kind), factors), expected, atol=2e-6, rtol=1e-5)
+    factor = augment.uniform(N, 0.0, 2.0, rng())
+    expected = each(images, lambda x, f: THEIRS[kind](x, f.item()), factor)
+    torch.testing.assert_close(augment.mix(images, torch.full((N,), kind), factor), expected, atol=2e-6, rtol=1e-5)
 
 
 def test_a_batch_is_mixed_at_once() -> None:
     """Each image with what is due to it: brightness, contrast or saturation."""
-    x, kind, factors = torch.rand(N, 3, 8, 8), torch.arange(N) % 3, torch.rand(N, 4)
-    expected = each(x, lambda a, k, f: THEIRS[k](a, f[k].item()), kind, factors)
-    torch.testing.assert_close(augment.mix(x, kind, factors), expected, atol=2e-6, rtol=1e-5)
+    x, kind, factor = torch.rand(N, 3, 8, 8), torch.arange(N) % 3, torch.rand(N)
+    expected = each(x, lambda a, k, f: THEIRS[k](a, f.item()), kind, factor)
+    torch.testing.assert_close(augment.mix(x, kind, factor), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_a_factor_of_one_changes_no_bit() -> None:
+    x = torch.cat([torch.rand(N, 3, 8, 8), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)])
+    for kind in (augment.BRIGHTNESS, augment.CONTRAST, augment.SATURATION):
+        assert torch.equal(augment.mix(x, torch.full((len(x),), kind), torch.ones(len(x))), x)
 
 
 def test_hue(images: Tensor) -> None:
@@ -120,10 +130,14 @@ def test_jitter_applies_each_operation_in_its_own_order(images: Tensor) -> None:
         return x
 
     expected = each(images, one, factors, order)
-    for place in range(4):
-        rows = order[:, place] == augment.HUE
-        found = augment.jitter(images[rows], factors[rows], order[rows], place)
+    place, kind, factor = augment.slots(factors, order)
+    drawn = augment.Drawn(hue=factors[:, augment.HUE], place=place, kind=kind, factor=factor)
+    together = augment.jitter(images, drawn, None)
+    for at in range(4):
+        rows = order[:, at] == augment.HUE
+        found = augment.jitter(images[rows], drawn.of(rows), at)
         torch.testing.assert_close(found, expected[rows], atol=5e-6, rtol=1e-5)
+        assert torch.equal(together[rows], found)
     assert len(order.unique(dim=0)) > 10
 
 
@@ -235,8 +249,10 @@ def one_by_one(x: Tensor, drawn: augment.Drawn, i: int) -> Tensor:
     x = TF.crop(TF.pad(x, [3]), *drawn.window[i].tolist(), *size)
     x = TF.resized_crop(x, *drawn.box[i].tolist(), size=size, antialias=True)
     x = TF.horizontal_flip(x) if drawn.flip[i] else x
-    for kind in drawn.order[i].tolist() if drawn.jitter[i] else []:
-        x = THEIRS[kind](x, drawn.factors[i, kind].item())
+    before, mixes = int(drawn.place[i]), [*zip(drawn.kind[i].tolist(), drawn.factor[i].tolist(), strict=True)]
+    colours = [*mixes[:before], (augment.HUE, drawn.hue[i].item()), *mixes[3 : 6 - before]]
+    for kind, factor in colours if drawn.jitter[i] else []:
+        x = THEIRS[kind](x, factor)
     x = TF.rgb_to_grayscale(x, num_output_channels=3) if drawn.gray[i] and len(x) == 3 else x
     x = TF.gaussian_blur(x, [5, 5], [drawn.sigma[i].item()]) if drawn.blur[i] else x
     return TF.erase(x, *drawn.hole[i].tolist(), torch.tensor(0.0))
@@ -256,6 +272,71 @@ def test_views_are_torchvisions_one_by_one(channels: int, cached: int, monkeypat
     assert 0 < drawn.blur.sum() < 2 * N
     assert 0 < drawn.gray.sum() < 2 * N
     assert 0 < (drawn.hole[:, 2] > 0).sum() < 2 * N
+
+
+LOOKS = {  # operations that touch no data
+    *("view", "_unsafe_view", "transpose", "t", "expand", "select", "slice", "unsqueeze", "squeeze", "permute"),
+    *("alias", "split", "unbind", "unfold", "detach", "as_strided", "_reshape_alias", "empty", "new_empty"),
+    *("reshape", "split_with_sizes"),
+}
+
+
+class Kernels(TorchDispatchMode):
+    """Counts operations that touch data, and keeps the shapes that they make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found, name = func(*args, **(kwargs or {})), func._schema.name.split("::")[1]
+        if name not in LOOKS:
+            self.made.append((name, tuple(found.shape) if isinstance(found, Tensor) else ()))
+        return found
+
+
+def all_alike(patch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Let views be made as on a CUDA device; return what is copied there."""
+    copied: list[Tensor] = []
+    patch.setattr(augment, "alike", lambda device: True)
+    patch.setattr(augment, "on_device", lambda t, device: copied.append(t) or t.clone())
+    return copied
+
+
+def shipped() -> dict[str, Augment]:
+    said = {name: each.values["augment"] for name, each in recipes.book().items()}
+    return {"everything": EVERYTHING} | {
+        name: TypeAdapter(Augment).validate_python(each) for name, each in said.items()
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", shipped())
+def test_views_of_a_cuda_device_are_those_of_a_cpu(name: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit by bit, for the recipes that are shipped; in parts, too."""
+    how = shipped()[name]
+    expected = augment.views(levels(N, channels), how, 2, rng())
+    all_alike(monkeypatch)
+    assert torch.equal(augment.views(levels(N, channels), how, 2, rng()), expected)
+    monkeypatch.setattr(augment, "TOGETHER", 5 * channels * 16 * 16)
+    assert torch.equal(augment.views(levels(N, channels), how, 2, rng()), expected)
+
+
+@pytest.mark.parametrize(("how", "most"), [(Augment(), 300), (Augment(blur=0.5), 340)])
+def test_a_cuda_device_has_few_operations_of_fixed_shapes(
+    how: Augment, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = all_alike(monkeypatch)
+    counts = [Kernels(), Kernels()]
+    for seed, count in enumerate(counts):
+        x = levels(32)
+        augment.views(x, how, 2, rng(seed))  # what is made once
+        copied.clear()
+        with count:
+            augment.views(x, how, 2, rng(seed + 10))
+        assert len(copied) <= 2
+    assert len(counts[0].made) <= most
+    assert counts[0].made == counts[1].made
 
 
 def test_views_are_the_same_for_the_same_seed_and_differ_from_each_other() -> None:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
     from oodbench.report import tables as making
+    from oodbench.report import unmade
     from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
+    rows = unmade.declared(rows)
     specs, select, floor = tables_of(study) if study else ({}, None, None)
     for table in _boards(rows, select, floor):
         count = len(table.mean)
@@ -59,9 +61,10 @@ def note(rows: Any) -> str:
 
 def remarks(rows: Any) -> str:
     """Return what a caption says first of rows: that they are of stand-in data or of several machines, or not all."""
+    from oodbench.report import unmade
     from oodbench.store.rows import machines
 
-    said = (machines(rows), rows.attrs.get("lacking", ""))
+    said = (machines(rows), unmade.said(rows))
     return note(rows) + "".join(f"{each} " for each in said if each)
 
 
@@ -80,7 +83,7 @@ def hold(
     study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
-    from oodbench.report import comparison, formats, targets
+    from oodbench.report import comparison, formats, targets, unmade
     from oodbench.store.rows import Results
     from oodbench.study.reader import registry_of, tables_of
 
@@ -89,7 +92,7 @@ def hold(
     by = select.by if select else "val_auroc"
     kept = Results(folder, screen.warn)
     rows = rows.assign(ood=rows["ood"].replace((kept.plan() or {}).get("called", {})))  # targets know no study's `as:`
-    found = comparison.compare(rows, kept.run, wanted, registry, by)
+    found = comparison.compare(unmade.declared(rows), kept.run, wanted, registry, by)
     file = folder / name
     formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)

@@ -11,6 +11,7 @@ import torch
 
 from oodbench.api import Dataset
 from oodbench.data.library import Library, Split
+from oodbench.data.missing_sets import without
 from oodbench.errors import UserError, suggestion
 from oodbench.scoring import detectors
 from oodbench.store.artifacts import Store
@@ -36,6 +37,7 @@ class Options:
     memory: int = detectors.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
     checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
+    without_missing_sets: bool = False  # go on without OOD test sets whose files are not here
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:
@@ -48,7 +50,7 @@ class Pipeline:
     """The artifacts of a study on a device."""
 
     def __init__(self, study: Study, options: Options, watch: Watch) -> None:
-        self.study = study
+        self.study = study = without(study) if options.without_missing_sets else study
         self.options = options
         self.watch = watch
         self.store = Store(study.store, watch.warn)

@@ -48,10 +48,12 @@ def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool)
     from oodbench.execution.runner import Runner
 
     loaded = reader.load(study)
-    runner = Runner(dry(loaded).study if dry_data else loaded, Options())
-    if absent := missing_sets(runner.study):
+    whole = dry(loaded).study if dry_data else loaded
+    absent = missing_sets(whole)
+    goes_on = "missing" in (found.plan() or {}) and all(each.may_lack for each in absent)  # as the last run did
+    if absent and not goes_on:
         names = ", ".join(dict.fromkeys(each.label for each in absent))
         changed = f"{loaded.file} or its plugins have changed since its last run, whose rows these are"
         warn(f"{changed}: {names} are not here to tell")
     else:
-        found.write_plan(runner.plan_facts())
+        found.write_plan(Runner(whole, Options(without_missing_sets=goes_on)).plan_facts())

@@ -31,7 +31,9 @@ def tables_(
     folder = given.folder.parent
     tables.write(study, folder, rows, top)
     if against:
-        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", rows, (against, Path()))
+        from oodbench.report.unmade import declared
+
+        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", declared(rows), (against, Path()))
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:

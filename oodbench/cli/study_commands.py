@@ -92,19 +92,20 @@ def run(
 
 def _say_not_made(runner: Runner, rows: Any) -> None:
     """Say how many rows are not made because the files of their OOD sets are not here."""
-    if not (count := _not_made(runner, rows)):
-        return
-    names = ", ".join(dict.fromkeys(name for names in runner.study.missing.values() for name in names))
-    later = "once they are, the same command makes them and trains nothing that is trained"
-    screen.say(f"{count} rows are not made: the files of {names} are not here; {later}")
+    if counts := _not_made(runner, rows):
+        later = "once they are, the same command makes them and trains nothing that is trained"
+        names = ", ".join(counts)
+        screen.say(f"{sum(counts.values())} rows are not made: the files of {names} are not here; {later}")
 
 
-def _not_made(runner: Runner, rows: Any = None) -> int:
-    """Return how many rows of sets that a study goes without are not there."""
-    missing = runner.study.missing
-    wanted = sum(len(work.cells) * len(missing.get(work.run.id.label, {})) for work in runner.plan.work)
-    places = [] if rows is None else zip(rows["id"], rows["ood"], strict=True)
-    return wanted - sum(ood in missing.get(id_, {}) for id_, ood in places)
+def _not_made(runner: Runner, rows: Any) -> dict[str, int]:
+    """Return the OOD sets that a study goes without, with how many of their rows are not there; those that lack any."""
+    counts: dict[str, int] = {}
+    for work in runner.plan.work:
+        for name in runner.study.missing.get(work.run.id.label, {}):
+            counts[name] = counts.get(name, 0) + len(work.cells)
+    there = rows["ood"].value_counts()
+    return {name: lost for name, count in counts.items() if (lost := count - int(there.get(name, 0)))}
 
 
 def _precision(runner: Runner) -> str:
@@ -242,8 +243,8 @@ def plan(
         screen.say("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
-        if missing:
-            screen.say(f"{_not_made(runner)} rows of OOD sets that are not here will not be made ({FLAG})")
+        if counts := _not_made(runner, runner.results.current()):
+            screen.say(f"{sum(counts.values())} rows will not be made: the files of {', '.join(counts)} are not here")
         screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         arguments.say_unkept(study, len(runner.unkept()))
     screen.say(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")

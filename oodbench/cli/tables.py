@@ -83,7 +83,7 @@ def hold(
     study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
-    from oodbench.report import comparison, formats, targets, unmade
+    from oodbench.report import comparison, formats, targets
     from oodbench.store.rows import Results
     from oodbench.study.reader import registry_of, tables_of
 
@@ -92,7 +92,7 @@ def hold(
     by = select.by if select else "val_auroc"
     kept = Results(folder, screen.warn)
     rows = rows.assign(ood=rows["ood"].replace((kept.plan() or {}).get("called", {})))  # targets know no study's `as:`
-    found = comparison.compare(unmade.declared(rows), kept.run, wanted, registry, by)
+    found = comparison.compare(rows, kept.run, wanted, registry, by)
     file = folder / name
     formats.write_table(comparison.sheet(found, file.name), file.parent)
     _show(found, file)

@@ -84,7 +84,7 @@ def without(study: Study) -> Study:
     lines = [each.text(study.file, study.data) for each in found if not each.may_lack]
     if lines:
         raise UserError("\n".join([f"{FLAG} goes on without OOD test sets alone; these are needed", *lines]))
-    whys = {str(canonical(each.need.dataset)): each.why for each in found}
+    whys = {str(canonical(each.need.dataset)): each.why.replace(str(study.data), "DATA") for each in found}
     missing = {
         id_: {
             name: whys[key]

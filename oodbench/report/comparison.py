@@ -103,8 +103,8 @@ def compare(
         about = found.about(target)
         elsewhere += not about.any()
         lines += found.lines(target, about, by) if about.any() else []
-    about = " ".join(filter(None, (machines(rows), said(rows))))
-    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere, about)
+    mixed = " ".join(filter(None, (machines(rows), said(rows))))
+    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere, mixed)
 
 
 # ---- which rows a target is of ---------------------------------------------------------------------------

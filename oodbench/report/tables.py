@@ -278,7 +278,7 @@ def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of
     where there are none to `use`.
     """
     done = rows[rows["status"].isin(["ok", UNMADE])].copy()
-    if not (done["status"] == "ok").any():
+    if done.empty:
         raise UserError(f"there are no rows to {use}; run the study first")
     done["unlearned"] = unlearned(done, floor).astype(float)
     done[list(SHARES)] *= 100

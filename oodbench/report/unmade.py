@@ -17,8 +17,8 @@ OF_OOD = (*METRICS, *COMPAT, "ood_recall", "ood_recall_low", "ood_recall_high", 
 def declared(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows, and for each of their cells that has numbers one without any for each OOD set that it lacks.
 
-    Which sets there should be is in `attrs`; where it says nothing, none is lacking. What does not depend on an OOD set,
-    such as an accuracy, is that of the cell.
+    Which sets there should be is in `attrs`; where it says nothing, none is lacking. What does not depend on an OOD
+    set, such as an accuracy, is that of the cell.
     """
     sets = [(id_, ood, group) for id_, of in rows.attrs.get("sets", {}).items() for ood, group in of.items()]
     done = rows[rows["status"] == "ok"].drop_duplicates("cell")

@@ -254,9 +254,11 @@ def _lost_sets(rows: pd.DataFrame, plan: dict[str, Any]) -> str:
     lost = dict.fromkeys(ood for id_, ood in sets if there.get((id_, ood), 0) < cells[id_])
     if not lost:
         return ""
-    gone = {ood for names in plan.get("missing", {}).values() for ood in names} & lost.keys()
-    why = f" (files not here: {', '.join(ood for ood in lost if ood in gone)})" if gone else ""
-    return f"; without {', '.join(lost)}{why}, so that a mean over sets that has one of them is not shown"
+    missing = {ood for names in plan.get("missing", {}).values() for ood in names}
+    gone = [ood for ood in lost if ood in missing]
+    files = "their files" if len(gone) == len(lost) else f"the files of {', '.join(gone)}"
+    why = f" ({files} are not here)" if gone else ""
+    return f"; without {', '.join(lost)}{why}, so that no mean over OOD sets is shown that lacks one of them"
 
 
 def machines(rows: pd.DataFrame) -> str:

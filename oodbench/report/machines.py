@@ -29,7 +29,8 @@ def variance(here: pd.DataFrame, there: pd.DataFrame) -> Table:
         [rows["training"], rows["group"]], sort=False
     )
     mean = by.agg({MOVED: "mean", MOST: "max", CHANCE: "mean"})
-    gone = declared(here).query("status == @UNMADE").groupby(["training", "group"]).size()
+    every = declared(here)
+    gone = every[every["status"] == UNMADE].groupby(["training", "group"]).size()
     mean[mean.index.isin(gone.index)] = float("nan")  # a group that lacks a set has no mean
     machines = [", ".join(dict.fromkeys(each["trained_on"])) for each in (here, there)]
     lost = len(here) - len(pairs)

@@ -221,6 +221,7 @@ def plan(
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
     loaded = arguments.made(study, dry_data)
     from oodbench.data.missing_sets import FLAG, hinted, missing_sets
+    from oodbench.data.needs import needs, other_files
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
@@ -237,6 +238,8 @@ def plan(
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
     _show_missing(study, missing, loaded.data)
+    for line in other_files(needs(loaded), runner.library):
+        screen.warn(line)
     if absent:
         if all(each.may_lack for each in absent):
             screen.say(f"{FLAG} goes on without them")

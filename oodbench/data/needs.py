@@ -86,6 +86,16 @@ def needs(study: Study) -> list[Need]:
     return list(found.values())
 
 
+def other_files(study_needs: Iterable[Need], library: Library) -> list[str]:
+    """Return a line for each split of sets whose files are here and are other ones than were published."""
+    return [
+        f"{need.dataset.label}, {split}: {line}"
+        for need in study_needs
+        for split in need.splits
+        for line in library.other_files(need.dataset, split)
+    ]
+
+
 def supply(need: Need, root: Path) -> Supply:
     """Return whether the files of a set are there; looks at names on the disk, and into lists of files."""
     try:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from oodbench.api import Dataset
-from oodbench.data import duplicates, prepare
+from oodbench.data import duplicates, needs, prepare
 from oodbench.data.library import Split
 from oodbench.execution.pipeline import Pipeline
 from oodbench.report import formats, tables
@@ -133,6 +133,8 @@ def audit(pipeline: Pipeline, runs: Iterable[Run]) -> list[Shared]:
     }
     if missing := _missing(pipeline):
         facts["missing"] = missing
+    if others := needs.other_files(needs.needs(pipeline.study), pipeline.library):
+        facts["other files"] = others
     write_whole(pipeline.study.results / f"{NAME}.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
     return found
 

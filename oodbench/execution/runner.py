@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from oodbench.api import Dataset
+from oodbench.data import needs
 from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.checks import Checks
@@ -293,8 +294,10 @@ class Runner:
         facts = {"study": self.study.name, "file": file, "of": stamp(self.study.document), "work": counts}
         own = ((each.shown_as, each.called("").label) for each in self.study.datasets)
         called = {alias: label for alias, label in own if alias}
-        missing = {"missing": self.study.missing} if self.study.missing else {}
-        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)} | missing
+        data: dict[str, Any] = {"missing": self.study.missing} if self.study.missing else {}
+        if others := needs.other_files(needs.needs(self.study), self.library):
+            data["other files"] = others
+        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)} | data
 
     def _sets(self, id_: Dataset, contents: dict[str, str], last: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Return group and content of each OOD set of an ID set, given the contents of those that are here."""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from oodbench.errors import UserError
 from oodbench.report.tables import Table
-from oodbench.report.unmade import declared
+from oodbench.report.unmade import UNMADE, declared
 from oodbench.store.columns import LABELS
 
 MOVED, MOST, CHANCE = "mean difference", "largest", "deviation over seeds"

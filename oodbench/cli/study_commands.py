@@ -95,7 +95,7 @@ def _say_not_made(runner: Runner, rows: Any) -> None:
     if counts := _not_made(runner, rows):
         later = "once they are, the same command makes them and trains nothing that is trained"
         names = ", ".join(counts)
-        screen.say(f"{sum(counts.values())} rows are not made: the files of {names} are not here; {later}")
+        screen.say(f"{_rows(counts)} not made: the files of {names} are not here; {later}")
 
 
 def _not_made(runner: Runner, rows: Any) -> dict[str, int]:
@@ -106,6 +106,12 @@ def _not_made(runner: Runner, rows: Any) -> dict[str, int]:
             counts[name] = counts.get(name, 0) + len(work.cells)
     there = rows["ood"].value_counts()
     return {name: lost for name, count in counts.items() if (lost := count - int(there.get(name, 0)))}
+
+
+def _rows(counts: dict[str, int]) -> str:
+    from oodbench.report.tables import counted
+
+    return counted(sum(counts.values()), "row")
 
 
 def _precision(runner: Runner) -> str:
@@ -247,7 +253,7 @@ def plan(
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
         if counts := _not_made(runner, runner.results.current()):
-            screen.say(f"{sum(counts.values())} rows will not be made: the files of {', '.join(counts)} are not here")
+            screen.say(f"{_rows(counts)} would not be made: the files of {', '.join(counts)} are not here")
         screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         arguments.say_unkept(study, len(runner.unkept()))
     screen.say(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")

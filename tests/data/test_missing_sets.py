@@ -70,7 +70,7 @@ def test_it_makes_the_rows_of_what_is_here_and_later_the_others_without_training
     done = call("run", file, FLAG, "--device", "cpu")
     assert done.exit_code == 0, done.output
     last = done.stdout.splitlines()[-1]
-    assert "6 rows are not made: the files of own, listed, SVHN are not here" in last
+    assert "6 rows not made: the files of own, listed, SVHN are not here" in last
     assert "1 trained, 2 cells scored, 4 rows" in done.stdout
     before, keys = oodbench_rows(file), plan_of(tmp_path)
     assert set(before["ood"]) == {"blobs", "noise"}
@@ -79,7 +79,7 @@ def test_it_makes_the_rows_of_what_is_here_and_later_the_others_without_training
     place(tmp_path)
     again = call("run", file, FLAG, "--device", "cpu")
     assert "0 trained, 2 cells scored, 8 rows" in again.stdout
-    assert "2 rows are not made: the files of SVHN are not here" in again.stdout.splitlines()[-1]
+    assert "2 rows not made: the files of SVHN are not here" in again.stdout.splitlines()[-1]
     after = oodbench_rows(file)
     assert plan_of(tmp_path)["cells"] == keys["cells"]
     assert set(after["ood"]) == {"blobs", "noise", "own", "listed"}
@@ -184,7 +184,7 @@ def test_plan_says_a_line_for_each_missing_set(tmp_path: Path) -> None:
         assert listed.endswith("; no command gets your own files: place them, or mend the paths")
         assert "train_32x32.mat is not here (and 1 more); " in svhn
         assert f"oodbench prepare {file} gets train_32x32.mat, test_32x32.mat (246.3 MB) from ufldl.stanford" in svhn
-        assert ("6 rows will not be made: the files of own, listed, SVHN are not here" in done.stdout) == bool(flags)
+        assert ("6 rows would not be made: the files of own, listed, SVHN are not here" in done.stdout) == bool(flags)
         assert (f"{FLAG} goes on without them" in done.stdout) == (not flags)
 
 

@@ -226,14 +226,14 @@ def plan(
 ) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
     loaded = arguments.made(study, dry_data)
-    from oodbench.data.missing_sets import FLAG, hinted, missing_sets
+    from oodbench.data.missing_sets import FLAG, hinted, missing_sets, without
     from oodbench.data.needs import needs, other_files
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    runner = Runner(loaded, Options(device, without_missing_sets=without_missing_sets))
     missing = missing_sets(loaded)
+    runner = Runner(without(loaded, missing) if without_missing_sets else loaded, Options(device))
     absent = [] if without_missing_sets else missing
     with hinted(loaded):
         (runner.checks.check_study if absent else runner.checks.check)()

@@ -6,7 +6,7 @@ Only OOD test sets may be gone without. They stay declared: no key changes, and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -71,16 +71,15 @@ def missing_sets(study: Study) -> list[MissingSet]:
         except (OSError, ValueError):  # preparing the set says what is wrong
             continue
         if why:
-            found.append(MissingSet(need, why, needs.supply(need, study.data)))
+            found.append(MissingSet(need, why, needs.missing_supply(need, study.data)))
     return found
 
 
-def without(study: Study) -> Study:
-    """Return a study that goes on without the OOD test sets whose files are not here.
+def without(study: Study, found: Sequence[MissingSet]) -> Study:
+    """Return a study that goes on without OOD test sets, given what `missing_sets` found.
 
     Raises UserError, a line for each, where a set of another role is missing, or an ID set keeps no OOD test set.
     """
-    found = missing_sets(study)
     lines = [each.text(study.file, study.data) for each in found if not each.may_lack]
     if lines:
         raise UserError("\n".join([f"{FLAG} goes on without OOD test sets alone; these are needed", *lines]))

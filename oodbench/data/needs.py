@@ -99,19 +99,22 @@ def other_files(study_needs: Iterable[Need], library: Library) -> list[str]:
 def supply(need: Need, root: Path) -> Supply:
     """Return whether the files of a set are there; looks at names on the disk, and into lists of files."""
     try:
-        return _supply(need, root)
+        return _supply(need, root, here=need.dataset.source is None and not lacking(need, root))
     except (OSError, ValueError):  # of a list or a folder; preparing the set says what is wrong
         return Supply(DAMAGED)
 
 
-def _supply(need: Need, root: Path) -> Supply:
+def missing_supply(need: Need, root: Path) -> Supply:
+    """Return what a set whose files are not there would take."""
+    return _supply(need, root, here=False)
+
+
+def _supply(need: Need, root: Path, here: bool) -> Supply:
     dataset, source = need.dataset, need.dataset.source
     if source is None:
-        own = _own(dataset)
-        there = not lacking(need, root)
         if need.files:
-            return Supply(HERE if there else BY_HAND, licence=need.files.licence, origin=need.files.page)
-        return Supply(HERE if there else MISSING, origin=OWN if own else GENERATED)
+            return Supply(HERE if here else BY_HAND, licence=need.files.licence, origin=need.files.page)
+        return Supply(HERE if here else MISSING, origin=OWN if _own(dataset) else GENERATED)
     hosts = dict.fromkeys(urlsplit(each.urls[0]).hostname or "" for each in source.downloads if each.urls)
     origin = ", ".join([*hosts, source.page])
     folder = root / source.folder
@@ -136,8 +139,8 @@ def lacking(need: Need, root: Path) -> str:
         return f"{lost[0]} is not here{more}" if gone else ""
     if not _own(dataset):
         return ""
-    if not any(dataset.files(split, root) for split in need.splits):
-        return f"it has no file in {root}"
+    if dataset.requires and not any(dataset.files(split, root) for split in need.splits):
+        return f"it has no file in {root}"  # its library might go and get it
     try:
         for split in need.splits:
             dataset.load(split, root)

@@ -11,7 +11,7 @@ import torch
 
 from oodbench.api import Dataset
 from oodbench.data.library import Library, Split
-from oodbench.data.missing_sets import without
+from oodbench.data.missing_sets import missing_sets, without
 from oodbench.errors import UserError, suggestion
 from oodbench.scoring import detectors
 from oodbench.store.artifacts import Store
@@ -50,7 +50,9 @@ class Pipeline:
     """The artifacts of a study on a device."""
 
     def __init__(self, study: Study, options: Options, watch: Watch) -> None:
-        self.study = study = without(study) if options.without_missing_sets else study
+        if options.without_missing_sets and not study.missing:
+            study = without(study, missing_sets(study))
+        self.study = study
         self.options = options
         self.watch = watch
         self.store = Store(study.store, watch.warn)

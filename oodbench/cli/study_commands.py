@@ -82,8 +82,7 @@ def run(
     _say_unlearned(outcome.rows, runner.study.settings.learned)
     for how in died:
         screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
-    if runner.study.missing:
-        _say_not_made(runner, outcome.rows)
+    _say_not_made(runner, outcome.rows)
     if outcome.failed:
         arguments.say_failures(outcome.rows)
     if died:

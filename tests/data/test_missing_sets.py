@@ -131,7 +131,7 @@ def test_without_the_flag_it_is_refused_and_the_flag_named(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"id": {"folder": {"path": "mine"}}}, "folder(path=mine) (ID, reference): it has no file in "),
+        ({"id": {"folder": {"path": "mine"}}}, "folder(path=mine) (ID, reference): there is no folder "),
         ({"validation": "mnist"}, "mnist (validation): "),
         ({"validation": SVHN}, "SVHN (far, validation): "),
         ({"reference": {"set": {"folder": {"path": "mine"}}}}, "folder(path=mine) (reference): "),
@@ -180,7 +180,7 @@ def test_plan_says_a_line_for_each_missing_set(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         lines = [line.removeprefix("missing: ") for line in done.stdout.splitlines() if line.startswith("missing: ")]
         own, listed, svhn = lines
-        assert own.startswith("own (near): it has no file in ")
+        assert own.startswith("own (near): there is no folder ")
         assert listed.endswith("; no command gets your own files: place them, or mend the paths")
         assert "train_32x32.mat is not here (and 1 more); " in svhn
         assert f"oodbench prepare {file} gets train_32x32.mat, test_32x32.mat (246.3 MB) from ufldl.stanford" in svhn

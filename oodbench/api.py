@@ -16,6 +16,7 @@ Nothing here computes anything, and nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -107,6 +108,9 @@ class Plugin:
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
+LONGEST = 100  # signs of a value in a label
+
+
 @cache
 def _types(cls: type[Plugin]) -> dict[str, TypeAdapter[Any]]:
     hints = get_type_hints(cls, include_extras=True)
@@ -127,8 +131,11 @@ def _checked(cls: type[Plugin], name: str, value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    """Return a value as labels have it; a tuple that no column would hold as its length and a hash of it."""
     if isinstance(value, tuple):
-        return "+".join(_short(item) for item in value)
+        shown = "+".join(_short(item) for item in value)
+        digest = hashlib.sha256(shown.encode()).hexdigest()[:6]
+        return shown if len(shown) <= LONGEST else f"{len(value)} values #{digest}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

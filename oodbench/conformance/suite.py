@@ -53,9 +53,11 @@ def find(plugin: str) -> PluginFile:
         return source_of(path)
     registry = Registry()
     room, _, name = plugin.rpartition("/")
+    rooms = [room] if room else [each for each in ROOMS if name in registry.sources(each)]
+    if not set(rooms) & set(ROOMS) and Path(plugin).exists():
+        raise UserError(f"{plugin} is no file of a plugin, which ends with .py; a plugin by its name is ROOM/NAME")
     if room and room not in ROOMS:
         raise UserError(f"there is no room '{room}'; allowed: {', '.join(ROOMS)}")
-    rooms = [room] if room else [each for each in ROOMS if name in registry.sources(each)]
     if len(rooms) != 1:
         where = f"is in {', '.join(rooms)}; say ROOM/{name}" if rooms else "is in no room; see `oodbench list`"
         raise UserError(f"plugin '{name}' {where}")

@@ -39,13 +39,13 @@ Known = set[tuple[str, str, str, str]]  # cell, OOD set, key of the cell, conten
 _OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, OSError)]
 # Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
 PASSING = re.compile(
-    rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError):"
-    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory|CUDA error|was ended by signal"
+    rf"^(?:{'|'.join(_OF_SYSTEM)}|MemoryError|OutOfMemoryError|UserError|\w*(?:Timeout|Connection|HTTP|URL|SSL)\w*):"
+    r"|\[Errno \d+\]|\(os error \d+\)|can't allocate memory|can't start new thread|CUDA error|was ended by signal"
 )
 # Those of them that every other training would meet, too: they end a run.
-ENDING = [
-    os.strerror(each) for each in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO)
-]
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EFBIG)
+GOES_ON = "what is finished is kept, and the same command goes on"
+ENDING = [os.strerror(each) for each in _OF_DISK]
 
 
 class Wanted(NamedTuple):
@@ -143,13 +143,21 @@ class Bookkeeping:
                     wanted = self.pending(each, self.known())
                     self.watch.scored(cells - _cells(wanted), 0)  # another process was faster
                     if wanted:
-                        self._write(list(self.rows(each, wanted)))
+                        self._write(self._whole(each, wanted))
                         scored += _cells(wanted)
             todo = others
             if todo:
                 self.watch.stage("wait", f"{len(todo)} trainings that another process works on")
         rows = self.results.current()
         return Outcome(rows, scored, int((rows["status"] == "error").sum()), missing)
+
+    def _whole(self, source: FeatureSource, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
+        try:
+            return list(self.rows(source, wanted))
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a plugin's own kind of end, such as a cancelled task of asyncio
+            raise UserError(f"{source.title}: {type(error).__name__}: {error}; {GOES_ON}") from error
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.results.write(rows)
@@ -170,8 +178,7 @@ class Bookkeeping:
         except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
             if any(each in message for each in ENDING):
-                what = "what is finished is kept, and the same command goes on"
-                raise UserError(f"{source.title}: {message}; {what}") from error
+                raise UserError(f"{source.title}: {message}; {GOES_ON}") from error
             self.watch.failed(source.title, message)
             source.keep({"error": message})
             found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
@@ -202,11 +209,7 @@ def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:
         "sources": {room: axes.registry.fingerprint(room, each.name) for room, each in plugins.items()},
         **({"probe": NUMBER["probe"]} if detector.posthoc else {}),
         **({"compat": True} if axes.compat else {}),
-        **(
-            {"called": called}
-            if (called := {room: each.shown_as for room, each in plugins.items() if each.shown_as})
-            else {}
-        ),
+        **({"called": called} if called else {}),
     }
 
 

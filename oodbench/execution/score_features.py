@@ -109,7 +109,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     if not cells:
         raise UserError(f"no cell is left: {'; '.join(left_out)}")
     how = dataclasses.replace(how, compat=axes.compat)
-    shared = _shared(loaded)
+    shared = _shared(loaded, given.val is None and axes.reference.kind == "val")
     if shared:
         watch.warn(f"duplicates: {'; '.join(shared.values())}")
     results = Results(results_root() / given.name, watch.warn)
@@ -204,10 +204,17 @@ def _numbered(file: FeatureFile, train: FeatureFile) -> FeatureFile:
     return dataclasses.replace(file, labels=number[file.labels], names=train.names)
 
 
-def _shared(loaded: _Loaded) -> dict[tuple[str, str], str]:
-    """Return what is to be said of each pair of sets, by option, that have equal items."""
+def _shared(loaded: _Loaded, held_out: bool) -> dict[tuple[str, str], str]:
+    """Return what is to be said of each pair of sets, by option, that have equal items.
+
+    Those of --train alone count where some of it is held out as reference: detectors are fitted on the others.
+    """
     hashes = {option: prepare.digests(each.layers["penultimate"].numpy()) for option, each in loaded.every.items()}
     said = {}
+    again = len(hashes["--train"]) - len(np.unique(hashes["--train"], axis=0))
+    if held_out and again:
+        what = "thresholds are set on some of them, detectors fitted on others"
+        said["--train", "--train"] = f"{again} of {len(hashes['--train'])} items of --train are there before ({what})"
     for one, other in itertools.combinations(hashes, 2):
         _, same = duplicates.exact(hashes[one], hashes[other])
         if len(same) and not (one.startswith("OOD ") and other.startswith("OOD ")):
@@ -376,7 +383,11 @@ class FileFeatures:
         self.results.open()
         folder = self.results.folder.parent
         with FileLock(folder / PLAN_LOCK):
-            plan = self.results.plan() or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
+            plan = self.results.plan()
+            if plan is None and len(self.results.read()):
+                what = "plan.json, which says of which features the rows are, is lost or damaged"
+                raise UserError(f"{folder}: {what}; take another --name, or remove the folder to score all anew")
+            plan = plan or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}
             if "features" not in plan:
                 raise UserError(f"--name {given.name}: {folder} holds the results of a study; take another name")
             contents = {name: file.content for name, file in loaded.ood.items()}

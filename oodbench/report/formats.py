@@ -67,6 +67,9 @@ class Sheet:
         return [" ".join(printable(each).splitlines()) for each in self.below]
 
 
+TYPESET = re.compile(r"\*.*\*|`.*`|\]\(|(?<!\w)_.*_(?!\w)")  # what Markdown takes for emphasis, code or a link
+
+
 def markdown(sheet: Sheet) -> str:
     """Return a table as Markdown, the best bold, the second best in italics."""
     text = sheet.cells(_in_markdown, "**{}**", "*{}*")
@@ -74,8 +77,9 @@ def markdown(sheet: Sheet) -> str:
 
 
 def _in_markdown(cell: str) -> str:
-    """Return a cell on one line, whose `|` ends nothing."""
-    return _no_tag(re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(cell.splitlines())))
+    """Return a cell on one line, whose `|` ends nothing, and whose stars, backticks and brackets set no type."""
+    text = re.sub(r"(\\*)\|", r"\1\1\\|", " ".join(cell.splitlines()))
+    return _no_tag(re.sub(r"(\\*)([*_`\[])", r"\1\1\\\2", text) if TYPESET.search(text) else text)
 
 
 def _no_tag(text: str) -> str:

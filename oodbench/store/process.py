@@ -58,6 +58,7 @@ def _things() -> dict[str, _Thing]:
     """Return what there is one of, by what a message calls it; of torch once it is imported."""
     found = {
         "the working directory": _Thing(os.getcwd, os.chdir),
+        "the variables of OODBENCH": _Thing(_variables, _set_variables),
         "what numpy does about errors": _Thing(np.geterr, lambda value: np.seterr(**value)),
     }
     if torch := sys.modules.get("torch"):
@@ -67,6 +68,16 @@ def _things() -> dict[str, _Thing]:
             "whether torch keeps gradients": _Thing(torch.is_grad_enabled, torch.set_grad_enabled),
         }
     return found
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("OODBENCH_")}
+
+
+def _set_variables(value: dict[str, str]) -> None:
+    for name in _variables().keys() - value:
+        del os.environ[name]
+    os.environ.update(value)
 
 
 def _owners() -> Iterator[Any]:

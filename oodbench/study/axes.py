@@ -19,7 +19,7 @@ from oodbench.study import declarations
 from oodbench.study.class_protocol import class_count
 from oodbench.study.document import Trail
 from oodbench.study.registry import Registry
-from oodbench.study.settings import RESNETS, Encoder, Precision, Reference, Space
+from oodbench.study.settings import RESNETS, Encoder, Portion, Precision, Reference, Space
 from oodbench.study.study import Detectors, Match, Skip, Study
 from oodbench.study.values import Values, combinations
 
@@ -129,9 +129,7 @@ class Axes:
         """Return an encoder for each combination of the parameters of a user's own function."""
         options = self.values.options(None, params, trail)
         self.values.count(options, trail)
-        for folder in (self.document.file.parent.resolve(), Path.cwd()):  # where a user's own module may lie
-            if str(folder) not in sys.path:
-                sys.path.append(str(folder))
+        look_beside(self.document.file)
         top = re.split(r"[.:]", name)[0]  # no code of the module's runs yet
         if not top or (top not in sys.modules and importlib.util.find_spec(top) is None):
             self.fail(trail, f"encoder {name}: there is no module '{top}', installed or beside the study")
@@ -140,7 +138,7 @@ class Axes:
     def reference(self, trail: Trail) -> Reference:
         value = self.values.get(trail) if "reference" in self.top else "val"
         if isinstance(value, dict) and list(value) == ["val"]:
-            return self.values.one(Reference, {"share": value["val"]}, trail)
+            return Reference(share=self.values.one(Portion, value["val"], (*trail, "val")))
         if isinstance(value, dict) and list(value) == ["set"]:
             trail = (*trail, "set")
             found = self.plugins(Dataset, trail)
@@ -227,6 +225,13 @@ class Axes:
         if axis == "encoder":
             return RESNETS.get(name)
         return self.plugin_class("dataset" if axis in ("id", "outliers") else axis, name, trail)
+
+
+def look_beside(file: Path) -> None:
+    """Let modules be found that lie beside a study, or where the command was given: a user's own encoders."""
+    for folder in (file.parent.resolve(), Path.cwd()):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
 
 
 def registry(values: Values) -> Registry:

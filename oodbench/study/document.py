@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from oodbench.errors import UserError
 
 BYTES = 100_000  # of a study file, at most
 BRACKETS, DEPTH = {"[": 1, "{": 1, "]": -1, "}": -1}, 100  # so many of them are open at a time, at most
+COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
 LARGEST = 2**63  # integers are smaller
 Trail = tuple[str | int, ...]  # keys and positions from the top of a file down to a value
@@ -67,7 +69,7 @@ def read(file: Path | Mapping[str, Any]) -> Document:
         raise UserError(f"{file}: has {size} bytes, a study {BYTES} at most")
     try:
         text = file.read_text(encoding="utf-8")
-        if max(accumulate(BRACKETS.get(each, 0) for each in text), default=0) > DEPTH:
+        if max(accumulate(BRACKETS.get(each, 0) for each in COMMENT.sub("", text)), default=0) > DEPTH:
             raise RecursionError  # which the parser, too, would come to, in seconds
         tree = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
@@ -143,4 +145,6 @@ def _checked(value: Any, trail: Trail, found: Document) -> Any:
         found.fail(trail, f"is {shown}, should be less than {LARGEST}")
     if isinstance(value, str) and "\0" in value:
         found.fail(trail, f"is {value!r}, which holds a NUL character")
+    if isinstance(value, str) and not value.isascii() and value.encode(errors="replace").decode() != value:
+        found.fail(trail, f"is {value!r}, which holds half a character (a surrogate of UTF-16)")
     return value

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ def syntax(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_bytes())
     except SyntaxError as error:
-        raise PluginError(f"{path}:{error.lineno}: cannot be parsed: {error.msg}") from error
+        at = path if error.lineno is None else f"{path}:{error.lineno}"
+        raise PluginError(f"{at}: cannot be parsed: {error.msg}") from error
     except (OSError, ValueError, RecursionError, MemoryError) as error:  # not to be read, a NUL, nested too deep
         raise PluginError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
 
@@ -147,7 +149,8 @@ def _is_own(other: str, module: str, path: Path) -> bool:
         return True
     folder = path.resolve().parent
     above = [folder, *folder.parents]
-    depth = 0 if module.rpartition(".")[0] in loose_folders else module.count(".")
+    loose = next((f"{each}." for each in loose_folders if module.startswith(f"{each}.")), "")
+    depth = module.removeprefix(loose).count(".")
     root = above[min(depth, len(above) - 1)]  # where its own package lies
     near = {folder, root} - set(_INSTALLED)
     if any((each / top).is_dir() for each in near) and module_file(top) is None:
@@ -164,17 +167,22 @@ def _base(node: ast.ImportFrom, module: str) -> str:
 
 def module_file(name: str) -> Path | None:
     """Return the file of a module without importing it or its parents; None where there is none."""
-    package, _, stem = name.rpartition(".")
-    if package in loose_folders:
-        path = loose_folders[package] / f"{stem}.py"
-        return path if path.is_file() else None
+    for package, folder in loose_folders.items():
+        if name.startswith(f"{package}."):
+            path = folder.joinpath(*name.removeprefix(f"{package}.").split("."))
+            return next((each for each in (path / "__init__.py", path.with_suffix(".py")) if each.is_file()), None)
     locations: Sequence[str] | None = None
     spec = None
     parts = name.split(".")
     for depth in range(len(parts)):
         full = ".".join(parts[: depth + 1])
         finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
-        spec = next((found for find in finders if find and (found := find(full, locations))), None)
+        try:
+            spec = next((found for find in finders if find and (found := find(full, locations))), None)
+        except KeyError:  # folders in folders, none with `__init__.py`: found once their parent is imported
+            inner = [Path(each) / parts[depth] for each in locations or ()]
+            spec = ModuleSpec(full, None, is_package=True)
+            spec.submodule_search_locations = [str(each) for each in inner if each.is_dir()]
         if spec is None or (depth + 1 < len(parts) and spec.submodule_search_locations is None):
             return None
         locations = spec.submodule_search_locations

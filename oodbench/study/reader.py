@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from oodbench.api import Training
-from oodbench.errors import UserError, suggestion
+from oodbench.errors import PluginError, UserError, suggestion
 from oodbench.store.artifacts import digest, sha256
 from oodbench.study import axes, declarations, recipes, suites
 from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document, read
+from oodbench.study.fingerprints import module_file, modules
 from oodbench.study.grid import check_size
 from oodbench.study.registry import ROOMS, Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
@@ -93,11 +96,28 @@ def stamp(document: Document) -> str:
     """
     values = _values(document)
     said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned", "variance")}
+    code = _own_code(values)
+    return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
+
+
+def _own_code(values: Values) -> set[Path]:
+    """Return the files beside a study and its plugins, and what its plugins and its encoder's functions import."""
     found = axes.registry(values)
     plugins = [source for room in ROOMS for source in found.sources(room).values()]
-    own = [source.path.parent for source in plugins if not source.module.startswith("oodbench.")]
-    code = {path for each in (document.file.parent, *own) for path in each.glob("*.py")}
-    return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
+    own = {source.module: source.path for source in plugins if not source.module.startswith("oodbench.")}
+    folders = {values.document.file.parent, *(path.parent for path in own.values())}
+    for module in re.findall(r"[\w.]+(?=:\w)", json.dumps(values.top.get("encoder"), default=str)):
+        axes.look_beside(values.document.file)
+        if (path := module_file(module)) is not None:
+            own[module] = path
+    code = {path for each in folders for path in each.glob("*.py")}
+    for module, path in own.items():
+        try:
+            imported = modules(module, path)
+        except PluginError:  # said where the plugin is used
+            imported = {module: path}
+        code.update(file for name, file in imported.items() if name.partition(".")[0] != "oodbench")
+    return code
 
 
 def check_owner(document: Document, folder: Path, plan: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from annotated_types import Interval
 from oodbench.api import Dataset, Fraction, Layer, Natural, NonNegative, Positive, Size
 from oodbench.errors import UserError
 
+Portion = Annotated[float, Interval(gt=0, lt=1)]
 Precision = Literal["float32", "bf16", "float64", "auto"]
 # Bounds that nobody needs to pass, so that a slip of the keyboard is told when a study is read.
 Side = Annotated[int, Interval(ge=1, le=10_000)]
@@ -258,7 +259,7 @@ class Reference:
     """The ID scores that a threshold is set on."""
 
     kind: Literal["val", "train", "set"] = "val"
-    share: Annotated[float, Interval(gt=0, lt=1)] = 0.1  # of ID train, by class; only for `val`
+    share: Portion = 0.1  # of ID train, by class; only for `val`
     held_out: Dataset | None = None  # whose split `test` is the reference; only for `set`
 
     @property

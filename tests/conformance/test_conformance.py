@@ -194,6 +194,7 @@ def test_a_set_of_own_files_needs_no_source(tmp_path: Path) -> None:
 
 
 def test_finding_a_plugin(tmp_path: Path) -> None:
+    (tmp_path / "nul.py").write_text("x = 1\0\n")
     assert find("simclr").room == "training"
     assert find("distance/cosine").name == "cosine"
     for name, said in (
@@ -201,6 +202,8 @@ def test_finding_a_plugin(tmp_path: Path) -> None:
         ("distanse/cosine", "there is no room 'distanse'"),
         ("distance/cosin", "did you mean 'cosine'"),
         (str(tmp_path / "x.py"), "there is no file"),
+        (str(tmp_path), "is no file of a plugin, which ends with .py"),
+        (str(tmp_path / "nul.py"), "nul.py: cannot be parsed"),
     ):
         with pytest.raises(UserError, match=said):
             find(name)

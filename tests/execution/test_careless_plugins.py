@@ -12,7 +12,10 @@ from tiny import write
 
 from oodbench.store.rows import Results
 
-STAY = ("torch.manual_seed(0)", "os.chdir('/')", "torch.set_num_threads(7)", "torch.set_default_dtype(torch.float64)")
+STAY = (
+    *("torch.manual_seed(0)", "os.chdir('/')", "os.environ['OODBENCH_RESULTS'] = 'x'"),
+    *("torch.set_num_threads(7)", "torch.set_default_dtype(torch.float64)"),
+)
 
 
 @pytest.mark.slow

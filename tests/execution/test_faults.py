@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pandas as pd
@@ -146,6 +150,9 @@ def failing(error: BaseException) -> Callable[..., Any]:
         FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bank/x"),
         MemoryError(),
         TimeoutError("a lock"),
+        HTTPError("a", 503, "busy", Message(), None),
+        subprocess.TimeoutExpired("a", 3),
+        RuntimeError("can't start new thread"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate memory"),
     ],
     ids=lambda error: type(error).__name__,
@@ -175,7 +182,7 @@ def test_rows_of_a_method_that_fails_stay(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("trained")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EROFS, errno.EIO, errno.EFBIG])
 def test_a_fault_that_every_training_would_meet_ends_the_run(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +196,15 @@ def test_a_fault_that_every_training_would_meet_ends_the_run(
     assert "the same command goes on" in " ".join(done.stderr.split())
     assert not list((tmp_path / "results" / "s").glob("rows/*"))
     assert call("run", path, "--device", "cpu").exit_code == 0
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_end_that_is_no_error_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "s.yaml", **SMALL)
+    monkeypatch.setattr(Banks, "accuracies", failing(asyncio.CancelledError("a task")))
+    done = call("run", path, "--device", "cpu")
+    assert done.exit_code == 2
+    assert "CancelledError: a task; what is finished is kept" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow

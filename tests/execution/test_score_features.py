@@ -640,6 +640,22 @@ def test_reference_train_and_val_contradict_each_other(files: Path) -> None:
     assert set(rows()["reference"]) == {"train"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_rows_whose_plan_is_gone_are_not_written_over(files: Path, damage: str) -> None:
+    scored(files)
+    plan = Path("results/features/plan.json")
+    before = {path: path.read_bytes() for path in plan.parent.rglob("*") if path.is_file() and path != plan}
+    if damage == "lost":
+        plan.unlink()
+    else:
+        plan.write_bytes(plan.read_bytes()[:100])
+    done = call("score", *words(files))
+    assert done.exit_code == 2
+    assert "plan.json, which says of which features the rows are, is lost or damaged" in " ".join(done.stderr.split())
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_grid_that_leaves_nothing(files: Path) -> None:
     without(files, "labels")
     grid(files / "g.yaml", distance=None, clustering=None, space=None)
@@ -680,6 +696,18 @@ def test_items_that_two_files_share_are_said_and_stand_in_the_rows(files: Path) 
     assert "items of OOD n are also in --id" in found["n"]
     assert "items of OOD n" not in found["f"]
     assert "20 of 20 items of --val are also in --train" in found["f"]
+
+
+@pytest.mark.slow
+def test_items_that_stand_twice_among_those_of_training_are_said(files: Path) -> None:
+    train = load_file(files / "train.safetensors")
+    train["features"][3:7] = train["features"][2]
+    save_file(train, files / "train.safetensors")
+    done = scored(files)
+    assert f"4 of {len(train['features'])} items of --train are there before" in " ".join(done.stderr.split())
+    val = load_file(files / "id.safetensors")
+    save_file({name: each[:20].contiguous() for name, each in val.items()}, files / "val.safetensors")
+    assert "of --train are there before" not in scored(files, name="val", val=files / "val.safetensors").stderr
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ IN_SCORE = {
     "x.mul_(0)": "it leaves the features and clusters it is given as they are",
     "torch.manual_seed(0)": "it draws from, or seeds, the generator of torch",
     "os.chdir('/')": "it changes the working directory",
+    "os.environ['OODBENCH_RESULTS'] = 'x'": "it changes the variables of OODBENCH",
     "torch.set_num_threads(7)": "it changes the number of torch's threads",
     "torch.set_default_dtype(torch.float64)": "it changes torch's default type",
     "return score(x)": "RecursionError",

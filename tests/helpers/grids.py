@@ -6,6 +6,8 @@ import re
 from html.parser import HTMLParser
 from typing import NamedTuple
 
+from markdown_it import MarkdownIt
+
 LATEX = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"$\pm$": "±", "--": "–"}
 LATEX |= {r"$^\dagger$": "†"} | {f"\\{sign}": sign for sign in "&%$#_{}"}
 
@@ -19,23 +21,8 @@ Grid = list[list[Cell]]  # the first row is the headings
 
 
 def of_markdown(text: str) -> Grid:
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = [re.findall(r"((?:\\.|[^|\\])+)\|", line[1:]) for line in (lines[0], *lines[2:])]
-    return [
-        [_of_markdown(re.sub(r"((?:\\\\)*)\\\|", _bar, each.strip()).replace("&lt;", "<")) for each in row]
-        for row in rows
-    ]
-
-
-def _bar(escaped: re.Match[str]) -> str:
-    return "\\" * (len(escaped[1]) // 2) + "|"
-
-
-def _of_markdown(cell: str) -> Cell:
-    for stars, mark in (("**", "best"), ("*", "second")):
-        if found := re.fullmatch(rf"{re.escape(stars)}(.+?){re.escape(stars)}( †)?", cell):
-            return Cell(found[1] + (found[2] or ""), mark)
-    return Cell(cell)
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    return of_html(f"<body>{page}</body>")
 
 
 def of_latex(text: str) -> Grid:

@@ -33,6 +33,9 @@ NASTY = (
     r"\textbf{bold}",
     "{{title}} {0}",
     "[2cm] of a rule",
+    "**bold** and _slanted_ and `code`",
+    r"a \\* b*, 2*x",
+    "[a](https://example.org) | ![b](c)",
 )
 READ: dict[str, Callable[[str], grids.Grid]] = {
     "md": grids.of_markdown,

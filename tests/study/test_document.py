@@ -35,6 +35,7 @@ MANY = [i / 400 for i in range(1, 201)]
         ("a: 1" + "0" * 400, "a: is a number of some 400 digits, should be less than"),
         ("a: 0x" + "f" * 6000, "a: is a number of some 7225 digits, should be less than"),
         ('a: "x\\0y"', "which holds a NUL character"),
+        ('b: 1\na: "\\uD800"', "s.yaml:2: a: .*half a character"),
         ("a: 'x\x1b'", "unacceptable character"),
         ("1: 2\n'1': 3", "1: a key stands twice"),
     ],
@@ -54,6 +55,12 @@ def test_anchors_and_dates_are_read(tmp_path: Path) -> None:
         **{"a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"d": "2026-11-01"}},
         "e": {"d": "2026-11-01", "f": -9223372036854775807},
     }
+
+
+def test_brackets_in_comments_do_not_nest(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"# {'[' * 150}\na: x#{'y' * 3}  # {'{' * 150}\n")
+    assert read(file).value == {"a": "x#yyy"}
 
 
 def test_a_pipe_is_no_study(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import careless
 import pandas as pd
 import pytest
 from command_line import call
@@ -63,6 +65,23 @@ def test_tables_are_of_the_study_as_it_stands(tmp_path: Path) -> None:
     assert "8 of 16 rows are there; n = 1 where 2 are declared; nothing of cross_entropy" in done.stderr
     assert "\n8 of 16 rows are there; n = 1 where 2 are declared; " in (folder / "leaderboard.md").read_text()
     assert set(leaderboard(folder)["distance"]) == {"euclidean", "cosine"}
+
+
+def test_code_that_a_study_imports_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers in folders beside the study: of its encoder and of its plugin."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    careless.write(tmp_path / "mine" / "x.py", at_import="from .parts_s.more import f")
+    for name, text in {"nets_s/net.py": "from nets_s.deep.blocks import f", "nets_s/deep/blocks.py": "f = 1"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "mine" / "parts_s").mkdir()
+    (tmp_path / "mine" / "parts_s" / "more.py").write_text("f = 1")
+    file = study(tmp_path, distance=["x"], plugins=["mine/x.py"], encoder="nets_s.net:f")
+    stamps = {reader.stamp(read(file))}
+    for helper in ("nets_s/deep/blocks.py", "mine/parts_s/more.py"):
+        (tmp_path / helper).write_text("f = 22")
+        stamps.add(reader.stamp(read(file)))
+    assert len(stamps) == 3
 
 
 def test_rows_of_another_machine_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["rows", "run"]
 
 
-def run(study: str | Path | Mapping[str, Any], device: str = "auto") -> pd.DataFrame:
-    """Run a study, a file or what would stand in it, and return its rows. What is there is not computed again."""
+def run(
+    study: str | Path | Mapping[str, Any], device: str = "auto", without_missing_sets: bool = False
+) -> pd.DataFrame:
+    """Run a study, a file or what would stand in it, and return its rows. What is there is not computed again.
+
+    `without_missing_sets` goes on without OOD test sets whose files are not here; a later run makes their rows.
+    """
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
     from oodbench.study import reader
 
-    return Runner(reader.load(_source(study)), Options(device=device)).run().rows
+    options = Options(device=device, without_missing_sets=without_missing_sets)
+    return Runner(reader.load(_source(study)), options).run().rows
 
 
 def rows(study: str | Path | Mapping[str, Any]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,9 @@ Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped f
 Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")]
 DryData = Annotated[
     bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
+]
+Without = Annotated[
+    bool, typer.Option("--without-missing-sets", help="Go on without OOD test sets whose files are not here.")
 ]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
 AUTO = "auto"  # workers
@@ -96,13 +99,14 @@ def without_rows(given: Results) -> UserError:
 
 
 @contextmanager
-def at_work(study: Path | Study, device: str = "cpu") -> Iterator[Pipeline]:
-    """Give the pipeline of a study, whose board is shown meanwhile."""
+def at_work(study: Path | Study, device: str = "cpu", without_missing_sets: bool | None = None) -> Iterator[Pipeline]:
+    """Give the pipeline of a study, whose board is shown meanwhile; None: the command knows no such flag."""
     loaded = load(study) if isinstance(study, Path) else study  # first: what is wrong with it is said without torch
+    from oodbench.data.missing_sets import hinted
     from oodbench.execution.pipeline import Options, Pipeline
 
-    with Board(screen.err) as board:
-        yield Pipeline(loaded, Options(device), board)
+    with Board(screen.err) as board, nullcontext() if without_missing_sets is None else hinted(loaded):
+        yield Pipeline(loaded, Options(device, without_missing_sets=bool(without_missing_sets)), board)
 
 
 def say_unkept(study: Path, count: int) -> None:

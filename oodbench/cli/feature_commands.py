@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, Memory, StudyFile, Top
+from oodbench.cli.arguments import Device, Memory, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
@@ -118,12 +118,12 @@ def _one_named(option: str, given: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def export_features(study: StudyFile, to: To, device: Device = "auto") -> None:
+def export_features(study: StudyFile, to: To, device: Device = "auto", without_missing_sets: Without = False) -> None:
     """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
     from oodbench.execution.export_features import Exported, export
 
     found = []
-    with arguments.at_work(study, device) as pipeline:
+    with arguments.at_work(study, device, without_missing_sets) as pipeline:
         for each in export(pipeline, to):
             found.append(each)
             if isinstance(each, Exported):

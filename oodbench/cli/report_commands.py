@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
@@ -31,12 +31,14 @@ def tables_(
     folder = given.folder.parent
     tables.write(study, folder, rows, top)
     if against:
-        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", rows, (against, Path()))
+        from oodbench.report.unmade import declared
+
+        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", declared(rows), (against, Path()))
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
-    from oodbench.report import formats, verdicts
+    from oodbench.report import formats, unmade, verdicts
     from oodbench.study.reader import claims_of
 
     claims = claims_of(study)
@@ -44,6 +46,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
         raise UserError(f"{study} declares no claims; say what should hold with the key 'claims'")
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
+    rows = unmade.declared(rows)
     found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
@@ -56,14 +59,16 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 
-def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
+def quality(
+    study: StudyFile, device: Device = "auto", dry_data: DryData = False, without_missing_sets: Without = False
+) -> None:
     """Measure the clusters of a study, and say whether better ones go with better detection; trains nothing."""
     from oodbench.execution.cluster_survey import FILE, survey
-    from oodbench.report import correlation
+    from oodbench.report import correlation, unmade
 
     given, rows = arguments.rows(study, dry_data, ok=True)
     folder = given.folder.parent
-    with arguments.at_work(arguments.made(study, dry_data), device) as pipeline:
+    with arguments.at_work(arguments.made(study, dry_data), device, without_missing_sets) as pipeline:
         found = survey(pipeline)
     if found.missing:
         screen.warn(f"the features of {found.missing} of {found.trainings} trainings are not in {pipeline.store.root}")
@@ -74,7 +79,7 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
         )
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"clusters could not be measured: {message}")
-    table = correlation.correlations(rows, found.rows)
+    table = correlation.correlations(unmade.declared(rows), found.rows)
     shown = int((table.mean.index.get_level_values("trainings") == correlation.ALL).sum())
     title = f"{table.name}: {shown} of {len(table.mean)} rows, those of all trainings"
     tables.publish(table, rows, folder, title, shown)
@@ -83,15 +88,24 @@ def quality(study: StudyFile, device: Device = "auto", dry_data: DryData = False
     screen.say(f"the table, as .md, .csv, .tex and .html: {folder}")
 
 
-def curve(study: StudyFile, device: Device = "auto", memory: Memory = "2GB", dry_data: DryData = False) -> None:
+def curve(
+    study: StudyFile,
+    device: Device = "auto",
+    memory: Memory = "2GB",
+    dry_data: DryData = False,
+    without_missing_sets: Without = False,
+) -> None:
     """Follow accuracy, cluster quality and AUROC over the epochs that a study keeps; trains nothing."""
     loaded = arguments.made(study, dry_data)
+    from oodbench.data.missing_sets import hinted
     from oodbench.execution import epoch_curve
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    with Board(screen.err) as board:
-        runner = Runner(loaded, Options(device, memory=arguments.number_of_bytes(memory)), board)
+    size = arguments.number_of_bytes(memory)
+    with Board(screen.err) as board, hinted(loaded):
+        options = Options(device, memory=size, without_missing_sets=without_missing_sets)
+        runner = Runner(loaded, options, board)
         found = epoch_curve.curve(runner)
     folder, store = runner.study.results, runner.pipeline.store.root
     for title in found.missing:

@@ -77,7 +77,6 @@ def compact(study: StudyFile) -> None:
 
 def verify(study: StudyFile) -> None:
     """Check a study's results and every artifact in its store against their hashes; damaged ones are set aside."""
-    from oodbench.cli.kept import lacking
     from oodbench.store.artifacts import Store
     from oodbench.store.rows import Results
 
@@ -87,8 +86,7 @@ def verify(study: StudyFile) -> None:
     checked = [store.read(kind, key) for kind in store.kinds() for key in store.keys(kind)]
     for message in damaged:
         screen.warn(message)
-    results = Results(loaded.results)
-    if said := lacking(results.current(), results.plan() or {}):
+    if said := Results(loaded.results).current().attrs.get("lacking"):
         screen.warn(said)
     what = f"{len(checked)} artifacts and {files} files of {loaded.results}"
     screen.say(f"{what} checked, {len(damaged)} damaged")

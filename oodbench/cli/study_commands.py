@@ -11,12 +11,13 @@ from rich.filesize import decimal
 from rich.table import Table as RichTable
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Workers
+from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without, Workers
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 from oodbench.store.memo import REDO
 
 if TYPE_CHECKING:
+    from oodbench.data.missing_sets import MissingSet
     from oodbench.data.needs import Need, Supply
     from oodbench.execution.estimate import Estimate
     from oodbench.execution.pipeline import Options
@@ -48,6 +49,7 @@ def run(
     rows_only: RowsOnly = False,
     memory: Memory = "2GB",
     dry_data: DryData = False,
+    without_missing_sets: Without = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
     arguments.check_workers(workers)
@@ -55,12 +57,14 @@ def run(
     room = arguments.number_of_bytes(memory)
     loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
     from oodbench.cli import workers as processes
+    from oodbench.data.missing_sets import hinted
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
     from oodbench.store.provenance import machine
 
-    with Board(screen.err) as board:
-        options = Options(device, redo, cached_only, room, checkpoint_minutes, checkpoint_epochs)
+    with Board(screen.err) as board, hinted(loaded):
+        checkpoints = (checkpoint_minutes, checkpoint_epochs)
+        options = Options(device, redo, cached_only, room, *checkpoints, without_missing_sets)
         runner = Runner(loaded, options, board)
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
@@ -81,10 +85,35 @@ def run(
     _say_unlearned(outcome.rows, runner.study.settings.learned)
     for how in died:
         screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
+    _say_not_made(runner, outcome.rows)
     if outcome.failed:
         arguments.say_failures(outcome.rows)
     if died:
         raise typer.Exit(1)
+
+
+def _say_not_made(runner: Runner, rows: Any) -> None:
+    """Say how many rows are not made because the files of their OOD sets are not here."""
+    if counts := _not_made(runner, rows):
+        later = "once they are, the same command makes them and trains nothing that is trained"
+        names = ", ".join(counts)
+        screen.say(f"{_rows(counts)} not made: the files of {names} are not here; {later}")
+
+
+def _not_made(runner: Runner, rows: Any) -> dict[str, int]:
+    """Return the OOD sets that a study goes without, with how many of their rows are not there; those that lack any."""
+    counts: dict[str, int] = {}
+    for work in runner.plan.work:
+        for name in runner.study.missing.get(work.run.id.label, {}):
+            counts[name] = counts.get(name, 0) + len(work.cells)
+    there = rows["ood"].value_counts()
+    return {name: lost for name, count in counts.items() if (lost := count - int(there.get(name, 0)))}
+
+
+def _rows(counts: dict[str, int]) -> str:
+    from oodbench.report.tables import counted
+
+    return counted(sum(counts.values()), "row")
 
 
 def _precision(runner: Runner) -> str:
@@ -118,6 +147,7 @@ def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
     words += ["--checkpoint-minutes", str(options.checkpoint_minutes)]
     words += ["--cached-only"] if options.cached_only else []
     words += ["--dry-data"] if dry_data else []
+    words += ["--without-missing-sets"] if options.without_missing_sets else []
     words += ["--checkpoint-epochs", str(options.checkpoint_epochs)] if options.checkpoint_epochs else []
     return words
 
@@ -140,9 +170,12 @@ def _say_unlearned(rows: Any, floor: float | None) -> None:
     screen.say(f"{len(found)} of {rows['train_key'].nunique()} encoders {NAME}; tables mark them")
 
 
-def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False) -> None:
+def prepare(
+    study: StudyFile, offline: Offline = False, dry_run: SayOnly = False, without_missing_sets: Without = False
+) -> None:
     """Say which data a study needs and where it is from; download what is missing, and prepare it."""
     loaded = arguments.load(study)
+    from oodbench.data import missing_sets
     from oodbench.data import needs as preparation
     from oodbench.toolkit.offline import OFFLINE
 
@@ -151,19 +184,26 @@ def prepare(study: StudyFile, offline: Offline = False, dry_run: SayOnly = False
     needs = preparation.needs(loaded)
     found = [preparation.supply(need, loaded.data) for need in needs]
     _show_supplies(needs, found)
+    fine = [preparation.HERE, preparation.TO_DOWNLOAD]
     if dry_run:
-        if any(each.state not in (preparation.HERE, preparation.TO_DOWNLOAD) for each in found):
-            raise typer.Exit(1)
+        may_lack = [*fine, preparation.MISSING, preparation.BY_HAND] if without_missing_sets else fine
+        for need, each in zip(needs, found, strict=True):
+            if each.state not in (may_lack if missing_sets.may_lack(need) else fine):
+                raise typer.Exit(1)
         return
     with arguments.at_work(loaded) as pipeline:
         problems = list(preparation.prepare(pipeline.library, needs))
-    for problem in problems:
+    for _, problem in problems:
         screen.complain("[bold red]missing:[/]", problem)
     prepared = f"{len(needs) - len(problems)} of {len(needs)} sets prepared"
     screen.say(f"\n{prepared} in {loaded.store}")
     screen.say(f"their manifest: {loaded.results / preparation.FILE}")
-    if problems:
+    gone = [each.need for each in missing_sets.missing_sets(loaded) if each.may_lack] if without_missing_sets else []
+    if any(need not in gone for need, _ in problems):
         raise typer.Exit(1)
+    if problems:
+        names = ", ".join(need.dataset.label for need, _ in problems)
+        screen.say(f"{missing_sets.FLAG}: the study runs without {names}")
 
 
 def _show_supplies(needs: list[Need], found: list[Supply]) -> None:
@@ -183,36 +223,57 @@ def _files(supply: Supply) -> str:
     return f"{supply.state}: {names} ({size})"
 
 
-def plan(study: StudyFile, device: Device = "auto", dry_data: DryData = False) -> None:
+def plan(
+    study: StudyFile, device: Device = "auto", dry_data: DryData = False, without_missing_sets: Without = False
+) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
     loaded = arguments.made(study, dry_data)
+    from oodbench.data.missing_sets import FLAG, hinted, missing_sets, without
+    from oodbench.data.needs import needs, other_files
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
-    runner = Runner(loaded, Options(device))
-    absent = runner.absent()
-    if absent:
-        runner.checks.check_study()
-    else:
-        runner.checks.check()
+    missing = missing_sets(loaded)
+    runner = Runner(without(loaded, missing) if without_missing_sets else loaded, Options(device))
+    absent = [] if without_missing_sets else missing
+    with hinted(loaded):
+        (runner.checks.check_study if absent else runner.checks.check)()
     _show_suites(runner.study.suites)
     _show_runs(runner, known=not absent)
     for reason, count in runner.plan.left_out.most_common():
         screen.say(f"left out: {count:>5} cells: {reason}")
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
+    _show_missing(study, missing, loaded.data)
+    for line in other_files(needs(loaded), runner.library):
+        screen.warn(line)
     if absent:
-        if names := ", ".join(dict.fromkeys(each.name for each in absent if each.source)):
-            screen.say(f"not here: {names}; oodbench prepare {study} gets them")
-        if own := ", ".join(dict.fromkeys(each.label for each in absent if not each.source)):
-            screen.say(f"not here: {own}; no command gets your own files: place them, or mend the paths")
+        if all(each.may_lack for each in absent):
+            screen.say(f"{FLAG} goes on without them")
         screen.say("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
+        if counts := _not_made(runner, runner.results.current()):
+            screen.say(f"{_rows(counts)} would not be made: the files of {', '.join(counts)} are not here")
         screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         arguments.say_unkept(study, len(runner.unkept()))
     screen.say(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
+
+
+def _show_missing(study: Path, missing: list[MissingSet], data: Path) -> None:
+    """Say which sets are not here, then of each why, and where it would be got."""
+    gets = [each for each in missing if each.need.dataset.source]
+    by_hand = [each for each in missing if each.need.files]
+    own = [each for each in missing if each not in gets and each not in by_hand]
+    if names := ", ".join(dict.fromkeys(each.need.dataset.name for each in gets)):
+        screen.say(f"not here: {names}; oodbench prepare {study} gets them")
+    if names := ", ".join(dict.fromkeys(each.label for each in by_hand)):
+        screen.say(f"not here: {names}; no command gets them, they are placed by hand")
+    if names := ", ".join(dict.fromkeys(each.label for each in own)):
+        screen.say(f"not here: {names}; no command gets your own files: place them, or mend the paths")
+    for each in missing:
+        screen.say(f"missing: {each.text(study, data)}")
 
 
 def _show_suites(suites: list[str]) -> None:
@@ -251,9 +312,9 @@ def _show_counts(cost: Estimate) -> None:
     screen.out.print(table)
 
 
-def audit(study: StudyFile) -> None:
+def audit(study: StudyFile, without_missing_sets: Without = False) -> None:
     """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
-    with arguments.at_work(study) as pipeline:
+    with arguments.at_work(study, without_missing_sets=without_missing_sets) as pipeline:
         from oodbench.execution import audit as auditing
         from oodbench.training.weights import plan_of
 

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
     from oodbench.report import tables as making
+    from oodbench.report import unmade
     from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
+    rows = unmade.declared(rows)
     specs, select, floor = tables_of(study) if study else ({}, None, None)
     for table in _boards(rows, select, floor):
         count = len(table.mean)
@@ -59,9 +61,10 @@ def note(rows: Any) -> str:
 
 def remarks(rows: Any) -> str:
     """Return what a caption says first of rows: that they are of stand-in data or of several machines, or not all."""
+    from oodbench.report import unmade
     from oodbench.store.rows import machines
 
-    said = (machines(rows), rows.attrs.get("lacking", ""))
+    said = (machines(rows), unmade.said(rows))
     return note(rows) + "".join(f"{each} " for each in said if each)
 
 

@@ -36,6 +36,14 @@ class Contents:
             known = self._remember(dict(zip(lost, _hashed([*lost.values()]), strict=True)))
         return [known[stamp] for stamp in stamps]
 
+    def md5(self, path: Path) -> str:
+        """Return the MD5 of a file, by which some are published."""
+        stamp, known = f"md5 {_stamp([path])}", self._known()
+        if stamp not in known:
+            with path.open("rb") as file:
+                known = self._remember({stamp: hashlib.file_digest(file, "md5").hexdigest()})
+        return known[stamp]
+
     def of(self, paths: Sequence[Path]) -> str:
         """Return one hash of the names and contents of files, in their order; of a folder the name is all that counts.
 

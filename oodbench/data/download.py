@@ -26,6 +26,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from oodbench.api import Dataset, Download, Source
 from oodbench.errors import of_machine
@@ -174,8 +175,19 @@ def _downloaded(download: Download, folder: Path) -> Path:
                 raise OSError(f"it has {size} bytes, {download.size} are published")
             return found
         except (OSError, ValueError) as error:  # ValueError: pooch, of another hash
-            reasons.append(f"{url}: {error}" if len(download.urls) > 1 else str(error))
+            reason = _reason(error, url)
+            reasons.append(f"{url}: {reason}" if len(download.urls) > 1 else reason)
     raise _UnreachedError(f"and {download.name} cannot be downloaded ({'; '.join(reasons)})")
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Return why a download failed; where there is no connection, without what its library says of its inside."""
+    from requests.exceptions import ConnectionError as NoConnectionError
+    from requests.exceptions import SSLError, Timeout
+
+    if isinstance(error, NoConnectionError) and not isinstance(error, SSLError | Timeout):
+        return f"there is no connection to {urlsplit(url).hostname}"
+    return str(error)
 
 
 def _resumed(url: str, output: str, _: object, size: int | None) -> None:

@@ -42,6 +42,7 @@ BITS = 8  # of 64 that hashes of near duplicates differ in, at most
 REST = 12.0  # grey levels between near duplicates, at most
 CORRELATION = 0.9  # of their pixels, at least
 QUERIES = 256  # hashes that are searched for at a time
+SIDE, HASHED = 32, 1024  # pixels of an image as it is hashed, and how many are at a time
 NUMBERS = 2**22  # pixels of a block of pairs
 # Equal images in sets as they are published: one, its split, other, its split -> how many of other are in one. Counted
 # over all images of both, 32 x 32.
@@ -90,12 +91,14 @@ def exact(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[Indices, 
 
     Positions in other ascend.
     """
-    first: dict[tuple[int, int], int] = {}
-    for i, digest in enumerate(map(tuple, one.tolist())):
-        first.setdefault(digest, i)
-    found = [(first[digest], j) for j, digest in enumerate(map(tuple, other.tolist())) if digest in first]
-    pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    both = np.concatenate([one, other])
+    order = np.lexsort(both.T)  # stable: of equal ones the first comes first
+    new = np.ones(len(both), dtype=bool)
+    new[1:] = (both[order[1:]] != both[order[:-1]]).any(1)
+    first = np.empty_like(order)
+    first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(both)), 0))]
+    there = np.flatnonzero(first[len(one) :] < len(one))
+    return first[len(one) :][there], there
 
 
 def known(one: str, split: str, other: str, other_split: str) -> int:
@@ -108,17 +111,31 @@ def known(one: str, split: str, other: str, other_split: str) -> int:
 
 
 def hashes(x: IndexedImages) -> Bytes:
-    """Return the phash of images (N, H, W, C) as bytes (N, 8): 130 to 170 us an image of 32 x 32, 530 of 224 x 224."""
-    import imagehash
-
-    found = [imagehash.phash(_picture(image)).hash.ravel() for image in map(x.__getitem__, range(len(x)))]
-    return np.packbits(np.array(found, dtype=bool).reshape(len(x), 64), axis=1)
+    """Return the phash of images (N, H, W, C) as bytes (N, 8), bit for bit imagehash's: 20 us an image of 32 x 32."""
+    parts = [_bits(_grey(x[start : start + HASHED])) for start in range(0, len(x), HASHED)]
+    return np.packbits(np.concatenate(parts), axis=1) if parts else np.zeros((0, 8), dtype=np.uint8)
 
 
-def _picture(image: Bytes) -> Image.Image:
-    if image.shape[2] == 3:
-        return Image.fromarray(np.ascontiguousarray(image))
-    return Image.fromarray(image.mean(2).round().astype(np.uint8))
+def _grey(x: Bytes) -> Bytes:
+    """Return images (N, H, W, C) as Pillow makes them grey and of SIDE x SIDE (N, SIDE, SIDE)."""
+    if x.shape[3] == 3:
+        red, green, blue = np.moveaxis(x.astype(np.uint32), 3, 0)
+        grey: Bytes = ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)  # Pillow's mode L
+    else:
+        grey = x.mean(3).round().astype(np.uint8)
+    if grey.shape[1:] == (SIDE, SIDE):
+        return grey
+    pictures = (Image.fromarray(each).resize((SIDE, SIDE), Image.Resampling.LANCZOS) for each in grey)
+    return np.stack([np.asarray(each) for each in pictures])
+
+
+def _bits(grey: Bytes) -> NDArray[np.bool_]:
+    """Return which of the 8 x 8 lowest frequencies of images (N, SIDE, SIDE) are above their median (N, 64)."""
+    from scipy.fftpack import dct
+
+    low = dct(dct(grey, axis=1)[:, :8], axis=2)[:, :, :8].reshape(len(grey), 64)
+    found: NDArray[np.bool_] = low > np.median(low, axis=1, keepdims=True)
+    return found
 
 
 def near(x: IndexedImages, y: IndexedImages, x_hashes: Bytes, y_hashes: Bytes) -> Pairs:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset
-from oodbench.data import download, duplicates, prepare
+from oodbench.data import download, duplicates, prepare, published
 from oodbench.data.contents import Contents
 from oodbench.data.prepare import Prepared
 from oodbench.errors import UserError
@@ -50,7 +50,10 @@ class Library:
             try:
                 with self.memo.store.lock("fetch", dataset.name), download.shown(self.memo.watch.downloading):
                     download.fetch_set(dataset, self.study.data)
-                self._prepared[known] = self._prepare(dataset, split)
+                found, others = self._prepare(dataset, split), self.other_files(dataset, split)
+                self._prepared[known] = found._replace(warnings=(*found.warnings, *others))
+                for each in others:
+                    self.memo.watch.warn(f"{dataset.label}, {split}: {each}")
             except UserError:
                 raise
             except (OSError, ValueError) as error:
@@ -58,6 +61,15 @@ class Library:
             except Exception as error:  # a reader's own bug, or what its library raises on a damaged file
                 raise UserError(f"data set {dataset.label}: {type(error).__name__}: {error}") from error
         return self._prepared[known]
+
+    def other_files(self, dataset: Dataset, split: Split) -> list[str]:
+        """Return what is said of a split whose files are other ones than were published; no key knows of it."""
+        root = self.study.data
+
+        def files() -> list[Path]:
+            return [Path(each) for each in dataset.files(split, root) if Path(each).is_file()]
+
+        return published.other_files(dataset, files, root, self.contents)
 
     def _prepare(self, dataset: Dataset, split: Split) -> Prepared:
         image, root = self.study.settings.image, self.study.data

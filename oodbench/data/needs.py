@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from oodbench.api import Dataset, Download
+from oodbench.api import Dataset, Download, Source
 from oodbench.data.contents import SINGLE
 from oodbench.data.download import absent
 from oodbench.data.library import Library, Split
@@ -86,31 +86,75 @@ def needs(study: Study) -> list[Need]:
     return list(found.values())
 
 
+def other_files(study_needs: Iterable[Need], library: Library) -> list[str]:
+    """Return a line for each split of sets whose files are here and are other ones than were published."""
+    return [
+        f"{need.dataset.label}, {split}: {line}"
+        for need in study_needs
+        for split in need.splits
+        for line in library.other_files(need.dataset, split)
+    ]
+
+
 def supply(need: Need, root: Path) -> Supply:
     """Return whether the files of a set are there; looks at names on the disk, and into lists of files."""
     try:
-        return _supply(need, root)
+        return _supply(need, root, here=need.dataset.source is None and not lacking(need, root))
     except (OSError, ValueError):  # of a list or a folder; preparing the set says what is wrong
         return Supply(DAMAGED)
 
 
-def _supply(need: Need, root: Path) -> Supply:
+def missing_supply(need: Need, root: Path) -> Supply:
+    """Return what a set whose files are not there would take."""
+    return _supply(need, root, here=False)
+
+
+def _supply(need: Need, root: Path, here: bool) -> Supply:
     dataset, source = need.dataset, need.dataset.source
     if source is None:
-        own = _own(dataset)
-        there = not own or any(dataset.files(split, root) for split in ("train", "test"))
         if need.files:
-            return Supply(HERE if there else BY_HAND, licence=need.files.licence, origin=need.files.page)
-        return Supply(HERE if there else MISSING, origin=OWN if own else GENERATED)
+            return Supply(HERE if here else BY_HAND, licence=need.files.licence, origin=need.files.page)
+        return Supply(HERE if here else MISSING, origin=OWN if _own(dataset) else GENERATED)
     hosts = dict.fromkeys(urlsplit(each.urls[0]).hostname or "" for each in source.downloads if each.urls)
     origin = ", ".join([*hosts, source.page])
     folder = root / source.folder
     lost = missing(dataset.needed(root))
-    downloads = tuple(each for each in absent(source, lost, folder) if not (folder / each.name).is_file())
+    downloads = tuple(each for each in absent(source, lost, folder) if not _placed(each, source, root))
     if not all(each.urls for each in downloads):
         return Supply(BY_HAND, downloads, source.licence, origin)
     state = MISSING if offline() else TO_DOWNLOAD
     return Supply(state if downloads else HERE, downloads, source.licence, origin)
+
+
+def lacking(need: Need, root: Path) -> str:
+    """Return why the files of a set are not here; "" where they are, or lie in archives that preparing it unpacks.
+
+    Sets of a user's own are looked into, lists to the last image. Raises OSError or ValueError where one is damaged.
+    """
+    dataset, source = need.dataset, need.dataset.source
+    if source is not None:
+        lost = missing(dataset.needed(root))
+        gone = [each for each in absent(source, lost, root / source.folder) if not _placed(each, source, root)]
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        return f"{lost[0]} is not here{more}" if gone else ""
+    if not _own(dataset):
+        return ""
+    if dataset.requires and not any(dataset.files(split, root) for split in need.splits):
+        return f"it has no file in {root}"  # its library might go and get it
+    try:
+        for split in need.splits:
+            dataset.load(split, root)
+    except FileNotFoundError as error:
+        return str(error)
+    except (OSError, ValueError):
+        raise
+    except Exception:  # noqa: BLE001 - of a module that is not installed, or a reader's own bug: preparing the set says it
+        return ""
+    return ""
+
+
+def _placed(download: Download, source: Source, root: Path) -> bool:
+    return (root / source.folder / download.name).is_file()
 
 
 def _own(dataset: Dataset) -> bool:
@@ -118,8 +162,8 @@ def _own(dataset: Dataset) -> bool:
     return type(dataset).files is not Dataset.files
 
 
-def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[str]:
-    """Prepare every split that a study needs, write the manifest, and yield a line for each set that cannot be had."""
+def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[tuple[Need, str]]:
+    """Prepare every split that a study needs, write the manifest, and yield sets that cannot be had, and why."""
     sets = []
     for need in wanted:
         facts = _facts(need, library.study)
@@ -131,7 +175,7 @@ def prepare(library: Library, wanted: Iterable[Need]) -> Iterator[str]:
         except UserError as error:
             by_hand = f"; {need.files.by_hand}" if need.files else ""
             facts["problem"] = str(error) + by_hand.replace("{data}", str(library.study.data))
-            yield facts["problem"]
+            yield need, facts["problem"]
         sets.append(facts)
     manifest = {
         "study": library.study.name,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from oodbench.api import Dataset
-from oodbench.data import duplicates, prepare
+from oodbench.data import duplicates, needs, prepare
 from oodbench.data.library import Split
 from oodbench.execution.pipeline import Pipeline
 from oodbench.report import formats, tables
@@ -125,14 +125,23 @@ def shared(pipeline: Pipeline, one: Side, other: Side) -> Shared:
 def audit(pipeline: Pipeline, runs: Iterable[Run]) -> list[Shared]:
     """Return what each pair of sets of a study shares, and keep the counts in `audit.json` beside its results."""
     found = [shared(pipeline, *each) for each in pairs(runs)]
-    facts = {
+    facts: dict[str, Any] = {
         "rule": {"bits": duplicates.BITS, "rest": duplicates.REST, "correlation": duplicates.CORRELATION},
         "pairs": [
             {"one": each.one.name, "other": each.other.name, "images": each.images, **each.counts} for each in found
         ],
     }
+    if missing := _missing(pipeline):
+        facts["missing"] = missing
+    if others := needs.other_files(needs.needs(pipeline.study), pipeline.library):
+        facts["other files"] = others
     write_whole(pipeline.study.results / f"{NAME}.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
     return found
+
+
+def _missing(pipeline: Pipeline) -> dict[str, str]:
+    """Return the OOD test sets that a study goes without, and why."""
+    return {name: why for names in pipeline.study.missing.values() for name, why in names.items()}
 
 
 def warning(found: list[Shared], study: Path) -> str:
@@ -258,6 +267,8 @@ def _picture(image: NDArray[np.uint8]) -> Image.Image:
 def write(pipeline: Pipeline, found: list[Shared], folder: Path) -> tuple[Counts, pd.DataFrame]:
     """Write the list as .csv, the table as .md and .tex, and the sheet as .png where there is a pair to show."""
     rows, counts = listed(pipeline, found), table(found)
+    if names := ", ".join(_missing(pipeline)):
+        counts = replace(counts, caption=f"Without {names}, whose files are not here. {counts.caption}")
     formats.write_table(replace(counts.sheet(), numbers=rows), folder, ("csv", "md", "tex"))
     picture = folder / f"{NAME}.png"
     picture.unlink(missing_ok=True)

@@ -67,7 +67,8 @@ class Checks:
         for cell in self.plan.cells:
             for column, label in (cell.run.labels | cell.detector.labels).items():
                 labels.setdefault(column, set()).add(str(label))
-        sets = [(name, group) for work in self.plan.work for group, members in work.run.ood.items() for name in members]
+        declared = [self.study.setups[work.run.id.label].ood for work in self.plan.work]  # missing sets, too
+        sets = [(name, group) for ood in declared for group, members in ood.items() for name in members]
         labels |= {"ood": {name for name, _ in sets}, "group": {group for _, group in sets}}
         chosen: dict[Trail, dict[str, Any]] = {("tables", name): spec.of for name, spec in self.study.tables.items()}
         for trail, of in (chosen | {("curve",): self.study.curve.of}).items():

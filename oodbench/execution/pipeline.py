@@ -11,6 +11,7 @@ import torch
 
 from oodbench.api import Dataset
 from oodbench.data.library import Library, Split
+from oodbench.data.missing_sets import missing_sets, without
 from oodbench.errors import UserError, suggestion
 from oodbench.scoring import detectors
 from oodbench.store.artifacts import Store
@@ -34,6 +35,7 @@ class Options:
     memory: int = detectors.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
     checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
+    without_missing_sets: bool = False  # go on without OOD test sets whose files are not here
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:
@@ -46,6 +48,8 @@ class Pipeline:
     """The artifacts of a study on a device."""
 
     def __init__(self, study: Study, options: Options, watch: Watch) -> None:
+        if options.without_missing_sets and not study.missing:
+            study = without(study, missing_sets(study))
         self.study = study
         self.options = options
         self.watch = watch

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from oodbench.api import Dataset
-from oodbench.data import prepare
+from oodbench.data import needs
 from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.checks import Checks
@@ -30,7 +30,7 @@ from oodbench.store.memo import NUMBER, Watch
 from oodbench.store.process import Kept
 from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.store.rows import SAME, Results
-from oodbench.study.grid import NONE, Detector, Plan, Run, Work, canonical
+from oodbench.study.grid import NONE, Detector, Plan, Run, Work
 from oodbench.study.reader import check_owner, stamp
 from oodbench.study.study import Detectors, Study
 from oodbench.training.weights import plan_of
@@ -239,10 +239,10 @@ class Runner:
     """A study, its pipeline and its rows."""
 
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
-        self.study, self.fail = study, study.document.fail
         self.options = options or Options()
         self.watch = watch or Watch()
         self.pipeline = Pipeline(study, self.options, self.watch)
+        self.study, self.fail = self.pipeline.study, study.document.fail
         self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
         self.results = Results(study.results, self.watch.warn)
         how = scoring.How(self.pipeline.device, self.options.memory, study.detectors.compat)
@@ -274,31 +274,41 @@ class Runner:
                 each.measured()
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
-    def absent(self) -> list[Dataset]:
-        """Return the data sets whose files are not here, each once."""
-        found = {str(canonical(each)): each for each in self.study.datasets}
-        return [each for each in found.values() if not prepare.here(each, self.study.data)]
-
     def unkept(self) -> list[Run]:
         """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""
         return [each for work in self.plan.work for each in self.encoders.unkept(work.run)]
 
     def plan_facts(self) -> dict[str, Any]:
-        """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out."""
+        """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out.
+
+        A set that the study goes without has the content that the last plan had of it, if the study is the same.
+        """
         cells: dict[str, str] = {}
         sets: dict[str, dict[str, tuple[str, str]]] = {}
         counts = []
+        last = (self.results.plan() or {}) if self.study.missing else {}
         for work in self.plan.work:
             wanted, before = self.source(work).wanted, len(cells)
             cells |= {each.cell: each.key for each in wanted}
-            sets[work.run.id.label] = {each.ood: (each.group, each.ood_data) for each in wanted}
+            sets[work.run.id.label] = self._sets(work.run.id, {each.ood: each.ood_data for each in wanted}, last)
             counts.append((work.run.title, work.run.id.label, work.run.seed, len(cells) - before))
         path = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
         file = path.encode(errors="replace").decode()  # a name may be no Unicode
         facts = {"study": self.study.name, "file": file, "of": stamp(self.study.document), "work": counts}
         own = ((each.shown_as, each.called("").label) for each in self.study.datasets)
         called = {alias: label for alias, label in own if alias}
-        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)}
+        data: dict[str, Any] = {"missing": self.study.missing} if self.study.missing else {}
+        if others := needs.other_files(needs.needs(self.study), self.library):
+            data["other files"] = others
+        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)} | data
+
+    def _sets(self, id_: Dataset, contents: dict[str, str], last: dict[str, Any]) -> dict[str, tuple[str, str]]:
+        """Return group and content of each OOD set of an ID set, given the contents of those that are here."""
+        declared = {name: group for group, members in self.study.setups[id_.label].ood.items() for name in members}
+        is_same = last.get("of") == stamp(self.study.document)
+        known = last["sets"].get(id_.label, {}) if last and is_same else {}
+        contents = {name: known.get(name, ("", ""))[1] for name in declared} | contents
+        return {name: (group, contents[name]) for name, group in declared.items()}
 
     def source(self, work: Work) -> TrainedFeatures:
         """Return what makes the features of a training, and the rows that its cells are to have."""

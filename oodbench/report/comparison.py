@@ -25,6 +25,7 @@ from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, counted, spread
 from oodbench.report.targets import CLOSE, ROOMS, Entry, Params, Target, plain, shown
+from oodbench.report.unmade import said, sets_of
 from oodbench.store.columns import ACCURACIES, QUALITY
 from oodbench.store.rows import machines
 from oodbench.study.class_protocol import PROTOCOLS, kept_classes
@@ -70,7 +71,7 @@ class Line:
 class Comparison:
     lines: list[Line]
     elsewhere: int  # targets that no row is about
-    mixed: str = ""  # what is said of rows of several machines
+    mixed: str = ""  # what is said of rows of several machines, and of those that are not made
 
     def count(self, state: str) -> int:
         return sum(line.state == state for line in self.lines)
@@ -102,7 +103,8 @@ def compare(
         about = found.about(target)
         elsewhere += not about.any()
         lines += found.lines(target, about, by) if about.any() else []
-    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere, machines(rows))
+    mixed = " ".join(filter(None, (machines(rows), said(rows))))
+    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere, mixed)
 
 
 # ---- which rows a target is of ---------------------------------------------------------------------------
@@ -339,6 +341,8 @@ def _lines(target: Target, rows: pd.DataFrame, chosen_by: str) -> Iterator[Line]
         yield Line(target, OTHER, f"splits are {rows['id'].nunique()}, the target's {target.splits}")
     elif target.metric in QUALITY:
         yield Line(target, OTHER, f"metric is of clusters, not of rows: oodbench quality has {target.metric}")
+    elif (names := sets_of(rows)) and target.metric not in ACCURACIES:
+        yield Line(target, OTHER, f"rows of {names} are missing")
     elif done[target.metric].isna().all():
         yield Line(target, OTHER, f"metric is not there: no row has {target.metric}")
     elif target.any and done[axis].nunique() > 1 and done[chosen_by].isna().any():

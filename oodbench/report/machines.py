@@ -6,6 +6,7 @@ import pandas as pd
 
 from oodbench.errors import UserError
 from oodbench.report.tables import Table
+from oodbench.report.unmade import UNMADE, declared
 from oodbench.store.columns import LABELS
 
 MOVED, MOST, CHANCE = "mean difference", "largest", "deviation over seeds"
@@ -28,6 +29,9 @@ def variance(here: pd.DataFrame, there: pd.DataFrame) -> Table:
         [rows["training"], rows["group"]], sort=False
     )
     mean = by.agg({MOVED: "mean", MOST: "max", CHANCE: "mean"})
+    every = declared(here)
+    gone = every[every["status"] == UNMADE].groupby(["training", "group"]).size()
+    mean[mean.index.isin(gone.index)] = float("nan")  # a group that lacks a set has no mean
     machines = [", ".join(dict.fromkeys(each["trained_on"])) for each in (here, there)]
     lost = len(here) - len(pairs)
     caption = (

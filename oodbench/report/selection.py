@@ -6,6 +6,7 @@ import pandas as pd
 
 from oodbench.errors import UserError
 from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, averaged, commonest_threshold, named, runs_of, varies
+from oodbench.report.unmade import numberless
 from oodbench.study.declarations import Select
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
@@ -34,7 +35,8 @@ def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) ->
     chosen = candidates.loc[best].set_index([*method, "run"])
     columns: dict[tuple[str, str], pd.Series[float]] = {}
     for group in (group for group in SHOWN_GROUPS if group in candidates):
-        columns |= {(group, CHOSEN): chosen[group], (group, BEST): by_run[group].max()}
+        best_of_all = by_run[group].max().where(by_run[group].count() == by_run.size())
+        columns |= {(group, CHOSEN): chosen[group], (group, BEST): best_of_all}
         columns[group, GAP] = columns[group, BEST] - columns[group, CHOSEN]
     lost = done.groupby([*method, "run"], sort=False)["unlearned"].any().reindex(chosen.index)
     better = {column: int(column[1] == CHOSEN) for column in columns}
@@ -51,18 +53,22 @@ def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) ->
 def _candidates(done: pd.DataFrame, method: list[str], select: Select) -> pd.DataFrame:
     """Return one row for each method, run and setting, of several: its validation number, its mean AUROC over groups.
 
-    A group that no setting of a method has, as features of it were not given for each encoder, makes none of them fail.
+    A group that no setting of a method has, as features of it were not given for each encoder, makes none of them fail;
+    nor does a set whose rows are not made, but the mean of its group is none.
     """
     keys = [*method, "run", "setting"]
     sets = done.groupby(["id", "group"])["ood"].nunique()
-    means = done.groupby([*keys, "id", "group"], sort=False)["auroc"].agg(["mean", "size"]).reset_index()
+    done = done.assign(gone=numberless(done, "auroc"))
+    by_group = done.groupby([*keys, "id", "group"], sort=False)
+    means = by_group.agg(mean=("auroc", "mean"), size=("auroc", "size"), gone=("gone", "any")).reset_index()
     whole = means["size"] == [sets[id_, group] for id_, group in zip(means["id"], means["group"], strict=True)]
-    means = means.assign(mean=means["mean"].where(whole))
+    means = means.assign(whole=whole, mean=means["mean"].where(whole & ~means["gone"]))
     every = pd.MultiIndex.from_frame(means[keys].drop_duplicates())  # in the order of the study
-    found = {group: each.set_index(keys)["mean"].reindex(every) for group, each in means.groupby("group", sort=False)}
+    by_name = dict([*means.set_index(keys).groupby("group", sort=False)])
+    found = {group: each["mean"].reindex(every) for group, each in by_name.items()}
     found[select.by] = done.groupby(keys, sort=False)[select.by].first().reindex(every)
     table = pd.DataFrame(found, index=every)
-    there = table.drop(columns=select.by).notna()
+    there = pd.DataFrame({group: each["whole"].reindex(every, fill_value=False) for group, each in by_name.items()})
     fair = there | ~there.groupby([*method, "run"], sort=False).transform("any")
     table = table[table[select.by].notna() & there.any(axis=1) & fair.all(axis=1)].reset_index()
     table = table[table.groupby([*method, "run"])["setting"].transform("size") > 1]

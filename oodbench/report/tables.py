@@ -15,6 +15,7 @@ import pandas as pd
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.unlearned import MARK, NAME, explained, unlearned
+from oodbench.report.unmade import UNMADE, numberless
 from oodbench.store.artifacts import digest
 from oodbench.store.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
 from oodbench.study.declarations import Labels, TableSpec
@@ -174,7 +175,8 @@ def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None)
     of = {metric: [column for column in columns if column[1] == title] for metric, title in SHOWN.items()}
     details = tuple(map(_title, [*of["fpr95_ood"], *sets_alone, *of["fpr95_id"]]))
     n = table.n.reindex(order, fill_value=0)
-    return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details, ranked_by=keys[0])
+    ranked_by = next((key for key in keys if table.mean[key].notna().any()), keys[0])  # a group may lack a set
+    return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details, ranked_by=ranked_by)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -272,9 +274,10 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
 def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of") -> pd.DataFrame:
     """Return the rows that have numbers, in per cent, with the run (ID classes and seed) they belong to.
 
-    `unlearned` is 1 where the encoder did not learn, else 0. Raises UserError where there are none to `use`.
+    Declared rows that are not made stay. `unlearned` is 1 where the encoder did not learn, else 0. Raises UserError
+    where there are none to `use`.
     """
-    done = rows[rows["status"] == "ok"].copy()
+    done = rows[rows["status"].isin(["ok", UNMADE])].copy()
     if done.empty:
         raise UserError(f"there are no rows to {use}; run the study first")
     done["unlearned"] = unlearned(done, floor).astype(float)
@@ -284,8 +287,14 @@ def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of
 
 
 def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.DataFrame:
-    """Return one number a run: index by and run, one column for each value of the columns across."""
-    mean = runs.groupby([*by, "run", *across], sort=False, dropna=False)[value].mean()
+    """Return one number a run: index by and run, one column for each value of the columns across.
+
+    A mean that lacks a declared row is none.
+    """
+    places = [*by, "run", *across]
+    mean = runs.groupby(places, sort=False, dropna=False)[value].mean()
+    if (gone := numberless(runs, value)).any():
+        mean = mean.mask(runs.assign(gone=gone).groupby(places, sort=False, dropna=False)["gone"].any())
     return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
 
 

@@ -21,6 +21,7 @@ from scipy.stats import t as student
 
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, NotThereError, counted, distinct, kept
+from oodbench.report.unmade import UNMADE, sets_of
 from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SHARES
 from oodbench.study.declarations import PAIRED, SETS, ClaimSpec, Labels
 from oodbench.study.grid import NONE
@@ -62,7 +63,7 @@ class Evidence:
         return f"{where}{who}{number}{above}{lost}"
 
 
-Decision = tuple[str, list[Evidence], int]  # the state of a claim, why, and how many rows have no number
+Decision = tuple[str, list[Evidence], pd.DataFrame]  # the state of a claim, why, and the rows that have no number
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,10 @@ def verdict(
         state, evidence, lost = (_best if claim.among else _comparison)(rows, claim)
     except NotThereError as missing:
         return ClaimVerdict(name, claim, MISSING, str(missing))
-    too_few = f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
-    return ClaimVerdict(name, claim, state, too_few, tuple(evidence), lost)
+    why = f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
+    if names := sets_of(lost):
+        why = f"{'cannot be decided: ' * (state in (MISSING, OPEN))}rows of {names} are missing"
+    return ClaimVerdict(name, claim, state, why, tuple(evidence), int((lost["status"] != UNMADE).sum()))
 
 
 # ---- kinds of claims ------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ def _comparison(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     places = {str(place): each.to_numpy() for place, each in differences.groupby("place", sort=False)}
     enough = 1 if claim.where == "all" else len(places)
     found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
-    lost = sum(int(each["number"].isna().sum()) for each in sides)
+    lost = pd.concat([each[each["number"].isna()] for each in sides])
     return _together(claim, [each.state for each in found]), found, lost
 
 
@@ -172,7 +175,7 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
         state = wins(names.index(winner))
     else:
         state = _all({HOLDS: FAILS, FAILS: HOLDS}.get(each, each) for each in map(wins, range(len(names))))
-    return state, [closest(place) for place in places], int(rows["number"].isna().sum())
+    return state, [closest(place) for place in places], rows[rows["number"].isna()]
 
 
 # ---- rows to numbers ------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
         if alike and len(found[CUTS].drop_duplicates()) > 1:
             found = distinct(found)
         found = found.join(tested.groupby(by)["ood"].nunique().rename("sets"), on=by)
-    number = found[claim.value].astype("float64").where(found["status"] == "ok")
+    number = found[claim.value].astype("float64").where(found["status"] != "error")
     return found.assign(
         level=found["level"].fillna(0),  # a threshold set on OOD has none
         number=number * (100 if claim.value in SHARES else 1),

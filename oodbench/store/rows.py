@@ -20,6 +20,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class Results:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
 
         They are in the order of the study's cells and sets, in whatever order they were made. Rows made by other code
-        or from other data than the study has now are left out and warned of, and so are machines that differ.
+        or from other data than the study has now are left out and warned of, and so are machines that differ. Their
+        `attrs` hold the `sets` that a study declares, ID set -> OOD set -> group, and what they are `lacking`, a line.
         """
         rows, facts = self.read(), self.plan()
         if facts is None:
@@ -78,6 +80,9 @@ class Results:
         found = rows[fresh].sort_values(places)[list(COLUMNS)].reset_index(drop=True)
         if said := machines(found):
             self._warn(said)
+        if "work" in facts:
+            sets_ = {id_: {ood: group for ood, (group, _) in members.items()} for id_, members in facts["sets"].items()}
+            found.attrs = {"sets": sets_, "lacking": lacking(found, facts)}
         return found
 
     def clusters(self) -> pd.DataFrame | None:
@@ -228,6 +233,40 @@ def _briefly(error: Exception) -> str:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
     return str(getattr(error, "strerror", None) or error)
+
+
+def lacking(rows: pd.DataFrame, plan: dict[str, Any]) -> str:
+    """Return how many of the rows of a plan there are, and of which trainings and sets none; nothing where all are."""
+    there, cells = rows.groupby("cell").size().to_dict(), iter(plan.get("cells", {}))
+    wanted, have, without = 0, 0, []
+    runs: dict[bool, set[tuple[str, int]]] = {True: set(), False: set()}  # of which there are rows -> ID set and seed
+    for title, id_, seed, count in plan.get("work", []):
+        found = sum(there.get(cell, 0) for cell in islice(cells, count))
+        wanted, have = wanted + count * len(plan["sets"][id_]), have + found
+        runs[found > 0].add((id_, seed))
+        without += [] if found else [title]
+    if have >= wanted:
+        return ""
+    declared = runs[True] | runs[False]
+    n = f"; n = {len(runs[True])} where {len(declared)} are declared" if runs[True] < declared else ""
+    more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+    nothing = f"; nothing of {', '.join(without[:3])}{more}" if without else ""
+    return f"{have} of {wanted} rows are there{n}{nothing}{_lost_sets(rows, plan)}; run the study to make the others"
+
+
+def _lost_sets(rows: pd.DataFrame, plan: dict[str, Any]) -> str:
+    """Return on which OOD sets rows of their ID set lack, all of them or some, as the end of a sentence."""
+    cells = rows.groupby("id", sort=False)["cell"].nunique()
+    there = rows.groupby(["id", "ood"]).size().to_dict()
+    sets = [(id_, ood) for id_ in cells.index for ood in plan["sets"].get(id_, {})]
+    lost = dict.fromkeys(ood for id_, ood in sets if there.get((id_, ood), 0) < cells[id_])
+    if not lost:
+        return ""
+    missing = {ood for names in plan.get("missing", {}).values() for ood in names}
+    gone = [ood for ood in lost if ood in missing]
+    files = "their files" if len(gone) == len(lost) else f"the files of {', '.join(gone)}"
+    why = f" ({files} are not here)" if gone else ""
+    return f"; without {', '.join(lost)}{why}, so that no mean over OOD sets is shown that lacks one of them"
 
 
 def machines(rows: pd.DataFrame) -> str:

@@ -280,7 +280,7 @@ def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
             for label, recipe in _recipes(study, training).items():
                 yield Run(
                     id=id_,
-                    ood=setup.ood,
+                    ood=study.tested(id_),
                     training=_bound(study, bind, training, encoder, id_),
                     outliers=outliers,
                     encoder=encoder,

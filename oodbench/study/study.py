@@ -118,6 +118,18 @@ class Study:
     keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
     warns: tuple[str, ...] = ()  # what each row warns of
     cells: frozenset[str] | None = None  # the only cells that a dry run takes; None = all
+    missing: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # ID label -> OOD test set that is gone without -> why
+
+    def tested(self, id_: Dataset) -> dict[str, dict[str, Dataset]]:
+        """Return the OOD test sets of an ID set that are not gone without: group -> name -> set."""
+        missing = self.missing.get(id_.label, {})
+        found = {
+            group: {name: each for name, each in members.items() if name not in missing}
+            for group, members in self.setups[id_.label].ood.items()
+        }
+        return {group: members for group, members in found.items() if members}
 
     @property
     def file(self) -> Path:

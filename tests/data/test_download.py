@@ -438,3 +438,12 @@ def test_a_damaged_record_of_a_download_starts_it_anew(server: Server, tmp_path:
     fetch(found, tmp_path, "a.bin")
     assert server.sent == len(CONTENT)
     assert (tmp_path / "own" / "a.bin").read_bytes() == CONTENT
+
+
+def test_where_there_is_no_connection_it_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_OFFLINE", "0")
+    nobody = Source("The set", "page", "licence", (Download(("http://127.0.0.1:9/a.bin",), None),), "own")
+    with pytest.raises(FileNotFoundError) as caught:
+        download.fetch(nobody, lambda root: [root / "own" / "a.bin"], tmp_path)
+    wanted = "a.bin cannot be downloaded (there is no connection to 127.0.0.1); place in "
+    assert wanted in str(caught.value)

@@ -84,8 +84,8 @@ def _in_markdown(cell: str) -> str:
 
 
 def _in_paragraph(text: str) -> str:
-    """Return text with no link, picture or code; a star or two in names of parameters are not worth a backslash."""
-    return _no_tag(re.sub(r"`|\[(?=[^\]]*\]\()", r"\\\g<0>", text))
+    """Return text with no link or picture of a name's; backticks are ours."""
+    return _no_tag(re.sub(r"\[(?=[^\]]*\]\()", r"\\[", text))
 
 
 def _no_tag(text: str) -> str:

@@ -26,6 +26,7 @@ def test_differences_are_in_points_and_by_training() -> None:
             **dict.fromkeys(["reference", "space", "clustering", "posthoc", "threshold", "saw"], "x"),
             "cell": ["a", "b", "c", "d"],
             "ood": "noise",
+            "status": "ok",
             "group": "far",
             "training": ["simclr", "simclr", "supcon", "supcon"],
             "distance": "cosine",

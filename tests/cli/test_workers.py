@@ -15,6 +15,7 @@ import torch
 from tiny import write
 
 from oodbench.cli import workers
+from oodbench.cli.arguments import check_workers
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
@@ -27,7 +28,7 @@ def test_the_number_of_processes() -> None:
     assert workers.count("auto", cpu) == workers.cores()
     for wrong in ("0", "-1", "all", "1.5", "²", "٣", "9" * 5000, ""):
         with pytest.raises(UserError, match=f"workers {wrong}: give a number of processes from 1, or auto"):
-            workers.count(wrong, cpu)
+            check_workers(wrong)
 
 
 @pytest.mark.slow

@@ -391,7 +391,12 @@ def test_fashion_mnist_is_found_where_it_may_be(tmp_path: Path, fashion: Any, pl
 def test_missing_fashion_mnist_says_what_to_place_where(tmp_path: Path, fashion: Any) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         fetch_set(fashion, tmp_path)
-    for words in ("no network", "t10k-labels-idx1-ubyte.gz", str(tmp_path / "fashion_mnist"), "dataset-fashion-mnist"):
+    for words in (
+        "there is no connection",
+        "t10k-labels-idx1-ubyte.gz",
+        str(tmp_path / "fashion_mnist"),
+        "dataset-fashion-mnist",
+    ):
         assert words in str(caught.value)
 
 

@@ -535,7 +535,8 @@ def test_the_command_prints_and_writes_all_claims(tmp_path: Path) -> None:
     assert "not enough data" in asked.output
     assert "| 100 % \\| so_so | holds" in (folder / "verdict.md").read_text()
     assert (
-        r"100 \% | so\_so & holds & +10.67 $\pm$ 0.33 points, 3 runs, 3 above" in (folder / "verdict.tex").read_text()
+        r"100 \% \textbar{} so\_so & holds & +10.67 $\pm$ 0.33 points, 3 runs, 3 above"
+        in (folder / "verdict.tex").read_text()
     )
     listed = pd.read_csv(folder / "verdict.csv")
     assert list(listed["verdict"]) == [HOLDS, MISSING]

@@ -8,8 +8,8 @@
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
-# faiss comes in two exclusive extras: `gpu` where there is an NVIDIA card, else `cpu`.
-FAISS ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+# faiss comes in two exclusive extras; nothing needs faiss-gpu, which is of one version of CUDA and of x86-64 alone.
+FAISS ?= cpu
 BIN := .venv/bin
 
 .PHONY: run quick test install check constraints data

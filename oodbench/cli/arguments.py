@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
-Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core.")]
+Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core or GPU.")]
 DryData = Annotated[
     bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
 ]

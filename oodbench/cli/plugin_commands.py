@@ -39,9 +39,11 @@ def list_(room: Listed = "", markdown: Markdown = None) -> None:
         "suites": {name: f"{found.says} ({found.source})" for name, found in suites.book().items()},
     }
     rooms = (*ROOMS, *books)
-    if room and room not in rooms:
-        raise UserError(f"there is no room '{room}'{suggestion(room, rooms)}")
     registry = Registry()
+    if room and room not in rooms:
+        of = [each for each in ROOMS if room in registry.sources(each)]
+        hint = f"; it is a plugin of {' and '.join(of)}" if of else suggestion(room, rooms)
+        raise UserError(f"there is no room '{room}'{hint}")
     lines = {each: {name: summary(it) for name, it in registry.sources(each).items()} for each in ROOMS} | books
     if markdown:
         _renew(markdown, {each: lines[each] for each in ([room] if room else ROOMS)})

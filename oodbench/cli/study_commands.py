@@ -69,7 +69,8 @@ def run(
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        with processes.helped(_words(study, options, dry_data), others, board.others) as died:
+        cards = processes.cards(runner.pipeline.device)
+        with processes.helped(_words(study, options, dry_data), others, board.others, cards) as died:
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
             outcome = runner.run()
     if not rows_only:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from os import _exit
@@ -25,12 +25,22 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from oodbench.cli.arguments import AUTO
 from oodbench.errors import UserError
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 
 def count(wanted: str, device: torch.device) -> int:
-    """Return a number of processes; `auto` is one for each core of a CPU, one on other devices."""
+    """Return a number of processes; `auto` is one for each core of a CPU, or each CUDA device where none is named."""
     if wanted == AUTO:
-        return cores() if device.type == "cpu" else 1
+        return cores() if device.type == "cpu" else max(1, len(cards(device)))
     return int(wanted)
+
+
+def cards(device: torch.device) -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES may say of each CUDA device that processes share; none where one is named."""
+    if str(device) != "cuda":
+        return []
+    seen = [each.strip() for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
+    return seen or [str(i) for i in range(torch.cuda.device_count())]
 
 
 def cores() -> int:
@@ -39,11 +49,14 @@ def cores() -> int:
 
 
 @contextmanager
-def helped(words: list[str], others: int, say: Callable[[str], None]) -> Iterator[list[str]]:
-    """Let so many other processes run an oodbench command meanwhile, the cores shared out evenly.
+def helped(
+    words: list[str], others: int, say: Callable[[str], None], shared: Sequence[str] = ()
+) -> Iterator[list[str]]:
+    """Let so many other processes run an oodbench command meanwhile, cores and CUDA devices shared out evenly.
 
-    At the end they are waited for, `say` hears what they wrote to standard error, and what is yielded holds how those
-    ended that did not come to an end of their own. None outlives this process, however that ends.
+    This process has the first of the devices, the others each the next one, by CUDA_VISIBLE_DEVICES. At the end they
+    are waited for, `say` hears what they wrote to standard error, and what is yielded holds how those ended that did
+    not come to an end of their own. None outlives this process, however that ends.
     """
     died: list[str] = []
     if not others:
@@ -56,8 +69,9 @@ def helped(words: list[str], others: int, say: Callable[[str], None]) -> Iterato
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(threads))
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(others)]
-        start = partial(subprocess.Popen, command, env=os.environ | limits, stdin=subprocess.PIPE)
-        processes = [start(stdout=subprocess.DEVNULL, stderr=log) for log in logs]
+        start = partial(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        own = [{VISIBLE: shared[i % len(shared)]} if shared else {} for i in range(1, others + 1)]
+        processes = [start(env=os.environ | limits | card, stderr=log) for card, log in zip(own, logs, strict=True)]
         try:
             yield died
             died += [_end(code) for process in processes if (code := process.wait()) not in ENDS]

@@ -111,13 +111,17 @@ def _step_views(run: Run) -> int:
 
 
 def _measured(pipeline: Pipeline, run: Run) -> float:
-    """Return the seconds that one view takes in a step of a training, from two steps on random images."""
+    """Return the seconds that one view takes in a step of a training, from two steps on random images.
+
+    Steps are of the recipe's own batch on a CUDA device, where that decides the rate, and small ones on a CPU.
+    """
     classes = len(pipeline.library.prepared(run.id, "train").classes)
-    shape = (2 * BATCH, run.image.channels, run.image.size, run.image.size)
+    batch = run.recipe.batch if pipeline.device.type == "cuda" and run.recipe.devices == 1 else BATCH
+    shape = (2 * batch, run.image.channels, run.image.size, run.image.size)
     x = torch.randint(256, shape, dtype=torch.uint8, device=pipeline.device)
     data = batches.TrainingData(x, torch.arange(len(x), device=pipeline.device) % classes, classes, x)
     recipe = dataclasses.replace(
-        run.recipe, epochs=1, batch=BATCH, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
+        run.recipe, epochs=1, batch=batch, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
     )
     small = dataclasses.replace(run, recipe=recipe, training=resolved(run.training, classes))
     precision = pipeline.encoders.precision(run)
@@ -129,11 +133,18 @@ def _measured(pipeline: Pipeline, run: Run) -> float:
 
 
 def _timed(work: Callable[[], object]) -> float:
-    """Return the seconds that work takes the second time: the first warms up."""
+    """Return the seconds that work takes the second time: the first warms up. What a device still does counts."""
     work()
+    _wait()
     start = time.perf_counter()
     work()
+    _wait()
     return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _bytes(pipeline: Pipeline, missing: _Missing) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ from oodbench.training import distributed
 from oodbench.training.banks import Banks, Piece, reference_of
 from oodbench.training.embed import Layers
 from oodbench.training.encoders import Encoders
+
+CARD = Path("/dev/nvidiactl")  # where the driver of a CUDA device is loaded
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Pipeline:
         self.watch = watch
         self.store = Store(study.store, watch.warn)
         self.device = pick_device(options.device)
+        if options.device == "auto" and self.device.type == "cpu" and CARD.exists():
+            unused = f"torch {torch.__version__} cannot use the CUDA device that is here ({CARD})"
+            watch.warn(f"{unused}; this runs on the CPU")
         self.library = Library(study, Memo(self.store, watch, options.redo))
         checkpoints = (options.checkpoint_minutes, options.checkpoint_epochs)
         self.encoders = Encoders(self.library, self.device, checkpoints)

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
+import torch
 
 from oodbench.api import Dataset
 from oodbench.data import needs
@@ -44,6 +45,7 @@ PASSING = re.compile(
 )
 # Those of them that every other training would meet, too: they end a run.
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EFBIG)
+LOST_DEVICE = re.compile(r"CUDA error: (?!out of memory)")  # nothing runs on it any more in this process
 GOES_ON = "what is finished is kept, and the same command goes on"
 ENDING = [os.strerror(each) for each in _OF_DISK]
 
@@ -175,10 +177,11 @@ class Bookkeeping:
             bank = source.bank(detectors)
         except FileError:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what fails is rows
             message = f"{type(error).__name__}: {error}"
-            if any(each in message for each in ENDING):
-                raise UserError(f"{source.title}: {message}; {GOES_ON}") from error
+            _end_where_all_would(source.title, message, error)
+            if self.how.device.type == "cuda":
+                torch.cuda.empty_cache()  # what did not fit left it full of holes
             self.watch.failed(source.title, message)
             source.keep({"error": message})
             found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
@@ -187,6 +190,7 @@ class Bookkeeping:
             found = scoring.judged(detectors, bank, sets, source.seed, self.how)
         before = time.perf_counter()
         for each in found:
+            _end_where_all_would(source.title, each.error)
             seconds, before = time.perf_counter() - before, time.perf_counter()
             if changed := process.put_back():
                 self.watch.warn(f"{source.title}: a plugin has changed {', '.join(changed)}; it is put back")
@@ -196,6 +200,12 @@ class Bookkeeping:
         installed = ", ".join(f"{name} {each}" for name, each in libraries().items())
         made_by = {"version": version(), "commit": commit(), "libraries": installed, "device": str(self.how.device)}
         return made_by | {"scored_on": ", ".join(machine(str(self.how.device)).values())}
+
+
+def _end_where_all_would(title: str, message: str, cause: BaseException | None = None) -> None:
+    """Raise UserError for a fault of the machine that every other training would meet, too."""
+    if any(each in message for each in ENDING) or LOST_DEVICE.search(message):
+        raise UserError(f"{title}: {message}; {GOES_ON}") from cause
 
 
 def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:

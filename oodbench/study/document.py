@@ -79,8 +79,12 @@ def read(file: Path | Mapping[str, Any]) -> Document:
         raise UserError(f"{_place(file, error)}: is not YAML: {_first_line(error)}") from error
     except RecursionError as error:
         raise UserError(f"{file}: is nested too deep") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}:{line}: is not text in UTF-8") from error
     except (YAMLError, ValueError) as error:
-        raise UserError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).partition("; use sys.")[0].split())
+        raise UserError(f"{file}: is not YAML: {said}") from error
     except (TypeError, AttributeError, LookupError, AssertionError, NotImplementedError) as error:  # by ruamel itself
         raise UserError(f"{file}: is not YAML: it cannot be put together, as where `<<` is of itself") from error
     if not isinstance(tree, CommentedMap):

@@ -107,8 +107,10 @@ class Encoders:
         """Return the precision of a run with `auto` resolved: bf16 on a CUDA device that has it, else float32."""
         if run.precision != "auto":
             return run.precision
-        has = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if has else "float32"
+        if self.device.type != "cuda":
+            return "float32"
+        with torch.cuda.device(self.device):  # torch asks the current one
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
     def has_weights(self, run: Run) -> bool:
         """Return whether a training seems to be in the store."""

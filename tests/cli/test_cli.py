@@ -179,6 +179,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["run", "nowhere.yaml"], "there is no study file nowhere.yaml"),
         (["tables", "nowhere.yaml"], "there is no study file"),
         (["list", "distanse"], "there is no room 'distanse'; did you mean 'distance'?"),
+        (["list", "mahalanobis"], "there is no room 'mahalanobis'; it is a plugin of distance"),
         (["check", "simclrr"], "plugin 'simclrr' is in no room"),
         (["new", "trainin", "x"], "did you mean 'training'?"),
         (["new", "training", "Big-Name"], "cannot name a plugin"),

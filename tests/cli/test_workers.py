@@ -22,13 +22,36 @@ from oodbench.execution.runner import Runner
 from oodbench.study import reader
 
 
-def test_the_number_of_processes() -> None:
+def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert (workers.count("3", cpu), workers.count("auto", gpu)) == (3, 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (workers.count("auto", gpu), workers.count("auto", torch.device("cuda:1"))) == (2, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937")
+    assert (workers.cards(gpu), workers.cards(cpu)) == (["5", "GPU-8932f937"], [])
     assert workers.count("auto", cpu) == workers.cores()
     for wrong in ("0", "-1", "all", "1.5", "²", "٣", "9" * 5000, ""):
         with pytest.raises(UserError, match=f"workers {wrong}: give a number of processes from 1, or auto"):
             check_workers(wrong)
+
+
+def test_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three helpers on two cards: this process has the first, and the third helper shares the second."""
+    started: list[str | None] = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    class Started(subprocess.Popen):
+        def __init__(self, command: list[str], env: dict[str, str], **more: Any) -> None:
+            started.append(env.get("CUDA_VISIBLE_DEVICES"))
+            super().__init__([sys.executable, "-c", ""], env=env, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    with workers.helped(["list"], 3, lambda text: None, ["4", "7"]):
+        pass
+    with workers.helped(["list"], 1, lambda text: None):
+        pass
+    assert started == ["7", "4", "7", None]
 
 
 @pytest.mark.slow

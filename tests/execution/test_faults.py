@@ -17,12 +17,15 @@ from urllib.error import HTTPError
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from command_line import call
 from tiny import write
 
+from oodbench.execution import pipeline
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import MANIFEST
+from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study import reader
 from oodbench.training.banks import Banks
@@ -209,6 +212,32 @@ def test_a_fault_that_every_training_would_meet_ends_the_run(
     assert "the same command goes on" in " ".join(done.stderr.split())
     assert not list((tmp_path / "results" / "s").glob("rows/*"))
     assert call("run", path, "--device", "cpu").exit_code == 0
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_device_that_is_lost_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that follows could run on it; memory that is short is another matter."""
+    path = write(tmp_path / "s.yaml", **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(Banks, "accuracies", failing(RuntimeError("CUDA error: device-side assert triggered")))
+        done = call("run", path, "--device", "cpu")
+    assert done.exit_code == 2
+    assert "device-side assert triggered; what is finished" in " ".join(done.stderr.split())
+    with monkeypatch.context() as patch:
+        patch.setattr(Banks, "accuracies", failing(RuntimeError("CUDA error: out of memory")))
+        assert set(run(path)[0]["status"]) == {"error"}
+    assert set(run(path)[0]["status"]) == {"ok"}
+
+
+def test_a_card_that_torch_cannot_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "CARD", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    study, watch, heard = reader.load(write(tmp_path / "s.yaml", **SMALL)), Watch(), list[str]()
+    monkeypatch.setattr(watch, "warn", heard.append)
+    pipeline.Pipeline(study, Options(device="cpu"), watch)
+    assert heard == []
+    pipeline.Pipeline(study, Options(), watch)
+    assert "cannot use the CUDA device that is here" in heard[0]
 
 
 @pytest.mark.usefixtures("trained")

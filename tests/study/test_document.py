@@ -59,6 +59,13 @@ def test_anchors_and_dates_are_read(tmp_path: Path) -> None:
     }
 
 
+def test_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_bytes("a: 1\nb: größe\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"s\.yaml:2: is not text in UTF-8"):
+        read(file)
+
+
 def test_brackets_in_comments_do_not_nest(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(f"# {'[' * 150}\na: x#{'y' * 3}  # {'{' * 150}\n")

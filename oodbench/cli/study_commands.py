@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from oodbench.data.needs import Need, Supply
     from oodbench.execution.estimate import Estimate
     from oodbench.execution.pipeline import Options
-    from oodbench.execution.runner import Runner
+    from oodbench.execution.runner import Outcome, Runner
     from oodbench.study.grid import Work
 
 Redo = Annotated[str, typer.Option(help="Make again: train, bank or score with what follows, or failed rows.")]
@@ -77,6 +77,11 @@ def run(
         tables.write(study, runner.study.results, outcome.rows, top)
     if loaded.settings.variance and not rows_only:
         _vary(study, runner, outcome.rows, [*_words(study, options, dry_data), "--workers", str(others + 1)])
+    _say_done(study, runner, outcome, others, died)
+
+
+def _say_done(study: Path, runner: Runner, outcome: Outcome, others: int, died: list[str]) -> None:
+    """Say what a run has made and what it has not; exit with 1 where something failed."""
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")

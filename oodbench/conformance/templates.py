@@ -106,21 +106,13 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench.api import Dataset, Images, Source
-
-SOURCE = Source(
-    title="{cls}",
-    page="https://example.org",  # where its authors describe it
-    licence="none stated",  # in their own words
-    downloads=(),  # such as Download(("https://host/{name}.npz",), "sha256:...") of oodbench.api, with all its mirrors
-    folder="{name}",  # in the folder of all data
-)
+from oodbench.api import Dataset, Images
 
 
 class {cls}(Dataset):
     """{cls}: what it is, in one line."""
 
-    source = SOURCE  # without one nothing is downloaded: it is made by a program, or of the user's own files
+    # source = Source(...) of oodbench.api, with page, licence and downloads, brings files that are not the user's own
 
     def needed(self, root: Path) -> list[Path]:
         return [root / "{name}" / "{name}.npz"]  # every file that load reads, whether it is there or not

@@ -94,7 +94,7 @@ def class_names(of: Dataset) -> tuple[str, ...]:
     numbers = [each for each in named if isinstance(each, int)]
     known = of.class_names
     if known is None:
-        most = max([*numbers, -1]) + 1 + CLASSES
+        most = max([*numbers, len(words) - 1]) + 1 + CLASSES
         return (*words, *(f"class{k}" for k in range(most)))[:most]
     last = max([*numbers, *(known.index(each) for each in words), -1])
     return known[: last + 1 + CLASSES]

@@ -369,7 +369,7 @@ def hue(x: Tensor, factor: Tensor) -> Tensor:
 
 @cache
 def _shares(device: torch.device) -> Tensor:
-    return SHARES.to(device)
+    return on_device(SHARES, device)
 
 
 def jitter(x: Tensor, drawn: Drawn, place: int | None) -> Tensor:

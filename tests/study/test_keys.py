@@ -175,7 +175,7 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
-    "training.augment": "103b06787f54",
+    "training.augment": "ce70eab53bb1",
     "training.networks": "8f67ac40310d",
     "training.batches": "c25f310d92af",
     "training.train": "45e05acce133",

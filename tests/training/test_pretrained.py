@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import os
 import re
@@ -480,7 +481,8 @@ def test_a_file_of_foreign_names_fits_by_the_map_that_the_message_says(tmp_path:
     rename = dict(each.split(": ") for each in re.findall(r"rename: \{(.*)\}", str(told.value))[0].split(", "))
     assert rename["_top"] == "fc"
     pipeline, run = made(tmp_path, params=given | {"rename": rename})
-    assert re.fullmatch(rf"pretrained\(weights=w.pth, .*rename={len(rename)} values #\w{{6}}, .*", run.training.label)
+    many = dataclasses.replace(run.training, rename=tuple((f"{a}{i}", b) for a, b in rename.items() for i in range(9)))
+    assert re.fullmatch(rf"pretrained\(weights=w.pth, .*rename={9 * len(rename)} values #\w{{6}}, .*", many.label)
     found = embed.features(pipeline.encoders.model(run), images())
     with torch.no_grad():
         h = network(expected(images(), (MEAN, STD)))

@@ -317,7 +317,7 @@ def test_rows_at_a_time_change_nothing(toy: Toy, name: str) -> None:
     torch.testing.assert_close(score(many), alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_agree(toy: Toy, name: str) -> None:
     np.testing.assert_allclose(Toy(device="cuda").score(plugin(name)), toy.score(plugin(name)), rtol=1e-3, atol=1e-3)

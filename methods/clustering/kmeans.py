@@ -49,7 +49,7 @@ class KMeans(Clustering):
             niter=self.iterations,
             nredo=self.restarts,
             seed=seed,
-            gpu=f.is_cuda,
+            gpu=int(f.is_cuda and getattr(faiss, "get_num_gpus", int)() > 0),  # one; faiss-cpu has no such function
             min_points_per_centroid=1,
             max_points_per_centroid=len(f),
         )

@@ -202,8 +202,9 @@ def _least(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _faiss(f: Tensor) -> Search:
     import faiss
 
-    flat = faiss.IndexFlatL2(f.shape[1])
-    index: faiss.Index = faiss.index_cpu_to_all_gpus(flat) if f.is_cuda else flat
+    index: faiss.Index = faiss.IndexFlatL2(f.shape[1])
+    if f.is_cuda and getattr(faiss, "get_num_gpus", int)():  # faiss-cpu has no such function
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), f.get_device(), index)
     middle = f.mean(0)
 
     def centred(x: Tensor) -> NDArray[np.float32]:

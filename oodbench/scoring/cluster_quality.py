@@ -145,7 +145,7 @@ def local_purity(f: Tensor, y: Tensor) -> float:
 
 def _distances(f: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield some rows and their distances (rows, N) to all of f (N, D), float32, an item's own exactly 0."""
-    measure = squared_distances_to(f)
+    measure = squared_distances_to(f, among=True)
     step = max(1, BLOCK // len(f))
     for start in range(0, len(f), step):
         rows = slice(start, start + step)

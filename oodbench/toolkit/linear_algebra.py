@@ -18,13 +18,15 @@ DIGITS = 2.0**-16  # of squared lengths; of smaller squared distances float32 le
 BLOCKS = 8  # of the columns of a triangular matrix: 9/16 of the products that a full one takes
 
 
-def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
+def squared_distances_to(points: Tensor, among: bool = False) -> Callable[[Tensor], Tensor]:
     """Return a function from x (M, D) to its squared Euclidean distances (M, K) to points (K, D), float32.
 
     Both are centred on the mean of the points before |x|^2 - 2 x.p + |p|^2 is formed. The mean is rounded to
     float32, for any point near it does: a subtraction of near float32 numbers is exact. Rows with a point so near
-    that float32 leaves few digits are formed in float64.
+    that float32 leaves few digits are formed in float64; `among` says that x are points themselves, each of which
+    does not count as near itself.
     """
+    count = min(1 + among, len(points))
     middle = points.mean(0).float()
     p = (points - middle).float()
     p_squared = p.square().sum(1)
@@ -35,8 +37,8 @@ def squared_distances_to(points: Tensor) -> Callable[[Tensor], Tensor]:
 
     def measure(x: Tensor) -> Tensor:
         squares, lengths = expanded((x - middle).float(), p, p_squared)
-        least = squares.min(1)
-        near = least.values < DIGITS * (lengths + p_squared[least.indices])
+        least = squares.topk(count, largest=False)
+        near = least.values[:, -1] < DIGITS * (lengths + p_squared[least.indices[:, -1]])
         if near.any():
             wide = points.double() - middle
             exact, _ = expanded(x[near].double() - middle, wide, wide.square().sum(1))

@@ -38,13 +38,14 @@ def inertia(f: Tensor, c: Any) -> float:
 
 
 @pytest.mark.parametrize("library", ["sklearn", "faiss"])
-def test_kmeans_is_as_good_as_scikit_learns(features: tuple[Tensor, Tensor], library: str) -> None:
+def test_kmeans_is_as_good_as_scikit_learns(features: tuple[Tensor, Tensor], library: str, device: str) -> None:
     if library == "faiss":
         pytest.importorskip("faiss")
     f, _ = features
-    c = plugin("kmeans", k=4, library=library).fit(f, None, 0)
+    c = plugin("kmeans", k=4, library=library).fit(f.to(device), None, 0)
     theirs = KMeans(4, n_init=10, random_state=0).fit(f.numpy())
-    assert inertia(f, c) == pytest.approx(theirs.inertia_, rel=1e-4)
+    assert c.centroid.device.type == device
+    assert inertia(f.to(device), c) == pytest.approx(theirs.inertia_, rel=1e-4)
     assert c.centroid.shape == (4, 6)
 
 

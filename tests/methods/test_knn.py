@@ -60,10 +60,10 @@ def test_neighbours_in_clusters_that_are_far_apart_are_the_nearest(apart: float)
 
 
 @pytest.mark.parametrize("library", ["torch", "faiss"])
-def test_settings_together_score_as_each_alone(library: str) -> None:
+def test_settings_together_score_as_each_alone(library: str, device: str) -> None:
     if library == "faiss":
         pytest.importorskip("faiss")
-    f, x = torch.randn(300, 5), torch.randn(40, 5)
+    f, x = torch.randn(300, 5).to(device), torch.randn(40, 5).to(device)
     ks = (3, 100, 1)
     for k, found in zip(ks, fit(f, *ks, library=library)(x), strict=True):
         torch.testing.assert_close(found, fit(f, k, library=library)(x)[0])

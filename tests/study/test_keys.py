@@ -187,7 +187,7 @@ CODE = {
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",
     "toolkit.vectors": "3a849b50829e",
-    "toolkit.linear_algebra": "0120737d824f",
+    "toolkit.linear_algebra": "6b6a80de7dab",
 }
 
 

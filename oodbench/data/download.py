@@ -376,12 +376,15 @@ def _fits(members: str, name: str) -> bool:
     return True
 
 
+OF_NAMES = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL}  # that an archive gives
+
+
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
     """Raise ValueError with the name of the archive for what its bytes lead to, but not for a full disk."""
     try:
         yield
     except (*DAMAGE, RuntimeError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError) as error:
-        if of_machine(error):
+        if of_machine(error) and getattr(error, "errno", None) not in OF_NAMES:
             raise
         raise ValueError(f"{archive} is damaged: {error}") from error

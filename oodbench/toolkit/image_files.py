@@ -26,6 +26,7 @@ from oodbench.api import Dataset, Images
 from oodbench.errors import of_machine
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PHOTOMETRIC = 262  # the tag of a TIFF that says whether 0 is white
 SPLIT = "{split}"  # in a path: stands for the name of a split
 
 Bits = Annotated[int, Interval(ge=8, le=16)]  # that the values of 16-bit images have
@@ -77,6 +78,8 @@ def _pixels(image: Image.Image, bits: int | None) -> NDArray[np.uint8]:
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 65535:
             raise ValueError("it has values beyond 16 bits")
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+            raise ValueError("it is a TIFF of 16 bits whose white is 0, which Pillow does not turn; save it anew")
         _check_bits(int(wide.max()).bit_length(), bits)
         return (wide >> (bits or 16) - 8).astype(np.uint8)
     if image.mode == "F":

@@ -350,6 +350,18 @@ def test_half_an_archive_gives_nothing(server: Server, tmp_path: Path, pack: Any
     assert files(tmp_path) == [f"own/{name}", "own/x/1.png", "own/x/2.png"]  # the user's own archive stays
 
 
+@pytest.mark.parametrize("names", [["a.png", "a.png/b.png"], ["a" * 300 + ".png"]])
+def test_an_archive_whose_names_no_disk_takes_is_damaged(server: Server, tmp_path: Path, names: list[str]) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as found:
+        for name in names:
+            found.writestr(name, b"x")
+    server.files["/a.zip"] = out.getvalue()
+    with pytest.raises(ValueError, match=r"a\.zip is damaged: "):
+        fetch(source(Download((f"{server.url}/a.zip",), None, r".*\.png")), tmp_path, "a.png", "b.png")
+    assert files(tmp_path) == []
+
+
 @ARCHIVES
 def test_an_archive_that_unpacks_to_far_more_than_itself_is_refused(
     server: Server, tmp_path: Path, pack: Any, name: str

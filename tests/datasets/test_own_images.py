@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -281,6 +282,14 @@ def test_16_bit_images_of_fewer_bits_are_refused_until_it_is_said(bits: int, end
 
 def test_black_images_of_16_bits_are_black() -> None:
     assert not image_files.decode(encoded(np.zeros_like(GREY, np.uint16)), "x").any()
+
+
+def test_a_tiff_of_16_bits_whose_white_is_0_is_refused() -> None:
+    """Pillow turns those of 8 bits, and not these: they would be negatives."""
+    out = io.BytesIO()
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(out, "tiff", tiffinfo={262: 0})
+    with pytest.raises(ValueError, match="a TIFF of 16 bits whose white is 0"):
+        image_files.decode(out.getvalue(), "x")
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

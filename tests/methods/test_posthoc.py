@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -337,6 +338,29 @@ def test_gen_of_two_classes_has_both_terms_at_any_gap(toy: Toy, gap: float) -> N
     pair = Split(torch.zeros(1, D), torch.tensor([[gap, 0.0]], dtype=torch.float64))
     score = plugin("gen", gamma=1.0).fit(toy.train, None, toy.head)(pair)
     assert float(score) == pytest.approx(2 / (math.exp(gap) + 2 + math.exp(-gap)), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1, 6, 20, 60])
+def test_kl_matching_of_logits_far_apart_is_no_rounding(toy: Toy, scale: float) -> None:
+    """Against 400 digits; a divergence is never negative, and tells items apart whose softmax is 1 in float64."""
+    val, x = scale * toy.val.logits[:40], scale * toy.x.logits[:20]
+    score = plugin("kl_matching").fit(toy.train, Split(toy.val.h[:40], val), toy.head)(Split(toy.x.h[:20], x))
+
+    def posteriors(logits: Tensor) -> list[list[Decimal]]:
+        powers = [[Decimal(z).exp() for z in row] for row in logits.double().tolist()]
+        return [[each / sum(row) for each in row] for row in powers]
+
+    with localcontext() as digits:
+        digits.prec = 400
+        of: dict[int, list[list[Decimal]]] = {}
+        for row in posteriors(val):
+            of.setdefault(row.index(max(row)), []).append(row)
+        typical = [[sum(column) / len(members) for column in zip(*members, strict=True)] for members in of.values()]
+        expected = [
+            float(min(sum(a * (a / b).ln() for a, b in zip(p, d, strict=True)) for d in typical)) for p in posteriors(x)
+        ]
+    assert (score >= 0).all()
+    np.testing.assert_allclose(score.numpy(), expected, rtol=1e-6)
 
 
 def test_ash_leaves_zeros_where_they_are_and_does_not_depend_on_the_order_of_features(toy: Toy) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import types
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
     assert runner.pipeline.encoders.precision(run) == "float32"  # the CPU
     monkeypatch.setattr(runner.pipeline.encoders, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)  # makes it the current one
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
     card = types.SimpleNamespace(major=generation)

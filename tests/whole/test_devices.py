@@ -47,9 +47,10 @@ def test_the_same_features_have_the_same_scores(device: str, tmp_path: Path) -> 
     file = write(tmp_path / "s.yaml", **GRID)
     assert call("run", file, "--device", "cpu", "--rows-only").exit_code == 0
     cpu = rows(tmp_path / "results" / "s")
-    assert call("run", file, "--device", device, "--redo", "score", "--rows-only").exit_code == 0
+    again = call("run", file, "--device", device, "--redo", "score", "--rows-only")
+    assert again.exit_code == 0
+    assert f"{cpu.index.get_level_values('cell').nunique()} cells scored" in again.output
     other = rows(tmp_path / "results" / "s")
-    assert (other["scored_at"] > cpu["scored_at"]).all()
     whole = other["warnings"] == ""  # a rank that is cut at rounding may differ
     assert whole.mean() > 0.5
     assert (other["auroc"] - cpu["auroc"])[whole].abs().max() <= (0 if device == "cpu" else 1e-3)

@@ -40,17 +40,14 @@ def device() -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def bf16_units() -> bool:
-    """Return whether bf16 is faster than float32 here: other CPUs, and cards before Ampere, emulate it."""
-    import torch
+def has_bf16() -> bool:
+    from oodbench.training import encoders
 
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return encoders.has_bf16(device())
 
 
 def precision() -> Any:
-    return "bf16" if bf16_units() else "float32"
+    return "bf16" if has_bf16() else "float32"
 
 
 def images(scale: Scale) -> Any:
@@ -307,7 +304,7 @@ def table() -> Iterator[Row]:
     two = "two SimCLR views of 2,048 images, exact jitter"
     yield Row("augment-pil", two, "torchvision's PIL pipeline, in process", 6.0, augment_ours, augment_pil)
     yield Row("augment-loader", two, "the same in a DataLoader, two workers", 4.0, augment_ours, augment_loader)
-    step, bar = "SupCon steps, ResNet-18, batches of 256, two views", 3.0 if bf16_units() else 2.0
+    step, bar = "SupCon steps, ResNet-18, batches of 256, two views", 3.0 if has_bf16() else 2.0
     trained: Callable[[Scale], float] = lambda s: views(s) * flop(s, True)  # noqa: E731
     yield Row("step-stock", step, "a stock loop", bar, train_ours, train_stock, flop=trained)
     yield Row("step-bare", step, "bare forward, backward, update", 0.85, train_ours, train_bare, flop=trained)

@@ -23,7 +23,8 @@ class Cosine(Distance):
     angular = True
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
-        nowhere = c.centroid.norm(dim=1) <= ROUNDING * f.double().norm(dim=1).mean()
+        lengths = torch.cat([rows.double().norm(dim=1) for rows in f.split(BLOCK)])
+        nowhere = c.centroid.norm(dim=1) <= ROUNDING * lengths.mean()
         if nowhere.any():
             raise ValueError(f"the centroid of cluster {int(nowhere.nonzero()[0])} is the origin but for rounding")
         direction = unit(c.centroid.double())

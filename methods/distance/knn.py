@@ -26,6 +26,7 @@ ITEMS = 2**25  # bytes of the items that share a pass over the training features
 QUERIES = 1024  # items of a matrix product
 BANK = 2**27  # bytes of a block of training features; few blocks are few selections
 PRODUCTS = 2**28  # bytes of the products of the two, which bound a block, too
+WIDTH = 4  # columns: rows of whole 16 bytes
 GROUP = 16  # distances of which only the least is looked at first
 DIGITS = 2**-10  # of the squared lengths about the mean; smaller squared distances are not told apart in float32
 Search = Callable[[Tensor, int], Tensor]  # x (M, D), k -> positions (M, k) of the nearest, nearest first
@@ -141,9 +142,10 @@ def _nearest(x: Tensor, f: Tensor, middle: Tensor, k: int, room: _Room) -> Tenso
     """Return positions (M, k) of the features f (N, D) nearest to x + middle, nearest first.
 
     What is compared is |p|^2 / 2 - x.p for the centred p of f: half the squared distance, less |x|^2 / 2. It is
-    one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2.
+    one matrix product, of -x with a column of ones and p with a column of |p|^2 / 2, and of zeros up to a width that
+    fast products on a CUDA device have.
     """
-    x = torch.cat([-x, torch.ones_like(x[:, :1])], 1)
+    x = torch.cat([-x, torch.ones_like(x[:, :1]), x.new_zeros(len(x), -(x.shape[1] + 1) % WIDTH)], 1)
     size = _features_at_a_time(f, x.element_size())
     bank = room.take("bank", size * x.shape[1], x).view(size, -1)
     products = room.take("products", min(QUERIES, len(x)) * size, x)
@@ -170,16 +172,19 @@ def _features_at_a_time(f: Tensor, item: int) -> int:
 
 
 def _centred(f: Tensor, middle: Tensor, bank: Tensor) -> Tensor:
-    """Fill the first rows of bank (., D + 1) with p = f - middle and |p|^2 / 2, up to a whole number of groups.
+    """Fill the first rows of bank (., D + 1 + zeros) with p = f - middle and |p|^2 / 2, up to a number of groups.
 
     The rows beyond f are infinitely far away.
     """
-    torch.sub(f, middle, out=bank[: len(f), :-1])
-    bank[: len(f), -1] = torch.linalg.vector_norm(bank[: len(f), :-1], dim=1).square_() / 2
+    dim = f.shape[1]
+    p = torch.sub(f, middle, out=bank[: len(f), :dim])
+    bank[: len(f), dim] = torch.linalg.vector_norm(p, dim=1).square_() / 2
     beyond = bank[len(f) : len(f) + -len(f) % GROUP]
-    beyond[:, :-1] = 0
-    beyond[:, -1] = torch.inf
-    return bank[: len(f) + len(beyond)]
+    beyond[:, :dim] = 0
+    beyond[:, dim] = torch.inf
+    filled = bank[: len(f) + len(beyond)]
+    filled[:, dim + 1 :] = 0
+    return filled
 
 
 def _least(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ CheckpointEpochs = Annotated[
     int | None, typer.Option(help="The same in epochs, beside the minutes.", min=1, show_default=False)
 ]
 RowsOnly = Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")]
+Graph = Annotated[bool, typer.Option(help="On a CUDA device, launch an encoder's passes as one graph each.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Download nothing; OODBENCH_OFFLINE=1 says so to every command.")
 ]
@@ -48,6 +49,7 @@ def run(
     workers: Workers = "1",
     rows_only: RowsOnly = False,
     memory: Memory = "2GB",
+    graph: Graph = True,
     dry_data: DryData = False,
     without_missing_sets: Without = False,
 ) -> None:
@@ -64,7 +66,7 @@ def run(
 
     with Board(screen.err) as board, hinted(loaded):
         checkpoints = (checkpoint_minutes, checkpoint_epochs)
-        options = Options(device, redo, cached_only, room, *checkpoints, without_missing_sets)
+        options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
         runner = Runner(loaded, options, board)
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and redo:
@@ -152,6 +154,7 @@ def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
     words = ["run", str(study), "--rows-only", "--memory", str(options.memory), "--device", options.device]
     words += ["--checkpoint-minutes", str(options.checkpoint_minutes)]
     words += ["--cached-only"] if options.cached_only else []
+    words += [] if options.graph else ["--no-graph"]
     words += ["--dry-data"] if dry_data else []
     words += ["--without-missing-sets"] if options.without_missing_sets else []
     words += ["--checkpoint-epochs", str(options.checkpoint_epochs)] if options.checkpoint_epochs else []

@@ -38,6 +38,7 @@ class Options:
     memory: int = detectors.MEMORY  # bytes that scoring may take beside mapped files
     checkpoint_minutes: float = 5.0  # between two checkpoints of a training; a killed one goes on at the last
     checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
+    graph: bool = True  # on a CUDA device capture an encoder's passes as graphs, where they can be
     without_missing_sets: bool = False  # go on without OOD test sets whose files are not here
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class Pipeline:
             watch.warn(f"{unused}; this runs on the CPU")
         self.library = Library(study, Memo(self.store, watch, options.redo))
         checkpoints = (options.checkpoint_minutes, options.checkpoint_epochs)
-        self.encoders = Encoders(self.library, self.device, checkpoints)
+        self.encoders = Encoders(self.library, self.device, checkpoints, options.graph)
         self.banks = Banks(self.encoders)
 
     def bank(self, run: Run, ways: Iterable[Seen], baselines: bool) -> detectors.Bank:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,6 +24,9 @@ from oodbench.toolkit.vectors import centroids
 
 T = TypeVar("T")
 MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-mapped files, unless told otherwise
+
+NO_ROOM = f"{torch.OutOfMemoryError.__name__}:"  # of a device
+HEAD_ROWS = 2**16  # features that a classifier takes at a time
 
 Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
 
@@ -138,7 +141,8 @@ class _Spaced:
     """The features of a bank in one space, on the device, within a budget of memory.
 
     What fits the budget is kept, and made anew where a plugin changed it in place. What does not is carried into the
-    space block by block each time it is scored; training features go into a file, or stay in the bank's.
+    space block by block each time it is scored. Training features go into a file, or stay in the bank's; on a CUDA
+    device, where they are a copy, they are carried where they are.
     """
 
     def __init__(self, where: Space, bank: Bank, how: How) -> None:
@@ -147,7 +151,8 @@ class _Spaced:
         self._raw = {name: layers[where.seen][where.layer] for name, layers in bank.sets.items()}  # (V, M, D)
         self._small = how.memory >= 4 * sum(f.nbytes for f in (plain, *self._raw.values()))
         self._rows = max(256, how.memory // (64 * plain.shape[1]))  # of a block: few float64 copies of it
-        self._transform, self._train = spaces.fit(where, plain, None if self._small else self._on_disk)
+        carry = None if self._small else self._on_disk if how.device.type == "cpu" else self._in_place
+        self._transform, self._train = spaces.fit(where, plain, carry)
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
 
     @property
@@ -160,7 +165,15 @@ class _Spaced:
         file = scratch(len(f), step(f[:1]).shape[1])
         for start in range(0, len(file), self._rows):
             file[start : start + self._rows] = step(f[start : start + self._rows]).cpu().numpy()
-        return torch.from_numpy(file).to(self._device)
+        return torch.from_numpy(file)
+
+    def _in_place(self, step: spaces.Transform, f: Tensor) -> Tensor:
+        """Return training features one step further, in their own memory where they keep their width."""
+        width = step(f[:1]).shape[1]
+        found = f if width == f.shape[1] else f.new_empty(len(f), width)
+        for start in range(0, len(f), self._rows):
+            found[start : start + self._rows] = step(f[start : start + self._rows])
+        return found
 
     def items(self, name: str) -> int:
         return int(self._raw[name].shape[1])
@@ -274,30 +287,45 @@ class _Judge:
 
     def all(self, detectors: list[Detector]) -> Iterator[Judged]:
         """Yield the numbers of each detector on each OOD set."""
-        for where, in_space in _grouped([d for d in detectors if d.distance], lambda d: d.space):
-            spaced = yield from self._tried(partial(_Spaced, where, self.bank, self.how), in_space)
-            if spaced is None:
-                continue
-            for clustering, members in _grouped(in_space, lambda d: d.clustering):
-                fit = partial(_clusters, clustering, spaced.made, self.bank, seed_of(self.seed, "clustering"))
-                clusters = yield from self._tried(fit, members)
-                if clusters is None:
-                    continue
-                notes = [*spaced.warnings, *clusters.warnings]
-                for family in _families(members):
-                    yield from self._family(family, clusters.made, spaced.made, notes)
+        for where, members in _grouped([d for d in detectors if d.distance], lambda d: d.space):
+            yield from self._in_space(where, members)
         for posthoc, members in _grouped([d for d in detectors if d.posthoc], lambda d: d.posthoc):
             scored = yield from self._tried(partial(self._by_posthoc, posthoc), members)
             if scored:
                 yield from self.judged(members, scored.made, scored.warnings)
+
+    def _in_space(self, where: Space, detectors: list[Detector]) -> Iterator[Judged]:
+        """Yield the numbers of detectors in one space, of which nothing is left in memory when that is done."""
+        spaced = yield from self._tried(partial(_Spaced, where, self.bank, self.how), detectors)
+        if spaced is None:
+            return
+        for clustering, members in _grouped(detectors, lambda d: d.clustering):
+            fit = partial(_clusters, clustering, spaced.made, self.bank, seed_of(self.seed, "clustering"))
+            clusters = yield from self._tried(fit, members)
+            if clusters is None:
+                continue
+            notes = [*spaced.warnings, *clusters.warnings]
+            for family in _families(members):
+                yield from self._family(family, clusters.made, spaced.made, notes)
 
     def _tried(self, make: Callable[[], T], detectors: list[Detector]) -> Generator[Judged, None, _Made[T] | None]:
         """Return what is made; where that fails, yield the error for every detector that needed it."""
         made = _attempt(make)
         if isinstance(made, _Made):
             return made
-        yield from (Judged(detector, ood, {}, [], made) for detector in detectors for ood in self.sets)
+        yield from self._failed(detectors, made)
         return None
+
+    def _failed(self, detectors: list[Detector], error: str) -> Iterator[Judged]:
+        """Yield an error for each detector on each OOD set; what a device has no room for is made on the host."""
+        if not error.startswith(NO_ROOM) or self.how.device.type == "cpu":
+            yield from (Judged(detector, ood, {}, [], error) for detector in detectors for ood in self.sets)
+            return
+        torch.cuda.empty_cache()
+        note = f"scored on the CPU: {self.how.device} has no room for it"
+        bank = replace(self.bank, head=_on_host(self.bank.head, self.how.device))
+        host = replace(self, bank=bank, how=replace(self.how, device=torch.device("cpu")))
+        yield from (each._replace(warnings=[*each.warnings, note]) for each in host.all(detectors))
 
     def _family(self, family: Family, clusters: Clusters, spaced: _Spaced, notes: list[str]) -> Iterator[Judged]:
         """Yield the numbers of distances that share their work; where that fails, of each on its own."""
@@ -310,7 +338,7 @@ class _Judge:
             for each in family:
                 yield from self._family([each], clusters, spaced, notes)
         else:
-            yield from (Judged(detector, ood, {}, [], made) for detector in family[0][1] for ood in self.sets)
+            yield from self._failed(family[0][1], made)
 
     def _by_distances(self, distances: list[Distance], clusters: Clusters, spaced: _Spaced) -> list[_Scored]:
         distances = [resolved(distance, self.bank.classes) for distance in distances]
@@ -343,7 +371,10 @@ class _Judge:
 
         def split(layers: Layers, y: Tensor | None = None) -> Split:
             h = layers["penultimate"][0].to(device, copy=True)
-            logits = layers["logits"][0].to(device, copy=True) if "logits" in layers else head.apply(h.clone())
+            if "logits" in layers:
+                logits = layers["logits"][0].to(device, copy=True)
+            else:
+                logits = torch.cat([head.apply(rows.clone()) for rows in h.split(HEAD_ROWS)])
             return Split(h, logits, None if y is None else y.to(device, copy=True))
 
         held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
@@ -365,6 +396,8 @@ class _Judge:
         def attempt(name: str) -> list[Scores] | list[str]:
             try:
                 return scores(name)
+            except torch.OutOfMemoryError:  # of the device
+                raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the rows of this set
                 return [f"{type(error).__name__}: {error}"] * len(references)
 
@@ -426,6 +459,18 @@ class _Judge:
         ranked = metrics.Ranked(reference)
         each = [ranked.ranking(_calibrated(rule, scores)) for scores in scored.validation]
         return {f"val_{name}": float(np.mean([one[name] for one in each])) for name in CHOSEN_BY if each}
+
+
+def _on_host(head: ClassifierHead | None, device: torch.device) -> ClassifierHead | None:
+    """Return a classifier on a device as one that takes and returns tensors on the CPU."""
+    if head is None:
+        return None
+    weight, bias = (None if each is None else each.cpu() for each in head[1:])
+
+    def apply(h: Tensor) -> Tensor:
+        return torch.cat([head.apply(rows.to(device)).cpu() for rows in h.split(HEAD_ROWS)])
+
+    return ClassifierHead(apply, weight, bias)
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")

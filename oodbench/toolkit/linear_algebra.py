@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oodbench.toolkit.vectors import group_sums
+
 BLOCK = 2048  # rows at a time where several passes over them should find them in the CPU's cache
 DIGITS = 2.0**-16  # of squared lengths; of smaller squared distances float32 leaves fewer than three digits
 BLOCKS = 8  # of the columns of a triangular matrix: 9/16 of the products that a full one takes
@@ -142,10 +144,8 @@ def means(x: Tensor, assign: Tensor) -> Tensor:
     A covariance is about these. About centroids that are rounded to float32, or soft, a cluster of no more items than
     dimensions would vary a little where its items do not, and a pseudo-inverse makes much of it.
     """
-    sums = torch.zeros(int(assign.max()) + 1, x.shape[1], dtype=torch.float64, device=x.device)
-    for rows, own in zip(x.split(BLOCK), assign.split(BLOCK), strict=True):
-        sums.index_add_(0, own, rows.double())
-    return sums / torch.bincount(assign).clamp_min(1)[:, None]
+    counts = torch.bincount(assign)
+    return group_sums(x, assign, len(counts)) / counts.clamp_min(1)[:, None]
 
 
 class Moments(NamedTuple):

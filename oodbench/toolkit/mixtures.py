@@ -26,6 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from oodbench.toolkit.linear_algebra import scatter
+from oodbench.toolkit.vectors import group_sums
 
 ROWS = 4096  # items at a time
 TOLERANCE = 1e-3  # of the mean log-likelihood between two iterations, scikit-learn's
@@ -66,10 +67,7 @@ class EM(ABC):
 
     def _means(self, assign: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the number of items (K,) of each cluster and their sums (K, D)."""
-        sums = torch.zeros(k, self.x.shape[1], dtype=torch.float64, device=self.x.device)
-        for rows, group in zip(self.x.split(ROWS), assign.split(ROWS), strict=True):
-            sums.index_add_(0, group, rows.double())
-        return torch.bincount(assign, minlength=k).double() + SMALLEST, sums
+        return torch.bincount(assign, minlength=k).double() + SMALLEST, group_sums(self.x, assign, k)
 
 
 class Tied(EM):

@@ -10,10 +10,10 @@ import pickletools
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ def read_mat(path: Path, *names: str) -> list[Any]:
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
-    """Return a dict that Python 2 pickled, its arrays of bytes as uint8.
+    """Return a pickled dict, its arrays of bytes as uint8, whichever Python and NumPy wrote it.
 
     Nothing that the file names is imported or called: a numpy array is read from what it says of itself, any
     other name is refused. Raises ValueError where the file is cut short, something else, or names anything else.
@@ -100,7 +100,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
         warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in strings, which damage makes
         _check_opcodes(content)
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        return {key.decode("latin1"): _array(v) if isinstance(v, _Said) else v for key, v in found.items()}
+        names = [key.decode("latin1") if isinstance(key, bytes) else key for key in found]
+        return {name: _array(v) if isinstance(v, _Said) else v for name, v in zip(names, found.values(), strict=True)}
 
 
 def read_rows(paths: Sequence[Path], key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -123,10 +124,8 @@ def _read_batch(path: Path, key: str, classes: int) -> tuple[NDArray[np.uint8], 
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuse what makes the unpickler set aside memory that the file does not fill, and what Python 2 did not write."""
+    """Refuse what makes the unpickler set aside memory that the file does not fill."""
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.proto > 2:
-            raise pickle.UnpicklingError(f"it is a pickle of protocol {opcode.proto}, not 2")
         if opcode.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
             raise pickle.UnpicklingError(f"it numbers {argument} objects in {len(content)} bytes")
 
@@ -141,18 +140,36 @@ class _Said:
         self.state = state
 
 
-class _Unpickler(pickle.Unpickler):
-    NAMES = frozenset({"numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"})
+class _Buffer(_Said):
+    """An array that protocol 5 describes: its content, its type, its shape, C or F."""
 
-    def find_class(self, module: str, name: str) -> type[_Said]:
-        if f"{module}.{name}" not in self.NAMES:
+    @property
+    def state(self) -> tuple[Any, ...]:
+        content, kind, shape, order = self.made_of
+        return None, shape, kind, order == "F", content
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    return text.encode("latin1")
+
+
+class _Unpickler(pickle.Unpickler):
+    NAMES: ClassVar[dict[str, Callable[..., Any]]] = {
+        **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"), _Said),
+        "numpy.core.numeric._frombuffer": _Buffer,
+        "_codecs.encode": _encoded,  # bytes, as Python 3 writes them for Python 2
+    }
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        found = self.NAMES.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")  # NumPy 2, NumPy 1
+        if found is None:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
-        return _Said
+        return found
 
 
 def _array(said: _Said) -> NDArray[np.uint8]:
     _, shape, kind, fortran, content = said.state
-    if kind.made_of[0] != b"u1":
+    if kind.made_of[0] not in (b"u1", "u1"):
         raise ValueError("an array of something else than bytes")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
 

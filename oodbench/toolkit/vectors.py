@@ -17,11 +17,29 @@ def chunk(x: Tensor) -> int:
     return max(256, 2**22 // x.shape[-1])
 
 
+def group_sums(x: Tensor, group: Tensor, k: int) -> Tensor:
+    """Return the sum (K, D), float64, of the rows of x (N, D) of each group 0 to K - 1; noise (-1) counts nowhere.
+
+    It is the same twice: on a CUDA device, where `index_add_` adds in any order, the sums are matrix products.
+    """
+    sums = torch.zeros(k, x.shape[1], dtype=torch.float64, device=x.device)
+    add = _add if x.is_cpu else _add_by_products
+    for rows, own in zip(x.split(chunk(x)), group.split(chunk(x)), strict=True):
+        add(sums, rows.double(), own)
+    return sums
+
+
+def _add(sums: Tensor, rows: Tensor, group: Tensor) -> None:
+    kept = group >= 0
+    sums.index_add_(0, *((group, rows) if kept.all() else (group[kept], rows[kept])))
+
+
+def _add_by_products(sums: Tensor, rows: Tensor, group: Tensor) -> None:
+    belongs = group == torch.arange(len(sums), device=group.device)[:, None]  # (K, B)
+    sums.addmm_(belongs.to(sums.dtype), rows)
+
+
 def centroids(f: Tensor, assign: Tensor, k: int) -> Tensor:
     """Return the mean of each cluster (K, D), summed in float64, in the type of f; rows of noise (-1) count nowhere."""
-    sums = torch.zeros(k, f.shape[1], dtype=torch.float64, device=f.device)
-    for rows, own in zip(f.split(chunk(f)), assign.split(chunk(f)), strict=True):
-        kept = own >= 0
-        sums.index_add_(0, own[kept], rows[kept].double())
     counts = torch.bincount(assign[assign >= 0], minlength=k).clamp_min(1)
-    return (sums / counts[:, None]).to(f.dtype)
+    return (group_sums(f, assign, k) / counts[:, None]).to(f.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,10 @@ class World:
     """One process that sees whole batches and shares nothing; `distributed` has the other kind."""
 
     part = Part()
+
+    def passes(self, model: nn.Module, recipe: Recipe) -> nn.Module:
+        """Return a model as the batches of a training pass it."""
+        return cast(nn.Module, torch.compile(model)) if recipe.compile else model
 
     def parallel(self, step: nn.Module) -> Callable[..., tuple[Tensor, State]]:
         """Return a step whose backward pass leaves, in every process, the gradient of the whole batch."""

@@ -26,7 +26,7 @@ from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import Run, canonical, resolved
 from oodbench.study.settings import Precision
 from oodbench.toolkit.seeds import seed_of
-from oodbench.training import batches, distributed, networks, train, weights
+from oodbench.training import batches, distributed, graphs, networks, train, weights
 from oodbench.training.checkpoints import Checkpoints
 
 ROOM = 0.5  # share of a CUDA device's free memory that the images of a set may take
@@ -43,14 +43,18 @@ class _Ready(NamedTuple):
 class Encoders:
     """The encoders of a study on a device.
 
-    `checkpoints`: minutes and epochs between two of a training, None = by the clock alone.
+    `checkpoints`: minutes and epochs between two of a training, None = by the clock alone. `graph`: capture CUDA graphs
+    where they can be.
     """
 
-    def __init__(self, library: Library, device: torch.device, checkpoints: tuple[float, int | None]) -> None:
+    def __init__(
+        self, library: Library, device: torch.device, checkpoints: tuple[float, int | None], graph: bool = True
+    ) -> None:
         self.library = library
         self.memo = library.memo
         self.device = device
         self.checkpoints = checkpoints
+        self.graph = graph
         self.trainings = 0  # encoders that have been trained here
         self._train_keys: dict[str, str] = {}
         self._on_host: set[str] = set()  # contents of sets that did not fit on the device
@@ -104,13 +108,10 @@ class Encoders:
         return self._train_keys[known]
 
     def precision(self, run: Run) -> Precision:
-        """Return the precision of a run with `auto` resolved: bf16 on a CUDA device that has it, else float32."""
+        """Return the precision of a run with `auto` resolved: bf16 where the device has units for it, else float32."""
         if run.precision != "auto":
             return run.precision
-        if self.device.type != "cuda":
-            return "float32"
-        with torch.cuda.device(self.device):  # torch asks the current one
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return "bf16" if has_bf16(self.device) else "float32"
 
     def has_weights(self, run: Run) -> bool:
         """Return whether a training seems to be in the store."""
@@ -201,8 +202,9 @@ class Encoders:
         def save(at: Run, weights: Callable[[], dict[str, Tensor]], folder: Path) -> dict[str, Any]:
             save_file({name: value.cpu().contiguous() for name, value in weights().items()}, folder / WEIGHTS)
             facts = {"title": at.title, "losses": losses[: at.epoch], "seconds": round(checkpoints.seconds, 3)}
-            resumed = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
-            return facts | resumed | self._circumstances()
+            how = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
+            how["graph"] = isinstance(seen.world, graphs.Card) and seen.world.captured
+            return facts | how | self._circumstances()
 
         def keep(epochs: int, weights: Callable[[], dict[str, Tensor]]) -> None:
             at = kept.get(epochs)
@@ -248,11 +250,13 @@ class Encoders:
                 self._check_shared(each)
         fit, _ = self.split(run)
         device = self.device if run.recipe.devices == 1 else torch.device("cpu")
+        graph = self.graph and graphs.wanted(run.recipe, run.encoder, device)
         seen = batches.TrainingData(
             x=self.images(run.id, id_, fit, device),
             y=torch.from_numpy(id_.y[fit]).to(device),
             classes=len(id_.classes),
             outliers=self._outliers(run.outliers, device) if run.outliers else None,
+            world=graphs.Card(self.memo.watch.warn) if graph else batches.ALONE,
         )
         training = resolved(run.training, seen.classes)
         model = networks.untrained(training, run.encoder, run.recipe, run.image, seen, run.seed, self.precision(run))
@@ -301,6 +305,14 @@ class Encoders:
             model.load_state_dict(load_file(self.trained(run).file(WEIGHTS)))
             self._model = (key, model.to(self.device).eval())
         return self._model[1]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device has units for bf16: elsewhere torch emulates it, which is slower than float32."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # torch asks the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def room(device: torch.device) -> float:

@@ -36,7 +36,11 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return penultimate features (B, D) and each head's output (B, P) of images (B, C, H, W)."""
         h = self.encoder(x)
-        return h, {name: head(h) for name, head in self.heads.items()}
+        return h, self.outputs(h)
+
+    def outputs(self, h: Tensor) -> dict[str, Tensor]:
+        """Return each head's output (B, P) of features (B, D)."""
+        return {name: head(h) for name, head in self.heads.items()}
 
 
 def build(encoder: Encoder, heads: dict[str, str], image: ImageFormat, classes: int) -> Network:
@@ -255,9 +259,12 @@ class Trained(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return penultimate features and head outputs of float images (B, C, H, W) in [0, 1]."""
-        x = ((x - self.mean) / self.std).contiguous(memory_format=self.layout)
-        h, out = self.network(x)
+        h, out = self.network(self.normalised(x))
         return h, out
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Return images as the network takes them."""
+        return ((x - self.mean) / self.std).contiguous(memory_format=self.layout)
 
 
 def untrained(

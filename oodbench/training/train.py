@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,12 +56,11 @@ def train(
         keep_freed_memory()
     augment.check(recipe.augment, data.x.shape[1])
     batches.check(recipe, len(data.x))
-    forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
     steps = batches.steps_per_epoch(recipe, len(data.x))
     optimizer = optim.optimizer(model, recipe)
     labels = data.y if training.labels else None
     losses = list(done.losses) if done else []
-    step_of = world.parallel(Step(forward, training, precision, world))
+    step_of = world.parallel(Step(world.passes(model, recipe), training, precision, world))
     if done:
         state = _restored(done, model, optimizer)
     else:

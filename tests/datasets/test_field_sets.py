@@ -80,6 +80,21 @@ def test_read_pickled_reads_what_numpy_reads(tmp_path: Path, order: str) -> None
     assert found["batch_label"] == b"training batch 1 of 5"
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_read_pickled_reads_what_python_3_wrote(tmp_path: Path, protocol: int, order: str) -> None:
+    """As people write CIFAR's form themselves: names in NumPy 2 are others, bytes are encoded, arrays are buffers."""
+    x = np.asarray(noise(5, 7), order=order)  # type: ignore[call-overload]
+    content = pickle.dumps({b"data": x, "fine_labels": [1, 70000]}, protocol=protocol)
+    for core in (b"numpy._core", b"numpy.core"):
+        if protocol < 4:  # later ones say how long a name is
+            content = content.replace(b"numpy._core", b"numpy.core").replace(b"numpy.core", core)
+        (tmp_path / "batch").write_bytes(content)
+        found = raw_files.read_pickled(tmp_path / "batch")
+        assert np.array_equal(found["data"], x)
+        assert found["fine_labels"] == [1, 70000]
+
+
 class Evil:
     def __init__(self, call: Callable[..., Any], *args: Any) -> None:
         self.call, self.args = call, args
@@ -108,8 +123,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, how: str) -> No
     pickle.loads(content)
     marker.rmdir()  # it was made: the pickle does what it is here for
     (tmp_path / "batch").write_bytes(content)
-    said = "is a pickle of protocol 4" if how == "newest protocol" else r"names \w+\.(mkdir|eval), which is no part of"
-    with pytest.raises(ValueError, match=rf"batch is damaged: it {said}"):
+    with pytest.raises(ValueError, match=r"batch is damaged: it names \w+\.(mkdir|eval), which is no part of"):
         raw_files.read_pickled(tmp_path / "batch")
     assert not marker.exists()
 
@@ -122,7 +136,7 @@ def test_memory_that_a_file_does_not_fill_is_not_set_aside(tmp_path: Path) -> No
         b"\x80\x02\x96" + struct.pack("<Q", 2**40),
     ):
         (tmp_path / "batch").write_bytes(content)
-        with pytest.raises(ValueError, match=r"batch is damaged: (it numbers|it is a pickle|.*expected \d+ bytes)"):
+        with pytest.raises(ValueError, match=r"batch is damaged: (it numbers|.*expected \d+ bytes)"):
             raw_files.read_pickled(tmp_path / "batch")
 
 

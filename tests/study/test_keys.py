@@ -64,7 +64,6 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
 ) -> None:
     """Cards before Ampere (8) only emulate bf16, and are slower with it: torch counts them in by default."""
     run = dataclasses.replace(runner.plan.work[0].run, precision="auto")
-    assert runner.pipeline.encoders.precision(run) == "float32"  # the CPU
     monkeypatch.setattr(runner.pipeline.encoders, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)  # makes it the current one
@@ -72,6 +71,18 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
     card = types.SimpleNamespace(major=generation)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert runner.pipeline.encoders.precision(run) == precision
+
+
+@pytest.mark.parametrize(
+    ("units", "precision"), [((), "float32"), (("avx512_bf16",), "bf16"), (("amx_tile",), "bf16")]
+)
+def test_auto_is_bf16_where_the_cpu_has_units_for_it(
+    units: tuple[str, ...], precision: str, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = dataclasses.replace(runner.plan.work[0].run, precision="auto")
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=name in units: there)
     assert runner.pipeline.encoders.precision(run) == precision
 
 
@@ -178,18 +189,18 @@ NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
     "training.augment": "ce70eab53bb1",
-    "training.networks": "8f67ac40310d",
-    "training.batches": "c25f310d92af",
-    "training.train": "45e05acce133",
-    "training.embed": "038e55fc620f",
+    "training.networks": "a41d432e3ff5",
+    "training.batches": "56f10e60a040",
+    "training.train": "f15f712659c6",
+    "training.embed": "af19630a3b17",
     "training.optim": "f1806bdfca90",
     "training.probes": "75c0e4e685db",
-    "scoring.detectors": "ece57a663ed3",
+    "scoring.detectors": "80d684d94aec",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",
-    "toolkit.vectors": "3a849b50829e",
-    "toolkit.linear_algebra": "6b6a80de7dab",
+    "toolkit.vectors": "9bf63cfa8a2e",
+    "toolkit.linear_algebra": "f7812b4f8ddb",
 }
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from oodbench.toolkit import vectors
 from oodbench.toolkit.counts import least_count
 from oodbench.toolkit.vectors import unit
 
@@ -28,6 +29,18 @@ def test_a_row_below_the_least_normal_number_has_no_direction() -> None:
     unit(x).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+def test_sums_of_groups_are_those_of_a_loop(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By addition and by products, in blocks, with noise, and with a group that has no row."""
+    x, group = torch.randn(700, 3, device=device), torch.randint(-1, 3, (700,), device=device)
+    expected = torch.stack([x[group == k].double().sum(0) for k in range(5)])
+    monkeypatch.setattr(vectors, "chunk", lambda x: 256)
+    for add in (vectors._add, vectors._add_by_products):
+        monkeypatch.setattr(vectors, "_add", add)
+        sums = vectors.group_sums(x, group, 5)
+        torch.testing.assert_close(sums, expected, rtol=0, atol=1e-12)
+        assert torch.equal(vectors.group_sums(x, group, 5), sums)
 
 
 def test_the_least_count_is_that_of_exact_numbers() -> None:

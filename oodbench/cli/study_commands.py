@@ -266,6 +266,9 @@ def plan(
         if counts := _not_made(runner, runner.results.current()):
             screen.say(f"{_rows(counts)} would not be made: the files of {', '.join(counts)} are not here")
         screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
+        if cost.device and runner.pipeline.device.type == "cuda":
+            held = f"{decimal(cost.device)} of training features at a time"
+            screen.say(f"on the device: images, and {held}; detectors that need more room run on the CPU")
         arguments.say_unkept(study, len(runner.unkept()))
     screen.say(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
 

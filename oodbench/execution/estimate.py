@@ -15,11 +15,12 @@ from oodbench.execution.runner import Known, Runner
 from oodbench.store.artifacts import digest
 from oodbench.study.grid import TURNS, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment
-from oodbench.training import batches, embed, networks, train
+from oodbench.training import batches, embed, graphs, networks, train
 from oodbench.training.banks import Piece
 
 BATCH = 64  # images of a measured step
 FORWARD = 1 / 3  # the share of a step that embedding takes: no backward pass
+LONGER = 10  # epochs of two steps by which a training is longer, to tell its steps from its beginning
 ROW_SECONDS = 0.02  # of a row, where no row tells
 PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 
@@ -36,6 +37,7 @@ class Estimate:
     done: int | None
     seconds: float | None  # None also where a step could not be measured; running tells why
     bytes: int | None
+    device: int | None = None  # bytes of training features in one space, which a CUDA device holds to score them
 
 
 def counted(runner: Runner) -> Estimate:
@@ -57,6 +59,7 @@ def estimate(runner: Runner) -> Estimate:
         done=all_.cells - sum(each.cells for each in missing),
         seconds=_seconds(runner, [each for each in missing if each.cells]),
         bytes=sum(_bytes(pipeline, each) for each in missing if each.cells),
+        device=max((_fit_bytes(pipeline, each.run) for each in missing if each.cells), default=0),
     )
 
 
@@ -119,7 +122,9 @@ def _measured(pipeline: Pipeline, run: Run) -> float:
     batch = run.recipe.batch if pipeline.device.type == "cuda" and run.recipe.devices == 1 else BATCH
     shape = (2 * batch, run.image.channels, run.image.size, run.image.size)
     x = torch.randint(256, shape, dtype=torch.uint8, device=pipeline.device)
-    data = batches.TrainingData(x, torch.arange(len(x), device=pipeline.device) % classes, classes, x)
+    graph = pipeline.options.graph and graphs.wanted(run.recipe, run.encoder, pipeline.device)
+    world = graphs.Card(pipeline.watch.warn) if graph else batches.ALONE
+    data = batches.TrainingData(x, torch.arange(len(x), device=pipeline.device) % classes, classes, x, world)
     recipe = dataclasses.replace(
         run.recipe, epochs=1, batch=batch, accumulate=1, compile=False, outlier_batch=None, augment=PLAIN
     )
@@ -128,8 +133,14 @@ def _measured(pipeline: Pipeline, run: Run) -> float:
     model = networks.untrained(small.training, run.encoder, recipe, run.image, data, run.seed, precision)
     if run.training.weights is not None:  # nothing to optimise
         return _timed(lambda: embed.features(model, x)) / (FORWARD * len(x))
-    seconds = _timed(lambda: train.train(model, small.training, recipe, precision, data, run.seed))
-    return seconds / (2 * _step_views(small))
+
+    def seconds(epochs: int) -> float:
+        longer = dataclasses.replace(recipe, epochs=epochs)
+        return _timed(lambda: train.train(model, small.training, longer, precision, data, run.seed))
+
+    if isinstance(data.world, graphs.Card):  # each training captures its graph first
+        return (seconds(1 + LONGER) - seconds(1)) / (2 * LONGER * _step_views(small))
+    return seconds(1) / (2 * _step_views(small))
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -145,6 +156,10 @@ def _timed(work: Callable[[], object]) -> float:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _fit_bytes(pipeline: Pipeline, run: Run) -> int:
+    return 4 * networks.feature_dim(run.encoder, run.image) * len(pipeline.encoders.split(run)[0])
 
 
 def _bytes(pipeline: Pipeline, missing: _Missing) -> int:

@@ -311,8 +311,8 @@ def has_bf16(device: torch.device) -> bool:
     """Return whether a device has units for bf16: elsewhere torch emulates it, which is slower than float32."""
     if device.type == "cuda":
         with torch.cuda.device(device):  # torch asks the current one
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def room(device: torch.device) -> float:

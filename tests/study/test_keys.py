@@ -74,9 +74,7 @@ def test_auto_is_bf16_where_the_card_has_it_and_does_not_emulate_it(
     assert runner.pipeline.encoders.precision(run) == precision
 
 
-@pytest.mark.parametrize(
-    ("units", "precision"), [((), "float32"), (("avx512_bf16",), "bf16"), (("amx_tile",), "bf16")]
-)
+@pytest.mark.parametrize(("units", "precision"), [((), "float32"), (("avx512_bf16",), "bf16"), (("amx_tile",), "bf16")])
 def test_auto_is_bf16_where_the_cpu_has_units_for_it(
     units: tuple[str, ...], precision: str, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

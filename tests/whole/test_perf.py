@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
-import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import warm
 from places import ROOT
 
@@ -49,17 +49,28 @@ def test_rows_beside_libraries(run: Run) -> None:
     assert code == (not all(row["holds"] for row in rows))
 
 
-@pytest.mark.parametrize(("generation", "units"), [(7, False), (8, True)])
-def test_a_card_that_emulates_bf16_has_no_units_for_it(
-    generation: int, units: bool, perf: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = importlib.import_module("training")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
-    card = types.SimpleNamespace(major=generation)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    assert script.bf16_units() is units
+def test_the_acceptance_of_a_card_tries_itself_on_the_cpu(tmp_path: Path) -> None:
+    """Its smallest part, as a command: a table and JSON of the same findings."""
+    words = [sys.executable, str(ROOT / "perf" / "cuda.py"), "--device", "cpu", "--size", "tiny", "--parts", "score"]
+    done = subprocess.run([*words, "--to", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "findings.json").read_text(encoding="utf-8"))
+    assert {each["part"] for each in found} == {"machine", "score"}
+    distances = [each for each in found if each["name"].startswith("distance")]
+    assert len(distances) > 8
+    assert all(each["holds"] for each in distances)
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == done.stdout[done.stdout.index("\n\n") + 2 :]
+
+
+def test_a_part_that_breaks_is_a_finding_and_the_others_are_kept(tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "perf" / "cuda.py"), "--device", "nowhere", "--parts", "score"]
+    done = subprocess.run([*words, "--to", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    found = json.loads((tmp_path / "findings.json").read_text(encoding="utf-8"))
+    assert [(each["part"], each["holds"]) for each in found if each["name"] == "the part as a whole"] == [
+        ("machine", False),
+        ("score", False),
+    ]
 
 
 def test_rows_of_training(run: Run) -> None:

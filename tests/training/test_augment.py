@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
 import torchvision.transforms.v2 as T
 import torchvision.transforms.v2.functional as TF
+from kernels import Kernels
 from pydantic import TypeAdapter
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from oodbench.errors import UserError
 from oodbench.study import recipes
@@ -272,27 +271,6 @@ def test_views_are_torchvisions_one_by_one(channels: int, cached: int, monkeypat
     assert 0 < drawn.blur.sum() < 2 * N
     assert 0 < drawn.gray.sum() < 2 * N
     assert 0 < (drawn.hole[:, 2] > 0).sum() < 2 * N
-
-
-LOOKS = {  # operations that touch no data
-    *("view", "_unsafe_view", "transpose", "t", "expand", "select", "slice", "unsqueeze", "squeeze", "permute"),
-    *("alias", "split", "unbind", "unfold", "detach", "as_strided", "_reshape_alias", "empty", "new_empty"),
-    *("reshape", "split_with_sizes"),
-}
-
-
-class Kernels(TorchDispatchMode):
-    """Counts operations that touch data, and keeps the shapes that they make."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[tuple[str, tuple[int, ...]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found, name = func(*args, **(kwargs or {})), func._schema.name.split("::")[1]
-        if name not in LOOKS:
-            self.made.append((name, tuple(found.shape) if isinstance(found, Tensor) else ()))
-        return found
 
 
 def all_alike(patch: pytest.MonkeyPatch) -> list[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kernels import Kernels
 from torch import Tensor
 
 from oodbench.api import Batch, Shifts, State, Training
@@ -512,3 +513,31 @@ def test_a_float64_training_is_float64_from_the_image_to_the_loss(name: str) -> 
     assert not [each for each in after.values() if each.dtype == torch.float32]
     assert {each.dtype for each in embed.embed(model, data.x, Seen(2), QUICK, 0).values()} == {torch.float32}
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_an_eager_step_is_few_operations() -> None:
+    """A card's host launches each: SupCon on a ResNet-18, from views that are there to gradients."""
+    recipe, image = Recipe(epochs=1, batch=8, warmup=0), ImageFormat(size=16)
+    data = batches.TrainingData(torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8) % 3, 3)
+    training = plugin("supcon")
+    model = networks.untrained(training, Encoder(name="resnet18", params={"width": 8}), recipe, image, data, 0).train()
+    step, views = (
+        train.Step(model, training, "bf16", batches.ALONE),
+        next(batches.batches(training, recipe, data, 0, 0)),
+    )
+    with Kernels() as count:
+        loss, _ = step(views, 0, 0, {})
+        loss.backward()
+    assert len(count.made) <= 300
+
+
+def test_ciders_prototypes_move_by_few_operations() -> None:
+    """Its moves wait for each other: on a card each of their operations is time that nothing hides."""
+    z, y = torch.randn(2, 64, 16, requires_grad=True), torch.arange(64) % 4
+    cider = plugin("cider")
+    state = {"prototype": torch.nn.functional.normalize(torch.randn(4, 16), dim=1)}
+    b = Batch(z.detach(), {"z": z}, y, torch.arange(64), torch.zeros_like(y), None, 0, y.numpy())
+    with Kernels() as count:
+        cider.loss(b, state)[0].backward()
+    moves = 2 * 64 // 4
+    assert len(count.made) <= 12 * moves + 150

@@ -242,8 +242,11 @@ def _npz(path: Path) -> dict[str, Any]:
 
 
 def _check_headers(stream: IO[bytes]) -> None:
-    """Refuse an array whose header promises other than what the archive holds of it: numpy sets the memory aside."""
+    """Refuse two arrays of a name, and one whose header promises more than it holds: numpy sets the memory aside."""
     with zipfile.ZipFile(stream) as archive:
+        names = archive.namelist()
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"two of its arrays are named {twice}")
         for info in archive.infolist():
             with archive.open(info) as member:
                 first = np.lib.format.read_magic(member) == (1, 0)

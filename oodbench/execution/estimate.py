@@ -18,9 +18,10 @@ from oodbench.study.settings import Augment
 from oodbench.training import batches, embed, graphs, networks, train
 from oodbench.training.banks import Piece
 
-BATCH = 64  # images of a measured step
+BATCH = 64  # images of a measured step, or a quarter of them
+QUICK = 1.0  # seconds in which the quarter is done, where the whole is measured, too
 FORWARD = 1 / 3  # the share of a step that embedding takes: no backward pass
-LONGER = 10  # epochs of two steps by which a training is longer, to tell its steps from its beginning
+LONGER = 10  # epochs of a few steps by which a training is longer, to tell its steps from its beginning
 ROW_SECONDS = 0.02  # of a row, where no row tells
 PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 
@@ -114,13 +115,25 @@ def _step_views(run: Run) -> int:
 
 
 def _measured(pipeline: Pipeline, run: Run) -> float:
-    """Return the seconds that one view takes in a step of a training, from two steps on random images.
+    """Return the seconds that one view takes in a step of a training, from a few steps on random images.
 
-    Steps are of the recipe's own batch on a CUDA device, where that decides the rate, and small ones on a CPU.
+    Steps are of the recipe's own batch on a CUDA device, where that decides the rate, and small ones on a CPU: the
+    larger of two sizes where the smaller is quick.
     """
+    if pipeline.device.type == "cuda" and run.recipe.devices == 1:
+        return _rate(pipeline, run, run.recipe.batch)
+    start = time.perf_counter()
+    found = [_rate(pipeline, run, BATCH // 4)]
+    if time.perf_counter() - start < QUICK:
+        found.append(_rate(pipeline, run, BATCH))
+    return found[-1]
+
+
+def _rate(pipeline: Pipeline, run: Run, batch: int) -> float:
+    """Return the seconds a view of steps of a batch."""
     classes = len(pipeline.library.prepared(run.id, "train").classes)
-    batch = run.recipe.batch if pipeline.device.type == "cuda" and run.recipe.devices == 1 else BATCH
-    shape = (2 * batch, run.image.channels, run.image.size, run.image.size)
+    steps = -(-2 * max(batch, classes) // batch)
+    shape = (steps * batch, run.image.channels, run.image.size, run.image.size)
     x = torch.randint(256, shape, dtype=torch.uint8, device=pipeline.device)
     graph = pipeline.options.graph and graphs.wanted(run.recipe, run.encoder, pipeline.device)
     world = graphs.Card(pipeline.watch.warn) if graph else batches.ALONE
@@ -138,9 +151,10 @@ def _measured(pipeline: Pipeline, run: Run) -> float:
         longer = dataclasses.replace(recipe, epochs=epochs)
         return _timed(lambda: train.train(model, small.training, longer, precision, data, run.seed))
 
+    views = steps * _step_views(small)
     if isinstance(data.world, graphs.Card):  # each training captures its graph first
-        return (seconds(1 + LONGER) - seconds(1)) / (2 * LONGER * _step_views(small))
-    return seconds(1) / (2 * _step_views(small))
+        return (seconds(1 + LONGER) - seconds(1)) / (LONGER * views)
+    return seconds(1) / views
 
 
 def _timed(work: Callable[[], object]) -> float:

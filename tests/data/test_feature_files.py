@@ -419,6 +419,17 @@ def test_tensors_that_are_no_plain_numbers(tmp_path: Path, name: str) -> None:
         read(tmp_path / "f.pt")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's own, of what is wanted here
+def test_an_archive_with_two_arrays_of_one_name_is_refused(tmp_path: Path) -> None:
+    """Which of them is meant nobody can tell: unpackers differ."""
+    np.save(tmp_path / "a.npy", np.ones((4, 2), np.float32))
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
+        for _ in range(2):
+            archive.write(tmp_path / "a.npy", "features.npy")
+    with pytest.raises(UserError, match=r"f\.npz.*two of its arrays are named features\.npy"):
+        read(tmp_path / "f.npz")
+
+
 def test_archives_that_promise_what_they_do_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10)}
     with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive, archive.open("features.npy", "w") as member:

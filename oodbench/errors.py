@@ -24,6 +24,15 @@ def of_machine(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
+# As torch, its libraries and faiss say it of a CUDA device.
+NO_ROOM = re.compile(r"OutOfMemoryError|CUDA (?:error: )?out of memory|CU[A-Z]+_STATUS_ALLOC_FAILED|cudaMalloc")
+
+
+def no_room(error: BaseException | str) -> bool:
+    """Return whether an error, or its message with its class before it, says that a device's memory is full."""
+    return bool(NO_ROOM.search(error if isinstance(error, str) else f"{type(error).__name__}: {error}"))
+
+
 def printable(text: str) -> str:
     """Return text whose control characters are shown, not obeyed: a name may hold what moves or colours a terminal."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -681,6 +682,7 @@ def main() -> int:
     folder = Path(GIVEN.to)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "findings.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(folder / "work", ignore_errors=True)  # what is there already would not be made again
     for part in ("machine", *GIVEN.parts):
         limit = LIMITS[part] * (10 if tiny() else 1)
         words = [sys.executable, __file__, "--part", part, "--limit", str(limit), "--device", GIVEN.device]

@@ -94,7 +94,7 @@ class _Moves(torch.autograd.Function):
         for n, c in enumerate(having):
             v = moves[n, :c].add_(found[:c], alpha=momentum)
             length = torch.linalg.vector_norm(v, dim=1, keepdim=True, out=lengths[n, :c])
-            torch.div(v, length.clamp_min_(torch.finfo(v.dtype).tiny), out=found[:c])
+            torch.div(v, length.masked_fill_(length < torch.finfo(v.dtype).tiny, 1), out=found[:c])
             v.copy_(found[:c])
         ctx.save_for_backward(moves, lengths)
         ctx.having, ctx.momentum = having, momentum

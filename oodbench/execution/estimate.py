@@ -149,11 +149,15 @@ def _rate(pipeline: Pipeline, run: Run, batch: int) -> float:
 
     def seconds(epochs: int) -> float:
         longer = dataclasses.replace(recipe, epochs=epochs)
-        return _timed(lambda: train.train(model, small.training, longer, precision, data, run.seed))
+        found = _timed(lambda: train.train(model, small.training, longer, precision, data, run.seed))
+        data.world.release()
+        return found
 
     views = steps * _step_views(small)
     if isinstance(data.world, graphs.Card):  # each training captures its graph first
-        return (seconds(1 + LONGER) - seconds(1)) / (LONGER * views)
+        whole = seconds(1 + LONGER)
+        steps_alone = (whole - seconds(1)) / LONGER
+        return (steps_alone if steps_alone > 0 else whole / (1 + LONGER)) / views
     return seconds(1) / views
 
 

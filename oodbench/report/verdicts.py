@@ -1,9 +1,15 @@
 """Claims held against rows: which hold, which fail, which these rows do not decide. It knows rows alone, and, for
 claims about clusters, what `oodbench quality` measured of them.
 
-A claim is about the mean of left minus right over runs (ID classes, encoder and seed), paired by run. It holds where
-the one-sided 95 % t interval of that mean lies within what the claim says, and fails where it lies outside; else it is
-open. Where one of several comparisons is enough to decide, their number divides the 5 % (Bonferroni).
+A claim is about the mean of left minus right, paired by run (ID classes, encoder and seed). It is about ID sets like
+those of the study: where there are several, an ID set is one observation, the mean of its runs, for its seeds tell
+nothing of other sets. So is an encoder where encoders are several and the ID set is one. `ids: these` is about the sets
+at hand alone: errors within each are added, with degrees of freedom by Satterthwaite (1946).
+
+A claim holds where the one-sided 95 % t interval of the mean lies within what it says, and fails where it lies
+outside; else it is open. What is to be above and lies within the margin on either side of 0 is equal (two one-sided
+tests, Schuirmann 1987). Where one of several comparisons is enough to decide, their number divides the 5 %
+(Bonferroni).
 """
 
 from __future__ import annotations
@@ -12,23 +18,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import nct
 from scipy.stats import t as student
 
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, NotThereError, counted, distinct, kept
 from oodbench.report.unmade import UNMADE, sets_of
 from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SHARES
-from oodbench.study.declarations import PAIRED, SETS, ClaimSpec, Labels
+from oodbench.study.declarations import PAIRED, POINTS, SETS, ClaimSpec, Labels
 from oodbench.study.grid import NONE
 
-HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "not enough data"
+HOLDS, FAILS, EQUAL, OPEN, MISSING = "holds", "fails", "equal", "open", "not enough data"
 ERROR = 0.05  # one-sided
+POWER = 0.8  # that a claim is decided with as many more runs as an open one asks for
+MOST = 1000  # runs that it asks for
 LEAST = 3  # runs: the deviation of two says nothing
+UNITS = {"id": "ID set", "encoder": "encoder"}  # what runs are of, the outermost first: several are the observations
 PLACES = 3  # that a cell lists; of more it says the counts and the ends, and CSV has all
 AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
 CUTS = ["threshold", "level"]
@@ -51,16 +61,23 @@ class Evidence:
     runs: int
     wins: int  # runs in which left is above right
     lost: int  # runs in which a side has no number
+    observations: int = 0
+    of: str = "run"  # what an observation is
+    more: int = 0  # observations that would decide what is open, where it is as it looks; MOST: so many, or more
 
     def text(self, unit: str) -> str:
-        """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above`."""
+        """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above; 3 more runs would decide it`."""
         where = f"{self.place} ({self.state}): " if self.place else ""
         who = f"{self.pair} " if self.pair else ""
         spread = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
-        number = "no run" if not self.runs else f"{self.difference:+.2f}{spread}{unit}, {counted(self.runs, 'run')}"
-        above = f", {self.wins} above" if self.runs else ""
+        within = f"{counted(self.observations, self.of)} of " if self.of != "run" else ""
+        runs = f"{self.difference:+.2f}{spread}{unit}, {within}{counted(self.runs, 'run')}, {self.wins} above"
         lost = f", {self.lost} without a number" if self.lost else ""
-        return f"{where}{who}{number}{above}{lost}"
+        return f"{where}{who}{runs if self.runs else 'no run'}{lost}{self._more()}"
+
+    def _more(self) -> str:
+        many = f"over {MOST} more {self.of}s" if self.more == MOST else counted(self.more, f"more {self.of}")
+        return f" ({many} would decide it)" if self.more else ""
 
 
 Decision = tuple[str, list[Evidence], pd.DataFrame]  # the state of a claim, why, and the rows that have no number
@@ -132,9 +149,9 @@ def _comparison(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
         return left.sub(right)  # NaN where one has no such run
 
     differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
-    places = {str(place): each.to_numpy() for place, each in differences.groupby("place", sort=False)}
+    places = {str(place): _runs(each) for place, each in differences.groupby("place", sort=False)}
     enough = 1 if claim.where == "all" else len(places)
-    found = [_evidence(claim, values, enough, len(places), place) for place, values in places.items()]
+    found = [_evidence(claim, runs, enough, len(places), place) for place, runs in places.items()]
     lost = pd.concat([each[each["number"].isna()] for each in sides])
     return _together(claim, [each.state for each in found]), found, lost
 
@@ -147,7 +164,7 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     sign = -1 if claim.value in LOWER_IS_BETTER else 1
     wide = sign * _numbers(rows, claim, claim.among).unstack(list(claim.among), sort=False)
     names = [" · ".join(map(str, each)) for each in wide.columns.to_frame().itertuples(index=False)]
-    places = {str(place): each.to_numpy() for place, each in wide.groupby(level="place", sort=False)}
+    places = {str(place): _runs(each) for place, each in wide.groupby(level="place", sort=False)}
     if len(names) < 2:
         raise NotThereError(f"there is no one to be ahead of {names[0]}")
     winner = " · ".join(str(claim.winner[label]) for label in claim.among) if claim.winner else None
@@ -157,7 +174,8 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     enough = (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
 
     def against(place: str, who: int, rival: int) -> Evidence:
-        ahead, pair = places[place][:, who] - places[place][:, rival], f"{names[who]} against {names[rival]}"
+        runs, pair = places[place], f"{names[who]} against {names[rival]}"
+        ahead = runs._replace(values=runs.values[:, who] - runs.values[:, rival])
         return _evidence(claim, ahead, enough, decided, place, pair)
 
     def wins(who: int) -> str:
@@ -166,7 +184,7 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
 
     def closest(place: str) -> Evidence:
         """Return the winner, or the highest candidate, against the highest of the others."""
-        means = np.array([_mean(column) for column in places[place].T])
+        means = np.array([_mean(column) for column in places[place].values.T])
         order = [int(each) for each in np.argsort(-means, kind="stable")]
         who = names.index(winner) if winner is not None else order[0]
         return against(place, who, next(each for each in order if each != who))
@@ -174,7 +192,8 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     if winner is not None:
         state = wins(names.index(winner))
     else:
-        state = _all({HOLDS: FAILS, FAILS: HOLDS}.get(each, each) for each in map(wins, range(len(names))))
+        turned = {HOLDS: FAILS, FAILS: HOLDS, EQUAL: HOLDS}  # who is not ahead, or is equal, is no winner
+        state = _all(turned.get(each, each) for each in map(wins, range(len(names))))
     return state, [closest(place) for place in places], rows[rows["number"].isna()]
 
 
@@ -262,18 +281,66 @@ def _whole_mean(groups: Any, alike: list[str]) -> pd.Series[float]:
 # ---- numbers to states ----------------------------------------------------------------------------------
 
 
-def _evidence(claim: ClaimSpec, values: Floats, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
+class _Runs(NamedTuple):
+    """Numbers of runs (N,), or of runs and candidates (N, K), and which observation each run belongs to (N,)."""
+
+    values: Floats
+    unit: NDArray[np.int64]
+    of: str  # what an observation is
+
+
+def _runs(numbers: pd.Series[float] | pd.DataFrame) -> _Runs:
+    """Return numbers by run; observations are the values of the outermost label that has several, else the runs."""
+    for label, name in UNITS.items():
+        if label in numbers.index.names and numbers.index.get_level_values(label).nunique() > 1:
+            return _Runs(numbers.to_numpy(), numbers.index.get_level_values(label).factorize()[0], name)
+    return _Runs(numbers.to_numpy(), np.arange(len(numbers)), "run")
+
+
+class _Estimate(NamedTuple):
+    """A mean, and its error from so many observations in each of so many blocks that share nothing."""
+
+    mean: float
+    error: float  # NaN where there is none
+    freedom: float  # degrees
+    each: int
+    blocks: int = 1
+
+
+def _estimate(values: Floats, unit: NDArray[np.int64], these: bool) -> _Estimate:
+    """Return the mean over units of the means of their runs; `these`: its error is that of the runs in each."""
+    groups = [values[unit == each] for each in np.unique(unit)]
+    means, count = np.array([each.mean() for each in groups]), len(groups)
+    if not these:
+        error = float(means.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
+        return _Estimate(_mean(means), error, count - 1, count)
+    sizes = [len(each) for each in groups]
+    if min(sizes, default=0) < 2:
+        return _Estimate(_mean(means), np.nan, 0, min(sizes, default=0), count)
+    parts = np.array([each.var(ddof=1) / len(each) for each in groups])
+    shares = parts / parts.sum() if parts.any() else np.full(count, 1 / count)
+    freedom = float(1 / (shares**2 / (np.array(sizes) - 1)).sum())
+    return _Estimate(_mean(means), float(np.sqrt(parts.sum()) / count), freedom, min(sizes), count)
+
+
+def _evidence(claim: ClaimSpec, runs: _Runs, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
     """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of."""
-    there = values[~np.isnan(values)]
-    error = float(there.std(ddof=1) / np.sqrt(len(there))) if len(there) > 1 else np.nan
-    state, low, high = MISSING, np.nan, np.nan
-    if len(there) >= LEAST:
-        within = _region(claim, *_interval(there, enough))
-        beyond = _region(claim, *_interval(there, decided * (2 if claim.relation == "near" else 1)))
-        state = HOLDS if within == HOLDS else FAILS if beyond == FAILS else OPEN
-        low, high = _interval(there, 1)
-    wins = int((there > 0).sum())
-    return Evidence(place, pair, state, _mean(there), error, low, high, len(there), wins, len(values) - len(there))
+    there = ~np.isnan(runs.values)
+    values = runs.values[there]
+    these = claim.ids == "these" and runs.of == UNITS["id"]
+    found = _estimate(values, runs.unit[there], these)
+    decided *= 2 if claim.relation == "near" else 1
+    state, low, high, more = MISSING, np.nan, np.nan, 0
+    if len(values) >= LEAST and not np.isnan(found.error):
+        within = _region(claim, *_interval(found, enough))
+        beyond = _region(claim, *_interval(found, decided))
+        state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
+        low, high = _interval(found, 1)
+        more = _more(claim, found, enough, decided) if state == OPEN else 0
+    wins, lost = int((values > 0).sum()), int((~there).sum())
+    of = "run" if these else runs.of
+    spread = (found.error, low, high, len(values), wins, lost, found.each * found.blocks, of, more)
+    return Evidence(place, pair, state, found.mean, *spread)
 
 
 def _mean(values: Floats) -> float:
@@ -281,33 +348,47 @@ def _mean(values: Floats) -> float:
     return float(there.mean()) if len(there) else float("nan")
 
 
-def _interval(values: Floats, tests: int) -> tuple[float, float]:
+def _interval(found: _Estimate, tests: int) -> tuple[float, float]:
     """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
-    half = _quantile(len(values) - 1, tests) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    half = _quantile(found.freedom, tests) * found.error
+    return found.mean - half, found.mean + half
 
 
 @cache
-def _quantile(freedom: int, tests: int) -> float:
+def _quantile(freedom: float, tests: int) -> float:
     return float(student.ppf(1 - ERROR / tests, freedom))
 
 
 def _region(claim: ClaimSpec, low: float, high: float) -> str:
     """Return where an interval lies: within what a claim says, outside of it, or across its edge."""
-    margin = claim.margin
+    margin = claim.least
     if claim.relation == "above":
         inside, outside = low > margin, high <= margin
     elif claim.relation == "at_least":
         inside, outside = low >= -margin, high < -margin
     else:
         inside, outside = low >= -margin and high <= margin, low > margin or high < -margin
-    return HOLDS if inside else FAILS if outside else OPEN
+    equal = claim.relation == "above" and margin > 0 and low >= -margin
+    return HOLDS if inside else OPEN if not outside else EQUAL if equal else FAILS
+
+
+def _more(claim: ClaimSpec, found: _Estimate, enough: int, decided: int) -> int:
+    """Return how many more observations, in each block, decide with 80 % power where the mean and spread are these."""
+    edge = -claim.least if claim.relation == "at_least" else claim.least
+    ahead = (abs(found.mean) < edge) if claim.relation == "near" else (found.mean > edge)
+    far = abs((abs(found.mean) if claim.relation == "near" else found.mean) - edge)
+    count = found.each + np.arange(1, MOST)
+    freedom = found.blocks * (count - 1)
+    wanted = student.ppf(1 - ERROR / (enough if ahead else decided), freedom)
+    power = nct.sf(wanted, freedom, far / (found.error * np.sqrt(found.each / count)))
+    enough_power = np.flatnonzero(power >= POWER)
+    return int(enough_power[0]) + 1 if len(enough_power) else MOST
 
 
 def _all(states: Iterable[str]) -> str:
-    """Return whether all hold: one that fails decides, then one without data, then one that is open."""
+    """Return whether all hold: one that fails decides, or is equal, then one without data, then one that is open."""
     found = set(states)
-    return next((each for each in (FAILS, MISSING, OPEN) if each in found), HOLDS)
+    return next((each for each in (FAILS, EQUAL, MISSING, OPEN) if each in found), HOLDS)
 
 
 def _together(claim: ClaimSpec, states: list[str]) -> str:
@@ -316,8 +397,8 @@ def _together(claim: ClaimSpec, states: list[str]) -> str:
         return _all(states)
     if 2 * states.count(HOLDS) > len(states):
         return HOLDS
-    if 2 * states.count(FAILS) >= len(states):
-        return FAILS
+    if 2 * (states.count(FAILS) + states.count(EQUAL)) >= len(states):
+        return FAILS if FAILS in states else EQUAL
     return MISSING if MISSING in states else OPEN
 
 
@@ -328,11 +409,22 @@ def caption(found: list[ClaimVerdict]) -> str:
     """Return what the states mean."""
     picked = any(each.claim.pick == "best" for each in found)
     best = " Where settings were picked on test, the sides are what no one could have chosen beforehand." * picked
+    units = {line.of for each in found for line in each.evidence} - {"run"}
+    several = (
+        f" Where {' or '.join(f'{each}s' for each in sorted(units))} are several, each is one observation."
+        if units
+        else ""
+    )
+    these = " Of `ids: these` the claim is about these ID sets alone." * any(
+        each.claim.ids == "these" for each in found
+    )
+    equal = f" equal: neither side is ahead by more than the margin, {POINTS} points where none is said."
     return (
         "Mean difference of the sides, left minus right, ± its standard error over runs (ID classes, encoder, seed), "
-        "paired by run; points are of per cent. holds: the one-sided 95 % t interval lies within what the claim says; "
-        "fails: it lies outside; open: these rows do not decide it. Where one of several comparisons decides, their "
-        f"number divides the 5 %. Runs that differ in ID classes are taken as independent.{best}"
+        f"paired by run; points are of per cent.{several}{these} holds: the one-sided 95 % t interval lies within what "
+        f"the claim says; fails: it lies outside;{equal.rstrip('.')}; open: these rows do not decide it, and how many "
+        "more would, with 80 % power, if mean and spread are as they look. Where one of several comparisons decides, "
+        f"their number divides the 5 %. The error that the test images have in common is not in it.{best}"
     )
 
 
@@ -353,5 +445,6 @@ def _listed(found: list[ClaimVerdict]) -> Iterator[dict[str, Any]]:
     for each in found:
         about: dict[str, Any] = {"claim": each.name, "says": each.claim.says, "source": each.claim.source}
         about |= {"verdict": each.state, "why": each.why, "value": each.claim.value, "picked": each.claim.pick}
+        about["margin"] = each.claim.least
         nothing = Evidence("", "", each.state, np.nan, np.nan, np.nan, np.nan, 0, 0, 0)
         yield from (about | {"lost_rows": each.lost} | vars(line) for line in each.evidence or (nothing,))

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import ClassifierHead, Clustering, Clusters, Distance, Posthoc, Rule, Scores, Split
+from oodbench.errors import no_room
 from oodbench.scoring import intervals, metrics, spaces
 from oodbench.scoring import other_codebases as compat
 from oodbench.store.files import scratch
@@ -25,7 +26,6 @@ from oodbench.toolkit.vectors import centroids
 T = TypeVar("T")
 MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-mapped files, unless told otherwise
 
-NO_ROOM = f"{torch.OutOfMemoryError.__name__}:"  # of a device
 HEAD_ROWS = 2**16  # features that a classifier takes at a time
 
 Layers = dict[str, Tensor]  # layer -> (V, N, D) raw features, float32, on the CPU
@@ -146,6 +146,7 @@ class _Spaced:
     """
 
     def __init__(self, where: Space, bank: Bank, how: How) -> None:
+        self._made_of = (where, bank, how)
         self._device = how.device
         plain = bank.fit[where.layer][0].to(how.device)
         self._raw = {name: layers[where.seen][where.layer] for name, layers in bank.sets.items()}  # (V, M, D)
@@ -154,6 +155,12 @@ class _Spaced:
         carry = None if self._small else self._on_disk if how.device.type == "cpu" else self._in_place
         self._transform, self._train = spaces.fit(where, plain, carry)
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
+
+    @cached_property
+    def on_host(self) -> _Spaced:
+        """The same on the CPU."""
+        where, bank, how = self._made_of
+        return _Spaced(where, bank, replace(how, device=torch.device("cpu")))
 
     @property
     def fit(self) -> Tensor:
@@ -318,14 +325,27 @@ class _Judge:
 
     def _failed(self, detectors: list[Detector], error: str) -> Iterator[Judged]:
         """Yield an error for each detector on each OOD set; what a device has no room for is made on the host."""
-        if not error.startswith(NO_ROOM) or self.how.device.type == "cpu":
+        if not self._no_room(error):
             yield from (Judged(detector, ood, {}, [], error) for detector in detectors for ood in self.sets)
             return
+        yield from (each._replace(warnings=[*each.warnings, self._note]) for each in self._host.all(detectors))
+
+    def _no_room(self, error: str) -> bool:
+        """Return whether an error says that the device is full; what is not used of it is then free for others."""
+        if self.how.device.type == "cpu" or not no_room(error):
+            return False
         torch.cuda.empty_cache()
-        note = f"scored on the CPU: {self.how.device} has no room for it"
+        return True
+
+    @property
+    def _note(self) -> str:
+        return f"scored on the CPU: {self.how.device} has no room for it"
+
+    @property
+    def _host(self) -> _Judge:
+        """The same work on the host."""
         bank = replace(self.bank, head=_on_host(self.bank.head, self.how.device))
-        host = replace(self, bank=bank, how=replace(self.how, device=torch.device("cpu")))
-        yield from (each._replace(warnings=[*each.warnings, note]) for each in host.all(detectors))
+        return replace(self, bank=bank, how=replace(self.how, device=torch.device("cpu")))
 
     def _family(self, family: Family, clusters: Clusters, spaced: _Spaced, notes: list[str]) -> Iterator[Judged]:
         """Yield the numbers of distances that share their work; where that fails, of each on its own."""
@@ -337,6 +357,9 @@ class _Judge:
         elif len(family) > 1:
             for each in family:
                 yield from self._family([each], clusters, spaced, notes)
+        elif self._no_room(made):
+            here = Clusters(*(each.cpu() if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
+            yield from self._host._family(family, here, spaced.on_host, [*notes, self._note])
         else:
             yield from self._failed(family[0][1], made)
 
@@ -396,9 +419,9 @@ class _Judge:
         def attempt(name: str) -> list[Scores] | list[str]:
             try:
                 return scores(name)
-            except torch.OutOfMemoryError:  # of the device
-                raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes the rows of this set
+            except (Exception, SystemExit) as error:
+                if self.how.device.type != "cpu" and no_room(error):
+                    raise
                 return [f"{type(error).__name__}: {error}"] * len(references)
 
         id_ = scores(ID_TEST)

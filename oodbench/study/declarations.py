@@ -20,7 +20,16 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from annotated_types import Interval
 
 from oodbench.errors import suggestion
-from oodbench.store.columns import FLOATS, HIGHER_IS_BETTER, INTEGERS, LABELS, LOWER_IS_BETTER, QUALITY, QUALITY_LABELS
+from oodbench.store.columns import (
+    FLOATS,
+    HIGHER_IS_BETTER,
+    INTEGERS,
+    LABELS,
+    LOWER_IS_BETTER,
+    QUALITY,
+    QUALITY_LABELS,
+    SHARES,
+)
 from oodbench.study.document import Trail
 from oodbench.study.values import Values
 
@@ -28,6 +37,7 @@ NAME = re.compile(r"\w[\w .+-]{,59}")  # of studies and tables, which become fil
 PUBLISHED = "targets"  # under `against:`, the published numbers that come with the package
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
+POINTS = 0.5  # of per cent, which a claim without a margin is about
 PAIRED = ("id", "seed")
 RUN = ("id", "encoder", "seed")  # what two sides are paired by
 SETS = ("ood", "group")  # labels of OOD sets rather than of detectors
@@ -109,9 +119,10 @@ class ClaimSpec:
     winner: Labels = field(default_factory=dict)  # the candidate that is ahead of all others; none: nobody is
     pick: Literal["mean", "best"] = "mean"  # of several settings of a side in a run; best: on test, and marked so
     relation: Literal["above", "at_least", "near"] = "above"  # > margin, >= -margin, from -margin to margin
-    margin: Margin = 0.0
+    margin: Margin | None = None  # the least difference that matters; see `least`
     over: tuple[str, ...] = ()  # labels for each of whose combinations there is an answer
     where: Literal["all", "most", "mean"] = "all"  # of `over` it is true; mean: of the mean over them
+    ids: Literal["like these", "these"] = "like these"  # what the claim is about, where ID sets are several
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -123,6 +134,11 @@ class ClaimSpec:
         """The labels by which sides are paired: those of a run that the sides do not differ in."""
         apart = {*self.left, *self.right, *self.at, *self.than, *self.among}
         return [label for label in RUN if label not in apart]
+
+    @property
+    def least(self) -> float:
+        """The margin; where none is given, POINTS of per cent, or 0 of what is no share."""
+        return (POINTS if self.value in SHARES else 0.0) if self.margin is None else self.margin
 
     def problems(self) -> Problems:
         there, numbers = ("rows have", NUMBERS) if self.table == "rows" else ("clusters have", QUALITY)

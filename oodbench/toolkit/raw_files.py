@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ DAMAGE = (
     *(pickle.UnpicklingError, struct.error, zlib.error),
 )
 
+MAT = ("cell", "char", "double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 RATIO = 200  # what is packed unpacks to so many times its own size at most: text to some 10, images to 1, bombs to 1000
 
 
@@ -64,7 +65,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     start = 4 + 4 * raw[3]
     if len(raw) - start != math.prod(shape):
         raise ValueError(f"{path} is damaged: {len(raw) - start} bytes of {math.prod(shape)}")
-    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+    with reading(path):
+        return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -77,12 +79,16 @@ def _unpacked(content: bytes) -> bytes:
 
 def read_mat(path: Path, *names: str) -> list[Any]:
     """Return arrays of a .mat file by name; raises ValueError where it is cut short, something else, or lacks one."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
     content = path.read_bytes()
     with reading(path):
+        most = RATIO * max(1 << 20, len(content))
         try:
+            for name, shape, kind in whosmat(io.BytesIO(content)):
+                if name in names and (kind not in MAT or 8 * math.prod(shape) > most):  # scipy sets the memory aside
+                    raise ValueError(f"{name} is said to be a {kind} of the shape {shape}")
             found = loadmat(io.BytesIO(content), variable_names=names)
         except MatReadError as error:
             raise ValueError(str(error)) from error
@@ -101,6 +107,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
         _check_opcodes(content)
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         names = [key.decode("latin1") if isinstance(key, bytes) else key for key in found]
+        _check(all(isinstance(name, str) for name in names), "a key is no text")
         return {name: _array(v) if isinstance(v, _Said) else v for name, v in zip(names, found.values(), strict=True)}
 
 
@@ -118,16 +125,76 @@ def _read_batch(path: Path, key: str, classes: int) -> tuple[NDArray[np.uint8], 
         x = batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         if batch["data"].shape != (len(x), 3 * 32 * 32):
             raise ValueError(f"data of shape {batch['data'].shape}")
-        if not isinstance(batch[key], list) or not all(isinstance(label, int) for label in batch[key]):
+        if not isinstance(batch[key], list) or not all(type(label) is int for label in batch[key]):
             raise ValueError(f"{key} are no list of numbers")
     return x, checked_labels(path, batch[key], len(x), classes)
 
 
+# What arrays, texts, numbers, lists, tuples and dicts are written with. Others copy, drop or make what none of them is.
+OPCODES = {
+    *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+}
+Kind = Literal["tuple", "made", ""]  # made: by a call
+
+
 def _check_opcodes(content: bytes) -> None:
-    """Refuse what makes the unpickler set aside memory that the file does not fill."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
-            raise pickle.UnpicklingError(f"it numbers {argument} objects in {len(content)} bytes")
+    """Refuse what makes the unpickler set aside memory that the file does not fill, hash tuples, or change functions.
+
+    It follows the stack as `pickletools.dis` does: a tuple as a key may lie as deep as the file is long.
+    """
+    stack: list[Kind] = []
+    marks: list[int] = []
+    memo: dict[int, Kind] = {}
+    frame = 0  # where the current one ends
+    for opcode, argument, at in pickletools.genops(content):
+        name, number = opcode.name, argument if isinstance(argument, int) else 0
+        if name not in OPCODES:
+            raise pickle.UnpicklingError(f"it has the opcode {name}, which no array, text, number, list or dict needs")
+        if frame and at is not None and at >= frame:
+            _check(at == frame, "a frame ends inside of an opcode")
+            frame = 0
+        if name == "FRAME" and at is not None:
+            _check(not frame, "a frame begins in another")
+            frame = at + 9 + number
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[number])
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            _check(number <= len(content), f"it numbers {number} objects in {len(content)} bytes")
+            memo[len(memo) if name == "MEMOIZE" else number] = stack[-1]
+        else:
+            _step(name, opcode, stack, marks)
+
+
+def _step(name: str, opcode: pickletools.OpcodeInfo, stack: list[Kind], marks: list[int]) -> None:
+    """Let one opcode take what it takes from the stack, and leave what it makes."""
+    before = opcode.stack_before
+    if pickletools.markobject in before:
+        start = marks.pop()
+        taken = stack[start:]
+        del stack[start - before.index(pickletools.markobject) :]
+    else:
+        start = len(stack) - len(before)
+        _check(start >= 0, "it takes more than there is")
+        taken = stack[start:]
+        del stack[start:]
+    if name in ("SETITEM", "SETITEMS", "DICT"):
+        _check("tuple" not in (taken[1::2] if name == "SETITEM" else taken[::2]), "a key is a tuple")
+    if name == "BUILD":
+        _check(taken[0] == "made", "it changes what it has not made")
+    made: Kind = "tuple" if "TUPLE" in name else "made" if name in ("REDUCE", "BUILD") else ""
+    stack.extend([made] * len(opcode.stack_after))
+
+
+def _check(holds: bool, said: str) -> None:
+    if not holds:
+        raise pickle.UnpicklingError(said)
 
 
 class _Said:
@@ -149,7 +216,7 @@ class _Buffer(_Said):
         return None, shape, kind, order == "F", content
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+def _encoded(text: str = "", encoding: str = "") -> bytes:
     return text.encode("latin1")
 
 
@@ -157,7 +224,8 @@ class _Unpickler(pickle.Unpickler):
     NAMES: ClassVar[dict[str, Callable[..., Any]]] = {
         **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"), _Said),
         "numpy.core.numeric._frombuffer": _Buffer,
-        "_codecs.encode": _encoded,  # bytes, as Python 3 writes them for Python 2
+        # bytes, and none, as Python 3 writes them for Python 2
+        **dict.fromkeys(("_codecs.encode", "__builtin__.bytes", "builtins.bytes"), _encoded),
     }
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:

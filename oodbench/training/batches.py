@@ -45,6 +45,9 @@ class World:
         """Return a model as the batches of a training pass it."""
         return cast(nn.Module, torch.compile(model)) if recipe.compile else model
 
+    def release(self) -> None:
+        """Free what passes of a training that is over have left on a device."""
+
     def parallel(self, step: nn.Module) -> Callable[..., tuple[Tensor, State]]:
         """Return a step whose backward pass leaves, in every process, the gradient of the whole batch."""
         return step

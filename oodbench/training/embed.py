@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oodbench.api import Features, Training
+from oodbench.errors import no_room
 from oodbench.study.grid import LAYER_HEAD, SHIFTED_HEADS, TURNS
 from oodbench.study.settings import Recipe, Seen
 from oodbench.toolkit.seeds import generator, seed_of
@@ -71,8 +72,9 @@ def _joined(work: Callable[[int, Tensor], Layers], x: Images) -> Layers:
         start, layers = waiting.pop()
         for name, arrived in layers.items():
             rows = arrived()
-            whole = found.setdefault(name, rows.new_empty(len(x), rows.shape[1]))
-            whole[start : start + len(rows)] = rows
+            if name not in found:
+                found[name] = rows.new_empty(len(x), rows.shape[1])
+            found[name][start : start + len(rows)] = rows
 
     for i, rows in enumerate(x.split(EMBED_BATCH)):
         leaving = {name: _leaving(z) for name, z in work(i, rows).items()}
@@ -102,8 +104,8 @@ def _passed(model: Trained, x: Tensor) -> Features:
     """Return features of float images (B, C, H, W); where the device has no room, of one half, then of the other."""
     try:
         return Features(*model(x))
-    except torch.OutOfMemoryError:
-        if len(x) == 1:
+    except RuntimeError as error:
+        if len(x) == 1 or not no_room(error):
             raise
     torch.cuda.empty_cache()
     one, other = (_passed(model, half) for half in x.tensor_split(2))

@@ -223,6 +223,7 @@ class Encoders:
             distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
         else:
             train.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
+            seen.world.release()
         self.trainings += 1
         return save(run, model.state_dict, folder)
 

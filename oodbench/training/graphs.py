@@ -6,7 +6,9 @@ kernels are the same, and so are the numbers. Heads and losses stay as they are:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import torch
@@ -40,6 +42,10 @@ class Card(World):
     def passes(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         return _Graphed(cast(Trained, model), self)
 
+    def release(self) -> None:
+        """Free the memory of graphs that nothing uses any more; torch leaves them in circles of references."""
+        gc.collect()
+
 
 class _Graphed(nn.Module):
     def __init__(self, model: Trained, card: Card) -> None:
@@ -56,24 +62,35 @@ class _Graphed(nn.Module):
         return h, self.model.network.outputs(h)
 
     def _capture(self, x: Tensor) -> nn.Module:
-        device, passes = x.device.type, _Passes(self.model)
+        self._card.release()  # of a training that failed
+        found: nn.Module = _Passes(self.model)
         buffers = [(each, each.clone()) for each in self.model.buffers()]  # running means count what warms up
-        autocast = torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), False)
-        at = x.get_device()  # -1 on the CPU
         try:
-            with torch.cuda.device(at), torch.random.fork_rng([at] if x.is_cuda else []), autocast:
-                found = cast(nn.Module, torch.cuda.make_graphed_callables(passes, (x.clone(),)))
+            with _undisturbed(x):
+                found = cast(nn.Module, torch.cuda.make_graphed_callables(_Passes(self.model), (x.clone(),)))
             self._card.captured = True
         except (RuntimeError, AssertionError) as error:
-            found = _Passes(self.model)
             why = str(error).partition("\n")[0]
-            self._card.warn(
-                f"the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly: {why}"
-            )
+            singly = "the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly"
+            self._card.warn(f"{singly}, as by --no-graph: {why}")
         with torch.no_grad():
             for each, before in buffers:
                 each.copy_(before)
         return found
+
+
+@contextmanager
+def _undisturbed(x: Tensor) -> Iterator[None]:
+    """Let what warms up and is captured on the device of x draw nothing, and keep no stream; autocast keeps no copy."""
+    kind, at = x.device.type, x.get_device()  # -1 on the CPU
+    with ExitStack() as stack:
+        if x.is_cuda:
+            stack.enter_context(torch.cuda.device(at))
+            stack.enter_context(torch.cuda.stream(torch.cuda.current_stream(at)))  # a failed capture leaves its own
+        stack.enter_context(torch.random.fork_rng([at] if x.is_cuda else []))
+        enabled = torch.is_autocast_enabled(kind)
+        stack.enter_context(torch.autocast(kind, torch.get_autocast_dtype(kind), enabled, cache_enabled=False))
+        yield
 
 
 class _Passes(nn.Module):

@@ -85,7 +85,7 @@ def test_read_pickled_reads_what_numpy_reads(tmp_path: Path, order: str) -> None
 def test_read_pickled_reads_what_python_3_wrote(tmp_path: Path, protocol: int, order: str) -> None:
     """As people write CIFAR's form themselves: names in NumPy 2 are others, bytes are encoded, arrays are buffers."""
     x = np.asarray(noise(5, 7), order=order)  # type: ignore[call-overload]
-    content = pickle.dumps({b"data": x, "fine_labels": [1, 70000]}, protocol=protocol)
+    content = pickle.dumps({b"data": x, "fine_labels": [1, 70000], b"batch_label": b""}, protocol=protocol)
     for core in (b"numpy._core", b"numpy.core"):
         if protocol < 4:  # later ones say how long a name is
             content = content.replace(b"numpy._core", b"numpy.core").replace(b"numpy.core", core)
@@ -93,6 +93,7 @@ def test_read_pickled_reads_what_python_3_wrote(tmp_path: Path, protocol: int, o
         found = raw_files.read_pickled(tmp_path / "batch")
         assert np.array_equal(found["data"], x)
         assert found["fine_labels"] == [1, 70000]
+        assert found["batch_label"] == b""
 
 
 class Evil:
@@ -123,9 +124,53 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, how: str) -> No
     pickle.loads(content)
     marker.rmdir()  # it was made: the pickle does what it is here for
     (tmp_path / "batch").write_bytes(content)
-    with pytest.raises(ValueError, match=r"batch is damaged: it names \w+\.(mkdir|eval), which is no part of"):
+    said = r"it (names \w+\.(mkdir|eval), which is no part of|has the opcode \w+, which no array)"
+    with pytest.raises(ValueError, match=rf"batch is damaged: {said}"):
         raw_files.read_pickled(tmp_path / "batch")
     assert not marker.exists()
+
+
+LOW = struct.pack("<Q", 5)
+HOSTILE = {  # each ended or held up the process, or set memory aside
+    "a key that is a deep tuple": b"\x80\x02})" + b"\x85" * 500_000 + b"K\x01s.",
+    "a key that is a wide tuple": b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.",
+    "the same by the memo": b"\x80\x02})q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"K\x01s.",
+    "a frame that ends inside of a number": b"\x80\x04\x95" + LOW + b"}r\0\0\0\0M\0\x08.",
+    "frames in frames": b"\x80\x04\x95" + LOW + b"\x95" + LOW + b"}.",
+    "sets": b"\x80\x04" + b"\x8f" * 100_000 + b".",
+    "a function that is changed": b"\x80\x02c_codecs\nencode\n}U\x01aK\x01sb0}.",
+    "less than is taken": b"\x80\x02}s.",
+    "a key that is a number": b"\x80\x02}K\x01K\x02s.",
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_hostile_pickle_is_damaged_and_nothing_else(tmp_path: Path, how: str) -> None:
+    (tmp_path / "batch").write_bytes(HOSTILE[how])
+    with pytest.raises(ValueError, match="batch is damaged: "):
+        raw_files.read_pickled(tmp_path / "batch")
+    assert raw_files._encoded.__dict__ == {}
+
+
+def test_a_header_of_a_mat_file_sets_no_memory_aside(tmp_path: Path) -> None:
+    """184 bytes that are said to be 2**28 cells."""
+    savemat(tmp_path / "f.mat", {"X": np.array([["a"], ["b"], ["c"]], object)})
+    content = (tmp_path / "f.mat").read_bytes()
+    (tmp_path / "f.mat").write_bytes(content.replace(struct.pack("<ii", 3, 1), struct.pack("<ii", 2**28, 1), 1))
+    with pytest.raises(ValueError, match=r"f\.mat is damaged: X is said to be a cell of the shape \(268435456, 1\)"):
+        raw_files.read_mat(tmp_path / "f.mat", "X")
+    savemat(tmp_path / "f.mat", {"X": {"a": 1}})
+    with pytest.raises(ValueError, match="X is said to be a struct"):
+        raw_files.read_mat(tmp_path / "f.mat", "X")
+
+
+@pytest.mark.parametrize("dims", [[1] * 200, [0, 2**32 - 1, 2**32 - 1, 2**32 - 1]])
+def test_an_idx_file_of_impossible_dimensions_is_damaged(tmp_path: Path, dims: list[int]) -> None:
+    (tmp_path / "f").write_bytes(
+        b"\0\0\x08" + bytes([len(dims)]) + struct.pack(f">{len(dims)}I", *dims) + b"x" * all(dims)
+    )
+    with pytest.raises(ValueError, match=f"{tmp_path / 'f'} is damaged"):
+        raw_files.read_idx(tmp_path / "f")
 
 
 def test_memory_that_a_file_does_not_fill_is_not_set_aside(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from oodbench.api import ClassifierHead
 from oodbench.scoring import detectors as scoring
 from oodbench.study import grid, reader
 from oodbench.study.grid import Detector
-from oodbench.study.settings import PLAIN
+from oodbench.study.registry import Registry
+from oodbench.study.settings import PLAIN, Space
 from oodbench.toolkit import vectors
 
 N, M, D, CLASSES = 16_000, 500, 256, 125  # 1,281,167 x 2,048 and 1,000 in ImageNet-1k under a ResNet-50
@@ -99,3 +101,34 @@ def test_where_a_card_has_no_room_at_all_everything_is_scored_on_the_host(bank: 
     assert {each: judged.numbers for each, judged in found.items()} == {
         each: judged.numbers for each, judged in cpu.items()
     }
+
+
+def test_what_has_no_room_keeps_the_clusters_that_the_device_made(
+    bank: scoring.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three distances without room, one clustering, fitted once; whatever library says that memory is full."""
+    registry, fits = Registry(), []
+    kmeans, mahalanobis = registry.load("clustering", "kmeans"), registry.load("distance", "mahalanobis")
+    said = iter(["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Error: cudaMalloc error out of memory"])
+    fit, score = kmeans.fit, mahalanobis.fit
+
+    def fitted(self: Any, f: torch.Tensor, *rest: Any) -> Any:
+        fits.append(self.label)
+        return fit(self, f, *rest)
+
+    def full(self: Any, f: torch.Tensor, c: Any) -> Any:
+        if card.holds(f):
+            raise RuntimeError(next(said))
+        return score(self, f, c)
+
+    monkeypatch.setattr(kmeans, "fit", fitted)
+    monkeypatch.setattr(mahalanobis, "fit", full)
+    pooled = registry.load("threshold", "pooled")()
+    forms = [mahalanobis(), mahalanobis(covariance="diagonal"), mahalanobis(singular="shrink")]
+    wanted = [Detector(Space(), kmeans(k=5, restarts=1), each, pooled) for each in forms]
+    card = Card(100 * BANK)
+    with card.there():
+        found = scored(bank, wanted, CUDA)
+    assert all(map(on_host, found.values()))
+    assert not [each.error for each in found.values() if each.error]
+    assert len(fits) == 1

@@ -6,6 +6,8 @@ and it writes every output and every gradient into the memory of the one before.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -119,6 +121,27 @@ def test_captured_passes_leave_the_same_weights(
     assert_equal(captured, plain)
 
 
+def test_graphs_go_with_their_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold a card's memory, and lie in circles of references, which Python looks for when it likes."""
+    held: list[weakref.ref[nn.Module]] = []
+
+    def kept(module: nn.Module, samples: tuple[Tensor, ...]) -> nn.Module:
+        held.append(weakref.ref(module))
+        return stand_in(module, samples)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", kept)
+    gc.disable()
+    try:
+        for _ in range(2):
+            trained(TRAININGS["supcon"], "float32", "cpu", graph=True)
+        assert held[0]() is None  # the second training's capture has freed it
+        assert held[1]() is not None
+        graphs.Card(print).release()
+        assert held[1]() is None
+    finally:
+        gc.enable()
+
+
 def test_what_cannot_be_captured_is_launched_singly_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(module: nn.Module, samples: tuple[Tensor, ...]) -> nn.Module:
         module(*samples)
@@ -128,7 +151,7 @@ def test_what_cannot_be_captured_is_launched_singly_and_said_once(monkeypatch: p
     plain, _ = trained(TRAININGS["supcon"], "float32", "cpu", graph=False)
     tried, warned = trained(TRAININGS["supcon"], "float32", "cpu", graph=True)
     assert warned == [
-        "the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly: "
+        "the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly, as by --no-graph: "
         "operation not permitted when stream is capturing"
     ]
     assert_equal(tried, plain)

@@ -23,6 +23,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report_commands.verdict,
     feature_commands.score,
     feature_commands.export_features,
+    feature_commands.scores,
     report_commands.quality,
     report_commands.curve,
     study_commands.audit,

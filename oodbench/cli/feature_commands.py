@@ -1,4 +1,4 @@
-"""Commands on features as files: score those that a user brings, export-features of a study."""
+"""Commands on features and scores as files: score those that a user brings, export those of a study."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ Name = Annotated[str, typer.Option(help="Folder of results; calls of one name sh
 Encoder = Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")]
 Seed = Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.", min=0, max=2**63 - 1)]
 Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
+Cell = Annotated[str, typer.Argument(help="A cell's hash, or its start.", show_default=False)]
+ToFile = Annotated[Path, typer.Option("--to", help="File to write: .csv, .csv.gz or .parquet.")]
 To = Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")]
 
 
@@ -120,7 +122,7 @@ def _one_named(option: str, given: str) -> tuple[str, Path]:
 
 def export_features(study: StudyFile, to: To, device: Device = "auto", without_missing_sets: Without = False) -> None:
     """Write the features of a study's trained encoders as files that `oodbench score` reads; trains nothing."""
-    from oodbench.execution.export_features import Exported, export
+    from oodbench.execution.exports import Exported, export
 
     found = []
     with arguments.at_work(study, device, without_missing_sets) as pipeline:
@@ -134,3 +136,17 @@ def export_features(study: StudyFile, to: To, device: Device = "auto", without_m
     screen.say(f"\n{written} of {len(found)} trainings exported to {to}")
     if written < len(found):
         screen.warn(f"{len(found) - written} trainings are missing: they are not trained")
+
+
+def scores(
+    study: StudyFile, cell: Cell, to: ToFile, device: Device = "auto", without_missing_sets: Without = False
+) -> None:
+    """Write the scores of a cell by image, of ID test, ID reference and every OOD set; trains nothing."""
+    from oodbench.execution import exports
+
+    exports.check_ending(to)
+    with arguments.at_work(study, device, without_missing_sets) as pipeline:
+        rows = exports.scores(pipeline, cell)
+        exports.write_scores(rows, to)
+    counts = ", ".join(f"{count:,} {role}" for role, count in rows["role"].value_counts(sort=False).items())
+    screen.say(f"{counts} in {to}")

@@ -95,10 +95,10 @@ def _no_tag(text: str) -> str:
 
 def csv(sheet: Sheet) -> str:
     """Return the numbers of a table as CSV; what a spreadsheet would take for a formula is text, after a `'`."""
-    return sheet.numbers.map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
+    return sheet.numbers.map(no_formula).rename(columns=no_formula).to_csv(index=False)
 
 
-def _no_formula(cell: object) -> object:
+def no_formula(cell: object) -> object:
     """Return a cell that begins no formula; numbers are no text."""
     if not isinstance(cell, str):
         return cell

@@ -66,6 +66,15 @@ def _validation(name: str) -> str:
     return f"validation {name}"
 
 
+class ImageScores(NamedTuple):
+    """Calibrated scores by image, larger = more OOD; what is at most the cut is accepted as ID."""
+
+    cut: float
+    reference: metrics.Floats
+    id_: metrics.Floats
+    ood: metrics.Floats
+
+
 class Judged(NamedTuple):
     """The numbers of one detector on one OOD set, or why there are none."""
 
@@ -74,6 +83,7 @@ class Judged(NamedTuple):
     numbers: dict[str, float]
     warnings: list[str]
     error: str = ""
+    scores: ImageScores | None = None  # where they are asked for
 
 
 TRAIN, ID_TEST, REFERENCE = "ID train", "ID test", "ID reference"
@@ -86,6 +96,7 @@ class How:
     device: torch.device
     memory: int = MEMORY
     compat: bool = False  # also by the rules of other codebases
+    keep_scores: bool = False
 
 
 def judged(detectors: list[Detector], bank: Bank, sets: list[str], seed: int, how: How) -> Iterator[Judged]:
@@ -474,7 +485,8 @@ class _Judge:
             judged |= _of_ood(place, reference, ood) if place else {}
             if self.how.compat:
                 judged |= _by_others(id_, ood, (scored.reference, scored.id_, scores) if detector.clustering else ())
-            found.append(Judged(detector, name, judged, notes + warned))
+            kept = ImageScores(rule.cut, reference, id_, ood) if self.how.keep_scores else None
+            found.append(Judged(detector, name, judged, notes + warned, scores=kept))
         return found
 
     def _chosen_by(self, rule: Rule, reference: metrics.Floats, scored: _Scored) -> dict[str, float]:

@@ -1,29 +1,44 @@
-"""A study's features as files that `oodbench score` reads: a folder for each training. It trains nothing."""
+"""What a study has made, as files: features that `oodbench score` reads, scores by image. It trains nothing."""
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oodbench.api import Dataset
 from oodbench.data.feature_files import MATRICES
+from oodbench.data.library import Split
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Pipeline
-from oodbench.scoring.detectors import Bank
+from oodbench.execution.runner import TrainedFeatures
+from oodbench.report.formats import no_formula
+from oodbench.scoring.detectors import Bank, How
+from oodbench.scoring.detectors import judged as scored
+from oodbench.scoring.metrics import Floats
+from oodbench.store.files import write_whole
+from oodbench.store.rows import Results
 from oodbench.study.grid import LAYER_HEAD, NONE, Run
 from oodbench.study.settings import PLAIN
 from oodbench.study.study import Study
+from oodbench.training.banks import reference_of
 from oodbench.training.embed import Layers
+from oodbench.training.encoders import Indices
 from oodbench.training.weights import plan_of
 
 Arrays = dict[str, Tensor]
+ENDINGS = (".csv", ".csv.gz", ".parquet")  # of files of scores
 LONGEST = 120  # characters of a name, of the 255 bytes that file systems allow
 
 
@@ -88,6 +103,77 @@ def _write(folder: Path, files: Iterable[tuple[str, Arrays]]) -> None:
         if folder.exists():
             folder.rename(Path(made) / "old")
         new.rename(folder)
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------
+
+
+def scores(pipeline: Pipeline, which: str) -> pd.DataFrame:
+    """Return the scores of a cell by image, made of the features in the store: a row for each image of each set.
+
+    `role` is ID test, ID reference, or the group of an OOD set; `position` counts the images of the `set` from 0;
+    `class` is the image's in its own set; `score` is larger for more OOD, and `accepted` where it is at most the cut.
+    Raises UserError where no cell, or several, begin so, where its training is not in the store, or where it fails.
+    """
+    study = pipeline.study
+    found = [(work, cell) for work in plan_of(study).work for cell in work.cells if cell.id.startswith(which)]
+    if len(found) != 1:
+        many = f"{len(found)} cells begin so" if found else "the study has no such cell"
+        raise UserError(f"cell {which}: {many}; `cell` is a column of leaderboard.csv")
+    ((work, cell),) = found
+    run, detector = work.run, cell.detector
+    if not pipeline.encoders.has_weights(run):
+        raise UserError(f"{run.title} is not trained; oodbench run {study.file} trains it")
+    source = TrainedFeatures(work, pipeline, Results(study.results), {})
+    how = How(pipeline.device, pipeline.options.memory, keep_scores=True)
+    judged = list(scored(list({detector}), source.bank([detector]), list(run.sets), source.seed, how))
+    if failed := next((each for each in judged if each.error), None):
+        raise UserError(f"{detector.scorer.label} of {run.title} fails on {failed.ood}: {failed.error}")
+    first = judged[0].scores
+    assert first is not None
+    parts = [_part(pipeline, run.id, "test", None, "ID test", first.id_), _reference(pipeline, run, first.reference)]
+    for group, members in run.ood.items():
+        for each in judged:
+            if each.ood in members and each.scores is not None:
+                parts.append(_part(pipeline, run.sets[each.ood], "test", None, group, each.scores.ood))
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.assign(accepted=rows["score"] <= first.cut)
+
+
+def _reference(pipeline: Pipeline, run: Run, found: Floats) -> pd.DataFrame:
+    fit, held_out = pipeline.encoders.split(run)
+    if run.reference.kind == "train":
+        return _part(pipeline, run.id, "train", fit, "ID reference", found)
+    dataset, split, part = reference_of(run)
+    return _part(pipeline, dataset, split, held_out if part == "val" else None, "ID reference", found)
+
+
+def _part(
+    pipeline: Pipeline, dataset: Dataset, split: Split, at: Indices | None, role: str, found: Floats
+) -> pd.DataFrame:
+    prepared = pipeline.library.prepared(dataset, split)
+    at = np.arange(len(prepared.y)) if at is None else at
+    names = np.array(prepared.classes, dtype=object)[prepared.y[at]]
+    return pd.DataFrame(
+        {"role": role, "set": dataset.label, "split": split, "position": at, "class": names, "score": found}
+    )
+
+
+def check_ending(file: Path) -> None:
+    """Raise UserError where scores cannot be written to a file of such a name."""
+    if not file.name.endswith(ENDINGS):
+        raise UserError(f"--to {file}: wanted is a file {', '.join(ENDINGS)}")
+    if file.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UserError(f"--to {file}: to write .parquet files, pip install 'oodbench[parquet]'")
+
+
+def write_scores(rows: pd.DataFrame, file: Path) -> None:
+    """Write scores in the form that the name says, whole or not at all."""
+    if file.name.endswith(".parquet"):
+        write_whole(file, rows.to_parquet(index=False))
+        return
+    content = rows.map(no_formula).to_csv(index=False).encode()
+    write_whole(file, gzip.compress(content, mtime=0) if file.name.endswith(".gz") else content)
 
 
 # ---- names ----------------------------------------------------------------------------------------------------

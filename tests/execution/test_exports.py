@@ -14,10 +14,14 @@ import torch
 from command_line import Result, call
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 from tiny import write
 
 import oodbench
+from oodbench.cli import arguments
 from oodbench.store.rows import Results
+from oodbench.study import reader
+from oodbench.training import weights
 
 GRID: dict[str, Any] = {
     "space": [{}, {"unit": True}],
@@ -156,7 +160,7 @@ def test_damaged_weights_are_missing_ones(
 def test_a_killed_export_leaves_nothing_half_written(
     exported: Result, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oodbench.execution import export_features
+    from oodbench.execution import exports
 
     written: list[Path] = []
 
@@ -166,7 +170,7 @@ def test_a_killed_export_leaves_nothing_half_written(
         path.write_bytes(b"x")
         written.append(path)
 
-    monkeypatch.setattr(export_features, "save_file", full)
+    monkeypatch.setattr(exports, "save_file", full)
     done = call("export-features", study, "--to", tmp_path / "out", "--device", "cpu")
     assert (done.exit_code, "cannot be written: no space left on device" in done.stderr) == (2, True)
     assert list((tmp_path / "out").iterdir()) == []
@@ -180,7 +184,7 @@ def test_a_file_in_the_way_is_said(exported: Result, study: Path, tmp_path: Path
 
 
 def test_names_are_safe_and_differ() -> None:
-    from oodbench.execution.export_features import _names
+    from oodbench.execution.exports import _names
     from oodbench.scoring.detectors import Bank, Known
 
     names = ["a b", "A/B", "../../etc", "x" * 300, "ö", "ä"]
@@ -191,3 +195,69 @@ def test_names_are_safe_and_differ() -> None:
     assert len({each.casefold() for each in found}) == 7
     assert max(map(len, found)) < 150
     assert found[-1] == "validation-a-b"
+
+
+# ---- scores
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"distance": "cosine", "space": "penultimate unit", "clustering": "labels", "threshold": "pooled"},
+        {"distance": "knn(k=3)", "space": "penultimate", "threshold": "pooled"},
+        {"distance": "cosine", "clustering": "kmeans(restarts=2)", "threshold": "per_cluster"},
+        {"posthoc": "vim", "threshold": "youden"},
+    ],
+)
+def test_scores_by_image_are_those_that_rows_were_made_of(study: Path, tmp_path: Path, wanted: dict[str, str]) -> None:
+    rows = oodbench.rows(study)
+    for column, value in wanted.items():
+        rows = rows[rows[column].str.startswith(value)]
+    row = rows.iloc[0]
+    done = call("scores", study, row["cell"], "--to", tmp_path / "s.csv", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(tmp_path / "s.csv")
+    assert list(found.columns) == ["role", "set", "split", "position", "class", "score", "accepted"]
+    id_ = found[found["role"] == "ID test"]
+    assert list(id_["position"]) == list(range(int(row["n_id"])))
+    assert id_["accepted"].mean() == pytest.approx(row["id_recall"])
+    assert (found["role"] == "ID reference").sum() == row["n_reference"]
+    for _, each in rows[rows["cell"] == row["cell"]].iterrows():
+        ood = found[(found["role"] == each["group"]) & (found["set"] == each["ood"])]
+        assert len(ood) == each["n_ood"]
+        labels = [0] * len(id_) + [1] * len(ood)
+        assert roc_auc_score(labels, [*id_["score"], *ood["score"]]) == pytest.approx(each["auroc"], abs=1e-12)
+        assert 1 - ood["accepted"].mean() == pytest.approx(each["ood_recall"])
+
+
+def test_scores_have_the_class_and_the_place_of_each_image(study: Path, tmp_path: Path) -> None:
+    cell = oodbench.rows(study)["cell"].iloc[0]
+    assert call("scores", study, cell, "--to", tmp_path / "s.parquet", "--device", "cpu").exit_code == 0
+    found = pd.read_parquet(tmp_path / "s.parquet")
+    with arguments.at_work(study) as pipeline:
+        run = pipeline.study.ids[0]
+        prepared = pipeline.library.prepared(run, "train")
+    held_out = found[found["role"] == "ID reference"]
+    assert list(held_out["class"]) == [prepared.classes[prepared.y[at]] for at in held_out["position"]]
+    assert set(held_out["split"]) == {"train"}
+
+
+def test_what_has_no_scores_is_said_and_nothing_is_written(study: Path, tmp_path: Path) -> None:
+    cell = oodbench.rows(study)["cell"].iloc[0]
+    for words, said in (
+        (["zz", "--to", tmp_path / "s.csv"], "cell zz: the study has no such cell"),
+        (["", "--to", tmp_path / "s.csv"], "cells begin so"),
+        ([cell, "--to", tmp_path / "s.xls"], "wanted is a file .csv, .csv.gz, .parquet"),
+    ):
+        done = call("scores", study, *words)
+        assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+        assert said in done.output
+
+
+def test_a_training_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
+    path = write(tmp_path / "s.yaml")
+    done = call("scores", path, weights.plan_of(reader.load(path)).work[0].cells[0].id, "--to", tmp_path / "s.csv")
+    assert done.exit_code == 2
+    assert f"is not trained; oodbench run {path} trains it" in " ".join(done.output.split())
+    assert not (tmp_path / "s.csv").exists()

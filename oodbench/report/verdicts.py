@@ -9,14 +9,15 @@ at hand alone: errors within each are added, with degrees of freedom by Satterth
 A claim holds where the one-sided 95 % t interval of the mean lies within what it says, and fails where it lies
 outside; else it is open. What is to be above and lies within the margin on either side of 0 is equal (two one-sided
 tests, Schuirmann 1987). Where one of several comparisons is enough to decide, their number divides the 5 %
-(Bonferroni).
+(Bonferroni). Each claim is tested on its own; what does not stand when the 5 % are shared by all claims of a study
+(Holm 1979) says so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -91,6 +92,7 @@ class ClaimVerdict:
     why: str = ""  # what is missing, "" where nothing is
     evidence: tuple[Evidence, ...] = ()
     lost: int = 0  # rows without a number: failed, or what they measure does not exist
+    alone_of: int = 0  # claims that share the 5 % among which it is not decided; 0 where it is, or is not decided alone
 
     @property
     def unit(self) -> str:
@@ -100,7 +102,8 @@ class ClaimVerdict:
         """Return the evidence as one line."""
         lost = [f"{counted(self.lost, 'row')} without a number"] if self.lost else []
         best = ["settings picked on test"] if self.claim.pick == "best" else []
-        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best]))
+        alone = [f"not after Holm over {self.alone_of} claims"] if self.alone_of else []
+        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best, *alone]))
 
     def _shown(self) -> list[str]:
         """Return each place, or, of many, how many are of which state, and the two at the ends."""
@@ -117,18 +120,38 @@ def verdicts(
     rows: pd.DataFrame, claims: dict[str, ClaimSpec], clusters: pd.DataFrame | None = None, study: str = "STUDY"
 ) -> list[ClaimVerdict]:
     """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none."""
-    return [verdict(rows, name, claim, clusters, study) for name, claim in claims.items()]
+
+    def judged(name: str, family: int) -> ClaimVerdict:
+        return verdict(rows, name, claims[name], clusters, study, family)
+
+    found = {name: judged(name, 1) for name in claims}
+    tested = sum(each.state != MISSING for each in found.values())
+    alone, before = {name for name, each in found.items() if each.state in (HOLDS, FAILS, EQUAL)}, -1
+    decided = len(alone)
+    while len(alone) not in (0, before):  # Holm's steps: what is decided leaves more of the 5 % to the others
+        before = len(alone)
+        family = tested - (decided - before)
+        alone = {name for name in alone if judged(name, family).state != found[name].state}
+    return [replace(each, alone_of=tested if name in alone else 0) for name, each in found.items()]
 
 
 def verdict(
-    rows: pd.DataFrame, name: str, claim: ClaimSpec, clusters: pd.DataFrame | None = None, study: str = "STUDY"
+    rows: pd.DataFrame,
+    name: str,
+    claim: ClaimSpec,
+    clusters: pd.DataFrame | None = None,
+    study: str = "STUDY",
+    family: int = 1,
 ) -> ClaimVerdict:
-    """Return whether a claim holds on rows, or on the measures of their clusters, and by which numbers."""
+    """Return whether a claim holds on rows, or on the measures of their clusters, and by which numbers.
+
+    `family` is how many claims share the 5 %.
+    """
     try:
         if claim.table == "quality":
             rows = _of_clusters(rows, claim, clusters, study)
         rows = _kept(rows[list(dict.fromkeys((*LABELS, *claim.labels, "status", *RANKS, claim.value)))], claim.of)
-        state, evidence, lost = (_best if claim.among else _comparison)(rows, claim)
+        state, evidence, lost = (_best if claim.among else _comparison)(rows, claim, family)
     except NotThereError as missing:
         return ClaimVerdict(name, claim, MISSING, str(missing))
     why = f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
@@ -140,7 +163,7 @@ def verdict(
 # ---- kinds of claims ------------------------------------------------------------------------------------
 
 
-def _comparison(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
+def _comparison(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     sides: list[pd.DataFrame] = []
 
     def ahead(rows: pd.DataFrame) -> pd.Series[float]:
@@ -150,13 +173,13 @@ def _comparison(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
 
     differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
     places = {str(place): _runs(each) for place, each in differences.groupby("place", sort=False)}
-    enough = 1 if claim.where == "all" else len(places)
-    found = [_evidence(claim, runs, enough, len(places), place) for place, runs in places.items()]
+    enough = family * (1 if claim.where == "all" else len(places))
+    found = [_evidence(claim, runs, enough, family * len(places), place) for place, runs in places.items()]
     lost = pd.concat([each[each["number"].isna()] for each in sides])
     return _together(claim, [each.state for each in found]), found, lost
 
 
-def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
+def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     """Return whether the winner is ahead of every other candidate; without one, whether every candidate is not."""
     for column, wanted in claim.winner.items():
         _kept(rows, {column: wanted})
@@ -170,8 +193,8 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec) -> Decision:
     winner = " · ".join(str(claim.winner[label]) for label in claim.among) if claim.winner else None
     if winner is not None and winner not in names:
         raise NotThereError(f"no row is of {winner}")
-    decided = len(places) * (len(names) - 1)  # comparisons, one of which is enough to lose
-    enough = (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
+    decided = family * len(places) * (len(names) - 1)  # comparisons, one of which is enough to lose
+    enough = family * (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
 
     def against(place: str, who: int, rival: int) -> Evidence:
         runs, pair = places[place], f"{names[who]} against {names[rival]}"
@@ -418,13 +441,14 @@ def caption(found: list[ClaimVerdict]) -> str:
     these = " Of `ids: these` the claim is about these ID sets alone." * any(
         each.claim.ids == "these" for each in found
     )
-    equal = f" equal: neither side is ahead by more than the margin, {POINTS} points where none is said."
     return (
         "Mean difference of the sides, left minus right, ± its standard error over runs (ID classes, encoder, seed), "
         f"paired by run; points are of per cent.{several}{these} holds: the one-sided 95 % t interval lies within what "
-        f"the claim says; fails: it lies outside;{equal.rstrip('.')}; open: these rows do not decide it, and how many "
-        "more would, with 80 % power, if mean and spread are as they look. Where one of several comparisons decides, "
-        f"their number divides the 5 %. The error that the test images have in common is not in it.{best}"
+        f"the claim says; fails: it lies outside; equal: neither side is ahead by more than the margin, {POINTS} points "
+        "where none is said; open: these rows do not decide it, and how many more would, with 80 % power, if mean and "
+        "spread are as they look. Where one of several comparisons decides, their number divides the 5 %; what does "
+        "not stand when all claims share it, by Holm, says so. The error that the test images have in common is not "
+        f"in it.{best}"
     )
 
 
@@ -445,6 +469,6 @@ def _listed(found: list[ClaimVerdict]) -> Iterator[dict[str, Any]]:
     for each in found:
         about: dict[str, Any] = {"claim": each.name, "says": each.claim.says, "source": each.claim.source}
         about |= {"verdict": each.state, "why": each.why, "value": each.claim.value, "picked": each.claim.pick}
-        about["margin"] = each.claim.least
+        about |= {"margin": each.claim.least, "alone_of": each.alone_of}
         nothing = Evidence("", "", each.state, np.nan, np.nan, np.nan, np.nan, 0, 0, 0)
         yield from (about | {"lost_rows": each.lost} | vars(line) for line in each.evidence or (nothing,))

@@ -224,6 +224,28 @@ def test_so_many_more_runs_decide_what_is_open(relation: str, mean: float) -> No
     assert f"({line.more} more runs would decide it)" in found.text()
 
 
+def test_claims_of_a_study_share_the_error_by_holm() -> None:
+    """Step by step: what is decided alone, and is not when all claims are counted, says so."""
+    rng = np.random.default_rng(4)
+    base = rng.normal(60, 5, 6)
+    shifts = {"a": 9.0, "b": 3.0, "c": 2.2, "d": 0.5}
+    values = {name: base + shift + rng.normal(0, 1.2, 6) for name, shift in shifts.items()}
+    rows = made(runs(list(base), training="z"), *(runs(list(each), training=name) for name, each in values.items()))
+    claims = {
+        name: ClaimSpec(says=name, left={"training": name}, right={"training": "z"}, margin=1.0) for name in shifts
+    }
+    found = {each.name: each for each in verdicts.verdicts(rows, claims)}
+    p = [ttest_1samp(each - base, 1.0, alternative="greater").pvalue for each in values.values()]
+    assert sorted(p)[0] < 0.05 / 4 < sorted(p)[2] < 0.05 < sorted(p)[3]  # else nothing is told apart
+    steps = [value <= 0.05 / (len(p) - i) for i, value in enumerate(sorted(p))]
+    rejected = sorted(p)[: steps.index(False)]
+    for (name, each), value in zip(found.items(), p, strict=True):
+        alone = each.state == HOLDS and value not in rejected
+        assert (each.alone_of == 4) == alone, name
+        assert ("not after Holm over 4 claims" in each.text()) == alone
+    assert {each.state for each in found.values()} == {HOLDS, OPEN}
+
+
 def test_encoders_are_compared_where_the_sides_say_so() -> None:
     rows = made(runs([90, 91, 92], encoder="big"), runs([80, 80, 81], encoder="small"))
     found = judged(rows, left={"encoder": "big"}, right={"encoder": "small"})

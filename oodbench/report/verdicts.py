@@ -444,7 +444,7 @@ def caption(found: list[ClaimVerdict]) -> str:
     return (
         "Mean difference of the sides, left minus right, ± its standard error over runs (ID classes, encoder, seed), "
         f"paired by run; points are of per cent.{several}{these} holds: the one-sided 95 % t interval lies within what "
-        f"the claim says; fails: it lies outside; equal: neither side is ahead by more than the margin, {POINTS} points "
+        f"the claim says; fails: it lies outside; equal: neither side is ahead by over the margin, {POINTS} points "
         "where none is said; open: these rows do not decide it, and how many more would, with 80 % power, if mean and "
         "spread are as they look. Where one of several comparisons decides, their number divides the 5 %; what does "
         "not stand when all claims share it, by Holm, says so. The error that the test images have in common is not "

@@ -27,6 +27,7 @@ class Scale:
 
     size: float = 1.0  # share of the rows
     dim: int = 512
+    device: str = "cpu"  # of our side; peers are on the CPU
 
     def rows(self, full: int) -> int:
         return max(20, round(full * self.size))

@@ -2,6 +2,7 @@
 
     python perf/scoring.py                          everything at full size: about an hour on two cores
     python perf/scoring.py --size 0.1 --only knn    a tenth of the rows, the rows of the table named knn...
+    python perf/scoring.py --device cuda            our side on a CUDA device, the libraries on the CPU
 
 50,000 x 512 training features of 10 or 100 classes, 10,000 ID test items, six OOD sets of 10,000. Each
 library runs in its own process, in turns, and what they computed is compared before a time counts. Times are
@@ -69,6 +70,13 @@ def features(scale: Scale, classes: int) -> Data:
     return Data(train, y, val, test, ood)
 
 
+def ours(scale: Scale, classes: int) -> Data:
+    """Return the features on the device of our side."""
+    data = features(scale, classes)
+    train, y, val, test = (each.to(scale.device) for each in data[:4])
+    return Data(train, y, val, test, [each.to(scale.device) for each in data.ood])
+
+
 def plugin(room: str, name: str, **params: Any) -> Any:
     from oodbench.study.registry import Registry
 
@@ -79,10 +87,10 @@ def plugin(room: str, name: str, **params: Any) -> Any:
 
 
 def mahalanobis_ours(scale: Scale, classes: int) -> Work:
-    data = features(scale, classes)
+    data = ours(scale, classes)
     clusters = plugin("clustering", "labels").fit(data.train, data.y, SEED)
     score = plugin("distance", "mahalanobis").fit(data.train, clusters)
-    return lambda: np.asarray(score(data.test).score)
+    return lambda: score(data.test).score.cpu().numpy()
 
 
 def mahalanobis_pytorch_ood(scale: Scale, classes: int) -> Work:
@@ -106,10 +114,10 @@ def knn_queries(scale: Scale) -> tuple[Any, Any]:
 
 def knn_ours(scale: Scale, ks: tuple[int, ...], column: int) -> Work:
     """Return the scores under one of several k, all of which are computed."""
-    train, x = knn_queries(scale)
+    train, x = (each.to(scale.device) for each in knn_queries(scale))
     knn = type(plugin("distance", "knn"))
     score = knn.fit_together([knn(k=min(k, len(train))) for k in ks], train, one_cluster(train))
-    return lambda: [each.score.numpy() for each in score(x)][column]
+    return lambda: [each.score.cpu().numpy() for each in score(x)][column]
 
 
 def one_cluster(train: Any) -> Any:
@@ -139,9 +147,9 @@ def knn_faiss(scale: Scale, k: int) -> Work:
 
 
 def kmeans_ours(scale: Scale, k: int) -> Work:
-    train = features(scale, 10).train
+    train = ours(scale, 10).train
     means = plugin("clustering", "kmeans", k=k, restarts=1, iterations=ITERATIONS)
-    return lambda: np.asarray(means.fit(train, None, SEED).assign)
+    return lambda: means.fit(train, None, SEED).assign.cpu().numpy()
 
 
 def kmeans_sklearn(scale: Scale, k: int) -> Work:
@@ -158,7 +166,7 @@ def parts(data: Data, k: int) -> Any:
     """Return k groups (N,): each class in k / 10 parts."""
     import torch
 
-    return data.y * (k // 10) + torch.arange(len(data.y)) // 10 % (k // 10)
+    return data.y * (k // 10) + torch.arange(len(data.y), device=data.y.device) // 10 % (k // 10)
 
 
 def gmm_floor(data: Data) -> float:
@@ -169,7 +177,7 @@ def gmm_ours(scale: Scale, kind: str, k: int) -> Work:
     """Return the mean log-likelihood under the start, of an iteration of both steps."""
     from oodbench.toolkit import mixtures as mixture
 
-    data = features(scale, 10)
+    data = ours(scale, 10)
     em = {"tied": mixture.Tied, "full": mixture.Full}[kind](data.train - data.train.mean(0), gmm_floor(data))
     start = em.start(parts(data, k), k)
     return lambda: em.step(start)[1]
@@ -314,7 +322,7 @@ def grid_ours(scale: Scale) -> Work:
     )
 
     def work() -> dict[tuple[str, str, str], float]:
-        how = scoring.How(torch.device("cpu"))
+        how = scoring.How(torch.device(scale.device))
         found = list(scoring.judged(list(detectors), bank, list(bank.ood), SEED, how))
         errors = [each.error for each in found if each.error]
         if errors:
@@ -770,6 +778,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=float, default=1.0, help="share of the rows of data (default 1)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions of the features (default 512)")
+    parser.add_argument("--device", default="cpu", help="of our side: cpu, cuda (default cpu); shares are of the CPU")
     parser.add_argument("--rounds", type=int, default=7, help="rounds after the first; 3 in all for slow work")
     parser.add_argument("--only", nargs="+", metavar="KEY", help="rows of these keys, or whose keys go on with a dash")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
@@ -777,7 +786,7 @@ def main() -> int:
     chosen = [row for row in table() if any(f"{row.key}-".startswith(f"{key}-") for key in given.only or [row.key])]
     if not chosen:
         parser.error(f"--only: keys are {', '.join(row.key for row in table())}")
-    scale, limit = Scale(given.size, given.dim), machine(given.rounds)
+    scale, limit = Scale(given.size, given.dim, given.device), machine(given.rounds)
     if not given.json:
         print(environment(limit), flush=True)
         print(f"{'work':62} {'against':36} {'ours':>9} {'theirs':>9} {'ratio':>7} {'bar':>9} {'share':>6}")

@@ -62,15 +62,18 @@ def detectors() -> list[Detector]:
     return found + [Detector(s, None, plugin("distance", "knn", k=k), threshold) for s in SPACES for k in (1, 20)]
 
 
-def numbers(bank: scoring.Bank, memory: int, wanted: list[Detector]) -> dict[tuple[Detector, str], dict[str, float]]:
-    found = list(scoring.judged(wanted, bank, list(bank.ood), 0, scoring.How(CPU, memory)))
+def numbers(
+    bank: scoring.Bank, memory: int, wanted: list[Detector], device: torch.device = CPU
+) -> dict[tuple[Detector, str], dict[str, float]]:
+    found = list(scoring.judged(wanted, bank, list(bank.ood), 0, scoring.How(device, memory)))
     assert not [each.error for each in found if each.error]
     return {(each.detector, each.ood): each.numbers for each in found}
 
 
 @pytest.mark.slow
-def test_a_small_budget_changes_no_number(bank: scoring.Bank) -> None:
-    at_once, in_blocks = (numbers(bank, memory, detectors()) for memory in (10**9, 30_000))
+def test_a_small_budget_changes_no_number(bank: scoring.Bank, device: str) -> None:
+    where = torch.device(device)
+    at_once, in_blocks = (numbers(bank, memory, detectors(), where) for memory in (10**9, 30_000))
     assert at_once.keys() == in_blocks.keys()
     for key, wanted in at_once.items():
         assert in_blocks[key] == pytest.approx(wanted, rel=1e-6), key

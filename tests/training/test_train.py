@@ -24,12 +24,12 @@ PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 QUICK = Recipe(epochs=2, batch=8, lr=0.05, warmup=0, augment=dataclasses.replace(PLAIN, crop=(0.5, 1.0)))
 
 
-def toy(n: int = 24, outliers: int = 0, channels: int = 1) -> batches.TrainingData:
+def toy(n: int = 24, outliers: int = 0, channels: int = 1, device: str = "cpu") -> batches.TrainingData:
     rng = torch.Generator().manual_seed(0)
     y = torch.arange(n) % 3
     x = (60 * y.view(-1, 1, 1, 1) + torch.randint(40, (n, channels, 8, 8), generator=rng)).to(torch.uint8)
     strange = torch.randint(256, (outliers, channels, 8, 8), generator=rng, dtype=torch.uint8) if outliers else None
-    return batches.TrainingData(x, y, 3, strange)
+    return batches.TrainingData(x.to(device), y.to(device), 3, None if strange is None else strange.to(device))
 
 
 def plugin(name: str, **params: Any) -> Any:
@@ -55,9 +55,9 @@ def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUI
     ],
 )
 def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
-    name: str, params: dict[str, Any], stop: int, optimizer: Any
+    name: str, params: dict[str, Any], stop: int, optimizer: Any, device: str
 ) -> None:
-    data, recipe = toy(), dataclasses.replace(QUICK, epochs=5, optimizer=optimizer)
+    data, recipe = toy(device=device), dataclasses.replace(QUICK, epochs=5, optimizer=optimizer)
     training = plugin(name, **params)
     kept: list[train.Progress] = []
     model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
@@ -541,3 +541,35 @@ def test_ciders_prototypes_move_by_few_operations() -> None:
         cider.loss(b, state)[0].backward()
     moves = 2 * 64 // 4
     assert len(count.made) <= 12 * moves + 150
+
+
+def test_features_come_back_in_order_whatever_the_blocks(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy(23, device=device)
+    model = trained(plugin("cross_entropy"), data)
+    at_once = embed.embed(model, data.x, Seen(1), QUICK, 0)
+    monkeypatch.setattr(embed, "EMBED_BATCH", 5)
+    in_blocks = embed.embed(model, data.x, Seen(1), QUICK, 0)
+    assert {each.device.type for each in in_blocks.values()} == {"cpu"}
+    for name, f in at_once.items():
+        torch.testing.assert_close(in_blocks[name], f)
+
+
+@pytest.mark.parametrize(
+    "said", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_a_block_without_room_is_embedded_in_parts(said: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy(23)
+    model = trained(plugin("cross_entropy"), data)
+    expected, passes, most = embed.embed(model, data.x, Seen(2), QUICK, 0), model.forward, 6
+
+    def narrow(x: Tensor) -> Any:
+        if len(x) > most:
+            raise said
+        return passes(x)
+
+    monkeypatch.setattr(model, "forward", narrow)
+    for name, f in embed.embed(model, data.x, Seen(2), QUICK, 0).items():
+        torch.testing.assert_close(f, expected[name])
+    most = 0
+    with pytest.raises(type(said), match=str(said)):
+        embed.embed(model, data.x, Seen(2), QUICK, 0)

@@ -112,7 +112,8 @@ def latex(sheet: Sheet) -> str:
     layout = sheet.layout or "l" * sheet.labels + "r" * (text.shape[1] - sheet.labels)
     caption, label = _in_latex(" ".join(sheet.paragraphs)), "tab:" + re.sub(r"[^\w-]+", "-", sheet.name)
     with pd.option_context("styler.render.max_elements", text.size + 1):  # by itself, pandas cuts large tables
-        return text.to_latex(index=False, escape=False, column_format=layout, caption=caption, label=label)
+        table = text.to_latex(index=False, escape=False, column_format=layout, caption=caption, label=label)
+    return f"% \\usepackage{{booktabs}}\n{table}"
 
 
 def _in_latex(cell: str) -> str:

@@ -72,6 +72,7 @@ def test_what_stands_around_a_table_is_text_too() -> None:
     latex = formats.latex(given)
     assert grids.plain(re.findall(r"\\caption\{(.*)\}\n", latex)[0]) == nasty
     assert r"\label{tab:-b-}" in latex
+    assert latex.startswith("% \\usepackage{booktabs}\n\\begin{table}\n")  # what a paper's preamble has to have
     page = formats.html(given)
     assert not {"<script", "<b>"} & {*re.findall(r"<\w+>?", page)}
     assert "<title>&lt;b&gt;%&amp;{}</title>" in page

@@ -111,7 +111,8 @@ def _write(folder: Path, files: Iterable[tuple[str, Arrays]]) -> None:
 def scores(pipeline: Pipeline, which: str) -> pd.DataFrame:
     """Return the scores of a cell by image, made of the features in the store: a row for each image of each set.
 
-    `role` is ID test, ID reference, or the group of an OOD set; `position` counts the images of the `set` from 0;
+    `role` is ID test, ID reference, or the group of an OOD set, whose `set` is the `ood` of rows; `position` counts the
+    images of a set as the study has it from 0, as the `index` of `oodbench audit` does;
     `class` is the image's in its own set; `score` is larger for more OOD, and `accepted` where it is at most the cut.
     Raises UserError where no cell, or several, begin so, where its training is not in the store, or where it fails.
     """
@@ -135,7 +136,8 @@ def scores(pipeline: Pipeline, which: str) -> pd.DataFrame:
     for group, members in run.ood.items():
         for each in judged:
             if each.ood in members and each.scores is not None:
-                parts.append(_part(pipeline, run.sets[each.ood], "test", None, group, each.scores.ood))
+                part = _part(pipeline, run.sets[each.ood], "test", None, group, each.scores.ood)
+                parts.append(part.assign(set=each.ood))
     rows = pd.concat(parts, ignore_index=True)
     return rows.assign(accepted=rows["score"] <= first.cut)
 

@@ -3,7 +3,8 @@ claims about clusters, what `oodbench quality` measured of them.
 
 A claim is about the mean of left minus right, paired by run (ID classes, encoder and seed). It is about ID sets like
 those of the study: where there are several, an ID set is one observation, the mean of its runs, for its seeds tell
-nothing of other sets. So is an encoder where encoders are several and the ID set is one. `ids: these` is about the sets
+nothing of other sets. So is an encoder where encoders are several and the ID set is one; of several ID sets the claim
+is about these encoders. `ids: these` is about the sets
 at hand alone: errors within each are added, with degrees of freedom by Satterthwaite (1946).
 
 A claim holds where the one-sided 95 % t interval of the mean lies within what it says, and fails where it lies
@@ -65,9 +66,10 @@ class Evidence:
     observations: int = 0
     of: str = "run"  # what an observation is
     more: int = 0  # observations that would decide what is open, where it is as it looks; MOST: so many, or more
+    where_more: str = ""
 
     def text(self, unit: str) -> str:
-        """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above; 3 more runs would decide it`."""
+        """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above (3 more runs would decide it)`."""
         where = f"{self.place} ({self.state}): " if self.place else ""
         who = f"{self.pair} " if self.pair else ""
         spread = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
@@ -78,7 +80,7 @@ class Evidence:
 
     def _more(self) -> str:
         many = f"over {MOST} more {self.of}s" if self.more == MOST else counted(self.more, f"more {self.of}")
-        return f" ({many} would decide it)" if self.more else ""
+        return f" ({many}{self.where_more} would decide it)" if self.more else ""
 
 
 Decision = tuple[str, list[Evidence], pd.DataFrame]  # the state of a claim, why, and the rows that have no number
@@ -154,7 +156,8 @@ def verdict(
         state, evidence, lost = (_best if claim.among else _comparison)(rows, claim, family)
     except NotThereError as missing:
         return ClaimVerdict(name, claim, MISSING, str(missing))
-    why = f"wanted are {LEAST} runs of both sides" if state == MISSING else ""
+    each = ", two in each ID set" if claim.ids == "these" else ""
+    why = f"wanted are {LEAST} runs of both sides{each}" if state == MISSING else ""
     if names := sets_of(lost):
         why = f"{'cannot be decided: ' * (state in (MISSING, OPEN))}rows of {names} are missing"
     return ClaimVerdict(name, claim, state, why, tuple(evidence), int((lost["status"] != UNMADE).sum()))
@@ -321,49 +324,54 @@ def _runs(numbers: pd.Series[float] | pd.DataFrame) -> _Runs:
 
 
 class _Estimate(NamedTuple):
-    """A mean, and its error from so many observations in each of so many blocks that share nothing."""
+    """A mean, and the sizes and variances (ddof 1) of the blocks of observations that its error is of."""
 
     mean: float
-    error: float  # NaN where there is none
-    freedom: float  # degrees
-    each: int
-    blocks: int = 1
+    size: Floats  # (B,)
+    variance: Floats  # (B,)
+
+    def spread(self, more: Floats | int = 0) -> tuple[Any, Any]:
+        """Return standard error and degrees of freedom, with so many more observations (M,) in each block."""
+        size = np.add.outer(np.asarray(more), self.size)  # (M, B)
+        parts = self.variance / size
+        total = parts.sum(-1)
+        with np.errstate(invalid="ignore"):  # 0 / 0 of runs that are all alike
+            freedom = np.nan_to_num(total**2 / (parts**2 / (size - 1)).sum(-1), nan=(size - 1).sum(-1))
+        return np.sqrt(total) / len(self.size), freedom
 
 
-def _estimate(values: Floats, unit: NDArray[np.int64], these: bool) -> _Estimate:
-    """Return the mean over units of the means of their runs; `these`: its error is that of the runs in each."""
-    groups = [values[unit == each] for each in np.unique(unit)]
-    means, count = np.array([each.mean() for each in groups]), len(groups)
-    if not these:
-        error = float(means.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
-        return _Estimate(_mean(means), error, count - 1, count)
-    sizes = [len(each) for each in groups]
-    if min(sizes, default=0) < 2:
-        return _Estimate(_mean(means), np.nan, 0, min(sizes, default=0), count)
-    parts = np.array([each.var(ddof=1) / len(each) for each in groups])
-    shares = parts / parts.sum() if parts.any() else np.full(count, 1 / count)
-    freedom = float(1 / (shares**2 / (np.array(sizes) - 1)).sum())
-    return _Estimate(_mean(means), float(np.sqrt(parts.sum()) / count), freedom, min(sizes), count)
+def _estimate(values: list[Floats], these: bool) -> _Estimate | None:
+    """Return the mean over units of the means of their runs, None where it has no error.
+
+    `these`: its error is that of the runs in each; else that of the units, which are one block.
+    """
+    blocks = values if these else [np.array([each.mean() for each in values if len(each)])]
+    if not blocks or min(map(len, blocks)) < 2:
+        return None
+    mean = float(np.mean([each.mean() for each in values if len(each)]))
+    return _Estimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
 
 
 def _evidence(claim: ClaimSpec, runs: _Runs, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
     """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of."""
     there = ~np.isnan(runs.values)
-    values = runs.values[there]
     these = claim.ids == "these" and runs.of == UNITS["id"]
-    found = _estimate(values, runs.unit[there], these)
+    units = [runs.values[there & (runs.unit == each)] for each in np.unique(runs.unit)]
+    values, found = runs.values[there], _estimate(units, these)
     decided *= 2 if claim.relation == "near" else 1
-    state, low, high, more = MISSING, np.nan, np.nan, 0
-    if len(values) >= LEAST and not np.isnan(found.error):
+    state, error, low, high, more = MISSING, np.nan, np.nan, np.nan, 0
+    if found:
+        error = float(found.spread()[0])
+    if found and len(values) >= LEAST:
         within = _region(claim, *_interval(found, enough))
         beyond = _region(claim, *_interval(found, decided))
         state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
         low, high = _interval(found, 1)
         more = _more(claim, found, enough, decided) if state == OPEN else 0
-    wins, lost = int((values > 0).sum()), int((~there).sum())
-    of = "run" if these else runs.of
-    spread = (found.error, low, high, len(values), wins, lost, found.each * found.blocks, of, more)
-    return Evidence(place, pair, state, found.mean, *spread)
+    mean = found.mean if found else _mean(values)
+    count = len(values) if these else sum(len(each) > 0 for each in units)
+    seen = (error, low, high, len(values), int((values > 0).sum()), int((~there).sum()), count)
+    return Evidence(place, pair, state, mean, *seen, "run" if these else runs.of, more, f" in each {runs.of}" * these)
 
 
 def _mean(values: Floats) -> float:
@@ -373,7 +381,8 @@ def _mean(values: Floats) -> float:
 
 def _interval(found: _Estimate, tests: int) -> tuple[float, float]:
     """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
-    half = _quantile(found.freedom, tests) * found.error
+    error, freedom = found.spread()
+    half = _quantile(float(freedom), tests) * float(error)
     return found.mean - half, found.mean + half
 
 
@@ -396,16 +405,19 @@ def _region(claim: ClaimSpec, low: float, high: float) -> str:
 
 
 def _more(claim: ClaimSpec, found: _Estimate, enough: int, decided: int) -> int:
-    """Return how many more observations, in each block, decide with 80 % power where the mean and spread are these."""
-    edge = -claim.least if claim.relation == "at_least" else claim.least
-    ahead = (abs(found.mean) < edge) if claim.relation == "near" else (found.mean > edge)
-    far = abs((abs(found.mean) if claim.relation == "near" else found.mean) - edge)
-    count = found.each + np.arange(1, MOST)
-    freedom = found.blocks * (count - 1)
+    """Return how many more observations, in each block, decide with 80 % power where mean and spread are as they look.
+
+    Of a claim that is to be near both ends have to be kept: the power is at least the sum of both less 1.
+    """
+    near, edge = claim.relation == "near", -claim.least if claim.relation == "at_least" else claim.least
+    ahead = abs(found.mean) < edge if near else found.mean > edge
+    ends = [edge - found.mean, edge + found.mean] if near and ahead else [abs(abs(found.mean) - edge)]
+    ends = ends if near else [abs(found.mean - edge)]
+    error, freedom = found.spread(np.arange(1.0, MOST))
     wanted = student.ppf(1 - ERROR / (enough if ahead else decided), freedom)
-    power = nct.sf(wanted, freedom, far / (found.error * np.sqrt(found.each / count)))
-    enough_power = np.flatnonzero(power >= POWER)
-    return int(enough_power[0]) + 1 if len(enough_power) else MOST
+    power = sum(nct.sf(wanted, freedom, end / error) for end in ends) - (len(ends) - 1)
+    reached = np.flatnonzero(power >= POWER)
+    return int(reached[0]) + 1 if len(reached) else MOST
 
 
 def _all(states: Iterable[str]) -> str:

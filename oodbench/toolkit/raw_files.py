@@ -85,6 +85,7 @@ def read_mat(path: Path, *names: str) -> list[Any]:
     content = path.read_bytes()
     with reading(path):
         most = RATIO * max(1 << 20, len(content))
+        _check_cells(content, most)
         try:
             for name, shape, kind in whosmat(io.BytesIO(content)):
                 if name in names and (kind not in MAT or 8 * math.prod(shape) > most):  # scipy sets the memory aside
@@ -93,6 +94,53 @@ def read_mat(path: Path, *names: str) -> list[Any]:
         except MatReadError as error:
             raise ValueError(str(error)) from error
         return [found[name] for name in names]
+
+
+MATRIX, PACKED, CELL, NUMBERS = 14, 15, 1, {4, *range(6, 16)}  # of MAT-files of version 5; NUMBERS and texts
+
+
+def _check_cells(content: bytes, most: int) -> None:
+    """Refuse variables that unpack to more than so many bytes, and cells of anything but numbers and texts.
+
+    scipy unpacks what it is asked for, and follows cells in cells as deep as they lie. Other versions have neither.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
+    if order is None:
+        return
+    for kind, variable in _variables(content, order, most):
+        if kind == MATRIX and _class(variable, order) == CELL:
+            _flags, _shape, _name, *inside = _elements(variable, order)
+            if any(what != MATRIX or _class(each, order) not in NUMBERS for what, each in inside):
+                raise ValueError("it has a cell of something else than numbers and texts")
+
+
+def _variables(content: bytes, order: str, most: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the elements of a file, those that are packed unpacked."""
+    for kind, element in _elements(content[128:], order):
+        if kind != PACKED:
+            yield kind, element
+            continue
+        raw = zlib.decompressobj().decompress(element, most + 1)
+        if len(raw) > most:
+            raise ValueError(f"it unpacks to more than {RATIO} times its size")
+        yield from _elements(raw, order)
+
+
+def _class(matrix: bytes, order: str) -> int:
+    """Return the class of a matrix, in its flags; an empty matrix may have none."""
+    return int(struct.unpack_from(f"{order}I", matrix, 8)[0]) & 255 if matrix else min(NUMBERS)
+
+
+def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of the elements that follow each other in a MAT-file of version 5."""
+    at = 0
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, at)
+        small, start = kind >> 16, at + 8
+        if small:  # a size of at most 4, and the content in place of a size
+            kind, size, start = kind & 0xFFFF, small, at + 4
+        yield kind, content[start : start + size]
+        at = at + 8 if small else start + size + (-size % 8 if kind != PACKED else 0)
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
@@ -105,7 +153,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in strings, which damage makes
         _check_opcodes(content)
-        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        found = _Unpickler(content).load()
         names = [key.decode("latin1") if isinstance(key, bytes) else key for key in found]
         _check(all(isinstance(name, str) for name in names), "a key is no text")
         return {name: _array(v) if isinstance(v, _Said) else v for name, v in zip(names, found.values(), strict=True)}
@@ -139,11 +187,12 @@ OPCODES = {
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
 }
-Kind = Literal["tuple", "made", ""]  # made: by a call
+TEXTS = {each for each in OPCODES if "STRING" in each or "UNICODE" in each or "BYTES" in each}
+Kind = Literal["text", "made", ""]  # made: by a call
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuse what makes the unpickler set aside memory that the file does not fill, hash tuples, or change functions.
+    """Refuse what makes the unpickler set memory aside that the file does not fill, hash no text, change functions.
 
     It follows the stack as `pickletools.dis` does: a tuple as a key may lie as deep as the file is long.
     """
@@ -185,10 +234,10 @@ def _step(name: str, opcode: pickletools.OpcodeInfo, stack: list[Kind], marks: l
         taken = stack[start:]
         del stack[start:]
     if name in ("SETITEM", "SETITEMS", "DICT"):
-        _check("tuple" not in (taken[1::2] if name == "SETITEM" else taken[::2]), "a key is a tuple")
+        _check("" not in (taken[1::2] if name == "SETITEM" else taken[::2]), "a key is no text")
     if name == "BUILD":
         _check(taken[0] == "made", "it changes what it has not made")
-    made: Kind = "tuple" if "TUPLE" in name else "made" if name in ("REDUCE", "BUILD") else ""
+    made: Kind = "made" if name in ("REDUCE", "BUILD") else "text" if name in TEXTS else ""
     stack.extend([made] * len(opcode.stack_after))
 
 
@@ -216,19 +265,25 @@ class _Buffer(_Said):
         return None, shape, kind, order == "F", content
 
 
-def _encoded(text: str = "", encoding: str = "") -> bytes:
-    return text.encode("latin1")
-
-
 class _Unpickler(pickle.Unpickler):
     NAMES: ClassVar[dict[str, Callable[..., Any]]] = {
         **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"), _Said),
         "numpy.core.numeric._frombuffer": _Buffer,
-        # bytes, and none, as Python 3 writes them for Python 2
-        **dict.fromkeys(("_codecs.encode", "__builtin__.bytes", "builtins.bytes"), _encoded),
     }
+    BYTES = frozenset({"_codecs.encode", "__builtin__.bytes", "builtins.bytes"})  # as Python 3 writes them for Python 2
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self._room = len(content)
+
+    def _encoded(self, text: str = "", encoding: str = "") -> bytes:
+        self._room -= len(text)
+        _check(self._room >= 0, "it makes more bytes than it holds")
+        return text.encode("latin1")
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if f"{module}.{name}" in self.BYTES:
+            return self._encoded
         found = self.NAMES.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")  # NumPy 2, NumPy 1
         if found is None:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")

@@ -230,6 +230,16 @@ def test_scores_by_image_are_those_that_rows_were_made_of(study: Path, tmp_path:
         assert 1 - ood["accepted"].mean() == pytest.approx(each["ood_recall"])
 
 
+def test_scores_call_an_ood_set_as_rows_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
+    blobs = {"groups": 3, "count": 60, "shift": 60, "as": "moved"}
+    path = write(tmp_path / "s.yaml", ood={"near": {"blobs": blobs}})
+    rows = oodbench.run(path, device="cpu")
+    assert call("scores", path, rows["cell"].iloc[0], "--to", tmp_path / "s.csv", "--device", "cpu").exit_code == 0
+    found = pd.read_csv(tmp_path / "s.csv")
+    assert set(found.loc[found["role"] == "near", "set"]) == set(rows["ood"]) == {"moved"}
+
+
 def test_scores_have_the_class_and_the_place_of_each_image(study: Path, tmp_path: Path) -> None:
     cell = oodbench.rows(study)["cell"].iloc[0]
     assert call("scores", study, cell, "--to", tmp_path / "s.parquet", "--device", "cpu").exit_code == 0

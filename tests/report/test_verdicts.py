@@ -174,6 +174,9 @@ def test_a_claim_of_these_id_sets_adds_the_errors_within_each() -> None:
     assert (found.state, line.error) == (HOLDS, pytest.approx(error))
     assert line.low == pytest.approx(3.5 - student.ppf(0.95, freedom) * error)
     assert several({"a": [4, 5], "b": [1]}, ids="these").state == MISSING  # one seed has no error
+    lost = several({"a": [4, 5, 6], "b": [math.nan, math.nan]}, ids="these")
+    assert (lost.state, lost.why) == (MISSING, "wanted are 3 runs of both sides, two in each ID set")
+    assert several({"a": [4, 5, 6], "b": [math.nan, math.nan], "c": [3, 4]}).evidence[0].observations == 2
 
 
 @pytest.mark.slow
@@ -205,7 +208,7 @@ def test_an_interval_covers_as_often_as_it_says() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("relation", "mean"), [("above", 2.0), ("at_least", -2.0), ("near", 0.6)])
+@pytest.mark.parametrize(("relation", "mean"), [("above", 2.0), ("at_least", -2.0), ("near", 0.6), ("near", 0.0)])
 def test_so_many_more_runs_decide_what_is_open(relation: str, mean: float) -> None:
     """With 80 % power, where mean and spread are as they look."""
     rng, spread, margin = np.random.default_rng(3), 2.0, 1.0 if relation != "near" else 2.0
@@ -244,6 +247,23 @@ def test_claims_of_a_study_share_the_error_by_holm() -> None:
         assert (each.alone_of == 4) == alone, name
         assert ("not after Holm over 4 claims" in each.text()) == alone
     assert {each.state for each in found.values()} == {HOLDS, OPEN}
+
+
+@pytest.mark.slow
+def test_so_many_more_runs_in_each_of_these_sets_decide_whatever_their_sizes() -> None:
+    """The set of three runs that hardly differ does not stand for the one of twenty that do."""
+    rng = np.random.default_rng(5)
+    wide = rng.normal(size=20)
+    sets = {"a": list(1.3 + 5 * (wide - wide.mean()) / wide.std(ddof=1)), "b": [1.25, 1.35, 1.3]}
+    found = several(sets, ids="these")
+    (line,) = found.evidence
+    assert found.state == OPEN
+    assert f"({line.more} more runs in each ID set would decide it)" in found.text()
+    decided = 0
+    for _ in range(100):
+        drawn = {"a": list(rng.normal(1.3, 5, 20 + line.more)), "b": list(rng.normal(1.3, 0.05, 3 + line.more))}
+        decided += several(drawn, ids="these").state != OPEN
+    assert 0.65 < decided / 100 < 0.95
 
 
 def test_encoders_are_compared_where_the_sides_say_so() -> None:

@@ -127,7 +127,7 @@ def scores(pipeline: Pipeline, which: str) -> pd.DataFrame:
         raise UserError(f"{run.title} is not trained; oodbench run {study.file} trains it")
     source = TrainedFeatures(work, pipeline, Results(study.results), {})
     how = How(pipeline.device, pipeline.options.memory, keep_scores=True)
-    judged = list(scored(list({detector}), source.bank([detector]), list(run.sets), source.seed, how))
+    judged = list(scored([detector], source.bank([detector]), list(run.sets), source.seed, how))
     if failed := next((each for each in judged if each.error), None):
         raise UserError(f"{detector.scorer.label} of {run.title} fails on {failed.ood}: {failed.error}")
     first = judged[0].scores

@@ -370,7 +370,10 @@ class _Judge:
                 yield from self._family([each], clusters, spaced, notes)
         elif self._no_room(made):
             here = Clusters(*(each.cpu() if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
-            yield from self._host._family(family, here, spaced.on_host, [*notes, self._note])
+            host = self._host
+            carried = yield from host._tried(lambda: spaced.on_host, family[0][1])
+            if carried:
+                yield from host._family(family, here, carried.made, [*notes, self._note])
         else:
             yield from self._failed(family[0][1], made)
 

@@ -12,6 +12,7 @@ import torch
 from card import CUDA, Card
 
 from oodbench.api import ClassifierHead
+from oodbench.errors import UserError
 from oodbench.scoring import detectors as scoring
 from oodbench.study import grid, reader
 from oodbench.study.grid import Detector
@@ -132,3 +133,25 @@ def test_what_has_no_room_keeps_the_clusters_that_the_device_made(
     assert all(map(on_host, found.values()))
     assert not [each.error for each in found.values() if each.error]
     assert len(fits) == 1
+
+
+def test_a_host_without_room_either_is_an_error_of_these_rows_alone(
+    bank: scoring.Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, too: euclidean distance, which the device has room for, is scored all the same."""
+    registry = Registry()
+    mahalanobis, euclidean = (registry.load("distance", name) for name in ("mahalanobis", "euclidean"))
+    labels, pooled = registry.load("clustering", "labels")(), registry.load("threshold", "pooled")()
+
+    def full(self: Any, f: torch.Tensor, c: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def no_disk(rows: int, columns: int) -> Any:
+        raise UserError("no temporary file")
+
+    monkeypatch.setattr(mahalanobis, "fit", full)
+    monkeypatch.setattr(scoring, "scratch", no_disk)
+    unit = Space(unit=True)
+    with Card(100 * BANK).there():
+        found = scored(bank, [Detector(unit, labels, each(), pooled) for each in (mahalanobis, euclidean)], CUDA)
+    assert [each.error for each in found.values()] == ["UserError: no temporary file", ""]

@@ -25,11 +25,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMITS = {"machine": 60, "tests": 120, "exact": 150, "study": 180, "train": 180, "score": 120}  # seconds
+LIMITS = {"machine": 60, "tests": 180, "exact": 200, "study": 200, "train": 180, "score": 120}  # seconds
+TOGETHER = "tests", "exact", "study"  # side by side: they do not look at the clock
 GIVEN: argparse.Namespace
 START = time.perf_counter()
 Work = Callable[[], Any]
@@ -141,7 +143,7 @@ def tests() -> None:
     with step("tests that need CUDA"):
         words = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-n", str(max(1, min(6, cores() // 2)))]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=left(), check=False)
-        print(done.stdout[-6000:], done.stderr[-2000:])
+        print(done.stdout, done.stderr)
         last = done.stdout.strip().splitlines()[-1:]
         say("tests that need CUDA", *last, bar(done.returncode == 0 and " passed" in last[0]))
 
@@ -371,9 +373,14 @@ def study() -> None:
 
 def same_features(device: Any, cpu: Any) -> None:
     both = device.merge(cpu, on=["cell", "ood"], suffixes=("", "_cpu"))
-    both["differ"] = (both["auroc"] - both["auroc_cpu"]).abs()
+    both = both.assign(differ=(both["auroc"] - both["auroc_cpu"]).abs())
     of_rank = both["warnings"] != ""  # a rank that is cut at rounding may be another one
-    for name, some, holds in (("", both[~of_rank], True), (", rows that warn", both[of_rank], None)):
+    in_float32 = both["posthoc"].str.startswith("vim")  # all of pytorch-ood's ViM, whatever is left of a difference
+    for name, some, holds in (
+        ("", both[~of_rank & ~in_float32], True),
+        (", ViM", both[~of_rank & in_float32], None),
+        (", rows that warn", both[of_rank], None),
+    ):
         worst = some.loc[some["differ"].idxmax()]
         what = ", ".join(
             str(worst[column]) for column in ("training", "space", "clustering", "distance", "posthoc", "ood")
@@ -663,6 +670,7 @@ def report(folder: Path) -> int:
     """Write the findings as a table and as JSON, print the table, and return 1 where a bar does not hold."""
     log = folder / "findings.jsonl"
     found = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    found.sort(key=lambda each: list(PARTS).index(each["part"]))
     marks = {None: " ", True: "+", False: "!"}
     shape = "{mark} {part:8} {name:56.56} {value:60.60} {note}"
     lines = [shape.format(mark=marks[each["holds"]], **each).rstrip() for each in found]
@@ -683,19 +691,29 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "findings.jsonl").unlink(missing_ok=True)
     shutil.rmtree(folder / "work", ignore_errors=True)  # what is there already would not be made again
-    for part in ("machine", *GIVEN.parts):
-        limit = LIMITS[part] * (10 if tiny() else 1)
-        words = [sys.executable, __file__, "--part", part, "--limit", str(limit), "--device", GIVEN.device]
-        process = subprocess.Popen([*words, "--size", GIVEN.size, "--to", GIVEN.to])
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        if code:
-            GIVEN.part = part
-            say("the part as a whole", f"ended with {code}", False, f"limit {limit} s")
+    for parts in (("machine",), TOGETHER, ("train",), ("score",)):
+        with ThreadPoolExecutor() as pool:
+            ended = {part: pool.submit(ended_with, part) for part in parts if part in ("machine", *GIVEN.parts)}
+        for part, code in ended.items():
+            if code.result():
+                GIVEN.part = part
+                say("the part as a whole", f"ended with {code.result()}", False, f"limit {limit_of(part)} s")
     return report(folder)
+
+
+def limit_of(part: str) -> int:
+    return LIMITS[part] * (10 if tiny() else 1)
+
+
+def ended_with(part: str) -> int:
+    """Run a part as a process of its own, and return its exit code."""
+    words = [sys.executable, __file__, "--part", part, "--limit", str(limit_of(part)), "--device", GIVEN.device]
+    process = subprocess.Popen([*words, "--size", GIVEN.size, "--to", GIVEN.to])
+    try:
+        return process.wait(limit_of(part))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> str:
-    """The CPU, and a CUDA device where there is one."""
-    return str(request.param)
+    """The CPU, and a CUDA device where there is one, held to the same numbers twice as in every run."""
+    from oodbench.execution.pipeline import pick_device
+
+    return str(pick_device(request.param))
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, r
     `rows` says which count * B views of a larger batch these are; without it they are all there are.
     """
     x = x.contiguous()
-    drawn = draw_all(rows.of if rows else count * len(x), x.shape[2], x.shape[3], augment, generator)
+    with _one_thread() if alike(x.device) else nullcontext():
+        drawn = draw_all(rows.of if rows else count * len(x), x.shape[2], x.shape[3], augment, generator)
     drawn = drawn.of(rows.at) if rows else drawn
     if alike(x.device):
         return _all_alike(x, drawn, augment, count)
@@ -68,6 +70,17 @@ def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, r
         images = x.index_select(0, group.rows % len(x)).to(torch.get_default_dtype()).div_(255)
         out.index_copy_(0, group.rows, _augmented(images, drawn.of(group.rows), group, augment))
     return out.view(count, *x.shape)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: while a CUDA device works, to wake more costs milliseconds, to draw microseconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def alike(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from oodbench.study.settings import Encoder, Recipe
 from oodbench.training.batches import World
@@ -65,6 +66,8 @@ class _Graphed(nn.Module):
         self._card.release()  # of a training that failed
         found: nn.Module = _Passes(self.model)
         buffers = [(each, each.clone()) for each in self.model.buffers()]  # running means count what warms up
+        # Where autograd adds up a weight's gradient it does so on the stream on which it first saw the weight: this one.
+        seen = [get_gradient_edge(each) for each in self.model.parameters() if each.requires_grad]
         try:
             with _undisturbed(x):
                 found = cast(nn.Module, torch.cuda.make_graphed_callables(_Passes(self.model), (x.clone(),)))
@@ -73,6 +76,7 @@ class _Graphed(nn.Module):
             why = str(error).partition("\n")[0]
             singly = "the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly"
             self._card.warn(f"{singly}, as by --no-graph: {why}")
+        del seen
         with torch.no_grad():
             for each, before in buffers:
                 each.copy_(before)

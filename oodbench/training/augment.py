@@ -74,7 +74,7 @@ def views(x: Tensor, augment: Augment, count: int, generator: torch.Generator, r
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: while a CUDA device works, to wake more costs milliseconds, to draw microseconds."""
+    """Let torch compute in one thread: to wake others can cost milliseconds, where the draws themselves cost none."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

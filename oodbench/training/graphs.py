@@ -66,7 +66,7 @@ class _Graphed(nn.Module):
         self._card.release()  # of a training that failed
         found: nn.Module = _Passes(self.model)
         buffers = [(each, each.clone()) for each in self.model.buffers()]  # running means count what warms up
-        # Where autograd adds up a weight's gradient it does so on the stream on which it first saw the weight: this one.
+        # Autograd adds up the gradient of a weight on the stream on which it first saw it. Let that be this one.
         seen = [get_gradient_edge(each) for each in self.model.parameters() if each.requires_grad]
         try:
             with _undisturbed(x):

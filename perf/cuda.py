@@ -291,7 +291,7 @@ def killed() -> None:
     """Hold the weights of a study that was killed, and went on, to those of one that was not."""
     found = {}
     for name in ("whole", "killed"):
-        file, environment = small_study(name, "{resnet18: {width: 16}}", 6 if tiny() else 80, 64)
+        file, environment = small_study(name, "{resnet18: {width: 16}}", 6 if tiny() else 30, 64)
         store, words = Path(environment["OODBENCH_STORE"]), command(file, "--checkpoint-epochs", "1")
         if name == "killed":
             process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from oodbench.study.settings import Encoder, Recipe
 from oodbench.training.batches import World
@@ -64,19 +63,23 @@ class _Graphed(nn.Module):
 
     def _capture(self, x: Tensor) -> nn.Module:
         self._card.release()  # of a training that failed
-        found: nn.Module = _Passes(self.model)
+        outputs: list[Tensor] = []
+        found: nn.Module = _Passes(self.model, outputs)
         buffers = [(each, each.clone()) for each in self.model.buffers()]  # running means count what warms up
-        # Autograd adds up the gradient of a weight on the stream on which it first saw it. Let that be this one.
-        seen = [get_gradient_edge(each) for each in self.model.parameters() if each.requires_grad]
         try:
             with _undisturbed(x):
-                found = cast(nn.Module, torch.cuda.make_graphed_callables(_Passes(self.model), (x.clone(),)))
+                found = cast(nn.Module, torch.cuda.make_graphed_callables(found, (x.clone(),)))
             self._card.captured = True
         except (RuntimeError, AssertionError) as error:
+            if x.is_cuda:  # torch's generator of the device still counts for the capture
+                generator = torch.cuda.default_generators[x.get_device()]
+                generator.graphsafe_set_state(generator.clone_state())
             why = str(error).partition("\n")[0]
             singly = "the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly"
             self._card.warn(f"{singly}, as by --no-graph: {why}")
-        del seen
+        for each in outputs:  # else a weight's gradients would be added up on the stream of the capture
+            each.detach_()
+        outputs.clear()
         with torch.no_grad():
             for each, before in buffers:
                 each.copy_(before)
@@ -98,11 +101,14 @@ def _undisturbed(x: Tensor) -> Iterator[None]:
 
 
 class _Passes(nn.Module):
-    def __init__(self, model: Trained) -> None:
+    def __init__(self, model: Trained, captured: list[Tensor]) -> None:
         super().__init__()
         self.encoder = model.network.encoder
         self._normalised = model.normalised
+        self._captured = captured
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.encoder(self._normalised(x))
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():
+            self._captured.append(h)
         return h

@@ -21,7 +21,7 @@ module: Any = sys.modules[KNN.__module__]
 
 
 def fit(f: Tensor, *ks: int, **params: Any) -> Callable[[Tensor], list[Any]]:
-    clusters = grouped(f, torch.zeros(len(f), dtype=torch.int64))
+    clusters = grouped(f, torch.zeros(len(f), dtype=torch.int64, device=f.device))
     scorer: Callable[[Tensor], list[Any]] = KNN.fit_together([KNN(k=k, **params) for k in ks], f, clusters)
     return scorer
 

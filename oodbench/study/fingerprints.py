@@ -104,7 +104,7 @@ class _Own(ast.NodeTransformer):
         return ast.Import(others) if others else None
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        base = _base(node, self.module)
+        base = _base(node, self.module, self.path)
         if not _is_own(base, self.module, self.path):
             return node
         for each in node.names:
@@ -144,9 +144,9 @@ def modules(module: str, path: Path) -> dict[str, Path]:
 
 def _is_own(other: str, module: str, path: Path) -> bool:
     """Return whether what a module imports is of ours, of its package, or a file or package beside it."""
-    top = other.partition(".")[0]
-    if top in ("oodbench", module.partition(".")[0]):
-        return True
+    top, own = other.partition(".")[0], module.partition(".")[0]
+    if top in ("oodbench", own) or own == "oodbench":
+        return top in ("oodbench", own)
     folder = path.resolve().parent
     above = [folder, *folder.parents]
     loose = next((f"{each}." for each in loose_folders if module.startswith(f"{each}.")), "")
@@ -159,9 +159,10 @@ def _is_own(other: str, module: str, path: Path) -> bool:
     return file is not None and not near.isdisjoint((file.resolve().parent, file.resolve().parent.parent))
 
 
-def _base(node: ast.ImportFrom, module: str) -> str:
+def _base(node: ast.ImportFrom, module: str, path: Path) -> str:
     """Return the module whose names a line imports."""
-    parent = ".".join(module.split(".")[: -node.level]) if node.level else ""
+    inside = [*module.split("."), "__init__"] if path.name == "__init__.py" else module.split(".")
+    parent = ".".join(inside[: -node.level]) if node.level else ""
     return ".".join(part for part in (parent, node.module or "") if part)
 
 

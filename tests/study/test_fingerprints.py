@@ -120,6 +120,9 @@ def test_a_file_beside_a_file_counts_and_an_installed_package_does_not(
     [
         ("net_a.py", "from parts_a.blocks import f", "parts_a/blocks.py"),  # no __init__.py
         ("pkg_b/enc.py", "from common_b import f", "common_b.py"),  # beside its package
+        ("pkg_c/__init__.py", "from .blocks import f", "pkg_c/blocks.py"),
+        ("pkg_d/__init__.py", "from . import blocks", "pkg_d/blocks.py"),
+        ("pkg_e/inner/__init__.py", "from ..blocks import f", "pkg_e/blocks.py"),
     ],
 )
 def test_helpers_around_a_file_count(
@@ -127,14 +130,23 @@ def test_helpers_around_a_file_count(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, text in {"pkg_b/__init__.py": "", encoder: f"{line}\n", helper: "f = 1\n"}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
-    module = encoder.removesuffix(".py").replace("/", ".")
+    module = encoder.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     fingerprint.cache_clear()
     first = fingerprint_module(module)
     (tmp_path / helper).write_text("f = 22\n")
     fingerprint.cache_clear()
     assert fingerprint_module(module) != first
+
+
+def test_what_lies_beside_oodbench_is_not_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `pip install --target`, which puts libraries beside it into a folder that Python does not know."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_library").mkdir()
+    (tmp_path / "a_library" / "__init__.py").write_text("")
+    assert not fingerprints._is_own("a_library", "oodbench.methods.posthoc.vim", tmp_path / "oodbench" / "vim.py")
+    assert fingerprints._is_own("a_library", "mine.enc", tmp_path / "mine" / "enc.py")
 
 
 def test_a_plugin_near_the_root_of_the_disk_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

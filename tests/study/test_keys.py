@@ -186,7 +186,7 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
-    "training.augment": "ce70eab53bb1",
+    "training.augment": "0e2517be40f3",
     "training.networks": "a41d432e3ff5",
     "training.batches": "e76fd7085b45",
     "training.train": "f15f712659c6",

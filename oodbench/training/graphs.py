@@ -7,6 +7,7 @@ kernels are the same, and so are the numbers. Heads and losses stay as they are:
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import cast
@@ -63,12 +64,11 @@ class _Graphed(nn.Module):
 
     def _capture(self, x: Tensor) -> nn.Module:
         self._card.release()  # of a training that failed
-        outputs: list[Tensor] = []
-        found: nn.Module = _Passes(self.model, outputs)
+        passes = _Passes(self.model)
         buffers = [(each, each.clone()) for each in self.model.buffers()]  # running means count what warms up
         try:
-            with _undisturbed(x):
-                found = cast(nn.Module, torch.cuda.make_graphed_callables(found, (x.clone(),)))
+            with _undisturbed(x), passes.parted():
+                torch.cuda.make_graphed_callables(passes, (x.clone(),))
             self._card.captured = True
         except (RuntimeError, AssertionError) as error:
             if x.is_cuda:  # torch's generator of the device still counts for the capture
@@ -77,13 +77,10 @@ class _Graphed(nn.Module):
             why = str(error).partition("\n")[0]
             singly = "the passes of the encoder cannot be captured as CUDA graphs, kernels are launched singly"
             self._card.warn(f"{singly}, as by --no-graph: {why}")
-        for each in outputs:  # else a weight's gradients would be added up on the stream of the capture
-            each.detach_()
-        outputs.clear()
         with torch.no_grad():
             for each, before in buffers:
                 each.copy_(before)
-        return found
+        return passes
 
 
 @contextmanager
@@ -97,18 +94,36 @@ def _undisturbed(x: Tensor) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng([at] if x.is_cuda else []))
         enabled = torch.is_autocast_enabled(kind)
         stack.enter_context(torch.autocast(kind, torch.get_autocast_dtype(kind), enabled, cache_enabled=False))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # of torch's own warming up
         yield
 
 
 class _Passes(nn.Module):
-    def __init__(self, model: Trained, captured: list[Tensor]) -> None:
+    def __init__(self, model: Trained) -> None:
         super().__init__()
         self.encoder = model.network.encoder
         self._normalised = model.normalised
-        self._captured = captured
+        self._outputs: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.encoder(self._normalised(x))
-        if x.is_cuda and torch.cuda.is_current_stream_capturing():
-            self._captured.append(h)
+        if self._outputs is not None:
+            h = h.clone()  # no view, which cannot be detached
+            self._outputs[:] = [h]
         return h
+
+    @contextmanager
+    def parted(self) -> Iterator[None]:
+        """Detach, in the end, the last output from the weights.
+
+        As long as an output leads to a weight, autograd adds up the weight's gradients on the stream of that output.
+        """
+        outputs: list[Tensor] = []
+        self._outputs = outputs
+        try:
+            yield
+        finally:
+            self._outputs = None
+            for each in outputs:
+                each.detach_()

@@ -470,23 +470,27 @@ def train() -> None:
     from oodbench.study.settings import Augment
 
     pick_device(GIVEN.device)
+    none = Augment(crop=None, flip=0, jitter=None, gray=0)
     crops = Augment(crop=None, pad=4, jitter=None, gray=0)
     with step("SupCon, ResNet-18, 512 x 2, bf16"):
         case = Case("supcon", epochs=4)
         found = rates("SupCon, ResNet-18, 512 x 2, bf16", case)
-        share, graph, eager = found.views / found.whole, found.bare / found.whole, found.bare / found.eager
+        graph, eager = found.bare / found.whole, found.bare / found.eager
         say(
             "  of the bare passes' speed",
             f"{graph:.2f}, without a graph {eager:.2f}",
             bar(graph >= 0.9 and eager >= 0.85),
         )
-        say("  views", f"{share:.0%} of a step", bar(share <= 0.1))
+        # Of the step, for the host makes views while the device works. Alone they take longer than they add.
+        added = 1 - timed(Case("supcon", epochs=4, augment=none), graph=True) / found.whole
+        alone = f"{found.views / found.whole:.0%} when they are made alone"
+        say("  what views add", f"{added:.0%} of a step", bar(added <= 0.1), alone)
         stock(case, found.whole)
     with step("cross-entropy, batch 128, bf16"):
         found = rates(
             "cross-entropy, batch 128, bf16", Case("cross_entropy", batch=128, steps=40, epochs=4, augment=crops)
         )
-        say("  of its speed without a graph", f"{found.eager / found.whole:.2f}", bar(found.eager / found.whole >= 1.3))
+        say("  of its speed without a graph", f"{found.eager / found.whole:.2f}", bar(found.eager / found.whole >= 1.8))
     for name, given in (
         ("SupCon, width 16, 256 x 2, bf16", {"training": "supcon", "width": 16, "batch": 256}),
         ("SimCLR with blur, 512 x 2, bf16", {"training": "simclr", "augment": Augment(blur=0.5)}),

@@ -26,11 +26,11 @@ ONE = "images"  # the class of images without labels
 class Arrays(Dataset):
     """Arrays: your own images from .npz or .npy files."""
 
-    path: str = "images-{split}.npz"
+    path: str = "images-{split}.npz"  # absolute or in DATA
     x: str = "x"  # name of the array of images
     y: str | None = "y"  # of labels; None: one class
     train: str = "train"  # what {split} stands for
-    test: str = "test"
+    test: str = "test"  # the same of the test split
     test_share: Share | None = None  # None: a file for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
 

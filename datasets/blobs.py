@@ -21,7 +21,7 @@ class Blobs(Dataset):
 
     groups: Size = 4  # number of classes
     count: Size = 400  # of each split
-    size: Size = 8
+    size: Size = 8  # pixels of each side
     spread: Positive = 12.0  # standard deviation of a pixel, grey levels
     separation: NonNegative = 100.0  # of a class from the middle, grey levels
     shift: NonNegative = 0.0  # of the whole set, grey levels

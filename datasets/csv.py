@@ -25,13 +25,13 @@ from oodbench.toolkit.image_files import Row, Share, Split
 class Csv(Dataset):
     """CSV: your own images, listed in a table with a header."""
 
-    path: str = "images.csv"
+    path: str = "images.csv"  # absolute or in DATA
     root: str | None = None  # folder of the images; None: that of the file
-    path_column: str = "path"
+    path_column: str = "path"  # name of the column of images' paths
     label_column: str | None = "label"  # None: one class
-    split_column: str = "split"
+    split_column: str = "split"  # name of the column of splits
     train: str = "train"  # what the split column says
-    test: str = "test"
+    test: str = "test"  # the same of the test split
     leave_out: tuple[str, ...] = ("val",)  # further splits that the column may name; their images are not used
     test_share: Share | None = None  # None: by the split column; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share

@@ -23,10 +23,10 @@ from oodbench.toolkit.image_files import ENDINGS, Bits, Share, Split, drawn, loc
 class Folder(Dataset):
     """Folder: your own images, a folder for each class."""
 
-    path: str = "images"
+    path: str = "images"  # absolute or in DATA
     classes: bool = True  # False: one class, whatever the folders
     train: str = "train"  # folder of a split in PATH
-    test: str = "test"
+    test: str = "test"  # the same of the test split
     test_share: Share | None = None  # None: the splits are folders; else of each class of PATH; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused

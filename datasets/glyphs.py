@@ -20,9 +20,9 @@ OVERSAMPLE = 4  # drawn so many times larger, then reduced
 class Glyphs(Dataset):
     """Glyphs: letters of a font, a stand-in for outliers."""
 
-    letters: str = "EFHKMNRUVWXkmnuvwx"
+    letters: str = "EFHKMNRUVWXkmnuvwx"  # each a class
     count: Size = 2000  # of each split
-    size: Size = 32
+    size: Size = 32  # pixels of each side
     draw: int = 0  # seed
 
     @property

@@ -29,12 +29,12 @@ ONE = "images"  # the class of images without labels
 class HuggingFace(Dataset):
     """Hugging Face: a data set of the Hub, or a folder that its library reads."""
 
-    path: str = "images"
+    path: str = "images"  # a folder, absolute or in DATA, or a name on the Hub
     config: str | None = None  # where the set has several, as the library's `name`
-    image_column: str = "image"
+    image_column: str = "image"  # name of the column of images
     label_column: str | None = "label"  # None: one class
     train: str | None = "train"  # the library's name of the split; None: test images alone
-    test: str = "test"
+    test: str = "test"  # the same of the test split
     bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
     revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None  # commit of a set of the Hub
 

@@ -30,10 +30,10 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class ImageList(Dataset):
     """Image list: your own images, listed with their labels as OpenOOD does."""
 
-    path: str = "images-{split}.txt"
+    path: str = "images-{split}.txt"  # absolute or in DATA
     root: str | None = None  # folder of the images; None: that of the list
     train: str = "train"  # what {split} stands for
-    test: str = "test"
+    test: str = "test"  # the same of the test split
     test_share: Share | None = None  # None: a list for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused

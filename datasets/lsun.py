@@ -32,7 +32,7 @@ SOURCES = {
 class LSUN(Unlabelled):
     """LSUN: scenes, 32 x 32, RGB, test images alone, as ODIN cropped or resized them or CSI did."""
 
-    form: Literal["crop", "resize", "fix"] = "crop"
+    form: Literal["crop", "resize", "fix"] = "crop"  # how 32 x 32 pixels were made: ODIN's two ways, or CSI's
 
     @property
     def places(self) -> dict[Split, Place]:

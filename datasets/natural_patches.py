@@ -26,7 +26,7 @@ class NaturalPatches(Dataset):
     """Natural patches: crops of scikit-learn's two photographs, RGB."""
 
     count: Size = 1000  # of each split
-    size: Size = 32
+    size: Size = 32  # pixels of each side
     draw: int = 0  # seed
 
     class_names = NAMES

@@ -16,10 +16,10 @@ from oodbench.api import Dataset, Images, Size
 class Noise(Dataset):
     """Noise: uniform or normal pixels."""
 
-    kind: Literal["uniform", "normal"] = "uniform"
+    kind: Literal["uniform", "normal"] = "uniform"  # distribution of each pixel
     count: Size = 1000  # of each split
-    size: Size = 32
-    channels: Size = 1
+    size: Size = 32  # pixels of each side
+    channels: Size = 1  # of each image
     draw: int = 0  # seed
 
     class_names = ("noise",)

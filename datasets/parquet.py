@@ -27,11 +27,11 @@ ONE = "images"  # the class of images without labels
 class Parquet(Dataset):
     """Parquet: your own images from Parquet files, as Hugging Face writes them."""
 
-    path: str = "images/{split}-*.parquet"
-    image_column: str = "image"
+    path: str = "images/{split}-*.parquet"  # absolute or in DATA
+    image_column: str = "image"  # name of the column of images
     label_column: str | None = "label"  # None: one class
     train: str = "train"  # what {split} stands for
-    test: str = "test"
+    test: str = "test"  # the same of the test split
     test_share: image_files.Share | None = None  # None: files for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused

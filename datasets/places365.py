@@ -36,7 +36,7 @@ LISTS = Download(
 class Places365(Listed):
     """Places365: 365 classes of places, 256 x 256, RGB, test images alone."""
 
-    part: Literal["val", "test"] = "val"
+    part: Literal["val", "test"] = "val"  # validation images with classes, or test images without
     subset: str | None = None  # a list of the images to take, absolute or in DATA; None: all
 
     splits = ("test",)

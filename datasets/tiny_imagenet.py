@@ -57,7 +57,7 @@ SOURCES = {
 class TinyImageNet(Unlabelled):
     """Tiny ImageNet: 200 classes of photographs, 64 x 64, or 10,000 of them as OOD papers crop and resize them."""
 
-    form: Literal["original", "crop", "resize", "fix"] = "original"
+    form: Literal["original", "crop", "resize", "fix"] = "original"  # whole, or as ODIN or CSI shrank it
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

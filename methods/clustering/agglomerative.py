@@ -20,8 +20,8 @@ from oodbench.toolkit.clusters import check_count, grouped, to_device
 class Agglomerative(Clustering):
     """Agglomerative: clusters merged from single items, on a stated sample of them."""
 
-    k: Count = "classes"
-    linkage: Literal["ward", "average", "complete"] = "ward"
+    k: Count = "classes"  # clusters
+    linkage: Literal["ward", "average", "complete"] = "ward"  # which two clusters are merged next
     sample: Size = 5000  # items that are merged, at most
 
     @property

@@ -14,8 +14,8 @@ class ClasswiseKMeans(Clustering):
     """Class-wise k-means: k clusters inside each class, best of several restarts."""
 
     k: Size = 2  # clusters of each class
-    restarts: Size = 10
-    iterations: Size = 300
+    restarts: Size = 10  # the best of which is kept
+    iterations: Size = 300  # at most
 
     labels = True
 

@@ -21,10 +21,10 @@ from oodbench.toolkit.mixtures import Mixture, fit_mixture
 class GMM(Clustering):
     """GMM: Gaussian mixture with diagonal, tied or full covariance."""
 
-    k: Count = "classes"
-    covariance: Literal["diag", "tied", "full"] = "diag"
-    restarts: Size = 1
-    iterations: Size = 100
+    k: Count = "classes"  # components
+    covariance: Literal["diag", "tied", "full"] = "diag"  # of each component; tied: one of all
+    restarts: Size = 1  # the best of which is kept
+    iterations: Size = 100  # at most
     floor: Positive = 1e-6  # added to the diagonal of each covariance, in units of the features' mean variance
 
     mixture = True

@@ -25,7 +25,7 @@ from oodbench.toolkit.clusters import grouped, to_device
 class HDBSCAN(Clustering):
     """HDBSCAN: as many clusters as there are dense regions, on a stated sample; sparse items are noise."""
 
-    min_cluster_size: Annotated[int, Ge(2)] = 15
+    min_cluster_size: Annotated[int, Ge(2)] = 15  # items
     min_samples: Size | None = None  # neighbours that make a region dense; None: min_cluster_size
     pca: Size | None = 16  # None: all dimensions
     sample: Size = 5000  # items that are clustered, at most

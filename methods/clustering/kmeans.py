@@ -18,10 +18,10 @@ from oodbench.toolkit.clusters import check_count, grouped, to_device
 class KMeans(Clustering):
     """K-means: k clusters of least squared Euclidean distance, best of several restarts."""
 
-    k: Count = "classes"
-    restarts: Size = 10
-    iterations: Size = 300
-    library: Literal["sklearn", "faiss"] = "sklearn"
+    k: Count = "classes"  # clusters
+    restarts: Size = 10  # the best of which is kept
+    iterations: Size = 300  # at most
+    library: Literal["sklearn", "faiss"] = "sklearn"  # faiss needs an extra of the package
 
     @property
     def single(self) -> bool:

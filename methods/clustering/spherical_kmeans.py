@@ -20,9 +20,9 @@ from oodbench.toolkit.vectors import centroids, unit
 class SphericalKMeans(Clustering):
     """Spherical k-means: k clusters of largest cosine, best of several restarts."""
 
-    k: Count = "classes"
-    restarts: Size = 10
-    iterations: Size = 300
+    k: Count = "classes"  # clusters
+    restarts: Size = 10  # the best of which is kept
+    iterations: Size = 300  # at most
 
     @property
     def single(self) -> bool:

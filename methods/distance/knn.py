@@ -35,8 +35,8 @@ Search = Callable[[Tensor, int], Tensor]  # x (M, D), k -> positions (M, k) of t
 class KNN(Distance):
     """KNN: Euclidean distance to the k-th nearest training feature."""
 
-    k: Size = 50
-    library: Literal["torch", "faiss"] = "torch"
+    k: Size = 50  # which neighbour, 1 = the nearest
+    library: Literal["torch", "faiss"] = "torch"  # that finds neighbours; faiss needs an extra of the package
     sample: Size | None = None  # training features searched; all of them where there are no more
 
     clusters = False

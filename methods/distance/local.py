@@ -24,7 +24,7 @@ BLOCK = 512  # queries at a time: a block of distances is BLOCK x members float3
 class Local(Distance):
     """Local: Euclidean distance to the k-th nearest member of the cluster of the nearest centroid."""
 
-    k: Size = 10
+    k: Size = 10  # which neighbour, 1 = the nearest
 
     def fit(self, f: Tensor, c: Clusters) -> Scorer:
         self._warn_of_small(c, self.k)

@@ -48,10 +48,10 @@ from oodbench.toolkit.linear_algebra import (
 class Mahalanobis(Distance):
     """Mahalanobis: squared distance under one covariance or one of each cluster, with a policy for singular ones."""
 
-    covariance: Literal["shared", "diagonal", "per_cluster"] = "shared"
-    singular: Literal["pinv", "pinv32", "shrink", "pca"] = "pinv"
-    shrinkage: Literal["ledoit_wolf"] | Annotated[float, Interval(gt=0, le=1)] = "ledoit_wolf"
-    components: Size = 64
+    covariance: Literal["shared", "diagonal", "per_cluster"] = "shared"  # of all clusters, or of each
+    singular: Literal["pinv", "pinv32", "shrink", "pca"] = "pinv"  # what is done about directions of no variance
+    shrinkage: Literal["ledoit_wolf"] | Annotated[float, Interval(gt=0, le=1)] = "ledoit_wolf"  # of `shrink`
+    components: Size = 64  # that `pca` keeps
 
     @property
     def label(self) -> str:

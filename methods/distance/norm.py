@@ -18,7 +18,7 @@ from oodbench.api import Clusters, Distance, Scorer, Scores
 class Norm(Distance):
     """Norm: minus the L2 norm of raw features, of the mean view or squared and averaged over views."""
 
-    of: Literal["mean", "each"] = "mean"
+    of: Literal["mean", "each"] = "mean"  # the mean of several views, or each of them
 
     clusters = False
     raw = True

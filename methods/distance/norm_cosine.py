@@ -23,7 +23,7 @@ BLOCK = 512  # queries at a time: a block of cosines is BLOCK x N float32
 class NormCosine(Distance):
     """Norm times cosine: minus the largest cosine to a training item, times the item's own length."""
 
-    of: Literal["mean", "each"] = "mean"
+    of: Literal["mean", "each"] = "mean"  # the mean of several views, or each of them
 
     clusters = False
     raw = True

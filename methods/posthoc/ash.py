@@ -25,8 +25,8 @@ LEAST = torch.finfo(torch.float64).tiny  # an item without any activation is not
 class ASH(Posthoc):
     """ASH: energy of the logits of features of which the smallest are pruned and the others shaped."""
 
-    variant: Literal["s", "b", "p"] = "s"
-    percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    variant: Literal["s", "b", "p"] = "s"  # what the largest features become: sharpened, binary, as they are
+    percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.9  # share of an item's features that become 0
 
     applies = True
     rectified = True

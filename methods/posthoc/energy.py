@@ -11,7 +11,7 @@ from oodbench.toolkit.pytorch_ood import SetScore, of_logits
 class Energy(Posthoc):
     """Energy: -T log of the sum of exp(logit / T)."""
 
-    temperature: Positive = 1.0
+    temperature: Positive = 1.0  # by which logits are divided
 
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:
         return of_logits(detector.EnergyBased(None, t=self.temperature).predict_logits)

@@ -17,7 +17,7 @@ from oodbench.toolkit.pytorch_ood import SetScore, of_logits
 class GEN(Posthoc):
     """GEN: sum of p^gamma (1 - p)^gamma over the most probable classes."""
 
-    gamma: Positive = 0.1
+    gamma: Positive = 0.1  # power of p and 1 - p
     top: Size = 100  # M of the paper; all classes where there are fewer
 
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> SetScore:

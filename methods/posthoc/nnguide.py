@@ -16,7 +16,7 @@ ROWS = 512  # similarities are items x training items
 class NNGuide(Posthoc):
     """NNGuide: minus the energy score times the mean similarity to the k nearest training items."""
 
-    k: Size = 10
+    k: Size = 10  # nearest training items
 
     applies = True
 

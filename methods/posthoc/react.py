@@ -18,7 +18,7 @@ from oodbench.toolkit.pytorch_ood import SetScore, classifier, labels, maps, of_
 class ReAct(Posthoc):
     """ReAct: energy of the logits of features clipped at a percentile of ID activations."""
 
-    percentile: Fraction = 0.9
+    percentile: Fraction = 0.9  # of activations, at which features are clipped, as a share
     of: Literal["train", "val"] = "train"  # whose activations: of training items, or of the held-out ID reference
 
     applies = True

@@ -21,7 +21,7 @@ LEAST = torch.finfo(torch.float64).tiny  # an item without any activation is not
 class SCALE(Posthoc):
     """SCALE: energy of the logits of features scaled by how much of them is in the largest."""
 
-    percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.85
+    percentile: Annotated[float, Interval(ge=0, lt=1)] = 0.85  # share of features that are not the largest
 
     applies = True
     rectified = True

@@ -24,7 +24,7 @@ from oodbench.api import Rule, Scores, Threshold
 class PerCluster(Threshold):
     """Per cluster: each cluster has its own cut, at a quantile of its own reference scores."""
 
-    tail: Literal["saturate", "extend"] = "saturate"
+    tail: Literal["saturate", "extend"] = "saturate"  # of scores above a cluster's largest reference score
 
     clusters = True
 

@@ -30,15 +30,15 @@ from oodbench.toolkit.vectors import centroids, unit
 class CCL(Training):
     """CCL-style (re-derived): contrastive training with cluster members and cluster centres as positives."""
 
-    k: Count = "classes"
+    k: Count = "classes"  # clusters
     warmup: Natural = 20  # epochs of the instance term alone
     update_every: Size = 10  # epochs between two clusterings
     local: NonNegative = 1.0  # weight of the local term
     global_: NonNegative = 1.0  # weight of the global term
-    temperature: Positive = 0.5
+    temperature: Positive = 0.5  # of all three terms
     layer: Literal["penultimate", "projection"] = "projection"  # what is clustered
-    restarts: Size = 4
-    head: Head = "mlp-128"
+    restarts: Size = 4  # of k-means, the best of which is kept
+    head: Head = "mlp-128"  # form of the projection head
 
     views = 2
 

@@ -35,9 +35,9 @@ class CIDER(Training):
 
     momentum: Fraction = 0.95  # of prototypes, for each item
     weight: NonNegative = 2.0  # of the compactness term
-    temperature: Positive = 0.1
+    temperature: Positive = 0.1  # of both losses
     base_temperature: Positive = 0.07  # of the compactness term
-    head: Head = "mlp-128"
+    head: Head = "mlp-128"  # form of the projection head
 
     views = 2
     labels = True

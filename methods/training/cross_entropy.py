@@ -17,8 +17,8 @@ from oodbench.api import Batch, Fraction, State, Training
 class CrossEntropy(Training):
     """Cross-entropy classifier, with a linear or a cosine head."""
 
-    head: Literal["linear", "cosine"] = "linear"
-    label_smoothing: Fraction = 0.0
+    head: Literal["linear", "cosine"] = "linear"  # form of the classifier
+    label_smoothing: Fraction = 0.0  # share of the target that is spread over all classes
 
     labels = True
 

@@ -32,7 +32,7 @@ class CSI(Training):
 
     labels: bool = False  # True: positives share class and turn, and no classifier of the turn
     temperature: Positive | None = None  # null = 0.5, or 0.07 with labels
-    head: Head = "mlp-128"
+    head: Head = "mlp-128"  # form of the projection head
 
     views = 2
     shifts = Shifts(id=TURNS)

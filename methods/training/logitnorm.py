@@ -18,7 +18,7 @@ LEAST = 1e-7  # added to a length
 class LogitNorm(Training):
     """LogitNorm: cross-entropy classifier on logits of constant norm."""
 
-    temperature: Positive = 0.04
+    temperature: Positive = 0.04  # by which the unit-length logits are divided
 
     labels = True
 

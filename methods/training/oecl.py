@@ -26,13 +26,13 @@ Turn = Annotated[int, Interval(ge=0, le=3)]
 class OECL(Training):
     """OECL: contrastive training that shrinks the L2 norm of outliers; external or self-made outliers."""
 
-    form: Literal["external", "self"] = "external"
-    alpha: NonNegative = 1.0
+    form: Literal["external", "self"] = "external"  # outliers are the study's, or turned ID images
+    alpha: NonNegative = 1.0  # weight of the outliers' norm
     warmup: Natural = 50  # epochs with alpha = 0
-    temperature: Positive = 0.5
-    head: Head = "mlp_bn-128"
+    temperature: Positive = 0.5  # of the contrastive loss
+    head: Head = "mlp_bn-128"  # form of the projection head
     id_turns: tuple[Turn, ...] = (0, 1)  # quarter turns, only for `form: self`
-    outlier_turns: tuple[Turn, ...] = (2, 3)
+    outlier_turns: tuple[Turn, ...] = (2, 3)  # quarter turns that make outliers, only for `form: self`
 
     views = 2
 

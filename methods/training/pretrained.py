@@ -75,13 +75,13 @@ class Pretrained(Training):
 
     weights: str = "timm"  # or torchvision:NAME.WEIGHTS, or a file: .safetensors, or what torch.save wrote
     layout: Literal["auto", "openood", "supcontrast", "knn_ood", "cider", "ssd", "plain"] = "auto"  # auto: by names
-    rename: Names = ()
+    rename: Names = ()  # name of a module in the file -> its name here
     # auto: linear where the file has one with as many classes as the ID set; the order of classes is taken to be the
     # ID set's, which its accuracy shows
     classifier: Literal["auto", "linear", "none"] = "auto"
     projection: Head | Literal["auto", "none"] = "auto"  # auto: as in the file
     mean: tuple[Fraction, ...] | None = None  # by channel; null: what comes with the weights, or the layout's
-    std: tuple[Positive, ...] | None = None
+    std: tuple[Positive, ...] | None = None  # of inputs in [0, 1], by channel; None: the source tells
 
     @property
     def heads(self) -> dict[str, str]:

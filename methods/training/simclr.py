@@ -14,8 +14,8 @@ from oodbench.toolkit.losses import nt_xent
 class SimCLR(Training):
     """SimCLR: self-supervised contrastive training (NT-Xent)."""
 
-    temperature: Positive = 0.5
-    head: Head = "mlp-128"
+    temperature: Positive = 0.5  # by which cosines are divided
+    head: Head = "mlp-128"  # form of the projection head
     base_temperature: Positive | None = None  # 0.07: the loss times temperature / 0.07, as SupContrast's code has it
 
     views = 2

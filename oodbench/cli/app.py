@@ -29,6 +29,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     study_commands.audit,
     store_commands.show,
     plugin_commands.list_,
+    plugin_commands.info,
     plugin_commands.new,
     plugin_commands.check,
     store_commands.compact,

@@ -1,10 +1,11 @@
-"""Commands for authors of plugins: list what there is, write a new one's stub, check it."""
+"""Commands on what there is: list it, say what is known of a name, write a plugin's stub, check it."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,10 +27,12 @@ Markdown = Annotated[
         help="A file, such as README.md, in which to renew the list between its two marks.", show_default=False
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="All that is known, as JSON: see docs/commands.md.")]
+FORMAT = 1  # of what `--json` prints; raised where what is there is renamed or goes
 BEGIN, END = "<!-- oodbench list -->\n", "<!-- end -->"
 
 
-def list_(room: Listed = "", markdown: Markdown = None) -> None:
+def list_(room: Listed = "", markdown: Markdown = None, as_json: AsJson = False) -> None:
     """List plugins, recipes and suites by name, a line each; of one room their parameters, of suites their parts."""
     from oodbench.study import recipes, suites
     from oodbench.study.registry import ROOMS, Registry, summary
@@ -44,6 +47,9 @@ def list_(room: Listed = "", markdown: Markdown = None) -> None:
         of = [each for each in ROOMS if room in registry.sources(each)]
         hint = f"; it is a plugin of {' and '.join(of)}" if of else suggestion(room, rooms)
         raise UserError(f"there is no room '{room}'{hint}")
+    if as_json:
+        _print_json(registry, [room] if room else rooms)
+        return
     lines = {each: {name: summary(it) for name, it in registry.sources(each).items()} for each in ROOMS} | books
     if markdown:
         _renew(markdown, {each: lines[each] for each in ([room] if room else ROOMS)})
@@ -60,6 +66,49 @@ def list_(room: Listed = "", markdown: Markdown = None) -> None:
             for part, text in suites.told(suites.find(name)) if room == "suites" else ():
                 table.add_row("", screen.text(f"{part}: {text}"))
     screen.out.print(table)
+
+
+def _print_json(registry: Registry, rooms: Sequence[str]) -> None:
+    """Print what is known of all plugins of some rooms, recipes and suites, as docs/commands.md says."""
+    from oodbench.cli.reference.plugins import described
+    from oodbench.store.provenance import version
+    from oodbench.study import recipes, suites
+    from oodbench.study.registry import ROOMS
+
+    found: dict[str, Any] = {"format": FORMAT, "oodbench": version()}
+    sources = [source for room in rooms if room in ROOMS for source in registry.sources(room).values()]
+    found["plugins"] = [described(each) for each in sources]
+    if "recipes" in rooms:
+        found["recipes"] = [
+            {"name": name, "about": each.about, "source": each.source} for name, each in recipes.book().items()
+        ]
+    if "suites" in rooms:
+        found["suites"] = [
+            {"name": name, "about": each.says, "source": each.source} for name, each in suites.book().items()
+        ]
+    typer.echo(json.dumps(found, indent=1))
+
+
+def info(name: Annotated[str, typer.Argument(help="A plugin, a key of a study, or a column of rows.")]) -> None:
+    """Say what is known of a name: of a plugin (ROOM.NAME), a key of a study (recipe.lr) or a column of rows."""
+    from oodbench.cli.reference import columns, keys, plugins, shown
+    from oodbench.store.columns import MEANING
+    from oodbench.study.registry import ROOMS, Registry
+
+    registry = Registry()
+    of_study, column = keys.keys(registry), columns.column(name)
+    sources, matching = plugins.named(registry, name), keys.matching(of_study, name)
+    for each in sources:
+        shown.plugin(plugins.described(each))
+    for key in matching:
+        shown.key(key)
+    if column:
+        shown.column(column)
+    if not (sources or matching or column):
+        known = dict.fromkeys(MEANING, "column") | dict.fromkeys(of_study, "key")
+        for room in ROOMS:
+            known |= {text: room for each in registry.sources(room) for text in (each, f"{room}.{each}")}
+        raise UserError(f"there is no plugin, key or column '{name}'{shown.nearest(name, known)}")
 
 
 def _parameters(registry: Registry, room: str, name: str) -> Iterator[str]:

@@ -1,89 +1,151 @@
-"""The columns of a row, in order: what identifies it, its numbers, and what it takes to trace it."""
+"""The columns of a row, in order: what identifies it, its numbers, and what it takes to trace it.
+
+Each stands once, with its meaning; docs/metrics.md has the formulas.
+"""
 
 from __future__ import annotations
 
 STAND_IN = "stand-in data: the numbers mean nothing"  # what rows of a dry run warn of
 
-METRICS = (
-    "auroc",
-    "aupr_in",
-    "aupr_in_ap",
-    "aupr_out",
-    "aupr_out_ap",
-    "prevalence",
-    "detection_error",
-    "ties",
-    *("fpr80_id", "fpr80_ood", "fpr90_id", "fpr90_ood", "fpr95_id", "fpr95_ood", "fpr99_id", "fpr99_ood"),
-    "autc",
-    "oscr",  # empty where no classifier says which ID items it gets right
-)
-TEXT = (
-    "cell",  # hash of the cell's parameters; with `ood` the identity of a row
-    "key",  # hash of parameters, code and data: a row of another key than its cell has now is out of date
-    "status",  # ok | error
-    "id",
-    "family",  # the ID set without its class protocol
-    "protocol",  # how many of its classes are ID
-    "suite",  # of the package, with what a study changed of it; empty without one
-    "ood",
-    "group",  # near | far
-    "training",
-    "outliers",
-    "encoder",
-    "recipe",
-    "precision",
-    "reference",
-    "space",
-    "clustering",
-    "distance",
-    "posthoc",
-    "threshold",
-    "accuracy_by",  # what `accuracy` is of: classifier | linear probe
-    "warnings",
-    "error",
-)
-TRACE = (
-    "detector",  # all parameters of space, clustering, distance or baseline, and threshold, as JSON
-    "train_key",  # names the file under runs/ with all parameters and circumstances of the training
-    "id_data",
-    "ood_data",
-    "version",
-    "commit",
-    "libraries",
-    "device",
-    "trained_on",  # the machine, as far as numbers depend on it, see provenance
-    "scored_on",
-    "scored_at",
-)
+_METRICS = {
+    "auroc": "P(OOD scores above ID), ties count half",
+    "aupr_in": "area under precision over recall by trapezoids, ID positive",
+    "aupr_in_ap": "average precision, ID positive",
+    "aupr_out": "area under precision over recall by trapezoids, OOD positive",
+    "aupr_out_ap": "average precision, OOD positive",
+    "prevalence": "share of OOD among all items, on which AUPR, average precision and F1 depend",
+    "detection_error": "least mean of both error rates over all cuts",
+    "ties": "share of items whose score another item has",
+    **{
+        f"fpr{level}_{side}": text.format(level)
+        for level in (80, 90, 95, 99)
+        for side, text in (
+            ("id", "share of OOD accepted where at least {} % of ID is accepted; fpr95_id is most papers' FPR95"),
+            ("ood", "share of ID rejected where at least {} % of OOD is found; fpr95_ood is OpenOOD's since 2023-08"),
+        )
+    },
+    "autc": "area under both error rates over all thresholds of scaled scores (Humblot-Renaux 2023)",
+    "oscr": "area under the share of ID accepted and classified right over that of OOD accepted (Dhamija 2018); "
+    "empty where no classifier says which ID items it gets right",
+}
+_TEXT = {
+    "cell": "hash of the cell's parameters; with `ood` the identity of a row",
+    "key": "hash of parameters, code and data: a row of another key than its cell has now is out of date",
+    "status": "ok | error",
+    "id": "the ID set",
+    "family": "the ID set without its class protocol",
+    "protocol": "how many of its classes are ID",
+    "suite": "of the package, with what a study changed of it; empty without one",
+    "ood": "the OOD set",
+    "group": "near | far: of the OOD set, as the study says",
+    "training": "how the encoder was trained, or where its weights are from",
+    "outliers": "the set that a training with outliers saw",
+    "encoder": "the network",
+    "recipe": "what of the recipe differs from the default one, or its name",
+    "precision": "of the training's arithmetic, `auto` resolved",
+    "reference": "the ID scores that thresholds are set on",
+    "space": "which features the detector sees, and what is done to them",
+    "clustering": "what grouped the training features",
+    "distance": "what scores an item by features",
+    "posthoc": "the baseline that scores by a classifier, and whose classifier",
+    "threshold": "what turns scores into decisions",
+    "accuracy_by": "what `accuracy` is of: classifier | linear probe",
+    "warnings": "what the data, the training and the plugins warned of",
+    "error": "why there are no numbers, where `status` is error",
+}
+_TRACE = {
+    "detector": "all parameters of space, clustering, distance or baseline, and threshold, as JSON",
+    "train_key": "names the file under runs/ with all parameters and circumstances of the training",
+    "id_data": "hash of the prepared ID train images",
+    "ood_data": "hash of the prepared OOD test images",
+    "version": "of oodbench, when the row was scored",
+    "commit": "of oodbench's checkout, with + where it was changed; empty outside one",
+    "libraries": "versions of Python and of what computes",
+    "device": "that scored",
+    "trained_on": "the machine, as far as numbers depend on it, see provenance",
+    "scored_on": "the same of scoring",
+    "scored_at": "when, UTC",
+}
+TEXT, TRACE, METRICS = (*_TEXT,), (*_TRACE,), (*_METRICS,)
 LABELS = (  # what a table may be laid out and filtered by
     *("id", "family", "protocol", "suite", "ood", "group", "training", "outliers", "encoder", "recipe", "precision"),
     *("seed", "reference", "space", "clustering", "distance", "posthoc", "threshold", "level"),
 )
-INTEGERS = ("seed", "classes", "clusters", "dimensions", "n_train", "n_reference", "n_id", "n_ood")
-ACCURACIES = ("accuracy", "accuracy_classifier", "accuracy_linear", "accuracy_knn")
-RECALLS = ("id_recall", "ood_recall", "balanced_accuracy", "f1")  # at the cut of a threshold
-INTERVALS = (
-    "id_recall_low",
-    "id_recall_high",
-    "ood_recall_low",
-    "ood_recall_high",
-)  # 95 %; of cuts at a reference score
-CHOSEN_BY = ("val_auroc", "val_fpr95_id", "val_fpr95_ood")  # ID reference against validation OOD, mean over its sets
-COMPAT = (  # by the rules of other codebases, where a study says `compat: true`
-    *("compat_fpr95_openood", "compat_fpr95_openood_v1", "compat_fpr95_pytorch_ood", "compat_fpr95_ssd"),
-    *("compat_fpr95_cider", "compat_fpr95_knn_ood", "compat_fpr95_oodeel", "compat_aupr_in_openood"),
-    *("compat_aupr_out_openood", "compat_aupr_out_ssd", "compat_aupr_in_cider", "compat_aupr_in_knn_ood"),
-    *("compat_aupr_out_knn_ood", "compat_aupr_in_detectors", "compat_aupr_out_detectors"),
-    *("compat_truncated_auroc", "compat_truncated_aupr", "compat_truncated_tnr95"),
-)
+_INTEGERS = {
+    "seed": "of everything that is drawn",
+    "classes": "of ID train",
+    "clusters": "that scored items; empty where the detector has none",
+    "dimensions": "of the features that the detector saw",
+    "n_train": "training items that the detector was fitted on",
+    "n_reference": "items of the ID reference",
+    "n_id": "ID test items",
+    "n_ood": "OOD test items",
+}
+_ACCURACIES = {
+    "accuracy": "ID accuracy of the classifier where there is one, else of a linear probe on frozen features",
+    "accuracy_classifier": "ID accuracy of the training's own classifier",
+    "accuracy_linear": "ID accuracy of a linear probe on frozen features",
+    "accuracy_knn": "ID accuracy of nearest neighbours on frozen features",
+}
+_RECALLS = {  # at the cut of a threshold
+    "id_recall": "share of ID accepted at the cut",
+    "ood_recall": "share of OOD found at the cut",
+    "balanced_accuracy": "mean of both recalls at the cut",
+    "f1": "F1 of OOD at the cut; depends on the prevalence",
+}
+_INTERVALS = {  # of cuts at a reference score
+    "id_recall_low": "lower end of the 95 % interval of the ID recall, over the draw of reference and test items",
+    "id_recall_high": "upper end of the same",
+    "ood_recall_low": "lower end of the 95 % interval of the OOD recall at the same quantile of all ID",
+    "ood_recall_high": "upper end of the same",
+}
+_CHOSEN_BY = {
+    f"val_{name}": f"`{name}` of the ID reference against the validation OOD, mean over its sets"
+    for name in ("auroc", "fpr95_id", "fpr95_ood")
+}
+_COMPAT = {  # where a study says `compat: true`
+    **{
+        f"compat_{name}_{rule}": f"{what} by the rule of {rule}"
+        for name, what, rules in (
+            ("fpr95", "FPR95", ("openood", "openood_v1", "pytorch_ood", "ssd", "cider", "knn_ood", "oodeel")),
+            ("aupr_in", "AUPR, ID positive,", ("openood",)),
+            ("aupr_out", "AUPR, OOD positive,", ("openood", "ssd")),
+            ("aupr_in", "AUPR, ID positive,", ("cider", "knn_ood")),
+            ("aupr_out", "AUPR, OOD positive,", ("knn_ood",)),
+            ("aupr_in", "AUPR, ID positive,", ("detectors",)),
+            ("aupr_out", "AUPR, OOD positive,", ("detectors",)),
+        )
+        for rule in rules
+    },
+    "compat_truncated_auroc": "AUROC of per-cluster cuts as the code behind arXiv 2203.08549 has it",
+    "compat_truncated_aupr": "AUPR of the same",
+    "compat_truncated_tnr95": "ID accepted where 95 % of OOD is found, of the same",
+}
+_FLOATS = {"level": "share of the ID reference that the threshold was set to accept", "cut": "the threshold's cut"}
+_COST = {
+    "loss": "of the training's last epoch, mean over its steps",
+    "train_seconds": "that the training took, checkpoints included",
+    "score_seconds": "that scoring the row took",
+}
+_QUALITY = {  # of clusters, in the file that `oodbench quality` writes
+    "class_separation": "separation of the classes in the features",
+    "local_purity": "share of an item's neighbours that are of its class, by arXiv 2203.08549",
+    "global_separation": "separation of the clusters, by arXiv 2203.08549",
+    "cluster_purity": "share of items that are of their cluster's class, by arXiv 2203.08549",
+    "silhouette": "mean silhouette of the items in their clusters",
+    "nmi": "normalised mutual information of clusters and classes, arithmetic mean",
+    "ari": "adjusted Rand index of clusters and classes",
+    "davies_bouldin": "Davies-Bouldin index",
+    "calinski_harabasz": "Calinski-Harabasz index",
+}
+INTEGERS, ACCURACIES, RECALLS, INTERVALS = (*_INTEGERS,), (*_ACCURACIES,), (*_RECALLS,), (*_INTERVALS,)
+CHOSEN_BY, COMPAT, QUALITY = (*_CHOSEN_BY,), (*_COMPAT,), (*_QUALITY,)
 MEASURED = (*METRICS, *RECALLS, *INTERVALS, *CHOSEN_BY, *COMPAT, *ACCURACIES)
-FLOATS = ("level", "cut", *MEASURED, "loss", "train_seconds", "score_seconds")
+FLOATS = (*_FLOATS, *MEASURED, *_COST)
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
+MEANING = _TEXT | _INTEGERS | _FLOATS | _METRICS | _RECALLS | _INTERVALS | _CHOSEN_BY | _COMPAT | _ACCURACIES
+MEANING |= _COST | _TRACE | _QUALITY
 
-QUALITY = (  # of clusters, in the file that `oodbench quality` writes
-    *("class_separation", "local_purity", "global_separation", "cluster_purity", "silhouette", "nmi", "ari"),
-    *("davies_bouldin", "calinski_harabasz"),
-)
 QUALITY_LABELS = (  # what one of its numbers is of
     *("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "seed", "reference"),
     *("space", "clustering", "split"),

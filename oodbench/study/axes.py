@@ -29,6 +29,7 @@ AXES = (
     *("space", "clustering", "distance", "posthoc", "threshold"),
 )
 PLAIN: dict[str, Any] = {"seed": Annotated[int, Interval(ge=0, lt=2**63)], "precision": Precision}
+DEFAULT: dict[str, Any] = {"seed": 0, "precision": "float32", "reference": "val"}  # of keys that a study may leave out
 NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what takes none
 P = TypeVar("P", bound=Plugin)
 
@@ -96,13 +97,13 @@ class Axes:
         with self.document.blame(trail):
             return self.registry.load(room, name)
 
-    def plain(self, key: str, default: Any) -> list[Any]:
+    def plain(self, key: str) -> list[Any]:
         """Return an axis of plain values."""
-        found = self.values.values(PLAIN[key], self.top.get(key, default), (key,))
+        found = self.values.values(PLAIN[key], self.top.get(key, DEFAULT[key]), (key,))
         return self.values.axis(found, (key,))
 
     def precisions(self) -> list[Precision]:
-        found = self.plain("precision", "float32")
+        found = self.plain("precision")
         if "auto" in found and len(found) > 1:
             self.fail(("precision",), "has 'auto' in a list: on every device it is one of the others")
         return found
@@ -140,7 +141,7 @@ class Axes:
         return [Encoder(name=name, params=each) for each in combinations(options)]
 
     def reference(self, trail: Trail) -> Reference:
-        value = self.values.get(trail) if "reference" in self.top else "val"
+        value = self.values.get(trail) if "reference" in self.top else DEFAULT["reference"]
         if isinstance(value, dict) and list(value) == ["val"]:
             return Reference(share=self.values.one(Portion, value["val"], (*trail, "val")))
         if isinstance(value, dict) and list(value) == ["set"]:

@@ -53,10 +53,10 @@ class TableSpec:
     """A table that a study declares: one number for each combination of row and column."""
 
     rows: tuple[str, ...]  # columns of the row file: training, distance, ...
-    columns: tuple[str, ...] = ("ood",)
-    value: str | tuple[str, ...] = "auroc"
+    columns: tuple[str, ...] = ("ood",)  # labels whose combinations are the columns
+    value: str | tuple[str, ...] = "auroc"  # the number of each cell, or several
     of: Labels = field(default_factory=dict)  # keep rows where each column has this label, or one of these
-    caption: str = ""
+    caption: str = ""  # stands below the table
     against: str = ""  # published numbers that its rows are held against: a file or folder, relative to the study
 
     @property
@@ -80,8 +80,8 @@ class TableSpec:
 class Select:
     """Axes whose settings are chosen, not compared: by ID reference against validation OOD, never by a test set."""
 
-    over: tuple[str, ...]  # of SELECTABLE
-    by: Literal["val_auroc", "val_fpr95_id", "val_fpr95_ood"] = "val_auroc"
+    over: tuple[str, ...]  # the axes, of space, clustering, distance and posthoc
+    by: Literal["val_auroc", "val_fpr95_id", "val_fpr95_ood"] = "val_auroc"  # the validation number that chooses
 
     def problems(self) -> Problems:
         yield from _unknown(("over",), self.over, SELECTABLE, "there is nothing to choose of")
@@ -106,20 +106,20 @@ class CellsSpec:
 class ClaimSpec:
     """A statement about left minus right, in the unit of `value`: points of per cent for AUROC and the like."""
 
-    says: str
-    source: str = ""
-    table: Literal["rows", "quality"] = "rows"
-    value: str = "auroc"
+    says: str  # the claim in words
+    source: str = ""  # who says so
+    table: Literal["rows", "quality"] = "rows"  # what it is about: rows, or the quality of clusters
+    value: str = "auroc"  # the number that is compared
     of: Labels = field(default_factory=dict)  # the rows that it is about
-    left: Labels = field(default_factory=dict)
-    right: Labels = field(default_factory=dict)
-    at: Labels = field(default_factory=dict)
-    than: Labels = field(default_factory=dict)
+    left: Labels = field(default_factory=dict)  # rows of the one side
+    right: Labels = field(default_factory=dict)  # rows of the other side
+    at: Labels = field(default_factory=dict)  # rows at which left is more ahead of right
+    than: Labels = field(default_factory=dict)  # rows at which it is less
     among: tuple[str, ...] = ()  # labels whose combinations are the candidates
     winner: Labels = field(default_factory=dict)  # the candidate that is ahead of all others; none: nobody is
     pick: Literal["mean", "best"] = "mean"  # of several settings of a side in a run; best: on test, and marked so
     relation: Literal["above", "at_least", "near"] = "above"  # > margin, >= -margin, from -margin to margin
-    margin: Margin | None = None  # the least difference that matters; see `least`
+    margin: Margin | None = None  # the least that matters; none: 0.5 points of per cent, 0 of what is no share
     over: tuple[str, ...] = ()  # labels for each of whose combinations there is an answer
     where: Literal["all", "most", "mean"] = "all"  # of `over` it is true; mean: of the mean over them
     ids: Literal["like these", "these"] = "like these"  # what the claim is about, where ID sets are several

@@ -26,7 +26,41 @@ from oodbench.study.values import Values
 Source = Path | Mapping[str, Any]  # of a study: its file, or what would stand in it
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "scores", "claims")
-KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
+MEANING = {  # of the keys that are no Settings; docs/study.md says the same
+    "suite": "a paper's sets, splits and format, or a list of them, in place of `image`, `id` and `ood`",
+    "id": "data sets whose training images encoders are trained on and whose test images are ID",
+    "ood": "`{near: sets, far: sets}`; `held_out` is what the ID set leaves out; `{near: {ID name: sets}}` "
+    "gives each ID set its own",
+    "outliers": "sets that a training with outliers sees",
+    "validation": "OOD sets whose `train` split thresholds and `select` may see",
+    "reference": "the ID scores that thresholds are set on: `val` (a tenth of ID train), `{val: share}`, "
+    "`train`, `{set: data set}`",
+    "training": "how encoders are trained, or where their weights are from",
+    "encoder": "the network: a ResNet by name (`width`, `stem`), `timm/NAME`, or `package.module:function` "
+    "with its own parameters",
+    "recipe": "how an encoder is optimised",
+    "precision": "of a training's arithmetic; `auto` is bf16 where the device has units for it, else float32",
+    "seed": "of everything that is drawn",
+    "space": "which features detectors see",
+    "clustering": "what groups training features; detectors are all combinations that make sense",
+    "distance": "what scores items by features and clusters",
+    "posthoc": "baselines on a classifier's logits, or on the linear probe's",
+    "threshold": "what turns scores into decisions",
+    "skip": "cells to leave out: a list of mappings from axis to names, `{training: simclr, seed: [1, 2]}`",
+    "tables": "by name: `rows` and `columns` (labels), `value` (one or several numbers), `of` (labels to "
+    "keep), `caption`, `against` (published numbers: a file, a folder, or `targets`)",
+    "select": "`over` (axes whose settings are chosen, not compared), `by` (val_auroc, val_fpr95_id, val_fpr95_ood)",
+    "claims": "by name: `says`, `source`, `table` (rows, quality), `value`, `of`, `left` and `right`, `at` "
+    "and `than`, or `among` and `winner`; `pick` (mean, best), `relation` (above, at_least, near), "
+    "`margin` (0.5 points of per cent where none is said), `over`, `where` (all, most, mean), `ids` "
+    "(like these: an ID set of several is one observation; these: the claim is of them alone)",
+    "keep": "epochs after which weights are kept: 0 is before the first step, `last` the end",
+    "curve": "`of`: the cells that `oodbench curve` follows over them",
+    "scores": "`of`: the cells whose scores by image the store keeps, with the images that they are most "
+    "wrong about; nothing in it (`scores: {}`) is one cell of each distance",
+    "compat": "true: also the numbers that other codebases' rules give",
+}
+KEYS = {*SETTINGS, *MEANING}
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
 GRID_KEYS = {*AXES[AXES.index("space") :], "plugins", "reference", "tables", "select", "compat"}
 GRID_REQUIRED = ("threshold",)
@@ -38,7 +72,7 @@ def load(source: Source) -> Study:
     settings = values.one(Settings, {key: value for key, value in values.top.items() if key in SETTINGS}, ())
     found = Axes(values)
     # first what needs no plugin: importing one may take seconds and half a gigabyte
-    name, spaces, precisions, seeds = _name(values.document), found.spaces(), found.precisions(), found.plain("seed", 0)
+    name, spaces, precisions, seeds = _name(values.document), found.spaces(), found.precisions(), found.plain("seed")
     encoders = found.encoders()
     found.check_names()
     chosen, tables, claims = declarations.select(values), declarations.tables(values), declarations.claims(values)

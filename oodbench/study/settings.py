@@ -45,12 +45,12 @@ class ImageFormat(Keyed):
     """What every image of a study is turned into, whatever set it comes from."""
 
     size: Side  # pixels of each side
-    channels: Several = 3
+    channels: Several = 3  # 1 is grey
     levels: Annotated[int, Interval(ge=2, le=256)] = 256  # grey levels per channel; digits have 17
     fit: Literal["crop", "squash"] = "crop"  # resize the shorter side and crop the centre, or resize both sides
     short: Side | None = None  # pixels of the shorter side, of which the centre is cropped; default: `size`
-    resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
-    antialias: bool = True
+    resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"  # how pixels are interpolated
+    antialias: bool = True  # when an image is made smaller, as Pillow does
 
     def __post_init__(self) -> None:
         if self.short is not None and (self.fit != "crop" or self.short < self.size):
@@ -69,7 +69,7 @@ class Augment(Keyed):
     translate: Fraction = 0.0  # share of the size, at most, either way
     pad: Natural = 0  # pixels, at most, either way: RandomCrop(size, padding=pad), black outside, before `crop`
     jitter: Jitter | None = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue; null = none
-    jitter_p: Fraction = 0.8
+    jitter_p: Fraction = 0.8  # probability of that jitter
     gray: Fraction = 0.2  # probability of greyscale
     blur: Fraction = 0.0  # probability of a Gaussian blur
     sigma: tuple[Positive, Positive] = (0.1, 2.0)  # of that blur, in pixels
@@ -89,25 +89,25 @@ class Recipe(Keyed):
     the cosine, which starts at the warm-up's end and moves with each step; recipes by name are the papers' own.
     """
 
-    epochs: Epochs = 500
+    epochs: Epochs = 500  # passes over ID train
     batch: Images = 512  # ID images a step, before views and shifts
     accumulate: Images = 1  # parts of a batch that pass the network one by one; losses over pairs see one part's pairs
-    optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
-    lr: Positive = 0.5
+    optimizer: Literal["sgd", "lars", "adamw"] = "sgd"  # how gradients become steps
+    lr: Positive = 0.5  # the largest learning rate
     momentum: Fraction = 0.9  # of sgd and lars
-    nesterov: bool = False
+    nesterov: bool = False  # momentum that looks ahead
     weight_decay: NonNegative = 1e-4  # added to the gradient; adamw takes it from the weights
     decay_norms: bool = True  # False: no decay of parameters of one dimension, biases and norms, nor LARS's factor
     trust: Positive = 0.001  # LARS's coefficient, as in CSI's code
     clip: Positive | None = None  # largest norm of all gradients together
     warmup: Epochs = 10  # epochs, linear from warmup_lr, step by step
-    warmup_lr: NonNegative = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_lr: NonNegative = 0.01  # the first learning rate of the warm-up
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate after the warm-up
     schedule_from: Literal["warmup", "start"] = "warmup"  # where the cosine begins; start: the warm-up ends on it
     schedule_per: Literal["step", "epoch", "epoch_end"] = "step"  # epoch: held at its beginning's; epoch_end: its end's
     floor: NonNegative = 1e-3  # the last learning rate, as a share of lr
     compile: bool = False  # the network through torch.compile: other rounding, the same names of weights
-    augment: Augment = field(default_factory=Augment)
+    augment: Augment = field(default_factory=Augment)  # how a training view differs from its image
     normalize: Literal["standard", "half", "none"] = "standard"  # ID train mean and std; [-1, 1]; [0, 1]
     outlier_batch: Images | None = None  # outliers a step; null = as many as `batch`
     outlier_order: Literal["fresh", "fixed"] = "fresh"  # fixed: every epoch visits the same outliers, as OECL's code
@@ -221,7 +221,7 @@ PLAIN = Seen()
 class Space:
     """Which features a detector sees. The steps run in this order, fitted on training features only."""
 
-    layer: Layer = "penultimate"
+    layer: Layer = "penultimate"  # shifted: of four quarter turns one after the other, for trainings that tell turns
     views: Several = 1  # the plain image and V - 1 augmented views of it
     crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
     unit: bool = False  # L2-normalise each feature vector
@@ -258,7 +258,7 @@ class Space:
 class Reference:
     """The ID scores that a threshold is set on."""
 
-    kind: Literal["val", "train", "set"] = "val"
+    kind: Literal["val", "train", "set"] = "val"  # held out of ID train, ID train itself, or a set of its own
     share: Portion = 0.1  # of ID train, by class; only for `val`
     held_out: Dataset | None = None  # whose split `test` is the reference; only for `set`
 

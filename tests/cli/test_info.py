@@ -1,0 +1,178 @@
+"""What oodbench knows of itself, and that nothing of it is without a meaning."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from command_line import call
+from places import ROOT
+from pydantic import TypeAdapter
+
+from oodbench.api import Distance, Positive, Size
+from oodbench.cli.reference import columns, fields, keys, plugins
+from oodbench.store.columns import COLUMNS, MEANING, QUALITY
+from oodbench.study import reader
+from oodbench.study.axes import AXES
+from oodbench.study.registry import ROOMS, PluginFile, Registry, source_of
+
+DOCS = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def of_study() -> dict[str, keys.KeyFacts]:
+    return keys.keys(Registry())
+
+
+def every_plugin() -> list[PluginFile]:
+    registry = Registry()
+    return [each for room in ROOMS for each in registry.sources(room).values()]
+
+
+@pytest.mark.parametrize("source", every_plugin(), ids=lambda each: f"{each.room}/{each.name}")
+def test_of_every_plugin_all_is_known(source: PluginFile) -> None:
+    found = plugins.described(source)
+    assert found["error"] == ""
+    assert found["doc"].startswith(found["summary"])
+    for each in found["parameters"]:
+        assert each["meaning"], each["name"]
+        assert each["schema"], each["name"]
+        assert "anything" not in each["type"]
+    assert all(each["meaning"] for each in found["contract"])
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_of_every_key_all_is_known(of_study: dict[str, keys.KeyFacts]) -> None:
+    assert set(reader.KEYS) == {name for name in of_study if "." not in name}
+    assert {*AXES, *reader.DECLARED} <= set(reader.MEANING)
+    assert [name for name, each in of_study.items() if not each.meaning or each.type == "anything"] == []
+    for name in of_study:
+        above = name.rpartition(".")[0]
+        assert not above or name.rpartition(".")[2] in of_study[above].parts
+
+
+def test_the_documentation_says_of_a_key_what_its_code_says() -> None:
+    said = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", DOCS, re.M))
+    assert {name: each for name, each in reader.MEANING.items() if not said[name].startswith(each)} == {}
+
+
+def test_of_every_column_all_is_known() -> None:
+    assert set(MEANING) == {*COLUMNS, *QUALITY}
+    found = [columns.column(name) for name in MEANING]
+    assert all(each and each.unit and each.meaning and each.source for each in found)
+    files = {file for each in found if each for file in re.findall(r"oodbench/\w+/\w+\.py|docs/\w+\.md", each.source)}
+    assert all((ROOT / file).is_file() for file in files)
+    direction = {name: each.direction for name in MEANING if (each := columns.column(name))}
+    assert (direction["auroc"], direction["fpr95_ood"], direction["ties"]) == (columns.HIGHER, columns.LOWER, "")
+
+
+def test_what_a_type_allows_is_said_in_words() -> None:
+    said = {hint: fields.said(TypeAdapter(hint).json_schema()) for hint in (Size, Positive, tuple[int, ...], bool)}
+    assert said[Size] == "integer from 1 to 1e+09"
+    assert said[Positive] == "number above 0"
+    assert said[tuple[int, ...]] == "list of integer"
+    assert said[bool] == "true | false"
+
+
+OWN = '''"""Own distance (Nobody 2030, arXiv 2999.00001).
+
+More of it.
+"""
+from typing import Literal
+from oodbench.api import Distance
+
+class Own(Distance):
+    """Own: says nothing."""
+
+    kind: Literal["a", "b"] = "a"  # which of two
+    # above,
+    # in two lines
+    least: int
+    clusters = False
+
+    def fit(self, f, c):
+        raise NotImplementedError
+'''
+
+
+def test_a_plugin_is_described_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    found = plugins.described(source_of(tmp_path / "own.py"))
+    assert (found["room"], found["name"], found["arxiv"]) == ("distance", "own", ["2999.00001"])
+    kind, least = found["parameters"]
+    assert (kind["type"], kind["default"], kind["required"], kind["meaning"]) == ("a | b", "a", False, "which of two")
+    assert (least["type"], least["required"], least["meaning"]) == ("integer", True, "above, in two lines")
+    facts = {each["name"]: each for each in found["contract"]}
+    assert facts["clusters"]["value"] is False
+    assert facts["raw"]["value"] == plugins.UNKNOWN
+    assert Distance.raw.__doc__ == facts["raw"]["meaning"]
+
+
+def test_a_broken_plugin_says_why(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN.replace("import Literal", "import Litteral"))
+    assert "cannot be imported" in plugins.described(source_of(tmp_path / "own.py"))["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "mahalanobis",
+            ["distance mahalanobis", "shared | diagonal | per_cluster", "arXiv 1807.03888"],
+        ),
+        ("distance/knn", ["distance knn", "integer from 1 to 1e+09", "clusters  false"]),
+        ("training.supcon", ["training supcon", "labels  true", "batches carry the class of each item"]),
+        ("csi", ["training csi", "distance csi"]),
+        ("recipe.augment.crop", ["recipe.augment.crop", "[0.2, 1.0]", "oodbench/study/settings.py"]),
+        ("crop", ["recipe.augment.crop", "space.crop"]),
+        ("posthoc", ["posthoc  key of a study", "msp", "posthoc  column of rows"]),
+        ("reference", ["reference  key of a study", "default  val"]),
+        ("fpr95_id", ["share of OOD accepted", "lower is better", "docs/metrics.md"]),
+        ("nmi", ["oodbench quality", "higher is better"]),
+    ],
+)
+def test_info(name: str, said: list[str]) -> None:
+    done = call("info", name)
+    assert done.exit_code == 0, done.output
+    for each in said:
+        assert each in done.stdout
+
+
+def test_an_unknown_name_has_its_nearest_of_all_three() -> None:
+    for given, near in (("mahalonobis", "'mahalanobis' (distance)"), ("recipe.lrr", "'recipe.lr' (key)")):
+        done = call("info", given)
+        assert done.exit_code == 2
+        assert near in done.stderr
+    assert "'auroc' (column)" in call("info", "aurok").stderr
+
+
+def test_the_list_as_json() -> None:
+    found = json.loads(call("list", "distance", "--json").stdout)
+    assert set(found) == {"format", "oodbench", "plugins"}
+    assert found["format"] == 1
+    knn = next(each for each in found["plugins"] if each["name"] == "knn")
+    assert set(knn) == {
+        *("room", "name", "summary", "doc", "says", "arxiv", "file", "module", "parameters", "contract", "error"),
+    }
+    assert knn["parameters"][0] == {
+        "name": "k",
+        "type": "integer from 1 to 1e+09",
+        "schema": {"maximum": 10**9, "minimum": 1, "type": "integer"},
+        "required": False,
+        "default": 50,
+        "meaning": "which neighbour, 1 = the nearest",
+    }
+    assert Path(knn["file"]).name == "knn.py"
+    assert {each["room"] for each in found["plugins"]} == {"distance"}
+    assert {each["name"] for each in json.loads(call("list", "recipes", "--json").stdout)["recipes"]} >= {"fast"}
+
+
+@pytest.mark.slow
+def test_the_whole_list_as_json_has_every_plugin() -> None:
+    found = json.loads(call("list", "--json").stdout)
+    assert [(each["room"], each["name"]) for each in found["plugins"]] == [(s.room, s.name) for s in every_plugin()]
+    assert {"recipes", "suites"} <= set(found)
+    names = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in names for name in found["plugins"][0])

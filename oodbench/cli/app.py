@@ -90,7 +90,6 @@ def main(
 app = typer.Typer(
     help="What really makes an out-of-distribution detector work: trainings x clusterings x distances x thresholds.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.callback()(main)

@@ -14,6 +14,7 @@ from rich.filesize import decimal
 
 from oodbench.cli import screen
 from oodbench.cli.progress import Board
+from oodbench.cli.reference import completion
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
     from oodbench.store.rows import Results
     from oodbench.study.study import Study
 
-StudyFile = Annotated[Path, typer.Argument(help="A study file, such as benchmark.yaml.", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+StudyFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A study file, such as benchmark.yaml.", show_default=False, autocompletion=completion.study_files
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:1.", autocompletion=completion.of("auto", "cpu", "cuda"))
+]
 Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
 Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core or GPU.")]
 DryData = Annotated[

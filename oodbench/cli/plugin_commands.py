@@ -14,13 +14,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from oodbench.cli import screen
+from oodbench.cli.reference import completion
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from oodbench.study.registry import Registry
 
 ROOM = "training, clustering, distance, threshold, posthoc or dataset"
-Listed = Annotated[str, typer.Argument(help=f"{ROOM}; recipes, or suites.")]
+Listed = Annotated[str, typer.Argument(help=f"{ROOM}; recipes, or suites.", autocompletion=completion.rooms)]
 Markdown = Annotated[
     Path | None,
     typer.Option(
@@ -89,7 +90,11 @@ def _print_json(registry: Registry, rooms: Sequence[str]) -> None:
     typer.echo(json.dumps(found, indent=1))
 
 
-def info(name: Annotated[str, typer.Argument(help="A plugin, a key of a study, or a column of rows.")]) -> None:
+def info(
+    name: Annotated[
+        str, typer.Argument(help="A plugin, a key of a study, or a column of rows.", autocompletion=completion.names)
+    ],
+) -> None:
     """Say what is known of a name: of a plugin (ROOM.NAME), a key of a study (recipe.lr) or a column of rows."""
     from oodbench.cli.reference import columns, keys, plugins, shown
     from oodbench.store.columns import MEANING
@@ -142,7 +147,7 @@ def _renew(file: Path, rooms: dict[str, dict[str, str]]) -> None:
 
 
 def new(
-    room: Annotated[str, typer.Argument(help=f"{ROOM}.")],
+    room: Annotated[str, typer.Argument(help=f"{ROOM}.", autocompletion=completion.rooms)],
     name: Annotated[str, typer.Argument(help="The plugin's name: a file of this name is written.")],
     folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
 ) -> None:
@@ -153,7 +158,11 @@ def new(
     screen.say(f"wrote {path}; fill it in, then: oodbench check {path}")
 
 
-def check(plugin: Annotated[str, typer.Argument(help="A plugin's file, its name, or ROOM/NAME.")]) -> None:
+def check(
+    plugin: Annotated[
+        str, typer.Argument(help="A plugin's file, its name, or ROOM/NAME.", autocompletion=completion.plugins)
+    ],
+) -> None:
     """Run the conformance suite on one plugin."""
     from oodbench.conformance.suite import conform, find
 

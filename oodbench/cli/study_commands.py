@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without, Workers
 from oodbench.cli.progress import Board
+from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.memo import REDO
 
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     from oodbench.execution.runner import Outcome, Runner
     from oodbench.study.grid import Work
 
-Redo = Annotated[str, typer.Option(help="Make again: train, bank or score with what follows, or failed rows.")]
+Redo = Annotated[
+    str,
+    typer.Option(
+        help="Make again: train, bank or score with what follows, or failed rows.", autocompletion=completion.of(*REDO)
+    ),
+]
 CachedOnly = Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")]
 CheckpointMinutes = Annotated[float, typer.Option(help="Between two checkpoints of a training.", min=0)]
 CheckpointEpochs = Annotated[

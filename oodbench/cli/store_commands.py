@@ -16,7 +16,15 @@ from oodbench.errors import UserError, suggestion
 if TYPE_CHECKING:
     from oodbench.store.rows import Results
 
-Which = Annotated[str, typer.Argument(help="A cell's hash, or its start; CELL/OOD for one row.", show_default=False)]
+Which = Annotated[
+    list[str],
+    typer.Argument(
+        help="Words of a table's line (supcon mahalanobis near seed=0); or a cell's hash, or its start, or CELL/OOD.",
+        show_default=False,
+    ),
+]
+SHORT = 10  # signs of a hash that is shown
+MOST = 40  # cells that are listed
 Paths = Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")]
 
 
@@ -30,6 +38,9 @@ def show(study: StudyFile, which: Which) -> None:
     given = results(study, screen.warn)
     current = given.current()
     found = _rows(study, which, given, current)
+    if found["cell"].nunique() > 1:
+        _list_cells(study, found)
+        return
     in_tables = set(current[SAME].itertuples(index=False, name=None))
     for record in found.to_dict("records"):
         if tuple(record[name] for name in SAME) not in in_tables:
@@ -48,17 +59,32 @@ def show(study: StudyFile, which: Which) -> None:
         screen.out.print_json(json.dumps(facts))
 
 
-def _rows(study: Path, which: str, given: Results, current: Any) -> Any:
-    """Return the rows of CELL or CELL/OOD: the current one of each OOD set, else the newest."""
+def _list_cells(study: Path, found: Any) -> None:
+    """Print the cells of rows, each by its hash and the labels in which they differ."""
+    from oodbench.report.named import varying
+
+    cells, names = found.drop_duplicates("cell"), varying(found)
+    table = screen.columns("cell", *names)
+    for _, each in cells.head(MOST).iterrows():
+        table.add_row(each["cell"][:SHORT], *(screen.text(str(each[name])) for name in names))
+    screen.out.print(table)
+    shown = f", {MOST} of them shown" if len(cells) > MOST else ""
+    screen.say(f"{len(cells)} cells are called so{shown}; add a word, such as seed=0, or: oodbench show {study} CELL")
+
+
+def _rows(study: Path, which: list[str], given: Results, current: Any) -> Any:
+    """Return the rows of CELL or CELL/OOD: the current one of each OOD set, else the newest; or those of words."""
     import pandas as pd
+
+    from oodbench.report import named
 
     table = pd.concat([given.read(), current]).drop_duplicates(["cell", "ood"], keep="last")
     if table.empty:
         raise arguments.without_rows(given)
-    cell, _, ood = which.partition("/")
+    cell, _, ood = which[0].partition("/")
     found = table[table["cell"].str.startswith(cell)]
-    if found.empty:
-        raise UserError(f"no cell of {study} starts with '{cell}'; the column `cell` of its rows has their hashes")
+    if len(which) > 1 or found.empty:
+        return named.rows(table if current.empty else current, which)
     if ood and ood not in set(found["ood"]):
         raise UserError(f"the cell {cell} has no OOD set '{ood}'{suggestion(ood, set(found['ood']))}")
     return found[found["ood"] == ood] if ood else found

@@ -10,9 +10,8 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table as RichTable
 
-from oodbench.cli import arguments, screen, tables
+from oodbench.cli import arguments, progress, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without, Workers
-from oodbench.cli.progress import Board
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.memo import REDO
@@ -70,7 +69,7 @@ def run(
     from oodbench.execution.runner import Runner
     from oodbench.store.provenance import machine
 
-    with Board(screen.err) as board, hinted(loaded):
+    with progress.board(screen.err) as board, hinted(loaded):
         checkpoints = (checkpoint_minutes, checkpoint_epochs)
         options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
         runner = Runner(loaded, options, board)
@@ -78,7 +77,8 @@ def run(
         if others and redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
         cards = processes.cards(runner.pipeline.device)
-        with processes.helped(_words(study, options, dry_data), others, board.others, cards) as died:
+        with processes.helped(_words(study, options, dry_data), others, board.hear, cards) as died:
+            board.workers = others + 1
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
             outcome = runner.run()
     if not rows_only:

@@ -11,7 +11,6 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from oodbench.cli.arguments import AUTO
 from oodbench.errors import UserError
+from oodbench.store.heartbeat import WORKER
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -50,13 +50,14 @@ def cores() -> int:
 
 @contextmanager
 def helped(
-    words: list[str], others: int, say: Callable[[str], None], shared: Sequence[str] = ()
+    words: list[str], others: int, hear: Callable[[int, str], None], shared: Sequence[str] = ()
 ) -> Iterator[list[str]]:
     """Let so many other processes run an oodbench command meanwhile, cores and CUDA devices shared out evenly.
 
     This process has the first of the devices, the others each the next one, by CUDA_VISIBLE_DEVICES. At the end they
-    are waited for, `say` hears what they wrote to standard error, and what is yielded holds how those ended that did
-    not come to an end of their own. None outlives this process, however that ends.
+    are waited for, and what is yielded holds how those ended that did not come to an end of their own. `hear` is told,
+    in threads, each line that they write to standard error and by which of them, from 2. None outlives this process,
+    however that ends.
     """
     died: list[str] = []
     if not others:
@@ -68,19 +69,31 @@ def helped(
     command = [sys.executable, "-m", "oodbench.cli.workers", *words]
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(threads))
-        logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(others)]
-        start = partial(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        pipe = subprocess.PIPE
+        start = partial(subprocess.Popen, command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe)
         own = [{VISIBLE: shared[i % len(shared)]} if shared else {} for i in range(1, others + 1)]
-        processes = [start(env=os.environ | limits | card, stderr=log) for card, log in zip(own, logs, strict=True)]
+        processes = [start(env=os.environ | limits | {WORKER: str(i)} | card) for i, card in enumerate(own, 2)]
+        readers = [threading.Thread(target=_read, args=(hear, i, each)) for i, each in enumerate(processes, 2)]
+        for each in readers:
+            each.start()
         try:
             yield died
             died += [_end(code) for process in processes if (code := process.wait()) not in ENDS]
         finally:
-            for process, log in zip(processes, logs, strict=True):
+            for process, thread in zip(processes, readers, strict=True):
                 process.terminate()
-                process.communicate()
-                log.seek(0)
-                say(log.read().decode(errors="replace"))
+                process.wait()
+                thread.join()
+                for stream in (process.stdin, process.stderr):
+                    if stream:
+                        stream.close()
+
+
+def _read(hear: Callable[[int, str], None], worker: int, process: subprocess.Popen[bytes]) -> None:
+    """Let somebody hear each line that a process writes to standard error, until it ends."""
+    for line in process.stderr or ():
+        if text := line.decode(errors="replace").rstrip("\r\n"):
+            hear(worker, text)
 
 
 # What lets torch, its libraries and those of numpy use the least that a CPU of this kind has, and sum in other orders.

@@ -27,12 +27,13 @@ from oodbench.data.prepare import LazyImages
 from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.checks import Checks
-from oodbench.execution.pipeline import Options, Pipeline
+from oodbench.execution.pipeline import Options, Pipeline, pick_device
 from oodbench.scoring import detectors as scoring
 from oodbench.scoring import metrics
 from oodbench.store import scores as image_scores
 from oodbench.store.artifacts import digest
 from oodbench.store.files import FileError
+from oodbench.store.heartbeat import Heartbeat
 from oodbench.store.memo import NUMBER, Watch
 from oodbench.store.process import Kept
 from oodbench.store.provenance import commit, libraries, machine, now, version
@@ -154,7 +155,7 @@ class Bookkeeping:
                         others.append((each, cells))
                         continue
                     wanted = self.pending(each, self.known())
-                    self.watch.scored(cells - _cells(wanted), 0)  # another process was faster
+                    self.watch.found(cells - _cells(wanted))
                     if wanted:
                         self._write(self._whole(each, wanted))
                         scored += _cells(wanted)
@@ -201,7 +202,7 @@ class Bookkeeping:
             how = dataclasses.replace(self.how, keep_scores=source.scores is not None)
             found = scoring.judged(detectors, bank, sets, source.seed, how)
         before = time.perf_counter()
-        for each in found:
+        for done, each in enumerate(found, 1):
             _end_where_all_would(source.title, each.error)
             seconds, before = time.perf_counter() - before, time.perf_counter()
             if changed := process.put_back():
@@ -210,6 +211,7 @@ class Bookkeeping:
             if each.scores is not None and source.scores and row.cell in source.scores.cells:
                 source.scores.keep(row, each.scores)
             yield facts | _row(each, row, notes[each.ood], seconds)
+            self.watch.scoring(done, len(wanted))
 
     def _circumstances(self) -> dict[str, str]:
         installed = ", ".join(f"{name} {each}" for name, each in libraries().items())
@@ -265,7 +267,8 @@ class Runner:
 
     def __init__(self, study: Study, options: Options | None = None, watch: Watch | None = None) -> None:
         self.options = options or Options()
-        self.watch = watch or Watch()
+        device = pick_device(self.options.device)
+        self.watch = Heartbeat(study.results, str(device), watch or Watch())
         self.pipeline = Pipeline(study, self.options, self.watch)
         self.study, self.fail = self.pipeline.study, study.document.fail
         self.library, self.encoders = self.pipeline.library, self.pipeline.encoders
@@ -293,10 +296,11 @@ class Runner:
         self._near = audit.notes(found)
         self.results.write_plan(self.plan_facts())
         sources = [self.source(work) for work in self.plan.work]
-        outcome = self.bookkeeping.run(sources)
-        for each in sources:  # of rows that are there already
-            if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
-                each.measured()
+        with self.watch.beating():
+            outcome = self.bookkeeping.run(sources)
+            for each in sources:  # of rows that are there already
+                if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
+                    each.measured()
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
     def unkept(self) -> list[Run]:

@@ -218,6 +218,7 @@ class Encoders:
             keep(epoch + 1, lambda: train.weights_of(progress()))
             checkpoints.offer(epoch + 1, progress)
 
+        self.memo.watch.training(run.recipe.epochs, len(losses), len(seen.x))
         keep(0, model.state_dict)
         if run.recipe.devices > 1:
             distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)

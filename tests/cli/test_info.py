@@ -10,8 +10,10 @@ import pytest
 from command_line import call
 from places import ROOT
 from pydantic import TypeAdapter
+from typer.testing import CliRunner
 
 from oodbench.api import Distance, Positive, Size
+from oodbench.cli.app import app
 from oodbench.cli.reference import columns, fields, keys, plugins
 from oodbench.store.columns import COLUMNS, MEANING, QUALITY
 from oodbench.study import reader
@@ -176,3 +178,35 @@ def test_the_whole_list_as_json_has_every_plugin() -> None:
     assert {"recipes", "suites"} <= set(found)
     names = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in names for name in found["plugins"][0])
+
+
+def test_words_that_name_several_cells_list_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(ROOT / "results" / "published"))
+    study = ROOT / "benchmark.yaml"
+    several = call("show", study, "supcon", "unit", "pinv", "labels", "pooled", "level=0.95")
+    assert several.exit_code == 0, several.output
+    cells = re.findall(r"^([0-9a-f]{10})  ([012]) *$", several.stdout, re.M)
+    assert [seed for _, seed in cells] == ["0", "1", "2"]
+    assert "3 cells are called so" in several.stdout
+    one = call("show", study, "supcon", "unit", "pinv", "labels", "pooled", "level=0.95", "seed=1", "noise")
+    facts = json.loads(one.stdout.partition("the training ")[0])
+    assert (facts["cell"][:10], facts["ood"], facts["seed"]) == (cells[1][0], "noise", 1)
+    assert call("show", study, cells[1][0], "noise").stdout == one.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("oodbench run bench", ["benchmark.yaml"]),
+        ("oodbench run studies/cifar_s", ["studies/cifar_small.yaml"]),
+        ("oodbench info mahal", ["mahalanobis"]),
+        ("oodbench list dat", ["dataset"]),
+        ("oodbench run x --redo sc", ["score"]),
+        ("oodbench check distance/k", ["distance/knn"]),
+    ],
+)
+def test_a_shell_is_offered_names(words: str, offered: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    typed = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_OODBENCH_COMPLETE": "complete_bash"}
+    done = CliRunner(env=typed).invoke(app, [], prog_name="oodbench")
+    assert done.stdout.split() == offered

@@ -27,6 +27,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report_commands.quality,
     report_commands.curve,
     study_commands.audit,
+    store_commands.status,
     store_commands.show,
     plugin_commands.list_,
     plugin_commands.info,

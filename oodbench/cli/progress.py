@@ -193,6 +193,7 @@ class Lane(Watch):
         name = f"{self._name}{STAGES[what]}  {title}"
         self.board.bars.reset(self._task, description=printable(name), total=None, note="", what="")
         self.board.bars.update(self._task, visible=True)
+        next(each for each in self.board.bars.tasks if each.id == self._task).total = None  # which a reset leaves
         self._said, self._title = time.perf_counter(), title
         if what == "train":
             self.board.run += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +11,13 @@ import typer
 from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
-from oodbench.cli.arguments import StudyFile
+from oodbench.cli.arguments import DryData, StudyFile
+from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
+    from oodbench.report.standing import WorkStanding
+    from oodbench.store.heartbeat import Beat
     from oodbench.store.rows import Results
 
 Which = Annotated[
@@ -26,6 +30,81 @@ Which = Annotated[
 SHORT = 10  # signs of a hash that is shown
 MOST = 40  # cells that are listed
 Paths = Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")]
+
+
+def status(study: StudyFile, dry_data: DryData = False) -> None:
+    """Say what of a study is done, failed and missing, and who is at work on it now; needs no torch."""
+    from oodbench.report.standing import rest, standing
+    from oodbench.store.heartbeat import beats
+    from oodbench.store.rows import Results
+    from oodbench.study import reader
+    from oodbench.study.document import read
+    from oodbench.study.study import DRY
+
+    folder = reader.results_of(study)
+    folder = folder.with_name(folder.name + DRY) if dry_data else folder
+    results = Results(folder, screen.warn)
+    running = beats(folder)
+    plan = results.plan()
+    if plan is None or "work" not in plan:
+        screen.say(f"{folder} has no plan: no run has come to its work yet")
+        _say_running(running)
+        return
+    if not dry_data and plan.get("of") not in (None, reader.stamp(read(study))):
+        screen.warn(f"{study} or its plugins have changed since its last run, by whose plan this is")
+    rows = results.current()
+    found = standing(plan, rows, results.runs(), running)
+    _show_standing(found)
+    _say_running(running)
+    alive = sum(not each.is_gone for each in running)
+    cells, done = sum(each.cells for each in found), sum(each.done for each in found)
+    failed, trained = sum(each.failed for each in found), sum(each.trained for each in found)
+    parts = f"{done} done, {failed} failed, {cells - done - failed} missing"
+    screen.say(f"{trained} of {len(found)} trainings, {cells} cells: {parts}")
+    if any(each.rows_missing for each in found):
+        left = rest(found, rows, alive)
+        takes = "unknown until a training is scored" if left is None else f"about {screen.duration(left)}"
+        by = f" with {alive} at work" if alive else " in one process"
+        screen.say(f"left: {takes}{by}")
+
+
+def _show_standing(found: list[WorkStanding]) -> None:
+    """Print a line for each training, all its seeds together."""
+    table = screen.columns("training", "trained", "cells", "done", "failed", "missing", "now")
+    for column in table.columns[1:6]:
+        column.justify, column.no_wrap = "right", True
+    groups: dict[str, list[WorkStanding]] = {}
+    for each in found:
+        groups.setdefault(each.group, []).append(each)
+    parts = [group.split(" · ") for group in groups]
+    shared = [each for each in parts[0] if len(parts) > 1 and all(each in others for others in parts)]
+    for group, members in groups.items():
+        title = " · ".join(each for each in group.split(" · ") if each not in shared)
+        counts = (sum(getattr(each, name) for each in members) for name in ("cells", "done", "failed", "missing"))
+        now = sum(each.beat is not None for each in members)
+        trained = f"{sum(each.trained for each in members)} of {len(members)}"
+        table.add_row(screen.text(title), trained, *map(str, counts), f"{now} at work" if now else "")
+    if shared:
+        screen.say(f"all of {' · '.join(shared)}")
+    screen.out.print(table)
+
+
+def _say_running(running: list[Beat]) -> None:
+    """Say what each process is at, and which have ended without a word."""
+    for each in running:
+        who = f"worker {each.worker}, process {each.pid} on {each.host}"
+        if each.is_gone:
+            heard = screen.duration(time.time() - each.at)
+            screen.warn(f"{who} is gone, last heard of {heard} ago: it was killed; the next run goes on where it was")
+            continue
+        since = f"for {screen.duration(time.time() - each.since)}" if each.since else ""
+        part = f", epoch {each.epoch} of {each.epochs}" if each.epochs else ""
+        part += f", {each.rows} of {each.of} rows" if each.of else ""
+        quiet = f"; last heard of {screen.duration(time.time() - each.at)} ago" if each.is_quiet else ""
+        doing = f"{STAGES.get(each.stage, each.stage)} {each.title}{part} {since}".strip() or "begins"
+        screen.say(f"{who}, {each.device}: {doing}{quiet}")
+    if not any(not each.is_gone for each in running):
+        screen.say("nothing runs now")
 
 
 def show(study: StudyFile, which: Which) -> None:

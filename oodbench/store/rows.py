@@ -160,6 +160,11 @@ class Results:
         """Return what `write_plan` kept, or None; what is damaged is warned of, and as good as none."""
         return self._json(self._plan, _Plan)
 
+    def runs(self) -> list[dict[str, Any]]:
+        """Return what `write_run` kept of each training."""
+        found = (self.run(path.stem) for path in sorted(self._runs.glob("*.json")))
+        return [each for each in found if each is not None]
+
     def run(self, train_key: str) -> dict[str, Any] | None:
         """Return what `write_run` kept of this training, or None; what is damaged is warned of, and as good as none."""
         return self._json(self._runs / f"{train_key}.json", _Sealed)

@@ -80,7 +80,7 @@ def test_what_is_printed_is_text(capsys: pytest.CaptureFixture[str]) -> None:
         board.stage("train", NASTY)
         board.failed(NASTY, NASTY)
         board.warn(NASTY)
-        board.others(NASTY)
+        board.hear(2, NASTY)
         board.downloading(NASTY, 5, 5)
     said = capsys.readouterr()
     assert "\x1b[31m" not in said.out + said.err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from oodbench.api import Distance, Positive, Size
 from oodbench.cli.app import app
 from oodbench.cli.reference import columns, fields, keys, plugins
 from oodbench.store.columns import COLUMNS, MEANING, QUALITY
+from oodbench.store.heartbeat import Heartbeat
+from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.axes import AXES
 from oodbench.study.registry import ROOMS, PluginFile, Registry, source_of
@@ -210,3 +214,36 @@ def test_a_shell_is_offered_names(words: str, offered: list[str], monkeypatch: p
     typed = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_OODBENCH_COMPLETE": "complete_bash"}
     done = CliRunner(env=typed).invoke(app, [], prog_name="oodbench")
     assert done.stdout.split() == offered
+
+
+def test_status_of_published_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study = ROOT / "benchmark.yaml"
+    monkeypatch.setenv("OODBENCH_RESULTS", str(ROOT / "results" / "published"))
+    done = call("status", study)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^cross_entropy +3 of 3 +915 +915 +0 +0", done.stdout, re.M)
+    assert "15 of 15 trainings, 6219 cells: 6219 done, 0 failed, 0 missing" in done.stdout
+    assert "nothing runs now" in done.stdout
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path))
+    never = call("status", study)
+    assert (never.exit_code, "has no plan" in never.stdout) == (0, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_while_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path))
+    shutil.copytree(ROOT / "results" / "published" / "benchmark", tmp_path / "benchmark")
+    for part in (tmp_path / "benchmark" / "rows").iterdir():
+        part.unlink()
+    title = json.loads((tmp_path / "benchmark" / "plan.json").read_text())["work"][4][0]
+    beat = Heartbeat(tmp_path / "benchmark", "cpu", Watch())
+    with beat.beating():
+        beat.training(25, 0, 600)
+        beat.stage("train", title)
+        beat.training(25, 7, 600)
+        beat.stage("score", title)
+        done = call("status", ROOT / "benchmark.yaml")
+    assert f"worker 1, process {os.getpid()} on " in done.stdout
+    assert re.search(rf"cpu: score {re.escape(title)} for \d s", done.stdout)
+    assert re.search(r"^simclr +3 of 3 +1326 +0 +0 +1326 +1 at work", done.stdout, re.M)
+    assert "left: unknown until a training is scored with 1 at work" in done.stdout

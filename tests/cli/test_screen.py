@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,25 +96,91 @@ class Lines(io.StringIO):
 def test_off_a_terminal_a_training_is_heard_of_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Lines()
     board = Board(screen.Screen(file=file, width=80, markup=False))
-    clock = iter([100.0, *(100.0 + 40 * i for i in range(1, 6)), 300.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    now = 100.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    board.where = "on a machine"
     board.planned(3, 12, 0)
     board.stage("train", "simclr · seed 0")
-    for epoch in range(5):
+    board.training(10, 2, 400)  # it goes on after two epochs
+    for epoch in range(2, 7):
+        now += 20
         board.epoch(epoch, 10, 1 / (epoch + 1))
     board.stage("bank", "x")
+    board.stage("score", "simclr · seed 0")
+    for row in range(1, 5):
+        now += 31
+        board.scoring(row, 8)
+    board.scored(4, 1)
     board.warn("w" * 200)
-    board.others("trained x\nfailed: y\n")
-    board.others("trained z")
     assert [each for each in file.writes if each] == [
-        "12 cells; 3 trainings to look at\n",
+        *("on a machine\n", "12 cells; 3 trainings to look at\n"),
         "training 1, of at most 3: simclr · seed 0\n",
-        "simclr · seed 0: epoch 2 of 10, loss 0.5000, about 5 min left\n",
-        "simclr · seed 0: epoch 4 of 10, loss 0.2500, about 4 min left\n",
-        "trained simclr · seed 0: loss 0.2000, 200.0 s\n",
+        "simclr · seed 0: epoch 4 of 10, loss 0.2500, 20 images/s, about 2 min left\n",
+        "simclr · seed 0: epoch 6 of 10, loss 0.1667, 20 images/s, about 80 s left\n",
+        "trained simclr · seed 0: loss 0.1429, 100.0 s\n",
+        "scoring simclr · seed 0: 2 of 8 rows; 0 of 12 cells before\n",
+        "scoring simclr · seed 0: 4 of 8 rows; 0 of 12 cells before\n",
         f"warning: {'w' * 200}\n",
-        *("process 2: trained x\n", "process 2: failed: y\n", "process 3: trained z\n"),
     ]
+    assert board.counts == "4 of 12 cells"
+
+
+def test_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process that helps hears, the first one shows under its number; counts are of all."""
+    told, shown = Lines(), Lines()
+    monkeypatch.setattr(progress.sys, "stderr", told)
+    monkeypatch.setenv("OODBENCH_WORKER", "2")
+    helper = progress.board(screen.Screen(file=told, width=80))
+    assert isinstance(helper, progress.Told)
+    monkeypatch.delenv("OODBENCH_WORKER")
+    board = progress.board(screen.Screen(file=shown, width=80, markup=False))
+    board.workers = 2
+    board.planned(5, 20, 2)
+    board.stage("train", "a · seed 0")
+    helper.where = "on a card"
+    helper.planned(5, 20, 2)
+    helper.stage("train", "b · seed 0")
+    helper.training(2, 0, 100)
+    for epoch in range(2):
+        helper.epoch(epoch, 2, 0.5)
+    helper.stage("score", "b · seed 0")
+    helper.scored(6, 1)
+    helper.warn("careful")
+    helper.failed("c", "no memory")
+    assert "".join(told.writes).count("\n") == len([each for each in told.writes if each])
+    for line in "".join(told.writes).split("\n")[:-1]:
+        board.hear(2, line)
+    board.hear(2, "Traceback of its own")
+    board.scored(4, 0)
+    said = "".join(shown.writes)
+    assert "worker 1: training 1, of at most 5: a · seed 0\n" in said
+    assert f"worker 2: process {os.getpid()}, on a card\nworker 2: training 2, of at most 5: b · seed 0\n" in said
+    assert "worker 2: trained b · seed 0: loss 0.5000, " in said
+    assert said.endswith("warning: worker 2: careful\nfailed: worker 2: c: no memory\nworker 2: Traceback of its own\n")
+    assert board.counts == "12 of 20 cells"
+    board.found(6)  # which is how this process meets the other's cells
+    assert board.counts == "12 of 20 cells"
+    board.found(3)  # of a process that it knows nothing of
+    assert board.counts == "15 of 20 cells"
+
+
+def test_a_terminal_has_a_bar_for_each_worker() -> None:
+    stream = io.StringIO()
+    with Board(Console(file=stream, force_terminal=True, width=80)) as board:
+        board.workers = 2
+        board.planned(2, 10, 0)
+        board.stage("train", "a long title · " + "digits(keep=1+2+3) · " * 5 + "seed 7")
+        board.training(8, 0, 10)
+        board.epoch(2, 8, 0.5)
+        board.hear(2, f'{progress.EVENT}["stage", "score", "b"]')
+        board.hear(2, f'{progress.EVENT}["scoring", 3, 9]')
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", each) for each in stream.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    title = next(each for each in lines if each.startswith("worker 1: train  a long title"))
+    assert title.endswith("seed 7")
+    assert any(re.search(r"epochs .* 3/8 .*loss 0.5000", each) for each in lines)
+    assert any(re.search(r"rows .* 3/9", each) for each in lines)
+    assert any(each.startswith("worker 2: score  b") for each in lines)
 
 
 def test_the_version_is_said() -> None:

@@ -22,6 +22,10 @@ from oodbench.execution.runner import Runner
 from oodbench.study import reader
 
 
+def unheard(worker: int, line: str) -> None:
+    """Hear nothing."""
+
+
 def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -39,32 +43,36 @@ def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three helpers on two cards: this process has the first, and the third helper shares the second."""
     started: list[str | None] = []
+    numbers: list[str] = []
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     class Started(subprocess.Popen):
         def __init__(self, command: list[str], env: dict[str, str], **more: Any) -> None:
             started.append(env.get("CUDA_VISIBLE_DEVICES"))
+            numbers.append(env["OODBENCH_WORKER"])
             super().__init__([sys.executable, "-c", ""], env=env, **more)
 
     monkeypatch.setattr(subprocess, "Popen", Started)
-    with workers.helped(["list"], 3, lambda text: None, ["4", "7"]):
+    with workers.helped(["list"], 3, unheard, ["4", "7"]):
         pass
-    with workers.helped(["list"], 1, lambda text: None):
+    with workers.helped(["list"], 1, unheard):
         pass
     assert started == ["7", "4", "7", None]
+    assert numbers == ["2", "3", "4", "2"]
 
 
 @pytest.mark.slow
 def test_helpers_run_meanwhile_are_waited_for_and_heard(tmp_path: Path) -> None:
-    heard: list[str] = []
+    heard: dict[int, list[str]] = {2: [], 3: []}
     threads = torch.get_num_threads()
     try:
-        with workers.helped(["tables", str(tmp_path / "nowhere.yaml")], 2, heard.append):
+        with workers.helped(
+            ["tables", str(tmp_path / "nowhere.yaml")], 2, lambda worker, line: heard[worker].append(line)
+        ):
             assert torch.get_num_threads() == max(1, workers.cores() // 3)
     finally:
         torch.set_num_threads(threads)
-    assert len(heard) == 2
-    assert all("there is no study file" in each for each in heard)
+    assert all("there is no study file" in " ".join(lines) for lines in heard.values())
 
 
 @pytest.mark.slow
@@ -72,7 +80,7 @@ def test_helpers_end_with_a_run_that_fails(tmp_path: Path) -> None:
     start = time.perf_counter()
     threads = torch.get_num_threads()
     try:
-        with pytest.raises(KeyboardInterrupt), workers.helped(["list"], 1, lambda text: None):
+        with pytest.raises(KeyboardInterrupt), workers.helped(["list"], 1, unheard):
             raise KeyboardInterrupt
     finally:
         torch.set_num_threads(threads)
@@ -132,7 +140,7 @@ def test_a_helper_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.subprocess, "Popen", Kept)
     threads = torch.get_num_threads()
     try:
-        with workers.helped(["list"], 1, lambda text: None) as died:
+        with workers.helped(["list"], 1, unheard) as died:
             started[0].kill()
     finally:
         torch.set_num_threads(threads)
@@ -140,5 +148,5 @@ def test_a_helper_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nobody_helps_one_process() -> None:
-    with workers.helped(["nonsense"], 0, pytest.fail):
+    with workers.helped(["nonsense"], 0, unheard):
         assert torch.get_num_threads() >= 1

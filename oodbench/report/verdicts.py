@@ -17,9 +17,10 @@ tests, Schuirmann 1987). Where one of several comparisons is enough to decide, t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from oodbench.study.declarations import PAIRED, POINTS, SETS, ClaimSpec, Labels
 from oodbench.study.grid import NONE
 
 HOLDS, FAILS, EQUAL, OPEN, MISSING = "holds", "fails", "equal", "open", "not enough data"
+DECIDED = (HOLDS, FAILS, EQUAL)
 ERROR = 0.05  # one-sided
 POWER = 0.8  # that a claim is decided with as many more runs as an open one asks for
 MOST = 1000  # runs that it asks for
@@ -94,6 +96,7 @@ class ClaimVerdict:
     why: str = ""  # what is missing, "" where nothing is
     evidence: tuple[Evidence, ...] = ()
     lost: int = 0  # rows without a number: failed, or what they measure does not exist
+    looks: int = 0  # while seeds were added
     alone_of: int = 0  # claims that share the 5 % among which it is not decided; 0 where it is, or is not decided alone
 
     @property
@@ -105,7 +108,16 @@ class ClaimVerdict:
         lost = [f"{counted(self.lost, 'row')} without a number"] if self.lost else []
         best = ["settings picked on test"] if self.claim.pick == "best" else []
         alone = [f"not after Holm over {self.alone_of} claims"] if self.alone_of else []
-        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best, *alone]))
+        looks = [f"after {counted(self.looks, 'look')}"] if self.looks else []
+        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best, *looks, *alone]))
+
+    def more_runs(self) -> int:
+        """Return how many more seeds an undecided claim asks for; 0 where it is decided, or seeds do not decide it."""
+        undecided = (OPEN, MISSING)
+        waiting = [each for each in self.evidence if each.state in undecided] if self.state in undecided else []
+        if self.claim.table == "quality" or any(each.of != "run" for each in waiting):
+            return 0
+        return max((each.more or LEAST - each.runs for each in waiting), default=0)
 
     def _shown(self) -> list[str]:
         """Return each place, or, of many, how many are of which state, and the two at the ends."""
@@ -119,16 +131,25 @@ class ClaimVerdict:
 
 
 def verdicts(
-    rows: pd.DataFrame, claims: dict[str, ClaimSpec], clusters: pd.DataFrame | None = None, study: str = "STUDY"
+    rows: pd.DataFrame,
+    claims: dict[str, ClaimSpec],
+    clusters: pd.DataFrame | None = None,
+    study: str = "STUDY",
+    looks: Mapping[str, int] = MappingProxyType({}),
 ) -> list[ClaimVerdict]:
-    """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none."""
+    """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none.
+
+    Of a claim that `run --until-decided` has looked at k times the last look has a share 1 / 2^k of the 5 %, so that
+    all looks together err no more often (alpha spending, Lan and DeMets 1983).
+    """
 
     def judged(name: str, family: int) -> ClaimVerdict:
-        return verdict(rows, name, claims[name], clusters, study, family)
+        found = verdict(rows, name, claims[name], clusters, study, family * 2 ** looks.get(name, 0))
+        return replace(found, looks=looks.get(name, 0))
 
     found = {name: judged(name, 1) for name in claims}
     tested = sum(each.state != MISSING for each in found.values())
-    alone, before = {name for name, each in found.items() if each.state in (HOLDS, FAILS, EQUAL)}, -1
+    alone, before = {name for name, each in found.items() if each.state in DECIDED}, -1
     decided = len(alone)
     while len(alone) not in (0, before):  # Holm's steps: what is decided leaves more of the 5 % to the others
         before = len(alone)
@@ -163,22 +184,32 @@ def verdict(
     return ClaimVerdict(name, claim, state, why, tuple(evidence), int((lost["status"] != UNMADE).sum()))
 
 
+def sides(rows: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
+    """Return the rows that a claim compares."""
+    rows = _kept(rows, claim.of)
+    if claim.among:
+        return rows
+    places = [_kept(rows, of) for of in ((claim.at, claim.than) if claim.at else ({},))]
+    return pd.concat([_kept(each, of) for each in places for of in (claim.left, claim.right)])
+
+
 # ---- kinds of claims ------------------------------------------------------------------------------------
 
 
 def _comparison(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
-    sides: list[pd.DataFrame] = []
+    seen: list[pd.DataFrame] = []
 
     def ahead(rows: pd.DataFrame) -> pd.Series[float]:
-        sides.extend(_side(rows, claim, of) for of in (claim.left, claim.right))
-        left, right = (_numbers(each, claim) for each in sides[-2:])
-        return left.sub(right)  # NaN where one has no such run
+        seen.extend(_side(rows, claim, of) for of in (claim.left, claim.right))
+        left, right = (_numbers(each, claim) for each in seen[-2:])
+        both, common = left.sub(right), left.index.intersection(right.index)
+        return both[both.index.isin(common)] if len(common) else both  # NaN where one has no number
 
     differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
     places = {str(place): _runs(each) for place, each in differences.groupby("place", sort=False)}
     enough = family * (1 if claim.where == "all" else len(places))
     found = [_evidence(claim, runs, enough, family * len(places), place) for place, runs in places.items()]
-    lost = pd.concat([each[each["number"].isna()] for each in sides])
+    lost = pd.concat([each[each["number"].isna()] for each in seen])
     return _together(claim, [each.state for each in found]), found, lost
 
 
@@ -450,6 +481,9 @@ def caption(found: list[ClaimVerdict]) -> str:
         if units
         else ""
     )
+    looks = " Of k looks, while seeds were added, the last has a share 1 / 2^k of the 5 %." * any(
+        each.looks for each in found
+    )
     these = " Of `ids: these` the claim is about these ID sets alone." * any(
         each.claim.ids == "these" for each in found
     )
@@ -459,8 +493,8 @@ def caption(found: list[ClaimVerdict]) -> str:
         f"the claim says; fails: it lies outside; equal: neither side is ahead by over the margin, {POINTS} points "
         "where none is said; open: these rows do not decide it, and how many more would, with 80 % power, if mean and "
         "spread are as they look. Where one of several comparisons decides, their number divides the 5 %; what does "
-        "not stand when all claims share it, by Holm, says so. The error that the test images have in common is not "
-        f"in it.{best}"
+        f"not stand when all claims share it, by Holm, says so.{looks} The error that the test images have in common "
+        f"is not in it.{best}"
     )
 
 

@@ -19,6 +19,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,14 @@ SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
 
+@dataclass(frozen=True)
+class Added:
+    """Seeds beyond a study's own, and how often claims were looked at while they were added."""
+
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # by Run.but_seed
+    looks: dict[str, int] = field(default_factory=dict)  # by claim
+
+
 class Results:
     """The rows and runs in a study's folder of results. `warn` hears of what is damaged or out of date."""
 
@@ -43,6 +52,7 @@ class Results:
         self.folder = results / "rows"
         self._runs = results / "runs"
         self._plan = results / "plan.json"
+        self._added = results / "seeds.json"
         self._clusters = results / CLUSTERS
         self._warn = warn
         self._known: dict[str, pd.DataFrame] = {}  # parts by name; a part never changes
@@ -165,6 +175,14 @@ class Results:
         found = (self.run(path.stem) for path in sorted(self._runs.glob("*.json")))
         return [each for each in found if each is not None]
 
+    def write_added(self, added: Added) -> None:
+        """Keep the seeds that `run --until-decided` has added to a study's own."""
+        _write_json(self._added, asdict(added))
+
+    def added(self) -> Added:
+        """Return what `write_added` kept; nothing where there is none, or, with a warning, where it is damaged."""
+        return Added(**(self._json(self._added, _Added) or {}))
+
     def run(self, train_key: str) -> dict[str, Any] | None:
         """Return what `write_run` kept of this training, or None; what is damaged is warned of, and as good as none."""
         return self._json(self._runs / f"{train_key}.json", _Sealed)
@@ -216,6 +234,11 @@ class _Sealed(BaseModel):
     """The form of what is kept as JSON, whatever else is in it."""
 
     digest: str = ""
+
+
+class _Added(_Sealed):
+    seeds: dict[str, list[int]]
+    looks: dict[str, int]
 
 
 class _Plan(_Sealed):

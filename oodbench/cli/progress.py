@@ -17,13 +17,20 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from oodbench.cli import screen
 from oodbench.errors import printable
-from oodbench.store.heartbeat import WORKER
-from oodbench.store.memo import Watch
+from oodbench.store.memo import WORKER, Watch
 
 STAGES = {
     **{"data": "prepare", "train": "train", "bank": "embed", "probe": "probe", "score": "score", "wait": "wait for"},
@@ -38,7 +45,15 @@ EVENT = "\x1e"  # how a line begins that is an event (RFC 7464)
 EVENTS = (
     *("planned", "stage", "training", "epoch", "scoring", "scored", "found", "failed", "downloading", "warn", "where"),
 )
+SPEED_OVER = 3600.0  # seconds of which the time left is told: cells come in heaps, a training's at once
 TAIL = 14  # signs at the end of a title that is too long: its seed
+
+
+class _Counts(MofNCompleteColumn):
+    """So many of so many, where there is anything to count."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["what"] else Text()
 
 
 class _Bars(Progress):
@@ -66,7 +81,7 @@ class Board(Watch):
         self.bars = _Bars(
             TextColumn("{task.fields[what]:>8}", markup=False),
             BarColumn(bar_width=16),
-            MofNCompleteColumn(),
+            _Counts(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -74,6 +89,7 @@ class Board(Watch):
             console=console,
             disable=not self.live,
             transient=True,
+            speed_estimate_period=SPEED_OVER,
         )
         self.where = ""  # device, machine and precision, said when work begins
         self.runs = self.run = self.cells = 0  # trainings to look at and looked at; cells in all

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from oodbench.cli.arguments import AUTO
 from oodbench.errors import UserError
-from oodbench.store.heartbeat import WORKER
+from oodbench.store.memo import WORKER
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -17,11 +17,10 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from oodbench.store.files import FileError, write_whole
-from oodbench.store.memo import Watch
+from oodbench.store.memo import WORKER, Watch
 
 FOLDER = "running"  # in the folder of results
 EVERY = 3.0  # seconds between two renewals, at least
-WORKER = "OODBENCH_WORKER"  # which of several processes of one command this is, from 2
 QUIET = 120.0  # seconds after which a process that cannot be asked for may be gone
 
 

@@ -18,6 +18,7 @@ REDO = ("train", "bank", "score", "failed")  # what a run may be asked to make a
 NUMBER = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 Fields = dict[str, Any]
+WORKER = "OODBENCH_WORKER"  # a variable: which of several processes of one command this is, from 2
 
 
 class Watch:

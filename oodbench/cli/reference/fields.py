@@ -81,11 +81,17 @@ def said(schema: dict[str, Any]) -> str:
     if kind in ("integer", "number"):
         return _bounded(kind, schema)
     if kind == "array":
-        parts = schema.get("prefixItems")
-        return f"[{', '.join(said(each) for each in parts)}]" if parts else f"list of {said(schema.get('items', {}))}"
+        return _listed(schema)
     if kind == "string" and "pattern" in schema:
         return f"text of the form {schema['pattern']}"
     return {"boolean": "true | false", "null": "null", "string": "text", "object": "mapping"}.get(kind, str(kind))
+
+
+def _listed(schema: dict[str, Any]) -> str:
+    if parts := schema.get("prefixItems"):
+        return f"[{', '.join(said(each) for each in parts)}]"
+    items = said(schema.get("items", {}))
+    return f"list of ({items})" if " or " in items else f"list of {items}"
 
 
 def _bounded(kind: str, schema: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from oodbench.cli import screen
 from oodbench.cli.reference.columns import ColumnFacts
 from oodbench.cli.reference.keys import KeyFacts
+from oodbench.study.suites import KEYS as SUITE_KEYS
 
 NEAREST = 5  # names that a message offers
 
@@ -38,8 +39,10 @@ def plugin(facts: dict[str, Any]) -> None:
 def key(facts: KeyFacts) -> None:
     """Print what is known of a key of a study."""
     _head(facts.name, "key of a study")
-    unless = " (unless a suite says it)" if facts.required and "." not in facts.name else ""
-    default = f"none: it is needed{unless}" if facts.required else _brief(facts.default)
+    if facts.required:
+        default = "none: it is needed" + (", unless a suite says it" if facts.name in SUITE_KEYS else "")
+    else:
+        default = "none" if facts.default is None and "null" not in facts.type else _brief(facts.default)
     lines = [("meaning", facts.meaning), ("type", facts.type), ("default", default)]
     lines += [("allowed", ", ".join(facts.allowed))] if facts.allowed else []
     lines += [("under it", ", ".join(f"{facts.name}.{each}" for each in facts.parts))] if facts.parts else []

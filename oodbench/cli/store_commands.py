@@ -16,9 +16,9 @@ from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
-    from oodbench.report.standing import WorkStanding
     from oodbench.store.heartbeat import Beat
     from oodbench.store.rows import Results
+    from oodbench.store.standing import WorkStanding
 
 Which = Annotated[
     list[str],
@@ -34,9 +34,9 @@ Paths = Annotated[list[Path], typer.Argument(help="Studies, or folders of them: 
 
 def status(study: StudyFile, dry_data: DryData = False) -> None:
     """Say what of a study is done, failed and missing, and who is at work on it now; needs no torch."""
-    from oodbench.report.standing import rest, standing
     from oodbench.store.heartbeat import beats
     from oodbench.store.rows import Results
+    from oodbench.store.standing import rest, standing
     from oodbench.study import reader
     from oodbench.study.document import read
     from oodbench.study.study import DRY

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from oodbench.report.standing import rest, standing
 from oodbench.store.heartbeat import Beat
 from oodbench.store.rows import frame
+from oodbench.store.standing import rest, standing
 
 PLAN: dict[str, Any] = {
     "cells": {"a": "1", "b": "1", "c": "1", "d": "1", "e": "1"},

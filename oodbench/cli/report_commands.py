@@ -16,6 +16,8 @@ from oodbench.errors import UserError
 Against = Annotated[
     str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
 ]
+Value = Annotated[str, typer.Option(help="The metric, a column of the rows, such as auroc or fpr95_id.")]
+Group = Annotated[str, typer.Option(help="The OOD sets that count: near or far; default: all.")]
 
 
 def tables_(
@@ -56,6 +58,25 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
         shown.add_row(screen.text(f"{each.name}: {each.claim.says}"), state, screen.text(each.text()))
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
+    screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:
+    """Say what matters: shares of the variance of a metric by axis, and what each level adds; needs no torch."""
+    from oodbench.report import effects as report
+    from oodbench.report import formats
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    folder, remarks = given.folder.parent, tables.remarks(rows)
+    designs = report.effects(rows, value, group)
+    formats.write_table(report.sheet(designs, value, group, remarks), folder)
+    for design in designs:
+        screen.say(f"\n{report.about(design)}", "bold")
+        screen.lines(report.share_table(design), 1)
+        levels = report.level_table(design)
+        for axis, each in levels.groupby("axis", sort=False):
+            screen.lines(each.drop(columns="axis").rename(columns={"level": str(axis)}), 1)
+    screen.say(f"\n{remarks}{report.caption(designs, value, group)}", "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 

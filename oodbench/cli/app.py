@@ -22,6 +22,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report_commands.tables_,
     report_commands.verdict,
     report_commands.effects,
+    report_commands.recommend,
     feature_commands.score,
     feature_commands.export_features,
     feature_commands.scores,

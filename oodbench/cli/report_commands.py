@@ -80,6 +80,14 @@ def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_dat
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 
+def recommend(study: StudyFile, dry_data: DryData = False) -> None:
+    """Name one detector of a study, what it is expected to cost on another OOD set, and what is as good or cheaper."""
+    from oodbench.study.reader import tables_of
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    tables.recommend(given.folder.parent, rows, tables_of(study)[2])
+
+
 def quality(
     study: StudyFile, device: Device = "auto", dry_data: DryData = False, without_missing_sets: Without = False
 ) -> None:

@@ -22,7 +22,7 @@ from scipy.stats import t as student
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, counted, distinct, kept, named, spread
-from oodbench.report.verdicts import AT_CUT, by_observation, estimate, interval
+from oodbench.report.verdicts import AT_CUT, Runs, by_observation, estimate, interval
 from oodbench.store.columns import COMPAT, LOWER_IS_BETTER, METRICS, RECALLS
 from oodbench.study.declarations import RUN
 from oodbench.study.grid import NONE
@@ -214,18 +214,19 @@ def shares(values: Floats, axes: Sequence[str]) -> tuple[Share, ...]:
 # ---- levels ---------------------------------------------------------------------------------------------
 
 
-def paired(numbers: pd.Series[float]) -> Paired:
-    """Return the mean of differences by run, index of labels of RUN: its observations are those of verdicts."""
-    runs = by_observation(numbers.dropna())
-    units = [runs.values[runs.unit == each] for each in np.unique(runs.unit)]
+def paired(runs: Runs) -> Paired:
+    """Return the mean of differences by run, whose observations are those of verdicts; NaN is no run."""
+    there = ~np.isnan(runs.values)
+    values, unit = runs.values[there], runs.unit[there]
+    units = [values[unit == each] for each in np.unique(unit)]
     found = estimate(units, these=False)
     if found is None:
         mean = float(np.mean([each.mean() for each in units])) if units else np.nan
-        return Paired(mean, np.nan, np.nan, np.nan, len(runs.values), len(units), runs.of)
+        return Paired(mean, np.nan, np.nan, np.nan, len(values), len(units), runs.of)
     error, freedom = found.spread()
     with np.errstate(divide="ignore", invalid="ignore"):  # runs that are all alike
         p = float(2 * student.sf(abs(found.mean) / error, freedom)) if found.mean or error else 1.0
-    return Paired(found.mean, *interval(found, TWO_SIDED), p, len(runs.values), len(units), runs.of)
+    return Paired(found.mean, *interval(found, TWO_SIDED), p, len(values), len(units), runs.of)
 
 
 def _marginal(
@@ -238,11 +239,11 @@ def _marginal(
     wide = cells.set_index([*run, *place, axis])["number"].unstack(axis, sort=False)
     common = wide[list(levels)].mean(axis=1, skipna=False)
     ahead = wide.sub(common, axis=0)
-    mean = paired(common.groupby(run).mean()).mean
+    mean = paired(by_observation(common.groupby(run).mean())).mean
     spots = ahead.notna().groupby(place).any().sum() if place else ahead.notna().any().astype(int)
     found = []
     for (level, each), places in zip(ahead.items(), spots, strict=True):
-        over = paired(each.groupby(run).mean())
+        over = paired(by_observation(each.groupby(run).mean()))
         found.append(Effect(axis, str(level), mean + over.mean, over, int(places), level in levels))
     yield from sorted(found, key=lambda each: (not each.in_grid, -np.nan_to_num(each.difference.mean, nan=-np.inf)))
 
@@ -284,7 +285,7 @@ def level_table(design: Design) -> pd.DataFrame:
             "level": [each.level + f" {OUTSIDE}" * (not each.in_grid) for each in design.effects],
             "mean": [spread(each.mean) for each in design.effects],
             "difference": [signed(each.difference.mean) for each in design.effects],
-            "95 % interval": [ends(each.difference) for each in design.effects],
+            "95 % interval": [ends(each.difference.low, each.difference.high) for each in design.effects],
             "places": [f"{each.places:,}" for each in design.effects],
             "of": [counted(each.difference.observations, each.difference.of) for each in design.effects],
         }
@@ -295,8 +296,8 @@ def signed(number: float) -> str:
     return NONE if np.isnan(number) else f"{number:+.1f}"
 
 
-def ends(difference: Paired) -> str:
-    return NONE if np.isnan(difference.low) else f"[{difference.low:+.1f}, {difference.high:+.1f}]"
+def ends(low: float, high: float) -> str:
+    return NONE if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
 
 
 def caption(designs: Sequence[Design], value: str, group: str = "") -> str:

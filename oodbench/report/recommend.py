@@ -2,12 +2,13 @@
 
 The choice is made on validation OOD where a study declares it, else on the other OOD sets than the one that it is
 judged on, one left out after the other. Its cost is its regret: how many points of AUROC the best detector on that set
-has more. What is not told apart from the answer is said by paired differences over runs, whose observations are those
-of verdicts, Holm's steps (1979) over all rivals. It knows rows alone.
+has more. Rivals are told apart from the answer by paired differences over runs, whose observations are those of
+verdicts, with 5 % for all of them together. It knows rows alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,7 +159,7 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
     if choice is None:
         return None
     runs = by_observation(wide.T.groupby(list(run), sort=False).mean())
-    table = _against(wide.index, list(wide.index).index(answer), runs).assign(auroc=overall, **costs)
+    table = against(wide.index, list(wide.index).index(answer), runs, validated).assign(auroc=overall, **costs)
     observations = len(np.unique(runs.unit))
     rest = (validated, others if validated else None, tied, lacking, observations, runs.of)
     return Recommendation(scope, table, answer, choice, *rest)
@@ -205,15 +206,20 @@ def _first(numbers: pd.Series[float], costs: pd.DataFrame) -> tuple[Candidate, i
     return best[int(seconds.argmin())], len(best) - 1
 
 
-def _against(candidates: pd.Index[Any], answer: int, runs: Runs) -> pd.DataFrame:
-    """Return of each candidate its difference from the answer over runs, and whether it is told apart."""
+def against(candidates: pd.Index[Any], answer: int, runs: Runs, validated: bool) -> pd.DataFrame:
+    """Return of each candidate, a column of the runs' values, its difference from the answer, and if it is told apart.
+
+    An answer that validation chose has its rivals, by Holm. One that is the best of the numbers that it is compared by
+    may have been any of the candidates: all of their pairs count, by Bonferroni.
+    """
     ahead = (runs.values - runs.values[:, [answer]]).T
     found = pd.DataFrame([vars(paired(runs._replace(values=each))) for each in ahead], index=candidates)
-    found = found.rename(columns={"mean": "difference"}).assign(p_holm=np.nan)
+    found = found.rename(columns={"mean": "difference"}).assign(p_of_all=np.nan)
     rivals = np.arange(len(found)) != answer
     if found["observations"].max() >= LEAST:
-        found.loc[rivals, "p_holm"] = holm(found.loc[rivals, "p"].to_numpy())
-    return found.assign(told_apart=found["p_holm"] <= ERROR)
+        p = found.loc[rivals, "p"].to_numpy()
+        found.loc[rivals, "p_of_all"] = holm(p) if validated else (p * math.comb(len(found), 2)).clip(max=1)
+    return found.assign(told_apart=found["p_of_all"] <= ERROR)
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -327,12 +333,17 @@ def caption(every: Sequence[Recommendation], floor: float | None = None) -> str:
         if validated
         else "the mean AUROC over the other OOD sets than the one judged on; the answer by that over all"
     )
+    family = (
+        "Holm over all rivals"
+        if validated
+        else "Bonferroni over all pairs, for the answer is the best of the numbers that it is compared by"
+    )
     marked = f" {explained(floor)}" * any(MARK in each.scope for each in every)
     return (
         f"Chosen by {by}. AUROC: per cent, mean over the sets that had no part in the choice; regret: points that the "
         "best detector of each set has more, mean and worst over the sets. That best one is picked on the test set "
         "itself, so that part of a regret is luck. told apart: rivals whose difference, paired by run, has p <= 0.05 "
-        "after Holm over all rivals; what is not told apart is not therefore equal. Front: no other has at least its "
+        f"after {family}; what is not told apart is not therefore equal. Front: no other has at least its "
         "AUROC, over all sets, at no more seconds. Seconds are those of these rows on their machine: scoring is "
         "fitting and all OOD sets together; clusters and neighbours are fitted once, in the time of the scorer that "
         f"came first. Not recorded in rows: {UNRECORDED}.{marked}"

@@ -17,6 +17,7 @@ from tiny import write
 from oodbench.errors import UserError
 from oodbench.report import recommend as report
 from oodbench.report.recommend import ALL, Recommendation, holm, recommendations
+from oodbench.report.verdicts import Runs
 from oodbench.store.rows import Results
 
 RNG = np.random.default_rng(0)
@@ -144,22 +145,23 @@ def test_encoders_that_come_with_their_trainings_are_no_runs_over_all() -> None:
 # ---- what is told apart
 
 
-def test_what_is_told_apart_is_what_paired_t_tests_and_holm_say() -> None:
-    by_detector = {
-        each: 90 - i**2 / 2 + np.random.default_rng(i + 10).normal(size=5) for i, each in enumerate("abcdef")
-    }
+@pytest.mark.parametrize("validated", [True, False])
+def test_what_is_told_apart_is_what_paired_t_tests_and_their_family_say(validated: bool) -> None:
+    draws = {each: np.random.default_rng(i + 10).normal(size=5) for i, each in enumerate("abcdef")}
+    by_detector = {each: 90 - i**2 / (2 - validated) + draws[each] for i, each in enumerate("abcdef")}
     rows = [
         {"posthoc": "–", "ood": ood, "seed": seed, "distance": each, "auroc": (values[seed] + add) / 100}
         for each, values in by_detector.items()
         for seed, (ood, add) in product(range(5), [("x", 1), ("y", -1)])
     ]
-    found = only(made(*rows))
+    val = {"val_auroc": [float(row["distance"] == "a") for row in rows]} if validated else {}
+    found = only(made(*rows).assign(**val))
     answer = by_detector[name(found.answer)]
     rivals = [each for each in by_detector if each != name(found.answer)]
     p = {each: ttest_rel(by_detector[each], answer).pvalue for each in rivals}
     left, wanted = sorted(rivals, key=lambda each: p[each]), set()
     for i, each in enumerate(left):  # step down, until one stands
-        if p[each] > 0.05 / (len(left) - i):
+        if p[each] > 0.05 / (len(left) - i if validated else 15):
             break
         wanted.add(each)
     table = found.table.set_index(pd.Index([name(each) for each in found.table.index]))
@@ -169,6 +171,18 @@ def test_what_is_told_apart_is_what_paired_t_tests_and_holm_say() -> None:
         assert table.loc[each, "p"] == pytest.approx(p[each])
         assert table.loc[each, "difference"] == pytest.approx(np.mean(by_detector[each] - answer))
     assert f"5 runs tell it apart from {len(wanted)} of 5 rivals" in " ".join(report.sentences(found))
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_of_detectors_that_are_equal_one_is_told_apart_in_at_most_five_per_cent(validated: bool) -> None:
+    rng, told, draws = np.random.default_rng(5), 0, 600
+    for _ in range(draws):
+        values = rng.normal(size=(5, 6)) + rng.normal(size=(5, 1))
+        answer = 0 if validated else int(values.mean(0).argmax())
+        told += bool(
+            report.against(pd.RangeIndex(6), answer, Runs(values, np.arange(5), "run"), validated)["told_apart"].any()
+        )
+    assert told / draws <= 0.05 + 2 * (0.05 * 0.95 / draws) ** 0.5
 
 
 def test_holm_is_the_example_of_its_steps() -> None:

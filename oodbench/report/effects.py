@@ -112,7 +112,11 @@ def cells_of(rows: pd.DataFrame, value: str, group: str = "") -> pd.DataFrame:
     if value not in VALUES:
         raise UserError(f"--value {value}: rows have no such metric{suggestion(value, VALUES)}")
     rows = kept(rows, {"group": group}, "--group: ") if group else rows
-    rows = named(rows if value in AT_CUT else distinct(rows))
+    if value in AT_CUT:
+        level = rows["level"].map(" at {:g}".format).where(rows["level"].notna(), "")
+        rows = named(rows).assign(threshold=rows["threshold"] + level)
+    else:
+        rows = named(distinct(rows))
     reads = rows["posthoc"].fillna(NONE).str.extract(r"^(.*?)(?: on (linear probe))?$")
     rows = rows.assign(posthoc=reads[0], head=reads[1].fillna("classifier"))
     rows = rows.assign(number=100 * rows[value], error=100 * image_error(rows, value))
@@ -278,16 +282,17 @@ def share_table(design: Design) -> pd.DataFrame:
 
 
 def level_table(design: Design) -> pd.DataFrame:
-    """Return what each level of each axis adds, as text."""
+    """Return as text what each level adds that is at a place with those of the grid."""
+    found = [each for each in design.effects if each.places]
     return pd.DataFrame(
         {
-            "axis": [each.axis for each in design.effects],
-            "level": [each.level + f" {OUTSIDE}" * (not each.in_grid) for each in design.effects],
-            "mean": [spread(each.mean) for each in design.effects],
-            "difference": [signed(each.difference.mean) for each in design.effects],
-            "95 % interval": [ends(each.difference.low, each.difference.high) for each in design.effects],
-            "places": [f"{each.places:,}" for each in design.effects],
-            "of": [counted(each.difference.observations, each.difference.of) for each in design.effects],
+            "axis": [each.axis for each in found],
+            "level": [each.level + f" {OUTSIDE}" * (not each.in_grid) for each in found],
+            "mean": [spread(each.mean) for each in found],
+            "difference": [signed(each.difference.mean) for each in found],
+            "95 % interval": [ends(each.difference.low, each.difference.high) for each in found],
+            "places": [f"{each.places:,}" for each in found],
+            "of": [counted(each.difference.observations, each.difference.of) for each in found],
         }
     )
 
@@ -321,7 +326,7 @@ def caption(designs: Sequence[Design], value: str, group: str = "") -> str:
         "where these are several), each on its own, of no family of tests. Seeds are runs, their levels not listed."
         + f" {OUTSIDE}: not in the full grid, compared with the mean of those that are at the places where it is, too."
         * outside
-        + f" {NONE}: one run, or no place in common: no interval." * few
+        + f" {NONE}: one run has no interval." * few
     )
 
 

@@ -263,9 +263,9 @@ def sentences(found: Recommendation) -> list[str]:
         said.append(f"Chosen by all sets; {same} of {len(choice.taken)} times also without the set judged on.")
     runs = counted(found.observations, found.of)
     if found.observations < LEAST:
-        said.append(f"{runs.capitalize()}: no two detectors can be told apart, it takes {LEAST}.")
+        said.append(f"{runs}: no two detectors can be told apart, it takes {LEAST}.")
     else:
-        said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}; the others may be as good.")
+        said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}; the others are undecided.")
     said += _cheaper(found)
     if found.lacking:
         names = ", ".join(map(_name, found.lacking[:NAMED])) + ", ..." * (len(found.lacking) > NAMED)

@@ -86,8 +86,9 @@ def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
     from oodbench.report import formats
     from oodbench.report import recommend as report
 
-    every = report.recommendations(rows, floor)
-    formats.write_table(report.sheet(every, remarks(rows), floor), folder)
+    every, without = report.recommendations(rows, floor)
+    below = [remarks(rows) + report.caption(every, floor), *without]
+    formats.write_table(report.sheet(every, below), folder)
     screen.say("")
     for i, sentence in enumerate(report.sentences(every[0])):
         screen.say(sentence, "" if i else "bold")
@@ -96,7 +97,9 @@ def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
     screen.lines(front[:SHOWN], 1)
     if len(front) > SHOWN:
         screen.say(f"the first {SHOWN} of {len(front)}")
-    screen.say(f"\n{remarks(rows)}{report.caption(every, floor)}", "italic")
+    for each in without:
+        screen.warn(each)
+    screen.say(f"\n{below[0]}", "italic")
     screen.say(f"\nas .md, .csv, .tex and .html, every detector in .csv: {folder}")
 
 

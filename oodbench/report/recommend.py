@@ -94,8 +94,8 @@ class Recommendation:
 # ---- from rows ------------------------------------------------------------------------------------------
 
 
-def recommendations(rows: pd.DataFrame, floor: float | None = None) -> list[Recommendation]:
-    """Return the answer over all trainings, where there are several with runs in common, then that of each.
+def recommendations(rows: pd.DataFrame, floor: float | None = None) -> tuple[list[Recommendation], list[str]]:
+    """Return the answer over all trainings, where there are several, and that of each; and why others have none.
 
     `floor` is the study's, below which a frozen probe tells that an encoder did not learn. Raises UserError where
     there is nothing to choose from, or neither validation OOD nor a second OOD set to choose by.
@@ -108,14 +108,19 @@ def recommendations(rows: pd.DataFrame, floor: float | None = None) -> list[Reco
     trainings = {str(name): each for name, each in cells.groupby("training", sort=False)}
     found = [_answer(name, each, RUN) for name, each in trainings.items()]
     if len(trainings) > 1:
-        own = cells.groupby("training")["encoder"].nunique().max() == 1 and cells["encoder"].nunique() > 1
-        run = [label for label in RUN if not (own and label == "encoder")]
-        runs = [set(each[run].itertuples(index=False, name=None)) for each in trainings.values()]
-        shared = [each in set.intersection(*runs) for each in cells[run].itertuples(index=False, name=None)]
-        found.insert(0, _answer(ALL, cells[shared], run) if any(shared) else None)
-    if not (there := [each for each in found if each]):
-        raise UserError("no detector has a number on every OOD set and run: there is nothing to choose from")
-    return there
+        found.insert(0, _over_all(cells, list(trainings.values())))
+    if not (there := [each for each in found if isinstance(each, Recommendation)]):
+        raise UserError(" ".join(map(str, found)))
+    return there, [each for each in found if isinstance(each, str)]
+
+
+def _over_all(cells: pd.DataFrame, trainings: Sequence[pd.DataFrame]) -> Recommendation | str:
+    """Return the answer over trainings in the runs that all have; an encoder that is of one training is part of it."""
+    own = cells.groupby("training")["encoder"].nunique().max() == 1 and cells["encoder"].nunique() > 1
+    run = [label for label in RUN if not (own and label == "encoder")]
+    runs = [set(each[run].itertuples(index=False, name=None)) for each in trainings]
+    shared = [each in set.intersection(*runs) for each in cells[run].itertuples(index=False, name=None)]
+    return _answer(ALL, cells[shared], run) if any(shared) else f"No answer over {ALL}: they have no run in common."
 
 
 def _candidates(rows: pd.DataFrame, floor: float | None) -> pd.DataFrame:
@@ -139,8 +144,8 @@ def _joined(labels: pd.DataFrame) -> list[str]:
     return [" · ".join(each for each in row if each != NONE) for row in labels.itertuples(index=False, name=None)]
 
 
-def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendation | None:
-    """Return the answer among the candidates that have every number; None where none has."""
+def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendation | str:
+    """Return the answer among the candidates that have every number, or why there is none."""
     keys = ["training", "detector"]
     wide = cells.set_index([*keys, *run, "ood"])["auroc"].unstack([*run, "ood"], sort=False)
     by = cells.groupby(keys, sort=False)
@@ -149,7 +154,7 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
     lacking = tuple(wide.index[~whole])
     wide = wide[whole]
     if wide.empty:
-        return None
+        return f"No answer of {scope}: none of its {len(lacking)} detectors has every number."
     sets = wide.T.groupby(["id", "ood"], sort=False).mean().T  # (candidates, ID and OOD sets)
     costs = _costs(cells, keys, run).reindex(wide.index)
     overall = sets.T.groupby("id", sort=False).mean().mean()
@@ -157,7 +162,7 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
     others = _left_out(sets, costs)
     choice = _choice(sets, dict.fromkeys(cells["ood"].unique(), answer)) if validated else others
     if choice is None:
-        return None
+        return f"No answer of {scope}: it has one OOD set, and none can be left out to judge the choice on."
     runs = by_observation(wide.T.groupby(list(run), sort=False).mean())
     table = against(wide.index, list(wide.index).index(answer), runs, validated).assign(auroc=overall, **costs)
     observations = len(np.unique(runs.unit))
@@ -350,9 +355,9 @@ def caption(every: Sequence[Recommendation], floor: float | None = None) -> str:
     )
 
 
-def sheet(every: Sequence[Recommendation], remarks: str = "", floor: float | None = None) -> Sheet:
+def sheet(every: Sequence[Recommendation], below: Sequence[str]) -> Sheet:
     """Return the answers as a table, what is said of each below it; its numbers are those of every candidate."""
-    below = [remarks + caption(every, floor), *(" ".join(sentences(each)) for each in every)]
+    below = [*below, *(" ".join(sentences(each)) for each in every)]
     return Sheet(FILE, answers(every), below, pd.concat(map(_listed, every), ignore_index=True), 2)
 
 

@@ -35,7 +35,8 @@ def rows_of(numbers: dict[str, list[float]], seeds: int = 1, **change: Any) -> p
 
 
 def only(rows: pd.DataFrame) -> Recommendation:
-    (found,) = recommendations(rows)
+    (found,), without = recommendations(rows)
+    assert not without
     return found
 
 
@@ -117,7 +118,8 @@ def test_of_what_ties_the_cheapest_is_taken_and_the_others_are_counted() -> None
 
 def test_there_is_an_answer_over_all_trainings_and_one_of_each() -> None:
     worse = rows_of({ood: [each - 30 for each in values] for ood, values in SETS.items()}, training="ce")
-    found = recommendations(pd.concat([rows_of(SETS), worse.assign(cell="w" + worse["cell"])]))
+    found, without = recommendations(pd.concat([rows_of(SETS), worse.assign(cell="w" + worse["cell"])]))
+    assert not without
     assert [each.scope for each in found] == [ALL, "simclr", "ce"]
     assert found[0].answer[0] == "simclr"
     assert [len(each.table) for each in found] == [6, 3, 3]
@@ -128,16 +130,18 @@ def test_trainings_are_compared_in_the_runs_that_all_have() -> None:
     few = rows_of(SETS, seeds=3, training="ce")
     many = rows_of(SETS, seeds=5)
     many.loc[many["seed"] > 2, "auroc"] = 0.5
-    found = recommendations(pd.concat([few, many]))
+    found, without = recommendations(pd.concat([few, many]))
     assert [each.observations for each in found] == [3, 3, 5]
     assert found[0].table["auroc"].max() == pytest.approx(np.mean([SETS[ood][1] for ood in SETS]))
-    apart = recommendations(pd.concat([few, many[many["seed"] > 2]]))
-    assert [each.scope for each in apart] == ["ce", "simclr"]  # no run in common
+    apart, without = recommendations(pd.concat([few, many[many["seed"] > 2]]))
+    assert [each.scope for each in apart] == ["ce", "simclr"]
+    assert without == ["No answer over all trainings: they have no run in common."]
 
 
 def test_encoders_that_come_with_their_trainings_are_no_runs_over_all() -> None:
     own = [rows_of(SETS, training=each, encoder=f"net {each}") for each in "pqr"]
-    found = recommendations(pd.concat(own))
+    found, without = recommendations(pd.concat(own))
+    assert not without
     assert found[0].scope == ALL
     assert (found[0].observations, len(found[0].table)) == (1, 9)
 
@@ -247,6 +251,14 @@ def test_a_detector_that_lacks_a_set_is_out_and_named() -> None:
     assert "missing: 1 (simclr · penultimate · labels · b)" in report.sentences(found)[-1]
 
 
+def test_a_training_without_an_answer_is_named_beside_those_that_have_one() -> None:
+    gone = rows_of({"x": SETS["x"]}, training="ce")
+    found, without = recommendations(pd.concat([rows_of(SETS), gone.assign(cell="g" + gone["cell"])]))
+    assert [each.scope for each in found] == [ALL, "simclr"]
+    assert without == ["No answer of ce: it has one OOD set, and none can be left out to judge the choice on."]
+    assert len(found[0].lacking) == 3
+
+
 def test_what_cannot_be_answered_is_refused() -> None:
     with pytest.raises(UserError, match=r"x is the only OOD set with numbers.*no set can be left out"):
         recommendations(rows_of({"x": [90, 80]}))
@@ -254,7 +266,7 @@ def test_what_cannot_be_answered_is_refused() -> None:
     with pytest.raises(UserError, match="no row has an AUROC"):
         recommendations(failed)
     rows = rows_of({"x": [90, 80], "y": [90, 80]})
-    with pytest.raises(UserError, match="no detector has a number on every OOD set"):
+    with pytest.raises(UserError, match="No answer of simclr: none of its 2 detectors has every number"):
         recommendations(rows[(rows["distance"] == "a") == (rows["ood"] == "x")])
 
 

@@ -65,18 +65,19 @@ def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_dat
     """Say what matters: shares of the variance of a metric by axis, and what each level adds; needs no torch."""
     from oodbench.report import effects as report
     from oodbench.report import formats
+    from oodbench.study.reader import tables_of
 
     given, rows = arguments.rows(study, dry_data, ok=True)
-    folder, remarks = given.folder.parent, tables.remarks(rows)
-    designs = report.effects(rows, value, group)
-    formats.write_table(report.sheet(designs, value, group, remarks), folder)
+    folder, floor = given.folder.parent, tables_of(study)[2]
+    designs = report.effects(rows, value, group, floor)
+    caption = tables.remarks(rows) + report.caption(designs, value, group, floor)
+    formats.write_table(report.sheet(designs, value, caption), folder)
     for design in designs:
         screen.say(f"\n{report.about(design)}", "bold")
         screen.lines(report.share_table(design), 1)
-        levels = report.level_table(design)
-        for axis, each in levels.groupby("axis", sort=False):
+        for axis, each in report.level_table(design).groupby("axis", sort=False):
             screen.lines(each.drop(columns="axis").rename(columns={"level": str(axis)}), 1)
-    screen.say(f"\n{remarks}{report.caption(designs, value, group)}", "italic")
+    screen.say(f"\n{caption}", "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 

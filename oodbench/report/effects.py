@@ -22,6 +22,7 @@ from scipy.stats import t as student
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, counted, distinct, kept, named, spread
+from oodbench.report.unlearned import MARK, explained, unlearned
 from oodbench.report.verdicts import AT_CUT, Runs, by_observation, estimate, interval
 from oodbench.store.columns import COMPAT, LOWER_IS_BETTER, METRICS, RECALLS
 from oodbench.study.declarations import RUN
@@ -91,17 +92,24 @@ class Design:
 # ---- from rows ------------------------------------------------------------------------------------------
 
 
-def effects(rows: pd.DataFrame, value: str = "auroc", group: str = "") -> list[Design]:
+def effects(rows: pd.DataFrame, value: str = "auroc", group: str = "", floor: float | None = None) -> list[Design]:
     """Return what matters in each design of a study, for a metric over the OOD sets of a group, "" of all.
 
-    Raises UserError where there is no such metric or group, or where nothing varies.
+    `floor` is the study's, below which a frozen probe tells that an encoder did not learn. Raises UserError where there
+    is no such metric or group, or where nothing varies.
     """
-    cells = cells_of(rows, value, group)
+    cells = cells_of(rows.assign(training=marked(rows, floor)), value, group)
     parts = (cells[[*PARTS]] != NONE).apply(lambda has: " x ".join(has.index[has]), axis=1)
     found = [_design(name, each) for name, each in cells.groupby(parts, sort=False)]
-    if not (designs := [each for each in found if each]):
+    if all(each.grid == 1 for each in found):
         raise UserError("nothing varies in these rows: effects are of axes with several levels")
-    return designs
+    return found
+
+
+def marked(rows: pd.DataFrame, floor: float | None) -> pd.Series[str]:
+    """Return the training of each row, with the mark where an encoder of it did not learn."""
+    lost = unlearned(rows, floor).groupby(rows["training"]).transform("any")
+    return rows["training"] + lost.map({True: f" {MARK}", False: ""})
 
 
 def cells_of(rows: pd.DataFrame, value: str, group: str = "") -> pd.DataFrame:
@@ -141,17 +149,16 @@ def image_error(rows: pd.DataFrame, value: str) -> pd.Series[float]:
     return (a * (1 - a) / images) ** 0.5
 
 
-def _design(name: str, cells: pd.DataFrame) -> Design | None:
+def _design(name: str, cells: pd.DataFrame) -> Design:
     varying = [axis for axis in AXES if cells[axis].nunique() > 1]
     told = confounded(cells, varying)
     axes = [axis for axis in varying if axis not in told]
     grid = full_grid(cells, axes)
     crossed = [axis for axis in axes if grid[axis].nunique() > 1]
-    if not crossed:
-        return None
+    ordered = grid.sort_values(crossed) if crossed else grid
     levels = {axis: grid[axis].unique().tolist() for axis in axes}
     left_out = {axis: [str(x) for x in cells[axis].unique() if x not in levels[axis]] for axis in axes}
-    values = grid.sort_values(crossed)["number"].to_numpy().reshape([len(levels[axis]) for axis in crossed])
+    values = ordered["number"].to_numpy().reshape([len(levels[axis]) for axis in crossed])
     images = float((grid["error"] ** 2).mean() / values.var()) if values.var() else np.nan
     found = [each for axis in axes if axis != "seed" for each in _marginal(cells, axis, axes, levels[axis], told)]
     lacking = {axis: names for axis, names in left_out.items() if names}
@@ -305,7 +312,7 @@ def ends(low: float, high: float) -> str:
     return NONE if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
 
 
-def caption(designs: Sequence[Design], value: str, group: str = "") -> str:
+def caption(designs: Sequence[Design], value: str, group: str = "", floor: float | None = None) -> str:
     """Return what the numbers mean, and what they do not say."""
     better = "lower is better" if value in LOWER_IS_BETTER else "higher is better"
     over = f"the {group}-OOD sets" if group else "all OOD sets"
@@ -327,16 +334,16 @@ def caption(designs: Sequence[Design], value: str, group: str = "") -> str:
         + f" {OUTSIDE}: not in the full grid, compared with the mean of those that are at the places where it is, too."
         * outside
         + f" {NONE}: one run has no interval." * few
+        + f" {explained(floor)}" * any(MARK in each.level for design in designs for each in design.effects)
     )
 
 
-def sheet(designs: Sequence[Design], value: str, group: str = "", remarks: str = "") -> Sheet:
+def sheet(designs: Sequence[Design], value: str, caption: str) -> Sheet:
     """Return both tables of each design as one, what a terminal shows one below the other; numbers unrounded."""
     parts = [table(each).assign(design=each.name) for each in designs for table in (share_table, level_table)]
     columns = ["design", "axis", "level", "share", "df", "mean", "difference", "95 % interval", "places", "of"]
     text = pd.concat(parts, ignore_index=True)[columns].fillna(NONE)
-    below = [remarks + caption(designs, value, group), *map(about, designs)]
-    return Sheet(FILE, text, below, pd.DataFrame(list(_listed(designs, value))), 3)
+    return Sheet(FILE, text, [caption, *map(about, designs)], pd.DataFrame(list(_listed(designs, value))), 3)
 
 
 def _listed(designs: Sequence[Design], value: str) -> Iterator[dict[str, Any]]:

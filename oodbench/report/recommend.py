@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.errors import UserError
-from oodbench.report.effects import ends, paired, signed
+from oodbench.report.effects import ends, marked, paired, signed
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import counted, distinct, named, runs_of, spread
 from oodbench.report.unlearned import MARK, explained
@@ -125,7 +125,7 @@ def _over_all(cells: pd.DataFrame, trainings: Sequence[pd.DataFrame]) -> Recomme
 
 def _candidates(rows: pd.DataFrame, floor: float | None) -> pd.DataFrame:
     """Return rows with a number, in per cent, with `training` and `detector` as names that are no other's."""
-    done = named(distinct(runs_of(rows, floor, "choose from")))
+    done = named(distinct(runs_of(rows.assign(training=marked(rows, floor)), floor, "choose from")))
     done = done[done["auroc"].notna()]
     if done.empty:
         raise UserError("no row has an AUROC: there is nothing to choose from")
@@ -133,8 +133,7 @@ def _candidates(rows: pd.DataFrame, floor: float | None) -> pd.DataFrame:
     several = done.groupby([*PARTS])["threshold"].transform("nunique") > 1
     parts = done[[*PARTS]].assign(threshold=done["threshold"].where(several, NONE)).fillna(NONE)
     settings = done[["distance", "posthoc"]].replace(r"\(.*\)", "", regex=True)
-    lost = done.groupby("training")["unlearned"].transform("max") > 0
-    training = _joined(done[["training", *who]]) + lost.map({True: f" {MARK}", False: ""})
+    training = _joined(done[["training", *who]])
     family = _joined(done[["space", "clustering"]].assign(**settings))
     return done.assign(training=training, detector=_joined(parts), **{"family of costs": family})
 
@@ -343,7 +342,7 @@ def caption(every: Sequence[Recommendation], floor: float | None = None) -> str:
         if validated
         else "Bonferroni over all pairs, for the answer is the best of the numbers that it is compared by"
     )
-    marked = f" {explained(floor)}" * any(MARK in each.scope for each in every)
+    lost = f" {explained(floor)}" * any(MARK in each.scope for each in every)
     return (
         f"Chosen by {by}. AUROC: per cent, mean over the sets that had no part in the choice; regret: points that the "
         "best detector of each set has more, mean and worst over the sets. That best one is picked on the test set "
@@ -351,7 +350,7 @@ def caption(every: Sequence[Recommendation], floor: float | None = None) -> str:
         f"after {family}; what is not told apart is not therefore equal. Front: no other has at least its "
         "AUROC, over all sets, at no more seconds. Seconds are those of these rows on their machine: scoring is "
         "fitting and all OOD sets together; clusters and neighbours are fitted once, in the time of the scorer that "
-        f"came first. Not recorded in rows: {UNRECORDED}.{marked}"
+        f"came first. Not recorded in rows: {UNRECORDED}.{lost}"
     )
 
 

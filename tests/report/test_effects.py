@@ -155,6 +155,25 @@ def test_a_row_without_a_number_takes_no_whole_axis_away() -> None:
     assert len(full_grid(cells, ["distance", "space", "seed"])) == 24  # without the one distance
 
 
+def test_a_training_that_did_not_learn_is_marked_and_the_mark_explained() -> None:
+    rows = grid(lambda t, s: 60 + 9 * t + s, training=["a", "b"], seed=[0, 1])
+    rows = rows.assign(classes=10, accuracy_linear=0.9).astype({"classes": "Int64"})
+    rows.loc[(rows["training"] == "b") & (rows["seed"] == 1), "accuracy_linear"] = 0.4
+    found = effects(rows, floor=0.5)
+    assert set(of(only(found), "training")) == {"a", "b †"}
+    assert "† did not learn" in report.caption(found, "auroc", floor=0.5)
+    assert set(of(only(effects(rows, floor=0.3)), "training")) == {"a", "b"}
+
+
+def test_a_design_of_one_cell_is_there_without_shares() -> None:
+    rows = grid(lambda d, s: 80 + d + s, distance=["a", "b"], seed=[0, 1])
+    one = grid(lambda _: 90, posthoc=["msp"]).assign(space="–", clustering="–", distance="–", cell="one")
+    found = {each.name: each for each in effects(pd.concat([rows, one]))}
+    assert found["posthoc"].shares == ()
+    assert report.about(found["posthoc"]).startswith("posthoc: 1 of 1 cells are a full grid")
+    assert "posthoc: 1 of 1" in report.sheet(list(found.values()), "auroc", "").below[-1]
+
+
 # ---- levels
 
 

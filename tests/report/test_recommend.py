@@ -16,6 +16,7 @@ from tiny import write
 
 from oodbench.errors import UserError
 from oodbench.report import recommend as report
+from oodbench.report import tables
 from oodbench.report.recommend import ALL, Recommendation, holm, recommendations
 from oodbench.report.verdicts import Runs
 from oodbench.store.rows import Results
@@ -146,6 +147,14 @@ def test_encoders_that_come_with_their_trainings_are_no_runs_over_all() -> None:
     assert (found[0].observations, len(found[0].table)) == (1, 9)
 
 
+def test_a_training_that_did_not_learn_is_marked_and_the_mark_explained() -> None:
+    found = only(rows_of(SETS).assign(classes=10, accuracy_linear=0.4).astype({"classes": "Int64"}))
+    assert found.scope == "simclr"
+    (weak,), _ = recommendations(rows_of(SETS).assign(classes=10, accuracy_linear=0.4), floor=0.5)
+    assert weak.scope == "simclr †"
+    assert "† did not learn" in report.caption([weak], 0.5)
+
+
 # ---- what is told apart
 
 
@@ -183,9 +192,11 @@ def test_of_detectors_that_are_equal_one_is_told_apart_in_at_most_five_per_cent(
     for _ in range(draws):
         values = rng.normal(size=(5, 6)) + rng.normal(size=(5, 1))
         answer = 0 if validated else int(values.mean(0).argmax())
-        told += bool(
-            report.against(pd.RangeIndex(6), answer, Runs(values, np.arange(5), "run"), validated)["told_apart"].any()
-        )
+        found = report.against(pd.RangeIndex(6), answer, Runs(values, np.arange(5), "run"), validated)
+        told += bool(found["told_apart"].any())
+        if not validated:  # as tables mark it
+            rest = tables.told_apart(values.T, answer)
+            assert found["told_apart"].tolist() == rest.tolist()
     assert told / draws <= 0.05 + 2 * (0.05 * 0.95 / draws) ** 0.5
 
 

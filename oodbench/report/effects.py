@@ -330,7 +330,8 @@ def caption(designs: Sequence[Design], value: str, group: str = "", floor: float
         f"{images}Thresholds that rank alike are one; the settings of a sweep are levels of their own. "
         "Mean: per cent, at the places (combinations of the other axes) where all levels of the grid are; difference: "
         "of a level from their mean, in points, paired by run; interval: 95 % t, over runs (or ID sets, or encoders, "
-        "where these are several), each on its own, of no family of tests. Seeds are runs, their levels not listed."
+        "where these are several), each on its own, of no family of tests; the error that the test images have in "
+        "common is in none. Seeds are runs, their levels not listed."
         + f" {OUTSIDE}: not in the full grid, compared with the mean of those that are at the places where it is, too."
         * outside
         + f" {NONE}: one run has no interval." * few

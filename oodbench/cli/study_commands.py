@@ -90,7 +90,7 @@ def run(
     _say_done(study, made)
 
 
-class _Made(NamedTuple):
+class Ran(NamedTuple):
     """What a run has made, with how many other processes, and how those of them ended that died."""
 
     runner: Runner
@@ -99,7 +99,7 @@ class _Made(NamedTuple):
     died: list[str]
 
 
-def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> _Made:
+def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
     """Make the rows that are missing."""
     from oodbench.cli import workers as processes
     from oodbench.data.missing_sets import hinted
@@ -115,10 +115,10 @@ def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> _Mad
         with processes.helped(words, others, board.others, cards) as died:
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
             outcome = runner.run()
-        return _Made(runner, outcome, others, died)
+        return Ran(runner, outcome, others, died)
 
 
-def _more_seeds(made: _Made, left: float) -> bool:
+def _more_seeds(made: Ran, left: float) -> bool:
     """Add seeds to the sides of the undecided claim that costs least; where none is added, say why, and return False.
 
     A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times; `left` is
@@ -168,7 +168,7 @@ def _sides(runner: Runner, rows: Any) -> tuple[list[Run], float]:
     return [run for run in by_key.values() if run.but_seed in kinds], float(cost)
 
 
-def _say_done(study: Path, made: _Made) -> None:
+def _say_done(study: Path, made: Ran) -> None:
     """Say what a run has made and what it has not; exit with 1 where something failed."""
     runner, outcome, others, died = made
     by = f" by this process of {others + 1}" if others else ""

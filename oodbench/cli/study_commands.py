@@ -6,7 +6,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.filesize import decimal
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Outcome, Runner
     from oodbench.study.grid import Run, Work
+    from oodbench.study.study import Study
 
 Redo = Annotated[
     str,
@@ -68,51 +69,62 @@ def run(
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
     arguments.check_workers(workers)
-    if budget and not until_decided:
-        raise UserError("--budget is the time of --until-decided; give both")
+    arguments.check_stage(redo, *REDO)
     if until_decided and (redo or cached_only):
         other = "--redo" if redo else "--cached-only"
         raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
-    seconds = arguments.seconds(budget)
-    arguments.check_stage(redo, *REDO)
-    room = arguments.number_of_bytes(memory)
+    if budget and not until_decided:
+        raise UserError("--budget is the time of --until-decided; give both")
+    seconds, room = arguments.seconds(budget), arguments.number_of_bytes(memory)
     loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
-    from oodbench.cli import workers as processes
-    from oodbench.data.missing_sets import hinted
+    if until_decided and not loaded.claims:
+        raise UserError(f"{study} declares no claims that could be decided; say what should hold with the key 'claims'")
     from oodbench.execution.pipeline import Options
-    from oodbench.execution.runner import Runner
-    from oodbench.store.provenance import machine
 
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
-
-    def made() -> tuple[Runner, Outcome, int, list[str]]:
-        """Make the rows that are missing, and return by how many other processes, and how those ended that died."""
-        with progress.board(screen.err) as board, hinted(loaded):
-            runner = Runner(loaded, options, board)
-            others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
-            if others and redo:
-                raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-            cards = processes.cards(runner.pipeline.device)
-            with processes.helped(_words(study, options, dry_data), others, board.hear, cards) as died:
-                board.workers = others + 1
-                board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
-                return runner, runner.run(), others, died
-
-    if until_decided and not loaded.claims:
-        raise UserError(f"{study} declares no claims that could be decided; say what should hold with the key 'claims'")
     end = time.monotonic() + seconds
-    runner, outcome, others, died = made()
-    while until_decided and not died and _more_seeds(study, runner, outcome.rows, end - time.monotonic()):
-        runner, outcome, others, died = made()
+    made = _make(loaded, options, workers, dry_data)
+    while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
+        made = _make(loaded, options, workers, dry_data)
     if not rows_only:
-        tables.write(study, runner.study.results, outcome.rows, top)
+        tables.write(study, made.runner.study.results, made.outcome.rows, top)
     if loaded.settings.variance and not rows_only:
-        _vary(study, runner, outcome.rows, [*_words(study, options, dry_data), "--workers", str(others + 1)])
-    _say_done(study, runner, outcome, others, died)
+        words = [*_words(study, options, dry_data), "--workers", str(made.others + 1)]
+        _vary(study, made.runner, made.outcome.rows, words)
+    _say_done(study, made)
 
 
-def _more_seeds(study: Path, runner: Runner, rows: Any, left: float) -> bool:
+class Ran(NamedTuple):
+    """What a run has made, with how many other processes, and how those of them ended that died."""
+
+    runner: Runner
+    outcome: Outcome
+    others: int
+    died: list[str]
+
+
+def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
+    """Make the rows that are missing."""
+    from oodbench.cli import workers as processes
+    from oodbench.data.missing_sets import hinted
+    from oodbench.execution.runner import Runner
+    from oodbench.store.provenance import machine
+
+    with progress.board(screen.err) as board, hinted(loaded):
+        runner = Runner(loaded, options, board)
+        others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
+        if others and options.redo:
+            raise UserError("--redo is for one process: others could not tell what is old from what is made again")
+        words, cards = _words(loaded.file, options, dry_data), processes.cards(runner.pipeline.device)
+        with processes.helped(words, others, board.hear, cards) as died:
+            board.workers = others + 1
+            board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
+            outcome = runner.run()
+        return Ran(runner, outcome, others, died)
+
+
+def _more_seeds(made: Ran, left: float) -> bool:
     """Add seeds to the sides of the undecided claim that costs least; where none is added, say why, and return False.
 
     A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times; `left` is
@@ -122,9 +134,10 @@ def _more_seeds(study: Path, runner: Runner, rows: Any, left: float) -> bool:
     from oodbench.report.tables import counted
     from oodbench.store.rows import Added
 
-    added, rows = runner.results.added(), unmade.declared(rows)
+    runner, rows = made.runner, unmade.declared(made.outcome.rows)
+    added = runner.results.added()
     looks = {name: max(1, added.looks.get(name, 0)) for name in runner.study.claims}
-    found = verdicts.verdicts(rows, runner.study.claims, runner.results.clusters(), str(study), looks)
+    found = verdicts.verdicts(rows, runner.study.claims, runner.results.clusters(), str(runner.study.file), looks)
     steps: list[tuple[float, str, int, list[Run]]] = []
     said = [f"decided: {sum(each.state in verdicts.DECIDED for each in found)} of {counted(len(found), 'claim')}"]
     for each in (each for each in found if each.state not in verdicts.DECIDED):
@@ -161,8 +174,9 @@ def _sides(runner: Runner, rows: Any) -> tuple[list[Run], float]:
     return [run for run in by_key.values() if run.but_seed in kinds], float(cost)
 
 
-def _say_done(study: Path, runner: Runner, outcome: Outcome, others: int, died: list[str]) -> None:
+def _say_done(study: Path, made: Ran) -> None:
     """Say what a run has made and what it has not; exit with 1 where something failed."""
+    runner, outcome, others, died = made
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")

@@ -206,7 +206,7 @@ def _comparison(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
         return both[both.index.isin(common)] if len(common) else both  # NaN where one has no number
 
     differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
-    places = {str(place): _runs(each) for place, each in differences.groupby("place", sort=False)}
+    places = {str(place): by_observation(each) for place, each in differences.groupby("place", sort=False)}
     enough = family * (1 if claim.where == "all" else len(places))
     found = [_evidence(claim, runs, enough, family * len(places), place) for place, runs in places.items()]
     lost = pd.concat([each[each["number"].isna()] for each in seen])
@@ -221,7 +221,7 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     sign = -1 if claim.value in LOWER_IS_BETTER else 1
     wide = sign * _numbers(rows, claim, claim.among).unstack(list(claim.among), sort=False)
     names = [" · ".join(map(str, each)) for each in wide.columns.to_frame().itertuples(index=False)]
-    places = {str(place): _runs(each) for place, each in wide.groupby(level="place", sort=False)}
+    places = {str(place): by_observation(each) for place, each in wide.groupby(level="place", sort=False)}
     if len(names) < 2:
         raise NotThereError(f"there is no one to be ahead of {names[0]}")
     winner = " · ".join(str(claim.winner[label]) for label in claim.among) if claim.winner else None
@@ -338,7 +338,7 @@ def _whole_mean(groups: Any, alike: list[str]) -> pd.Series[float]:
 # ---- numbers to states ----------------------------------------------------------------------------------
 
 
-class _Runs(NamedTuple):
+class Runs(NamedTuple):
     """Numbers of runs (N,), or of runs and candidates (N, K), and which observation each run belongs to (N,)."""
 
     values: Floats
@@ -346,15 +346,15 @@ class _Runs(NamedTuple):
     of: str  # what an observation is
 
 
-def _runs(numbers: pd.Series[float] | pd.DataFrame) -> _Runs:
+def by_observation(numbers: pd.Series[float] | pd.DataFrame) -> Runs:
     """Return numbers by run; observations are the values of the outermost label that has several, else the runs."""
     for label, name in UNITS.items():
         if label in numbers.index.names and numbers.index.get_level_values(label).nunique() > 1:
-            return _Runs(numbers.to_numpy(), numbers.index.get_level_values(label).factorize()[0], name)
-    return _Runs(numbers.to_numpy(), np.arange(len(numbers)), "run")
+            return Runs(numbers.to_numpy(), numbers.index.get_level_values(label).factorize()[0], name)
+    return Runs(numbers.to_numpy(), np.arange(len(numbers)), "run")
 
 
-class _Estimate(NamedTuple):
+class MeanEstimate(NamedTuple):
     """A mean, and the sizes and variances (ddof 1) of the blocks of observations that its error is of."""
 
     mean: float
@@ -371,7 +371,7 @@ class _Estimate(NamedTuple):
         return np.sqrt(total) / len(self.size), freedom
 
 
-def _estimate(values: list[Floats], these: bool) -> _Estimate | None:
+def estimate(values: list[Floats], these: bool) -> MeanEstimate | None:
     """Return the mean over units of the means of their runs, None where it has no error.
 
     `these`: its error is that of the runs in each; else that of the units, which are one block.
@@ -380,24 +380,24 @@ def _estimate(values: list[Floats], these: bool) -> _Estimate | None:
     if not blocks or min(map(len, blocks)) < 2:
         return None
     mean = float(np.mean([each.mean() for each in values if len(each)]))
-    return _Estimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
+    return MeanEstimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
 
 
-def _evidence(claim: ClaimSpec, runs: _Runs, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
+def _evidence(claim: ClaimSpec, runs: Runs, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
     """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of."""
     there = ~np.isnan(runs.values)
     these = claim.ids == "these" and runs.of == UNITS["id"]
     units = [runs.values[there & (runs.unit == each)] for each in np.unique(runs.unit)]
-    values, found = runs.values[there], _estimate(units, these)
+    values, found = runs.values[there], estimate(units, these)
     decided *= 2 if claim.relation == "near" else 1
     state, error, low, high, more = MISSING, np.nan, np.nan, np.nan, 0
     if found:
         error = float(found.spread()[0])
     if found and len(values) >= LEAST:
-        within = _region(claim, *_interval(found, enough))
-        beyond = _region(claim, *_interval(found, decided))
+        within = _region(claim, *interval(found, enough))
+        beyond = _region(claim, *interval(found, decided))
         state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
-        low, high = _interval(found, 1)
+        low, high = interval(found, 1)
         more = _more(claim, found, enough, decided) if state == OPEN else 0
     mean = found.mean if found else _mean(values)
     count = len(values) if these else sum(len(each) > 0 for each in units)
@@ -410,7 +410,7 @@ def _mean(values: Floats) -> float:
     return float(there.mean()) if len(there) else float("nan")
 
 
-def _interval(found: _Estimate, tests: int) -> tuple[float, float]:
+def interval(found: MeanEstimate, tests: int) -> tuple[float, float]:
     """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
     error, freedom = found.spread()
     half = _quantile(float(freedom), tests) * float(error)
@@ -435,7 +435,7 @@ def _region(claim: ClaimSpec, low: float, high: float) -> str:
     return HOLDS if inside else OPEN if not outside else EQUAL if equal else FAILS
 
 
-def _more(claim: ClaimSpec, found: _Estimate, enough: int, decided: int) -> int:
+def _more(claim: ClaimSpec, found: MeanEstimate, enough: int, decided: int) -> int:
     """Return how many more observations, in each block, decide with 80 % power where mean and spread are as they look.
 
     Of a claim that is to be near both ends have to be kept: the power is at least the sum of both less 1.

@@ -42,6 +42,7 @@ Without = Annotated[
 ]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
 AUTO = "auto"  # workers
+LESSER_CPU = "lesser_cpu"  # where in a folder of results those of `variance: machine` are
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
 
 

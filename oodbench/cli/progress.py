@@ -94,6 +94,7 @@ class Board(Watch):
         self.where = ""  # device, machine and precision, said when work begins
         self.runs = self.run = self.cells = 0  # trainings to look at and looked at; cells in all
         self._done = self._made = self._found = self._failed = self._mine = 0
+        self.warned: dict[str, int] = {}  # message -> the process that said it first
         self._lock = threading.RLock()
         self._all = self.bars.add_task("", total=None, note="", what="cells", visible=False)
         self._lanes = {1: Lane(self, 1)}
@@ -200,9 +201,9 @@ class Lane(Watch):
     def _say(self, text: str, head: Text | str = "") -> None:
         self.board.say(f"{self._name}{text}", head)
 
-    def where(self, text: str) -> None:
-        """Say on what it works."""
-        self._say(text)
+    def where(self, process: int, where: str) -> None:
+        """Say which process it is, and on what it works where that is not what the first one works on."""
+        self._say(f"process {process}" + ("" if where == self.board.where else f", {where}"))
 
     def stage(self, what: str, title: str) -> None:
         self._end_training()
@@ -249,7 +250,9 @@ class Lane(Watch):
         self._say(f"{title}: {message}", Text("failed: ", style="bold red"))
 
     def warn(self, message: str) -> None:
-        self._say(message, Text("warning: ", style="yellow"))
+        """Say it, where no other process has: all look at the same data."""
+        if self.board.warned.setdefault(message, self.worker) == self.worker:
+            self._say(message, Text("warning: ", style="yellow"))
 
     def downloading(self, file: str, done: int, total: int | None) -> None:
         """Show the megabytes of a download."""
@@ -287,7 +290,7 @@ class Told(Board):
             self._tell(*event)
 
     def planned(self, runs: int, cells: int, done: int) -> None:
-        self._tell("where", f"process {os.getpid()}, {self.where}")
+        self._tell("where", os.getpid(), self.where)
 
     def stage(self, what: str, title: str) -> None:
         self._tell("stage", what, title)

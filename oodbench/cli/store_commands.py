@@ -56,6 +56,9 @@ def status(study: StudyFile, dry_data: DryData = False) -> None:
     found = standing(plan, rows, results.runs(), running)
     _show_standing(found)
     _say_running(running)
+    if again := beats(folder / arguments.LESSER_CPU / folder.name):
+        screen.say("once more, as a lesser CPU (`variance`):")
+        _say_running(again)
     alive = sum(not each.is_gone for each in running)
     cells, done = sum(each.cells for each in found), sum(each.done for each in found)
     failed, trained = sum(each.failed for each in found), sum(each.trained for each in found)

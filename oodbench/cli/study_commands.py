@@ -229,7 +229,7 @@ def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
     from oodbench.report.machines import variance
     from oodbench.store.rows import Results
 
-    folder, device = runner.study.results / "lesser_cpu", runner.pipeline.device
+    folder, device = runner.study.results / arguments.LESSER_CPU, runner.pipeline.device
     if device.type != "cpu":
         screen.say(
             f"variance: machine: compares a CPU with a lesser one, and this run is on {device}; see --device cpu"

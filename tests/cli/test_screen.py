@@ -151,12 +151,17 @@ def test_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     for line in "".join(told.writes).split("\n")[:-1]:
         board.hear(2, line)
     board.hear(2, "Traceback of its own")
+    board.hear(2, f'{progress.EVENT}["warn", "of the data"]')
+    board.warn("of the data")  # which both look at
     board.scored(4, 0)
     said = "".join(shown.writes)
     assert "worker 1: training 1, of at most 5: a · seed 0\n" in said
     assert f"worker 2: process {os.getpid()}, on a card\nworker 2: training 2, of at most 5: b · seed 0\n" in said
     assert "worker 2: trained b · seed 0: loss 0.5000, " in said
-    assert said.endswith("warning: worker 2: careful\nfailed: worker 2: c: no memory\nworker 2: Traceback of its own\n")
+    assert said.splitlines()[-4:] == [
+        *("warning: worker 2: careful", "failed: worker 2: c: no memory", "worker 2: Traceback of its own"),
+        "warning: worker 2: of the data",
+    ]
     assert board.counts == "12 of 20 cells"
     board.found(6)  # which is how this process meets the other's cells
     assert board.counts == "12 of 20 cells"

@@ -150,8 +150,8 @@ class Results:
     def check(self) -> int:
         """Look at every file and return how many there are; `warn` hears of what is damaged."""
         runs = [*self._runs.glob("*.json")]
-        facts = [self.plan(), self.clusters(), *(self.run(path.stem) for path in runs)]
-        absent = sum(not path.is_file() for path in (self._plan, self._clusters))
+        facts = [self.plan(), self.added(), self.clusters(), *(self.run(path.stem) for path in runs)]
+        absent = sum(not path.is_file() for path in (self._plan, self._added, self._clusters))
         rows = self.read()
         lost = [self._runs / f"{key}.json" for key in rows["train_key"].unique()]
         for path in [each for each in (*lost, self._plan) if len(rows) and not each.is_file()]:

@@ -612,7 +612,7 @@ def test_workers_share_the_work_of_one_command(tmp_path: Path, undisturbed: pd.D
     output = Command(results, "run", path, "--workers", "2").finished()
     trained = re.search(r"(\d) trained, (\d+) cells scored by this process of 2, 40 rows", output)
     assert trained is not None
-    assert len(re.findall(r"^trained ", output, re.M)) == 4  # this process and the other
+    assert len(re.findall(r"^worker [12]: trained ", output, re.M)) == 4
     pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), undisturbed)
 
 

@@ -26,6 +26,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     feature_commands.scores,
     report_commands.quality,
     report_commands.curve,
+    report_commands.plot,
     study_commands.audit,
     store_commands.show,
     plugin_commands.list_,

@@ -124,7 +124,7 @@ def quality(found: pd.DataFrame, width: float) -> Figure:
 
 def curve(found: pd.DataFrame, width: float) -> Figure:
     """Return a panel for each number over the epochs, a line for each training and detector."""
-    found = found.assign(scorer=scorer(found.reindex(columns=["distance", "posthoc"]).fillna("")))
+    found = found.assign(scorer=scorer(found.reindex(columns=["distance", "posthoc"], fill_value="")))
     known = {"mean", "std", "n", "kind", "number", "epoch", "distance", "posthoc"}
     by = [name for name in found.columns if name not in known | {"training", "scorer"}]
     scorers = list(found["scorer"].unique())

@@ -104,7 +104,7 @@ def test_dots_are_detectors() -> None:
     found = FOUND["near-far"]()
     assert len(found) == 10
     figure = printed.drawn("near-far", found, 3.25)
-    assert dots(figure, "detectors") == pytest.approx(pairs(found, "near", "far"))
+    assert dots(figure, "detectors") == pairs(found, "near", "far")
     labels = [each.get_text() for each in figure.legends[0].get_texts()]
     assert sorted(labels) == sorted(HOSTILE)
 
@@ -112,7 +112,7 @@ def test_dots_are_detectors() -> None:
 def test_dots_of_both_groups_and_their_fronts() -> None:
     found = FOUND["pareto"]()
     figure = printed.drawn("pareto", found, 3.25)
-    assert dots(figure, "detectors") == pytest.approx(pairs(found, "seconds", "auroc"))
+    assert dots(figure, "detectors") == pairs(found, "seconds", "auroc")
     lines = [line for ax in figure.axes for line in ax.lines if line.get_gid() == "front"]
     corners = [sorted(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines]
     fronts = found[found["front"]].groupby("group", sort=False)
@@ -125,7 +125,7 @@ def test_cells_are_those_of_one_distance() -> None:
     assert len(shown) == 15 * len(QUALITY)
     figure = printed.drawn("quality", found, 6.75)
     assert len(figure.axes) == len(QUALITY)
-    assert dots(figure, "cells") == pytest.approx(pairs(shown, "value", "auroc"))
+    assert dots(figure, "cells") == pairs(shown, "value", "auroc")
 
 
 def test_colours_are_numbers() -> None:

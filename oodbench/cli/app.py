@@ -21,6 +21,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     study_commands.plan,
     report_commands.tables_,
     report_commands.verdict,
+    report_commands.effects,
+    report_commands.recommend,
     feature_commands.score,
     feature_commands.export_features,
     feature_commands.scores,

@@ -23,6 +23,8 @@ PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds"
 Against = Annotated[
     str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
 ]
+Value = Annotated[str, typer.Option(help="The metric, a column of the rows, such as auroc or fpr95_id.")]
+Group = Annotated[str, typer.Option(help="The OOD sets that count: near or far; default: all.")]
 
 
 def tables_(
@@ -54,7 +56,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     rows = unmade.declared(rows)
-    found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
+    found = verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
@@ -64,6 +66,34 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:
+    """Say what matters: shares of the variance of a metric by axis, and what each level adds; needs no torch."""
+    from oodbench.report import effects as report
+    from oodbench.report import formats
+    from oodbench.study.reader import tables_of
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    folder, floor = given.folder.parent, tables_of(study)[2]
+    designs = report.effects(rows, value, group, floor)
+    caption = tables.remarks(rows) + report.caption(designs, value, group, floor)
+    formats.write_table(report.sheet(designs, value, caption), folder)
+    for design in designs:
+        screen.say(f"\n{report.about(design)}", "bold")
+        screen.lines(report.share_table(design), 1)
+        for axis, each in report.level_table(design).groupby("axis", sort=False):
+            screen.lines(each.drop(columns="axis").rename(columns={"level": str(axis)}), 1)
+    screen.say(f"\n{caption}", "italic")
+    screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def recommend(study: StudyFile, dry_data: DryData = False) -> None:
+    """Name one detector of a study, what it is expected to cost on another OOD set, and what is as good or cheaper."""
+    from oodbench.study.reader import tables_of
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    tables.recommend(given.folder.parent, rows, tables_of(study)[2])
 
 
 def quality(

@@ -28,6 +28,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     feature_commands.scores,
     report_commands.quality,
     report_commands.curve,
+    report_commands.plot,
     study_commands.audit,
     store_commands.status,
     store_commands.show,

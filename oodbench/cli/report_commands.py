@@ -1,9 +1,9 @@
-"""Commands from a study's rows to its tables: tables, verdict, quality, curve."""
+"""Commands from a study's rows to its tables and figures: tables, verdict, quality, curve, plot."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -11,7 +11,14 @@ from rich.text import Text
 from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
 from oodbench.cli.progress import Board
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from oodbench.store.rows import Results
+
+PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
 
 Against = Annotated[
     str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
@@ -131,6 +138,7 @@ def curve(
     from oodbench.execution import epoch_curve
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
+    from oodbench.report import epochs
 
     size = arguments.number_of_bytes(memory)
     with Board(screen.err) as board, hinted(loaded):
@@ -147,7 +155,66 @@ def curve(
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"a cell has no numbers at some epoch: {message}")
     rows = runner.results.current()  # of the curve's own, none holds warnings
-    tables.publish(epoch_curve.table(found.rows), rows, folder, endings=epoch_curve.ENDINGS)
+    tables.publish(epochs.table(found.rows), rows, folder, endings=epochs.ENDINGS)
     scored = f"{found.scored} cells scored, {len(found.rows)} rows in all"
     screen.say(f"\n{scored}: {folder / 'curve.csv'}")
     screen.say(f"the table, as .md, .tex and .html: {folder}")
+
+
+def plot(
+    study: StudyFile,
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(PLOTS)}.", show_default=False)],
+    to: Annotated[
+        Path | None, typer.Option(help="A .pdf, .svg or .png file; else figures/KIND.pdf of the results.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="single (3.25 in wide) or double (6.75 in).")] = "single",
+    dry_data: DryData = False,
+) -> None:
+    """Draw a figure of a study's rows for a paper of two columns; needs the extra `plots`, not torch."""
+    for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
+        if word not in allowed:
+            raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
+    ending = to.suffix.lower().removeprefix(".") if to else "pdf"
+    if ending not in ("pdf", "svg", "png"):
+        raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
+    try:
+        from oodbench.figures import printed
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise UserError("figures take matplotlib, which is not here: pip install 'oodbench[plots]'") from None
+    from oodbench.report import tables as making
+    from oodbench.store.files import write_whole
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    found = _shown(kind, given, rows, str(study))
+    files = making.file_names(list(found)) if len(found) > 1 else dict.fromkeys(found, "")
+    place = to or given.folder.parent / "figures" / f"{kind}.pdf"
+    drawn = {
+        place.with_stem("-".join(filter(None, (place.stem, files[board])))): printed.written(
+            printed.drawn(kind, frame, printed.WIDTHS[column]), ending
+        )
+        for board, frame in found.items()
+    }
+    for path, content in drawn.items():
+        write_whole(path, content)
+        screen.say(f"{path}")
+    if said := tables.remarks(rows):
+        screen.warn(said.strip())
+
+
+def _shown(kind: str, given: Results, rows: pd.DataFrame, study: str) -> dict[str, pd.DataFrame]:
+    """Return what a figure shows, by ID data set where a figure is of one."""
+    from oodbench.figures import data
+    from oodbench.report import tables as making
+    from oodbench.report import unmade
+
+    rows = unmade.declared(rows)
+    if kind == "quality":
+        return {"": data.quality(rows, given.clusters(), study)}
+    if kind == "curve":
+        return {"": data.curve(given.curve(), study)}
+    if kind == "ranks":
+        return {"": data.ranks(rows)}
+    make = getattr(data, kind.replace("-", "_"))
+    return {name: make(each) for name, each in making.boards(rows).items()}

@@ -143,7 +143,7 @@ def show(study: StudyFile, which: Which) -> None:
 
 def _list_cells(study: Path, found: Any) -> None:
     """Print the cells of rows, each by its hash and the labels in which they differ."""
-    from oodbench.report.named import varying
+    from oodbench.store.named import varying
 
     cells, names = found.drop_duplicates("cell"), varying(found)
     table = screen.columns("cell", *names)
@@ -158,7 +158,7 @@ def _rows(study: Path, which: list[str], given: Results, current: Any) -> Any:
     """Return the rows of CELL or CELL/OOD: the current one of each OOD set, else the newest; or those of words."""
     import pandas as pd
 
-    from oodbench.report import named
+    from oodbench.store import named
 
     table = pd.concat([given.read(), current]).drop_duplicates(["cell", "ood"], keep="last")
     if table.empty:

@@ -32,8 +32,8 @@ from scipy.stats import t as student
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, NotThereError, counted, distinct, kept
 from oodbench.report.unmade import UNMADE, sets_of
-from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SHARES
-from oodbench.study.declarations import PAIRED, POINTS, SETS, ClaimSpec, Labels
+from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SETS, SHARES
+from oodbench.study.declarations import PAIRED, POINTS, ClaimSpec, Labels
 from oodbench.study.grid import NONE
 
 HOLDS, FAILS, EQUAL, OPEN, MISSING = "holds", "fails", "equal", "open", "not enough data"

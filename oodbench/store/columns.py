@@ -67,6 +67,7 @@ _TRACE = {
     "scored_at": "when, UTC",
 }
 TEXT, TRACE, METRICS = (*_TEXT,), (*_TRACE,), (*_METRICS,)
+SETS = ("ood", "group")  # labels of OOD sets rather than of detectors
 LABELS = (  # what a table may be laid out and filtered by
     *("id", "family", "protocol", "suite", "ood", "group", "training", "outliers", "encoder", "recipe", "precision"),
     *("seed", "reference", "space", "clustering", "distance", "posthoc", "threshold", "level"),

@@ -28,6 +28,7 @@ from oodbench.store.columns import (
     LOWER_IS_BETTER,
     QUALITY,
     QUALITY_LABELS,
+    SETS,
     SHARES,
 )
 from oodbench.study.document import Trail
@@ -40,7 +41,6 @@ SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settin
 POINTS = 0.5  # of per cent, which a claim without a margin is about
 PAIRED = ("id", "seed")
 RUN = ("id", "encoder", "seed")  # what two sides are paired by
-SETS = ("ood", "group")  # labels of OOD sets rather than of detectors
 SIDES = ("left", "right", "at", "than")
 NUMBERS = (*FLOATS, *INTEGERS)
 Labels = dict[str, Any]  # column -> a label, or several of which each will do

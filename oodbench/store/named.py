@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from oodbench.errors import UserError
-from oodbench.store.columns import LABELS
-from oodbench.study.declarations import SETS
+from oodbench.store.columns import LABELS, SETS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from oodbench.errors import UserError
-from oodbench.report import named
+from oodbench.store import named
 from oodbench.store.rows import frame
 
 AXES = ("cell", "training", "space", "distance", "ood", "group", "seed")

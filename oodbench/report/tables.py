@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
@@ -115,7 +115,7 @@ class Table:
         found = self.mean * math.nan
         for place, seen in () if self.seen is None else self.seen.T.groupby(level=0):
             n, deviation = seen.count(), seen.std()
-            found.isetitem(int(str(place)), (deviation / n**0.5 * student.ppf(1 - APART / 2, n - 1)).where(n >= LEAST))
+            found.isetitem(int(str(place)), (deviation / n**0.5 * stdtrit(n - 1, 1 - APART / 2)).where(n >= LEAST))
         return found
 
     def sheet(self) -> Sheet:
@@ -178,7 +178,7 @@ def told_apart(values: NDArray[np.floating[Any]], best: int) -> NDArray[np.bool_
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # means of nothing
         error = np.nanstd(ahead, axis=1, ddof=1) / np.sqrt(n)
-        p = 2 * student.sf(np.abs(np.nanmean(ahead, axis=1)) / error, n - 1)  # NaN where nothing differs
+        p = 2 * stdtr(n - 1, -np.abs(np.nanmean(ahead, axis=1)) / error)  # NaN where nothing differs
     found: NDArray[np.bool_] = (n >= LEAST) & (p * max(1, known * (known - 1) // 2) <= APART)
     return found
 

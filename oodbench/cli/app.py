@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     study_commands.prepare,
     study_commands.plan,
     report_commands.tables_,
+    report_commands.report,
     report_commands.verdict,
     feature_commands.score,
     feature_commands.export_features,

@@ -62,7 +62,7 @@ class Checks:
             self._feature_dim(run)
 
     def check_tables(self) -> None:
-        """Refuse a declared table, or a curve, of what no row will have."""
+        """Refuse a declared table, a curve, or scores to keep, of what no row will have."""
         labels: dict[str, set[str]] = {}
         for cell in self.plan.cells:
             for column, label in (cell.run.labels | cell.detector.labels).items():
@@ -71,7 +71,8 @@ class Checks:
         sets = [(name, group) for ood in declared for group, members in ood.items() for name in members]
         labels |= {"ood": {name for name, _ in sets}, "group": {group for _, group in sets}}
         chosen: dict[Trail, dict[str, Any]] = {("tables", name): spec.of for name, spec in self.study.tables.items()}
-        for trail, of in (chosen | {("curve",): self.study.curve.of}).items():
+        chosen |= {("curve",): self.study.curve.of, ("scores",): self.study.scores.of if self.study.scores else {}}
+        for trail, of in chosen.items():
             for column, wanted in of.items():
                 for each in wanted if isinstance(wanted, list) else [wanted]:
                     if str(each) not in labels[column]:

@@ -221,6 +221,8 @@ def _asked(study: Study) -> Iterator[tuple[dict[str, Any], Iterable[str]]]:
             for place in ({}, claim.at, claim.than):
                 yield claim.of | side | place, (*claim.over, *claim.among, *claim.winner)
     yield study.curve.of, ()
+    if study.scores:
+        yield study.scores.of, ()
     if study.select:
         axes = study.detectors
         clusters = [NONE, *(each.label for each in axes.clusterings[:1])]

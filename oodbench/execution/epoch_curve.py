@@ -23,8 +23,7 @@ from oodbench.store.artifacts import digest
 from oodbench.store.files import write_sealed
 from oodbench.store.memo import Fields
 from oodbench.store.rows import frame
-from oodbench.study.declarations import CurveSpec
-from oodbench.study.grid import NONE, Cell, Work
+from oodbench.study.grid import NONE, Work
 
 NAME = KIND = "curve"
 ENDINGS = ("md", "tex", "html")  # of its table; as CSV it is its rows
@@ -77,40 +76,12 @@ def curve(runner: Runner) -> Course:
 
 def _course(runner: Runner) -> Iterator[Work]:
     """Yield the chosen cells of each training at each kept epoch, the last one being the training itself."""
-    chosen = [followed(runner.study.curve, work) for work in runner.plan.work]
+    chosen = [work.of(runner.study.curve) for work in runner.plan.work]
     if not any(work.cells for work in chosen):
         runner.fail(("curve",), "no cell has all of these labels")
     for work in chosen:
         for run in runner.encoders.course(work.run):
             yield Work(run, [dataclasses.replace(cell, run=run) for cell in work.cells])
-
-
-def followed(spec: CurveSpec, work: Work) -> Work:
-    """Return a training with the cells that are followed."""
-    wanted = {name: {str(each) for each in (v if isinstance(v, list) else [v])} for name, v in spec.of.items()}
-
-    def fits(cell: Cell) -> bool:
-        labels = cell.run.labels | cell.detector.labels
-        return all(str(labels[name]) in allowed for name, allowed in wanted.items())
-
-    cells = [cell for cell in work.cells if fits(cell)] if spec.of else _one_of_each_distance(work.cells)
-    return dataclasses.replace(work, cells=cells)
-
-
-def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:
-    """Return the first cell of each distance, on clusters that are the classes if it can; baselines if there is none.
-
-    The first has the first space, threshold and setting of the distance in the study that make sense.
-    """
-
-    def by_classes(cell: Cell) -> bool:
-        return cell.detector.clustering is not None and cell.detector.clustering.labels
-
-    followed = [cell for cell in cells if cell.detector.distance] or cells
-    found: dict[str, Cell] = {}
-    for cell in sorted(followed, key=by_classes, reverse=True):  # stable: else in the order of the study
-        found.setdefault(cell.detector.scorer.name, cell)
-    return [cell for cell in followed if cell in found.values()]
 
 
 # ---- rows --------------------------------------------------------------------------------------------

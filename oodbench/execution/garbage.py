@@ -9,6 +9,7 @@ from oodbench.errors import UserError
 from oodbench.execution import audit, cluster_survey, epoch_curve
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
+from oodbench.store import scores
 from oodbench.store.artifacts import Store, digest
 from oodbench.store.memo import Fields, Watch
 from oodbench.study.settings import Precision
@@ -29,7 +30,7 @@ def garbage(studies: list[Study], warn: Callable[[str], None]) -> tuple[Store, l
     found = {each for study in studies for each in _needed(study)}
 
     def wanted(kind: str, key: str) -> bool:
-        return ("train", key.partition("-")[0]) in found if kind == KIND else (kind, key) in found
+        return ("train" if kind == KIND else kind, key.partition("-")[0]) in found
 
     return store, [(kind, key) for kind in store.kinds() for key in store.keys(kind) if not wanted(kind, key)]
 
@@ -60,9 +61,12 @@ def needed(runner: Runner) -> Iterator[tuple[str, Fields]]:
             yield "train", runner.encoders.train_fields(at.run)
             yield from (("bank", banks.bank_fields(at.run, piece)) for piece in banks.pieces(at.run, at.ways))
             yield "probe", banks.probe_fields(at.run)
+            source = runner.source(at)
+            cells = source.scores.cells if source.scores else ()
+            yield from ((scores.KIND, scores.fields(each.key)) for each in source.wanted if each.cell in cells)
             yield from ((cluster_survey.KIND, each) for each in cluster_survey.artifacts(pipeline, at).values())
             if runner.study.keep:
-                followed = epoch_curve.followed(runner.study.curve, at)
+                followed = at.of(runner.study.curve)
                 yield from ((epoch_curve.KIND, each) for each in epoch_curve.artifacts(runner, followed).values())
     for one, other in audit.pairs(work.run for work in runner.plan.work):
         yield "near", library.near_fields(*one[1:], *other[1:])

@@ -17,6 +17,7 @@ import pandas as pd
 from oodbench.errors import UserError
 from oodbench.execution.garbage import needed
 from oodbench.execution.runner import Runner
+from oodbench.store import scores
 from oodbench.store.artifacts import digest
 from oodbench.store.columns import COLUMNS
 from oodbench.store.memo import Fields
@@ -97,5 +98,9 @@ def _carry_rows(runner: Runner, found: Rekeyed, rows: pd.DataFrame, was: dict[st
     if len(changed):
         renewed = changed.assign(key=changed["key now"], train_key=changed["train_key now"])
         runner.results.add(renewed[list(COLUMNS)])
+    for key, key_now, *of in zip(*(changed[name] for name in ("key", "key now", "ood", "ood_data")), strict=True):
+        old, new = (scores.name(each, *of) for each in (key, key_now))
+        if runner.pipeline.store.link(scores.KIND, old, new, scores.fields(key_now), _word(old)):
+            found.artifacts[scores.KIND] += 1
     found.rows = len(changed)
     runner.results.write_plan(runner.plan_facts())

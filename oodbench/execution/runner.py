@@ -15,16 +15,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from oodbench.api import Dataset
 from oodbench.data import needs
+from oodbench.data.prepare import LazyImages
 from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.checks import Checks
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.scoring import detectors as scoring
+from oodbench.scoring import metrics
+from oodbench.store import scores as image_scores
 from oodbench.store.artifacts import digest
 from oodbench.store.files import FileError
 from oodbench.store.memo import NUMBER, Watch
@@ -36,7 +42,7 @@ from oodbench.study.reader import check_owner, stamp
 from oodbench.study.study import Detectors, Study
 from oodbench.training.weights import plan_of
 
-Known = set[tuple[str, str, str, str]]  # cell, OOD set, key of the cell, content of the set
+Known = dict[tuple[str, str, str, str], bool]  # cell, OOD set, key of the cell, content of the set -> is it no error
 _OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, OSError)]
 # Errors of the machine, or of what a user has to change, rather than of a method: their rows are tried again.
 PASSING = re.compile(
@@ -46,6 +52,7 @@ PASSING = re.compile(
 # Those of them that every other training would meet, too: they end a run.
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EFBIG)
 LOST_DEVICE = re.compile(r"CUDA error: (?!out of memory)")  # nothing runs on it any more in this process
+WRONG, PIXELS = 12, 64  # images of a set that are kept with scores, and their longer side at most
 GOES_ON = "what is finished is kept, and the same command goes on"
 ENDING = [os.strerror(each) for each in _OF_DISK]
 
@@ -74,6 +81,8 @@ class FeatureSource(Protocol):
     def wanted(self) -> Sequence[Wanted]: ...
     @property
     def facts(self) -> dict[str, Any]: ...  # the columns that all rows share and that are known beforehand
+    @property
+    def scores(self) -> ScoresKept | None: ...  # of which rows scores by image are kept; None: of none
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
         """Return a lock on the encoder; it gives False where it does not wait and another process has it."""
@@ -114,17 +123,19 @@ class Bookkeeping:
     def known(self) -> Known:
         """Return the rows that count as done."""
         rows = self.results.read()
-        found: Known = set()
+        found: Known = {}
         for *same, status, error in zip(*(rows[name] for name in (*SAME, "status", "error")), strict=True):
             cell, ood, key, content = same
             again = status != "ok" if self.redo == "failed" else self.redo or PASSING.search(error)
             if not again or (cell, ood) in self._redone:
-                found.add((cell, ood, key, content))
+                found[cell, ood, key, content] = status == "ok"
         return found
 
     def pending(self, source: FeatureSource, known: Known) -> list[Wanted]:
-        """Return the rows that are missing, or were made by other code or from other data."""
-        return [each for each in source.wanted if (each.cell, each.ood, each.key, each.ood_data) not in known]
+        """Return the rows that are missing, were made by other code or from other data, or lack scores to be kept."""
+        scores = source.scores
+        found = ((each, known.get((each.cell, each.ood, each.key, each.ood_data))) for each in source.wanted)
+        return [each for each, is_ok in found if is_ok is None or (is_ok and scores and scores.lacks(each))]
 
     def run(self, sources: Sequence[FeatureSource]) -> Outcome:
         """Make every row that is pending."""
@@ -187,14 +198,18 @@ class Bookkeeping:
             found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
         else:
             self.watch.stage("score", source.title)
-            found = scoring.judged(detectors, bank, sets, source.seed, self.how)
+            how = dataclasses.replace(self.how, keep_scores=source.scores is not None)
+            found = scoring.judged(detectors, bank, sets, source.seed, how)
         before = time.perf_counter()
         for each in found:
             _end_where_all_would(source.title, each.error)
             seconds, before = time.perf_counter() - before, time.perf_counter()
             if changed := process.put_back():
                 self.watch.warn(f"{source.title}: a plugin has changed {', '.join(changed)}; it is put back")
-            yield facts | _row(each, identities[each.detector, each.ood], notes[each.ood], seconds)
+            row = identities[each.detector, each.ood]
+            if each.scores is not None and source.scores and row.cell in source.scores.cells:
+                source.scores.keep(row, each.scores)
+            yield facts | _row(each, row, notes[each.ood], seconds)
 
     def _circumstances(self) -> dict[str, str]:
         installed = ", ".join(f"{name} {each}" for name, each in libraries().items())
@@ -405,3 +420,39 @@ class TrainedFeatures:
 
     def keep(self, facts: dict[str, Any]) -> None:
         self.results.write_run(self.key, {"parameters": self.run.canonical} | facts)
+
+    @cached_property
+    def scores(self) -> ScoresKept | None:
+        spec = self.pipeline.study.scores
+        cells = frozenset() if spec is None else frozenset(cell.id for cell in self.work.of(spec).cells)
+        return ScoresKept(self.pipeline, self.run, cells) if cells else None
+
+
+@dataclass(frozen=True)
+class ScoresKept:
+    """Scores by image of some cells of a training, which the store keeps."""
+
+    pipeline: Pipeline
+    run: Run
+    cells: frozenset[str]
+
+    def lacks(self, row: Wanted) -> bool:
+        at = image_scores.name(row.key, row.ood, row.ood_data)
+        return row.cell in self.cells and not self.pipeline.store.has(image_scores.KIND, at)
+
+    def keep(self, row: Wanted, found: scoring.ImageScores) -> None:
+        library, run = self.pipeline.library, self.run
+        sides = (run.id, -found.id_), (run.sets[row.ood], found.ood)  # ID is wrong where scores are high
+        wrong = [_least(library.prepared(of, "test").x, score) for of, score in sides]
+        reference, id_, ood = (each.astype(np.float32) for each in (found.reference, found.id_, found.ood))
+        scores = image_scores.KeptScores(found.cut, reference, id_, ood, *wrong)
+        image_scores.keep(self.pipeline.store, (row.key, row.ood, row.ood_data), row.cell, scores)
+
+
+def _least(images: NDArray[np.uint8] | LazyImages, score: metrics.Floats) -> image_scores.Wrong:
+    """Return the images of the least scores, at most as large as a page shows them."""
+    order = np.argsort(score, kind="stable")[:WRONG]
+    found = images[order]
+    step = -(-max(found.shape[1:3]) // PIXELS)
+    small = [Image.fromarray(each.squeeze()).reduce(step) for each in found]
+    return image_scores.Wrong(order, np.stack([np.asarray(each).reshape(*each.size[::-1], -1) for each in small]))

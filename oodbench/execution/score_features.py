@@ -375,6 +375,10 @@ class FileFeatures:
         others = {f"OOD {name}" for name in self.loaded.ood} - {f"OOD {ood}"}
         return [f"duplicates: {said}" for pair, said in self.shared.items() if others.isdisjoint(pair)]
 
+    @property
+    def scores(self) -> None:
+        return None
+
     def keep(self, facts: dict[str, Any]) -> None:
         """Keep where the features came from, with the OOD sets of earlier calls."""
         with FileLock(self.results.folder.parent / PLAN_LOCK):

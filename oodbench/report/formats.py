@@ -50,11 +50,11 @@ class Sheet:
     below: Sequence[str]  # paragraphs under it
     numbers: pd.DataFrame  # what CSV holds
     labels: int  # how many of its first columns are labels, which stand at the left
-    marks: pd.DataFrame | None = None  # of some of its columns: 1 at the best cells, 2 at the second best
+    marks: pd.DataFrame | None = None  # of some of its columns: 1 at the best cells, 2 at those not told apart from it
     layout: str = ""  # of the columns in LaTeX; "" = labels at the left, the others at the right
 
     def cells(self, escape: Callable[[str], str], *tags: str) -> pd.DataFrame:
-        """Return the text, escaped, the best and the second best cells each in a tag such as `**{}**`."""
+        """Return the text, escaped, the best and what is not told apart from it each in a tag such as `**{}**`."""
         text, sign = self.text.map(printable).map(escape), escape(f" {MARK}")
         for column, marks in ({} if self.marks is None else self.marks).items():
             parts = (each.partition(sign) for each in text[column])  # the sign of what did not learn stands outside
@@ -72,7 +72,7 @@ TYPESET = re.compile(r"\*.*\*|`.*`|\]\(|(?<!\w)_.*_(?!\w)")  # what Markdown tak
 
 
 def markdown(sheet: Sheet) -> str:
-    """Return a table as Markdown, the best bold, the second best in italics."""
+    """Return a table as Markdown, the best bold, what is not told apart from it in italics."""
     table = sheet.cells(_in_markdown, "**{}**", "*{}*").to_markdown(index=False, disable_numparse=True)
     return "\n\n".join([table, *map(_in_paragraph, sheet.paragraphs)]) + "\n"
 
@@ -107,8 +107,8 @@ def no_formula(cell: object) -> object:
 
 
 def latex(sheet: Sheet) -> str:
-    """Return a table as LaTeX, the best bold, the second best underlined."""
-    text = sheet.cells(_in_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+    """Return a table as LaTeX, the best bold, what is not told apart from it in italics."""
+    text = sheet.cells(_in_latex, r"\textbf{{{}}}", r"\textit{{{}}}")
     layout = sheet.layout or "l" * sheet.labels + "r" * (text.shape[1] - sheet.labels)
     caption, label = _in_latex(" ".join(sheet.paragraphs)), "tab:" + re.sub(r"[^\w-]+", "-", sheet.name)
     with pd.option_context("styler.render.max_elements", text.size + 1):  # by itself, pandas cuts large tables
@@ -122,7 +122,7 @@ def _in_latex(cell: str) -> str:
 
 
 def html(sheet: Sheet) -> str:
-    """Return a table as a page of HTML, the best bold, the second best in italics."""
+    """Return a table as a page of HTML, the best bold, what is not told apart from it in italics."""
     text = sheet.cells(escape, "<strong>{}</strong>", "<em>{}</em>")
     with pd.option_context("display.max_colwidth", None):  # by itself, pandas cuts long cells
         table = text.to_html(index=False, escape=False, border=0)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
@@ -28,6 +32,13 @@ RANKED = (
 )
 METHOD = (*RANKED, "threshold")
 LONGEST = 80  # letters of an ID set's name in the names of files
+APART = 0.05  # two-sided
+LEAST = 3  # observations: the deviation of two says nothing
+BEST = "The best of each column, picked on the test sets, is marked."
+MARKED = (
+    "Marked are the best of each column, picked on the test sets, and what is not told apart from it: paired t over "
+    "runs (over class splits where they are several), two-sided 5 %, Bonferroni over all pairs of rows."
+)
 FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
@@ -48,6 +59,7 @@ class Table:
     unlearned: pd.DataFrame | None = None  # how many of the runs behind each mean are of encoders that did not learn
     floor: float | None = None  # below which they did not; None = the default
     ranked_by: Any = ""  # the column whose highest number comes first; "" where rows are in the order of the study
+    seen: pd.DataFrame | None = None  # the numbers behind the means: columns are (position of the column, observation)
 
     @property
     def marked(self) -> bool:
@@ -57,14 +69,45 @@ class Table:
     @property
     def below(self) -> list[str]:
         """What stands under the table: its caption, and what the mark means where there is one."""
-        return [self.caption.strip(), *([explained(self.floor)] if self.marked else [])]
+        together = f" Nothing is told apart in: {', '.join(map(_title, self.together))}." if self.together else ""
+        return [self.caption.strip() + together, *([explained(self.floor)] if self.marked else [])]
 
     @cached_property
     def marks(self) -> pd.DataFrame:
-        """1 at the best and 2 at the second best value of each column that has a direction, else 0."""
-        better = pd.Series([self.better[column] for column in self.mean.columns], index=self.mean.columns)
-        rank = (-self.mean * better).rank(method="min")
-        return rank.where((rank <= 2) & (better != 0), 0).astype(int)
+        """1 at the best value of each column that has a direction, 2 at what is not told apart from it, else 0.
+
+        In a column in which nothing is told apart the best alone is marked.
+        """
+        found = np.zeros(self.mean.shape, dtype=int)
+        for i, values in self._directed:
+            if i in self._apart and self._apart[i].any():
+                found[:, i] = 2 * (values.notna() & ~self._apart[i])
+            found[values == values.max(), i] = 1
+        return pd.DataFrame(found, index=self.mean.index, columns=self.mean.columns)
+
+    @property
+    def together(self) -> list[Any]:
+        """The columns of several numbers in which nothing is told apart."""
+        several = [i for i, values in self._directed if values.nunique() > 1]
+        return [self.mean.columns[i] for i in several if i in self._apart and not self._apart[i].any()]
+
+    @property
+    def _directed(self) -> Iterator[tuple[int, pd.Series[float]]]:
+        """The columns that have a direction, and numbers: their position, and values of which the highest is best."""
+        for i, column in enumerate(self.mean.columns):
+            values = self.mean.iloc[:, i] * self.better[column]
+            if self.better[column] and values.notna().any():
+                yield i, values
+
+    @cached_property
+    def _apart(self) -> dict[int, pd.Series[bool]]:
+        """Which rows are told apart from the best of a column, by its position, where there are enough observations."""
+        seen = self.seen
+        return {
+            i: pd.Series(told_apart(seen[i].to_numpy(dtype=float), int(values.argmax())), index=self.mean.index)
+            for i, values in self._directed
+            if seen is not None and seen[i].shape[1] >= LEAST
+        }
 
     def sheet(self) -> Sheet:
         """Return the table as it is written."""
@@ -106,12 +149,29 @@ class Table:
 
     def taken(self, take: Callable[[pd.DataFrame], pd.DataFrame]) -> Table:
         """Return the table with other rows, or in another order."""
-        lost = None if self.unlearned is None else take(self.unlearned)
-        return replace(self, mean=take(self.mean), std=take(self.std), n=take(self.n), unlearned=lost)
+        lost, seen = (None if each is None else take(each) for each in (self.unlearned, self.seen))
+        return replace(self, mean=take(self.mean), std=take(self.std), n=take(self.n), unlearned=lost, seen=seen)
 
     def _lost(self) -> pd.DataFrame:
         """Return which numbers have a run behind them that did not learn."""
         return self.mean.isna() & False if self.unlearned is None else self.unlearned > 0
+
+
+def told_apart(values: NDArray[np.floating[Any]], best: int) -> NDArray[np.bool_]:
+    """Return which rows of values (K, n), one column an observation, differ from the row that is the best.
+
+    Differences are paired, by a two-sided t test at 5 %. The best is known from the same numbers, so that it could be
+    any row: Bonferroni is over all pairs of rows. Of fewer than three observations nothing is told apart.
+    """
+    ahead = values[best] - values
+    n = np.isfinite(ahead).sum(1)
+    known = np.isfinite(values).any(1).sum()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # means of nothing
+        error = np.nanstd(ahead, axis=1, ddof=1) / np.sqrt(n)
+        p = 2 * student.sf(np.abs(np.nanmean(ahead, axis=1)) / error, n - 1)  # NaN where nothing differs
+    found: NDArray[np.bool_] = (n >= LEAST) & (p * max(1, known * (known - 1) // 2) <= APART)
+    return found
 
 
 def spread(mean: float, std: float = math.nan, digits: int = 1) -> str:
@@ -315,9 +375,17 @@ def averaged(
     floor: float | None,
 ) -> Table:
     """Return a table of numbers by run, an index; `lost` is above 0 where an encoder behind a number did not learn."""
+    runs = numbers.index.get_level_values("run")
+    splits = runs.str.rpartition(" ").get_level_values(0)
+    many = runs if splits.nunique() == 1 else splits  # of several class splits each is an observation, not its seeds
+    each = numbers.set_axis(range(numbers.shape[1]), axis=1).groupby([*by, many], sort=False, dropna=False).mean()
     over = numbers.groupby(by, sort=False, dropna=False)
     bad = (lost > 0).where(numbers.notna(), False).groupby(by, sort=False, dropna=False).sum()
-    return Table(name, caption, over.mean(), over.std(ddof=1), over.count(), better, unlearned=bad, floor=floor)
+    mean = over.mean()
+    wide = pd.DataFrame(each.unstack(-1)).reindex(mean.index)
+    said = MARKED if many.nunique() >= LEAST else BEST
+    marked = f"{caption} {said}" if any(better.values()) else caption
+    return Table(name, marked, mean, over.std(ddof=1), over.count(), better, unlearned=bad, floor=floor, seen=wide)
 
 
 def _caption(rows: pd.DataFrame, board: str) -> str:
@@ -333,8 +401,7 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
         f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
         f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of "
         f"ID is; FPR95_ood: share of ID "
-        f"rejected where 95 % of OOD is. Best and second best of each "
-        f"column are marked; they were picked on the test sets: a difference within the deviations says nothing.{lost}"
+        f"rejected where 95 % of OOD is.{lost}"
     )
 
 

@@ -90,8 +90,8 @@ class Select:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurveSpec:
-    """Which cells are followed over the epochs that a study keeps; nothing said: one for each distance."""
+class CellsSpec:
+    """Which cells `curve` follows, or `scores` keeps the scores of; nothing said: one for each distance."""
 
     of: Labels = field(default_factory=dict)  # keep cells where each label is this, or one of these
 
@@ -243,8 +243,12 @@ def select(values: Values) -> Select | None:
     return _declared(values, Select, values.top["select"], ("select",)) if "select" in values.top else None
 
 
-def curve(values: Values) -> CurveSpec:
-    return _declared(values, CurveSpec, values.top.get("curve"), ("curve",))
+def curve(values: Values) -> CellsSpec:
+    return _declared(values, CellsSpec, values.top.get("curve"), ("curve",))
+
+
+def scores(values: Values) -> CellsSpec | None:
+    return _declared(values, CellsSpec, values.top["scores"], ("scores",)) if "scores" in values.top else None
 
 
 def keep(values: Values) -> tuple[int, ...]:

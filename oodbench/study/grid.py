@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
 from oodbench.store.artifacts import digest
 from oodbench.study.class_protocol import class_count, family, protocol
+from oodbench.study.declarations import CellsSpec
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
 from oodbench.study.study import Detectors, Skip, Study
 
@@ -187,6 +188,33 @@ class Work:
     def ways(self) -> list[Seen]:
         """How its cells ask for items to be seen."""
         return sorted({cell.detector.space.seen for cell in self.cells}, key=lambda seen: (seen.views, seen.crop or 0))
+
+    def of(self, spec: CellsSpec) -> Work:
+        """Return the training with the cells that a study declares."""
+        wanted = {name: {str(each) for each in (v if isinstance(v, list) else [v])} for name, v in spec.of.items()}
+
+        def fits(cell: Cell) -> bool:
+            labels = cell.run.labels | cell.detector.labels
+            return all(str(labels[name]) in allowed for name, allowed in wanted.items())
+
+        cells = [cell for cell in self.cells if fits(cell)] if spec.of else _one_of_each_distance(self.cells)
+        return dataclasses.replace(self, cells=cells)
+
+
+def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:
+    """Return the first cell of each distance, on clusters that are the classes if it can; baselines if there is none.
+
+    The first has the first space, threshold and setting of the distance in the study that make sense.
+    """
+
+    def by_classes(cell: Cell) -> bool:
+        return cell.detector.clustering is not None and cell.detector.clustering.labels
+
+    followed = [cell for cell in cells if cell.detector.distance] or cells
+    found: dict[str, Cell] = {}
+    for cell in sorted(followed, key=by_classes, reverse=True):  # stable: else in the order of the study
+        found.setdefault(cell.detector.scorer.name, cell)
+    return [cell for cell in followed if cell in found.values()]
 
 
 @dataclass(frozen=True)

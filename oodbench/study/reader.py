@@ -25,7 +25,7 @@ from oodbench.study.values import Values
 
 Source = Path | Mapping[str, Any]  # of a study: its file, or what would stand in it
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
-DECLARED = ("tables", "select", "keep", "curve", "claims")
+DECLARED = ("tables", "select", "keep", "curve", "scores", "claims")
 KEYS = {*SETTINGS, *AXES, *DECLARED, "suite", "ood", "reference", "validation", "skip", "compat"}
 REQUIRED = ("image", "id", "ood", "encoder", "training", "threshold")
 GRID_KEYS = {*AXES[AXES.index("space") :], "plugins", "reference", "tables", "select", "compat"}
@@ -68,6 +68,7 @@ def load(source: Source) -> Study:
         tables=tables,
         claims=claims,
         curve=declarations.curve(values),
+        scores=declarations.scores(values),
         keep=declarations.keep(values),
     )
     _check(study)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from oodbench.api import Clustering, Dataset, Distance, Posthoc, Threshold, Training
-from oodbench.study.declarations import ClaimSpec, CurveSpec, Select, TableSpec
+from oodbench.study.declarations import CellsSpec, ClaimSpec, Select, TableSpec
 from oodbench.study.document import Document
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Encoder, ImageFormat, Precision, Recipe, Reference, Space
@@ -114,7 +114,8 @@ class Study:
     skips: list[Skip]
     tables: dict[str, TableSpec]
     claims: dict[str, ClaimSpec] = field(default_factory=dict)
-    curve: CurveSpec = field(default_factory=CurveSpec)
+    curve: CellsSpec = field(default_factory=CellsSpec)
+    scores: CellsSpec | None = None  # cells whose scores by image are kept
     keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
     warns: tuple[str, ...] = ()  # what each row warns of
     cells: frozenset[str] | None = None  # the only cells that a dry run takes; None = all

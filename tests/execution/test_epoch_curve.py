@@ -139,7 +139,7 @@ def test_without_a_choice_it_is_one_cell_of_each_distance(tmp_path: Path) -> Non
         posthoc="msp",
     )
     work = runner(path).plan.work[0]
-    followed = [cell.detector.labels for cell in epoch_curve.followed(reader.load(path).curve, work).cells]
+    followed = [cell.detector.labels for cell in work.of(reader.load(path).curve).cells]
     names = ("space", "clustering", "distance", "threshold")
     assert [tuple(each[name] for name in names) for each in followed] == [
         ("penultimate", "–", "knn(k=3)", "pooled"),

@@ -32,7 +32,7 @@ def of_latex(text: str) -> Grid:
 
 
 def _of_latex(cell: str) -> Cell:
-    for command, mark in (("textbf", "best"), ("underline", "second")):
+    for command, mark in (("textbf", "best"), ("textit", "second")):
         if found := re.fullmatch(rf"\\{command}\{{(.+)\}}( \$\^\\dagger\$)?", cell):
             return Cell(plain(found[1] + (found[2] or "")), mark)
     return Cell(plain(cell))

@@ -456,7 +456,6 @@ def test_a_table_as_html_marks_the_best_and_escapes_labels() -> None:
     text = formats.html(board.sheet())
     assert "a&lt;b&gt;&amp;c</td>" in text
     assert "<strong>80.0</strong>" in text
-    assert "<em>70.0</em>" in text
     assert "nth-child(-n+2)" in text
     assert "<p>Per cent, mean ± standard deviation" in text
 

@@ -109,7 +109,7 @@ def test_what_did_not_learn_is_said_outside_of_the_mark(ending: str) -> None:
     found = READ[ending](formats.FORMATS[ending](tables.declared(rows, "t", spec).sheet()))
     assert found[1:] == [
         [("cosine", ""), ("80.0 †", "best"), ("75.0", "best"), ("1", "")],
-        [("knn †", ""), ("70.0", "second"), ("–", ""), ("1", "")],
+        [("knn †", ""), ("70.0", ""), ("–", ""), ("1", "")],
     ]
     text = formats.FORMATS[ending](tables.declared(rows, "t", spec).sheet())
     assert {"md": "**80.0** †", "tex": r"\textbf{80.0} $^\dagger$", "html": "<strong>80.0</strong> †"}[ending] in text

@@ -6,9 +6,11 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hand_made_rows import by_seed, made
+from scipy.stats import ttest_rel
 
 from oodbench.errors import UserError
 from oodbench.report import formats, tables
@@ -85,13 +87,75 @@ def test_the_leaderboard_is_sorted_by_near_then_far_and_marked() -> None:
     )
     (board,) = tables.leaderboards(rows)
     assert board.mean.index.get_level_values("distance").tolist() == ["y", "z", "x"]
-    assert board.marks["near", "AUROC"].tolist() == [1, 2, 0]
-    assert board.marks["far", "AUROC"].tolist() == [0, 2, 1]
-    assert board.marks["far", "FPR95_id"].tolist() == [0, 2, 1]  # lower is better
+    assert board.marks["near", "AUROC"].tolist() == [1, 0, 0]
+    assert board.marks["far", "AUROC"].tolist() == [0, 0, 1]
+    assert board.marks["far", "FPR95_id"].tolist() == [0, 0, 1]  # lower is better
     assert board.marks["ID", "accuracy"].tolist() == [0, 0, 0]
     text = formats.markdown(board.sheet()).splitlines()
     assert "**90.0**" in text[2]
-    assert "*80.0*" in text[3]
+    assert " 80.0 " in text[3]
+
+
+def test_what_is_not_told_apart_from_the_best_is_marked() -> None:
+    """Of b the three runs are as much below the best's as they differ; those of c are 20 points below it each time."""
+    runs = {"a": [0.90, 0.91, 0.95], "b": [0.91, 0.88, 0.93], "c": [0.70, 0.7101, 0.7502], "d": [0.90, 0.91, 0.95]}
+    (board,) = tables.leaderboards(made(*(row for d, values in runs.items() for row in by_seed(values, distance=d))))
+    marks = dict(zip(board.mean.index.get_level_values("distance"), board.marks["far", "AUROC"], strict=True))
+    assert marks == {"a": 1, "d": 1, "b": 2, "c": 0}
+    less = board.taken(lambda part: part[part.index.get_level_values("distance").isin(["b", "c"])])
+    assert less.marks["far", "AUROC"].tolist() == [1, 0]  # the best of those that are left
+    assert "Nothing is told apart" not in less.below[0]
+    none = board.taken(lambda part: part[part.index.get_level_values("distance").isin(["a", "b"])])
+    assert none.marks["far", "AUROC"].tolist() == [1, 0]
+    assert none.below[0].endswith("Nothing is told apart in: far AUROC.")
+    assert formats.markdown(board.sheet()).count("**92.0 ± 2.6**") == 2
+    assert tables.MARKED in board.caption
+
+
+def test_of_class_splits_each_is_an_observation_and_not_its_seeds() -> None:
+    """Ten seeds tell two methods apart on one split; on two splits they are two observations."""
+    rng = np.random.default_rng(0)
+    noise = 0.001 * rng.normal(size=10)
+
+    def rows(*ids: str) -> pd.DataFrame:
+        return made(
+            *(
+                row
+                for name in ids
+                for distance, level in (("a", 0.9), ("b", 0.8))
+                for row in by_seed(list(level + noise * (distance == "b")), distance=distance, id=name)
+            )
+        )
+
+    assert tables.leaderboards(rows("x"))[0].marks["far", "AUROC"].tolist() == [1, 0]
+    assert tables.leaderboards(rows("x", "y"))[0].marks["far", "AUROC"].tolist() == [1, 0]  # two: only the best
+    (board,) = tables.leaderboards(rows("x", "y", "z"))
+    assert board.seen is not None
+    assert board.seen.shape[1] == 3 * board.mean.shape[1]
+    assert board.marks["far", "AUROC"].tolist() == [1, 0]
+
+
+def test_told_apart_is_a_paired_t_test_over_all_pairs() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(6, 8)) + np.array([3, 2.5, 1, 0.5, 0, 0])[:, None]
+    best = int(values.mean(1).argmax())
+    expected = [
+        row != best and min(1, 15 * ttest_rel(values[best], values[row]).pvalue) <= 0.05 for row in range(len(values))
+    ]
+    assert len(set(expected)) == 2
+    assert tables.told_apart(values, best).tolist() == expected
+    part = values.copy()
+    part[4, 2:] = np.nan  # two runs that both have
+    assert not tables.told_apart(part, best)[4]
+
+
+@pytest.mark.parametrize("methods", [2, 20])
+def test_of_equal_methods_none_is_told_apart_in_95_of_100(methods: int) -> None:
+    """Where every method is as good, with runs that are good or bad for all: the best is picked by the same numbers."""
+    rng = np.random.default_rng(methods)
+    runs = rng.normal(size=(2000, 1, 5)) + rng.normal(size=(2000, methods, 5))
+    told = [tables.told_apart(each, int(each.mean(1).argmax())).any() for each in runs]
+    assert np.mean(told) <= 0.06  # of 2,000 tables, 5 % and two standard errors
 
 
 def test_thresholds_of_one_ranking_are_counted_once() -> None:
@@ -258,7 +322,8 @@ def test_a_set_of_few_images_is_named(items: int | None, said: str) -> None:
 
 def test_what_is_held_out_of_training_is_said() -> None:
     (board,) = tables.leaderboards(made({}))
-    assert board.caption.endswith("Held out for thresholds, and no part of training: a share 0.1 of ID train.")
+    caption = board.caption.removesuffix(f" {tables.BEST}")
+    assert caption.endswith("Held out for thresholds, and no part of training: a share 0.1 of ID train.")
     (whole,) = tables.leaderboards(made({"reference": "set(x)"}))
     assert "Held out" not in whole.caption
 

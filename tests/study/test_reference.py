@@ -10,12 +10,12 @@ import pytest
 from places import ROOT
 
 from oodbench.api import Dataset
-from oodbench.study.declarations import ClaimSpec, CurveSpec, Select, TableSpec
+from oodbench.study.declarations import CellsSpec, ClaimSpec, Select, TableSpec
 from oodbench.study.reader import KEYS
 from oodbench.study.settings import RESNETS, Augment, ImageFormat, Recipe, ResNet, Space
 
 TEXT = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-PARTS: list[Any] = [ImageFormat, Recipe, Augment, Space, TableSpec, Select, ClaimSpec, CurveSpec, ResNet, Dataset]
+PARTS: list[Any] = [ImageFormat, Recipe, Augment, Space, TableSpec, Select, ClaimSpec, CellsSpec, ResNet, Dataset]
 
 
 def named(text: str) -> set[str]:

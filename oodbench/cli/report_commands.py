@@ -43,17 +43,21 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
+    import pandas as pd
+
     from oodbench.cli.kept import current
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade, verdicts
+    from oodbench.store.artifacts import Store
     from oodbench.store.files import write_whole
-    from oodbench.study.reader import claims_of, tables_of
+    from oodbench.study.reader import claims_of, store_of, tables_of
 
     warnings: list[str] = []
     given, found = current(study, warnings.append, dry_data)
     for message in warnings:
         screen.warn(message)
-    rows, claims = unmade.declared(found), claims_of(study)
+    rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
+    followed, store = folder / "curve.csv", store_of(study)
     contents = Material(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),
@@ -64,8 +68,14 @@ def report(
         floor=tables_of(study)[2],
         remarks=tables.remarks(rows),
         warnings=warnings,
+        clusters=given.clusters(),
+        followed=pd.read_csv(followed, keep_default_na=False, na_values={"auroc": [""]})
+        if followed.is_file()
+        else None,
+        store=Store(store) if store.is_dir() else None,
+        against=tables.beside_published(study, folder, rows) if len(rows) else None,
     )
-    file = to or given.folder.parent / "report.html"
+    file = to or folder / "report.html"
     write_whole(file, page(contents).encode())
     screen.say(f"{file} ({decimal(file.stat().st_size)})")
 

@@ -12,7 +12,7 @@ from oodbench.study.grid import NONE
 
 LEVEL = 0.95  # of intervals, two-sided
 BOARD = ("family", "protocol")  # what a leaderboard is of
-PARTS = ("mean", "deviation", "low", "high", "n", "unlearned")
+PARTS = ("mean", "deviation", "low", "high", "n", "unlearned", "mark")
 
 
 class Leaderboard(NamedTuple):
@@ -21,6 +21,7 @@ class Leaderboard(NamedTuple):
     labels: pd.DataFrame  # (methods, axes) text
     numbers: dict[tuple[str, str], pd.DataFrame]  # tested on, metric -> PARTS by method, in per cent
     rows: list[list[int]]  # of each method, the labels of the rows behind it
+    seconds: list[float]  # that scoring a cell took, the mean over these rows
     captions: list[str]
 
 
@@ -34,9 +35,9 @@ def board(rows: pd.DataFrame, floor: float | None = None) -> Leaderboard | None:
     titles: dict[Any, None] = dict.fromkeys(column for table in tables for column in table.mean)
     numbers = {title: pd.concat([_numbers(each, title) for each in tables], ignore_index=True) for title in titles}
     behind = [each for table, part in zip(tables, parts, strict=True) for each in _behind(table, part)]
-    return Leaderboard(
-        pd.concat(labels, ignore_index=True).fillna(NONE), numbers, behind, [each.caption for each in tables]
-    )
+    seconds = [float(rows.loc[each, "score_seconds"].mean()) for each in behind]
+    captions = [" ".join(each.below) for each in tables]
+    return Leaderboard(pd.concat(labels, ignore_index=True).fillna(NONE), numbers, behind, seconds, captions)
 
 
 def _labels(table: Table, part: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def _numbers(table: Table, title: tuple[str, str]) -> pd.DataFrame:
     mean, std, n = (each[title].reset_index(drop=True) for each in (table.mean, table.std, table.n))
     low, high = interval(mean, std, n)
     lost = 0 if table.unlearned is None else table.unlearned[title].to_numpy()
-    return pd.DataFrame(dict(zip(PARTS, (mean, std, low, high, n, lost), strict=True)))
+    return pd.DataFrame(dict(zip(PARTS, (mean, std, low, high, n, lost, table.marks[title].to_numpy()), strict=True)))
 
 
 def interval(mean: Any, std: Any, n: Any) -> tuple[Any, Any]:

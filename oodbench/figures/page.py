@@ -14,13 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from oodbench.errors import printable
-from oodbench.figures import embedded
+from oodbench.figures import embedded, frames
 from oodbench.figures.boards import Leaderboard, board
+from oodbench.figures.by_image import by_image
+from oodbench.figures.frames import LEAST_SETS, Frame
 from oodbench.report import verdicts
 from oodbench.report.tables import counted
 from oodbench.report.unlearned import explained
 from oodbench.report.unmade import UNMADE
 from oodbench.report.verdicts import ClaimVerdict
+from oodbench.store.artifacts import Store
 from oodbench.store.columns import LABELS
 from oodbench.store.provenance import commit, now, version
 
@@ -42,11 +45,17 @@ class Material:
     floor: float | None = None  # below which an encoder did not learn
     remarks: str = ""
     warnings: list[str] = field(default_factory=list)  # what reading them warned of
+    clusters: pd.DataFrame | None = None  # what `quality` measured
+    followed: pd.DataFrame | None = None  # what `curve` followed
+    store: Store | None = None  # where scores by image may be kept
+    against: tuple[str, pd.DataFrame] | None = None  # published numbers beside ours, and what stands under them
 
 
 def page(given: Material) -> str:
     """Return the page of a study."""
     found = board(given.rows, given.floor)
+    figures = _figures(given)
+    images, kept = _by_image(given, found)
     scripts = [_asset(name) for name in SCRIPTS]
     environment = Environment(
         loader=PackageLoader("oodbench.figures", "assets"),
@@ -64,11 +73,17 @@ def page(given: Material) -> str:
         board=found,
         first=_first(found) if found else [],
         notes=list(_notes(given, found)),
+        figures=figures,
+        kept=kept,
+        shown=len(images),
+        id_sets=given.rows["family"].nunique(),
+        least_sets=LEAST_SETS,
+        drawable=found is not None and {("near", "AUROC"), ("far", "AUROC")} <= {*found.numbers},
         missing=list(missing(given)),
         hashes=Markup(" ".join(map(_hash, scripts))),
         scripts=[Markup(each) for each in scripts],
         styles=[Markup(_asset(name)) for name in STYLES],
-        data=Markup(embedded.script(data(given, found))),
+        data=Markup(embedded.script(data(given, found) | _drawn(figures, images, given.against))),
     )
 
 
@@ -87,15 +102,39 @@ def data(given: Material, found: Leaderboard | None) -> dict[str, Any]:
         "board": None,
     }
     if found:
+        seconds = pd.Series(found.seconds, name="seconds")
         numbers = {f"{i} {part}": column[part] for i, column in enumerate(found.numbers.values()) for part in column}
         shown["board"] = {
             "size": len(found.labels),
             "labels": list(found.labels),
             "titles": [list(title) for title in found.numbers],
-            "columns": embedded.columns(pd.concat([found.labels, pd.DataFrame(numbers)], axis=1)),
+            "columns": embedded.columns(pd.concat([found.labels, pd.DataFrame(numbers), seconds], axis=1)),
             "rows": found.rows,
         }
     return shown
+
+
+def _figures(given: Material) -> dict[str, Frame | None]:
+    """Return what is drawn of a study beside its leaderboard, None where it has no such numbers."""
+    return {
+        "heat": frames.heat(given.rows, given.floor),
+        "quality": frames.quality(given.rows, given.clusters),
+        "course": frames.course(given.followed),
+    }
+
+
+def _by_image(given: Material, found: Leaderboard | None) -> tuple[list[dict[str, Any]], int]:
+    """Return the kept scores that are shown, those of the highest methods first, and how many are kept."""
+    if given.store is None or found is None:
+        return [], 0
+    return by_image(given.rows, given.store, [row for behind in found.rows for row in behind])
+
+
+def _drawn(figures: Any, images: list[dict[str, Any]], against: tuple[str, pd.DataFrame] | None) -> dict[str, Any]:
+    """Return figures, scores by image and published numbers as the page's script reads them."""
+    tables = {name: each.frame for name, each in figures.items() if each} | ({"against": against[1]} if against else {})
+    drawn = {name: {"size": len(each), "columns": embedded.columns(each)} for name, each in tables.items()}
+    return {"figures": drawn, "images": images}
 
 
 def _hash(script: str) -> str:

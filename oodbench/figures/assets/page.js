@@ -106,10 +106,10 @@
     const shown = new Tabulator(holder, {
       data: records, index: "row", height: "min(36rem, 80vh)", nestedFieldSeparator: false, layout: "fitData", placeholder: "No row is left by these filters.",
       columnDefaults: { resizable: "header" },
-      columns: [{ field: "row", title: "#", titleFormatter: () => document.createTextNode("#"), headerSort: false, frozen: innerWidth > 700, formatter: (cell) => {
+      columns: [...(open ? [{ field: "row", title: "#", titleFormatter: () => document.createTextNode("#"), headerSort: false, frozen: innerWidth > 700, formatter: (cell) => {
         const record = cell.getData();
         return make("button", { "aria-label": `where line ${record.row + 1} comes from`, onclick: () => open(record) }, String(record.row + 1));
-      } }, ...columns.map(tableColumn)],
+      } }] : []), ...columns.map(tableColumn)],
     });
     for (const each of extra) each.listen(shown);
 
@@ -124,11 +124,11 @@
     return shown;
   }
 
-  function tableColumn({ field, title, text, number, visible }) {
+  function tableColumn({ field, title, text, number, visible, mark }) {
     return {
       field, title: field, visible, sorter: number ? "number" : "alphanum", sorterParams: { alignEmptyValues: "bottom" },
       headerSortStartingDir: number ? "desc" : "asc", hozAlign: number ? "right" : "left", headerHozAlign: number ? "right" : "left", cssClass: number ? "number" : "",
-      titleFormatter: () => make("button", { type: "button" }, title), formatter: (cell) => document.createTextNode(text(cell.getData())),
+      titleFormatter: () => make("button", { type: "button" }, title), formatter: (cell) => make(["span", "strong", "em"][mark?.(cell.getData()) ?? 0], {}, text(cell.getData())),
     };
   }
 
@@ -156,8 +156,9 @@
     const columns = [
       ...labels.map((name) => ({ field: name, title: name, visible: ofLabels.has(name), text: (record) => plain(record[name]) })),
       ...titles.map(([set, metric], place) => ({
-        field: `${place} mean`, title: `${set} ${metric}, %`, number: true, visible: ofSets.has(set) && ofMetrics.has(metric), text: (record) => spread(record, place, kind),
+        field: `${place} mean`, title: `${set} ${metric}, %`, number: true, visible: ofSets.has(set) && ofMetrics.has(metric), text: (record) => spread(record, place, kind), mark: (record) => record[`${place} mark`],
       })),
+      { field: "seconds", title: "scoring a cell, s", number: true, text: (record) => plain(record.seconds) },
       { field: "n", title: "runs", number: true, text: (record) => plain(record.n) },
     ];
     for (const each of found) each.n = Math.min(...titles.map((_, place) => each[`${place} n`]).filter((n) => n > 0));
@@ -190,11 +191,177 @@
     ]);
   }
 
+  function against(place) {
+    const { columns } = data.figures.against;
+    const found = records(data.figures.against);
+    const names = Object.keys(columns);
+    return table(place, found, ["ID", "OOD", "metric", "state", "source"], names.map((name) => ({
+      field: name, title: { difference: "difference, points", published: "published, %", ours: "ours, %" }[name] ?? name, number: name === "difference",
+      text: (record) => (name === "difference" && record[name] !== null ? (record[name] > 0 ? "+" : "") + record[name].toFixed(2) : plain(record[name])),
+    })), null);
+  }
+
+  // ---- figures --------------------------------------------------------------------------------------
+
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const colours = () => (dark.matches // each at least 3:1 against the paper, and told apart by the colour-blind
+    ? ["#56b4e9", "#e69f00", "#2fc59b", "#e59ac4", "#a79bff", "#f0e442", "#ff8a70", "#bbbbbb"]
+    : ["#0072b2", "#b35900", "#007a5e", "#a8487f", "#5b4fc4", "#8a6d00", "#c0392b", "#555555"]);
+  const look = { style: { background: "none", fontSize: "12px", fontFamily: "inherit" } };
+  const unique = (records, name) => [...new Set(records.map((each) => each[name]))];
+
+  /** Return dots with a shape and a colour for each value of a label, a tip, and what a click opens. */
+  function dots(records, { x, y, fx, by, say, marks = [] }, options, opened) {
+    const values = unique(records, by);
+    const shapes = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
+    const drawn = Plot.plot({
+      ...look, height: 440, grid: true, inset: 8, marginTop: 30, ...options,
+      color: { domain: values, range: values.map((_, i) => colours()[i % 8]) }, symbol: { domain: values, range: values.map((_, i) => shapes[i % 8]), legend: true },
+      marks: [...marks, Plot.dot(records, { x, y, fx, stroke: by, symbol: by, r: 3.5 }),
+        Plot.tip(records, Plot.pointer({ x, y, fx, title: say, fill: "var(--paper)", maxRadius: 20 }))],
+    });
+    if (opened) {
+      drawn.classList.add("pointed");
+      drawn.addEventListener("click", () => drawn.value && opened(drawn.value));
+    }
+    return drawn;
+  }
+
+  const place = (set) => data.board.titles.findIndex(([each, metric]) => each === set && metric === "AUROC");
+  const several = () => data.board.labels.filter((name) => data.board.columns[name].values.length > 1);
+  const openLine = (record) => showOrigin(method(record, several()) || NONE, data.board.rows[record.row]);
+  const numbered = (records, ...fields) => records.filter((each) => fields.every((field) => typeof each[field] === "number"));
+
+  function select(controls, says, values, changed) {
+    const found = make("select", {}, ...values.map(([value, text]) => make("option", { value }, text)));
+    found.addEventListener("change", changed);
+    controls.append(make("label", {}, `${says} `, found));
+    return () => found.value;
+  }
+
+  // Each takes where its controls go and what redraws it, and returns what draws it at a width.
+  const drawings = {
+    heat() {
+      const family = data.board.columns.family.values.length > 1;
+      const found = records(data.figures.heat).map((each) => ({ ...each, on: `${family ? `${each.family}: ` : ""}${each.ood} (${each.group})` }));
+      const trainings = unique(found, "training"), sets = unique(found, "on"), distances = unique(found, "distance");
+      const low = Math.min(...found.map((each) => each.mean)), high = Math.max(...found.map((each) => each.mean));
+      const at = { x: "training", y: "distance", fx: "on" };
+      const say = (each) => `${each.training}\n${each.distance}\n${each.on}\n${tenth(each.mean)}${each.deviation === null ? "" : ` ± ${tenth(each.deviation)}`} %, ${each.n} runs`;
+      return () => Plot.plot({
+        ...look, width: 210 + sets.length * (trainings.length * 42 + 24), height: 190 + distances.length * 24, marginLeft: 190, marginBottom: 120, marginTop: 50,
+        padding: 0.04, color: { scheme: "cividis", domain: [low, high], legend: true, label: "AUROC, %" },
+        x: { label: null, domain: trainings }, y: { label: null, domain: distances }, fx: { label: null, domain: sets, padding: 0.06 },
+        marks: [
+          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 11 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
+          Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
+          Plot.cell(found, { ...at, fill: "mean" }),
+          Plot.text(found, { ...at, text: (each) => tenth(each.mean), fontSize: 11, fill: (each) => (each.mean - low < 0.55 * (high - low) ? "white" : "black") }),
+          Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say })),
+        ],
+      });
+    },
+
+    near_far() {
+      const [near, far] = [place("near"), place("far")];
+      const say = (each) => `${method(each, several())}\nnear ${spread(each, near, "interval")} %\nfar ${spread(each, far, "interval")} %`;
+      return (width) => dots(numbered(left, `${near} mean`, `${far} mean`), { x: `${far} mean`, y: `${near} mean`, by: "training", say },
+        { width, x: { label: "far AUROC, %" }, y: { label: "near AUROC, %" } }, openLine);
+    },
+
+    pareto(controls, redraw) {
+      const sets = data.board.titles.flatMap(([set, metric], i) => (metric === "AUROC" ? [[i, set]] : []));
+      const chosen = select(controls, "AUROC on", sets, redraw);
+      return (width) => {
+        const y = `${chosen()} mean`, found = numbered(left, y, "seconds").filter((each) => each.seconds > 0).sort((a, b) => a.seconds - b.seconds || b[y] - a[y]);
+        const front = found.filter((each, i) => i === 0 || found.slice(0, i).every((other) => other[y] < each[y]));
+        const say = (each) => `${method(each, several())}\n${spread(each, chosen(), "interval")} %\n${each.seconds} s`;
+        return dots(found, { x: "seconds", y, by: "training", say, marks: [Plot.line(front, { x: "seconds", y, curve: "step-after", ariaLabel: "front" })] },
+          { width, x: { type: "log", label: "seconds of scoring a cell" }, y: { label: `${data.board.titles[chosen()][0]} AUROC, %` } }, openLine);
+      };
+    },
+
+    quality(controls, redraw) {
+      const found = records(data.figures.quality), { columns } = data.figures.quality;
+      const labels = ["train_key", "training", "space", "clustering", "distance", "group", "auroc"];
+      const measures = Object.keys(columns).filter((name) => !labels.includes(name) && columns[name].values.length > 1);
+      const measure = select(controls, "measure", measures.map((each) => [each, each]), redraw);
+      const distance = select(controls, "distance", [["", "all"], ...columns.distance.values.map((each) => [each, each])], redraw);
+      const say = (each) => `${method(each, labels.slice(1, 6))}\n${measure()} ${each[measure()]}\nAUROC ${tenth(each.auroc)} %`;
+      return (width) => dots(numbered(found, measure()).filter((each) => !distance() || each.distance === distance()), { x: measure(), y: "auroc", fx: "group", by: "training", say },
+        { width, x: { label: measure() }, y: { label: "AUROC, %" }, fx: { label: null } });
+    },
+
+    course() {
+      const found = records(data.figures.course);
+      const trainings = unique(found, "training"), at = { x: "epoch", fx: "distance", fy: "group" };
+      return (width) => Plot.plot({
+        ...look, width: Math.max(width, 220 * unique(found, "distance").length), height: 300 * unique(found, "group").length, grid: true, marginRight: 50,
+        color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
+        x: { label: "epoch" }, y: { label: "AUROC, %" }, fx: { label: null }, fy: { label: null },
+        marks: [
+          Plot.areaY(found.filter((each) => each.low !== null), { ...at, y1: "low", y2: "high", fill: "training", fillOpacity: 0.08 }),
+          Plot.lineY(found, { ...at, y: "mean", stroke: "training", strokeWidth: 2, marker: "dot" }),
+          Plot.tip(found, Plot.pointer({ ...at, y: "mean", fill: "var(--paper)", title: (each) => `${each.training}\n${each.distance}, ${each.group}\nepoch ${each.epoch}: ${tenth(each.mean)} %, ${each.n} runs` })),
+        ],
+      });
+    },
+
+    images(controls, redraw) {
+      const labels = data.rows.labels.filter((name) => new Set(data.images.map((each) => rows[each.row][name])).size > 1);
+      const chosen = select(controls, "row", data.images.map((each, i) => [i, method(rows[each.row], labels) || NONE]), redraw);
+      return (width) => {
+        const shown = data.images[chosen()], [fpr, tpr] = shown.roc, { edges } = shown.histogram, size = Math.min(width, 480);
+        const curve = fpr.map((each, i) => ({ fpr: each, tpr: tpr[i] }));
+        const bars = ["ID", "OOD"].flatMap((of) => shown.histogram[of].map((share, i) => ({ of, share, from: edges[i], to: edges[i + 1] })));
+        const colour = { domain: ["ID", "OOD"], range: colours().slice(0, 2), legend: true };
+        const wrong = ([side, images]) => make("div", {}, make("h4", {}, side), make("div", { class: "wrong" }, ...images.map(({ position, src }) =>
+          make("figure", {}, make("img", { src, alt: `${side}, image ${position} of its set` }), make("figcaption", {}, `image ${position}`)))));
+        return make("div", {}, make("div", { class: "pair" },
+          Plot.plot({ ...look, width: size, height: 400, grid: true, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
+            marks: [Plot.line([[0, 0], [100, 100]], { strokeDasharray: "3 3", strokeOpacity: 0.5 }), Plot.line(curve, { x: "fpr", y: "tpr", stroke: colours()[0], strokeWidth: 2 })] }),
+          Plot.plot({ ...look, width: size, height: 400, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
+            Plot.rectY(bars, { x1: "from", x2: "to", y: "share", fill: "of", fillOpacity: 0.5, mixBlendMode: "normal" }), Plot.ruleX([shown.cut], { strokeDasharray: "4 3" }), Plot.ruleY([0])] })),
+        ...Object.entries(shown.wrong).map(wrong), make("button", { onclick: () => showOrigin(method(rows[shown.row], labels), [shown.row]) }, "Where these come from"));
+      };
+    },
+  };
+
+  let left = []; // the lines of the leaderboard that its filters leave
+  const redraws = [];
+  function figure(place) {
+    const [controls, drawing] = [".controls", ".drawing"].map((each) => place.querySelector(each));
+    const redraw = () => {
+      const width = Math.max(320, Math.min(drawing.clientWidth, 1000));
+      const wide = drawing.scrollLeft;
+      drawing.replaceChildren(draw(width));
+      drawing.scrollLeft = wide;
+    };
+    const draw = drawings[place.dataset.figure](controls, redraw);
+    redraws.push(redraw);
+    redraw();
+  }
+
   // ---- the page -------------------------------------------------------------------------------------
 
-  const makers = { board, rows: everyRow };
+  const makers = { board, rows: everyRow, against };
   const tables = {};
   for (const place of document.querySelectorAll("[data-table]")) tables[place.dataset.table] = makers[place.dataset.table](place);
-  window.tables = tables;
+  if (tables.board) {
+    left = tables.board.options.data;
+    for (const place of document.querySelectorAll("[data-figure]")) figure(place);
+    tables.board.on("dataFiltered", (_, found) => {
+      left = found.map((each) => each.getData());
+      renewAll();
+    });
+  }
+  let waiting = 0;
+  function renewAll() {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => redraws.forEach((each) => each()));
+  }
+  dark.addEventListener("change", renewAll);
+  let before = innerWidth;
+  addEventListener("resize", () => { if (innerWidth !== before) { before = innerWidth; renewAll(); } });
   document.querySelector("nav").append(...[...document.querySelectorAll("section")].map((each) => make("a", { href: `#${each.id}` }, each.querySelector("h2").textContent)));
 })();

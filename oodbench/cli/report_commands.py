@@ -145,6 +145,7 @@ def curve(
     from oodbench.execution import epoch_curve
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
+    from oodbench.report import epochs
 
     size = arguments.number_of_bytes(memory)
     with Board(screen.err) as board, hinted(loaded):
@@ -161,7 +162,7 @@ def curve(
     for message in found.rows["error"][found.rows["error"] != ""].unique():
         screen.warn(f"a cell has no numbers at some epoch: {message}")
     rows = runner.results.current()  # of the curve's own, none holds warnings
-    tables.publish(epoch_curve.table(found.rows), rows, folder, endings=epoch_curve.ENDINGS)
+    tables.publish(epochs.table(found.rows), rows, folder, endings=epochs.ENDINGS)
     scored = f"{found.scored} cells scored, {len(found.rows)} rows in all"
     screen.say(f"\n{scored}: {folder / 'curve.csv'}")
     screen.say(f"the table, as .md, .tex and .html: {folder}")

@@ -16,21 +16,18 @@ import pandas as pd
 
 from oodbench.execution.cluster_survey import Where, epoch_of, survey
 from oodbench.execution.runner import Runner
-from oodbench.report import tables
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store import columns
 from oodbench.store.artifacts import digest
 from oodbench.store.files import write_sealed
 from oodbench.store.memo import Fields
-from oodbench.store.rows import frame
-from oodbench.study.grid import NONE, Work
+from oodbench.store.rows import CURVE, frame
+from oodbench.study.grid import Work
 
-NAME = KIND = "curve"
-ENDINGS = ("md", "tex", "html")  # of its table; as CSV it is its rows
+KIND = "curve"
 IDENTITY = ("cell", "key", "train_key", "ood_data")
 SCORED = (*columns.ACCURACIES[1:], "auroc", "fpr95_id", "fpr95_ood")
 COLUMNS = (*IDENTITY, *columns.LABELS, "epoch", *SCORED, *MEASURES, "error")
-SHOWN = ("class_separation", "global_separation", "cluster_purity", "silhouette")  # in the table
 Row = dict[str, Any]
 Rows = dict[tuple[str, str], Row]  # SCORED, by cell and OOD set
 
@@ -67,7 +64,7 @@ def curve(runner: Runner) -> Course:
         rows += _rows(runner, work, fields, found)
     table = _measured(rows, survey(pipeline, places).rows)
     if rows:  # else what another store came to may lie there
-        write_sealed(study.results / f"{NAME}.csv", table.to_csv(index=False).encode())
+        write_sealed(study.results / CURVE, table.to_csv(index=False).encode())
     return Course(table, scored, missing)
 
 
@@ -134,38 +131,3 @@ def _measured(rows: list[Row], quality: pd.DataFrame) -> pd.DataFrame:
     place = ["train_key", "space", "clustering"]
     measures = quality.loc[quality["split"] == "test", [*place, *MEASURES]]
     return frame(rows, COLUMNS).drop(columns=[*MEASURES]).merge(measures, on=place, how="left")[[*COLUMNS]]
-
-
-# ---- table -------------------------------------------------------------------------------------------
-
-
-def table(rows: pd.DataFrame) -> tables.Table:
-    """Return means over runs, epoch by epoch for each method, times 100."""
-    done = tables.named(rows[rows["error"] == ""]).assign(run=rows["id"] + " " + rows["seed"].astype(str))
-    by = [name for name in tables.METHOD if name in tables.naming(done) or tables.varies(done[name])]
-    done = done.assign(method=done.groupby(by, sort=False).ngroup()).sort_values(["method", "epoch"], kind="stable")
-    of_run = done.groupby([*by, "epoch", "run"], sort=False)
-    numbers = {("ID", "probe accuracy"): of_run["accuracy_linear"].first()}
-    numbers |= {("clusters", name): of_run[name].first() for name in SHOWN}
-    auroc = done.set_index([*by, "epoch", "run", "ood"])["auroc"].unstack("ood", sort=False)
-    numbers |= {(str(ood), "AUROC"): auroc[ood] for ood in done["ood"].unique()}
-    wide = 100 * pd.DataFrame(numbers).dropna(axis=1, how="all").reindex(of_run.size().index)
-    over = wide.groupby([*by, "epoch"], sort=False)
-    caption = _caption(done)
-    return tables.Table(
-        NAME, caption, over.mean(), over.std(ddof=1), over.count(), dict.fromkeys(wide.columns, 0), details=()
-    )
-
-
-def _caption(done: pd.DataFrame) -> str:
-    spaces, clusterings, thresholds = (
-        ", ".join(each for each in done[name].unique() if each != NONE) for name in ("space", "clustering", "threshold")
-    )
-    runs = done["run"].nunique()
-    return (
-        f"Trainings at the epochs that were kept; epoch 0 is before the first step. Times 100, mean ± standard "
-        f"deviation (ddof 1) over {runs} {'run' if runs == 1 else 'runs'}. Space {spaces or NONE}, clusters "
-        f"{clusterings or NONE}, threshold {thresholds}. The accuracy is that of a linear probe. Measures are of ID "
-        f"test features, each item in the cluster of the nearest centroid; separations and silhouettes go from -100 "
-        f"to 100, class_separation is that of the classes themselves."
-    )

@@ -53,18 +53,27 @@ class Correlations(tables.Table):
 
 def correlations(rows: pd.DataFrame, quality: pd.DataFrame) -> Correlations:
     """Return how the measures of clusters go with the AUROC of rows that share training, space and clustering."""
+    joined = measured_cells(rows, quality)
+    listed = pd.DataFrame(list(_correlated(joined)))
+    mean, n = _wide(listed), _wide(listed.assign(spearman=listed["n"], pearson=listed["n"]))
+    caption = _caption(joined, *tables.commonest_threshold(rows))
+    return Correlations(NAME, caption, mean, mean * np.nan, n, dict.fromkeys(mean.columns, 0), listed=listed)
+
+
+def measured_cells(rows: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+    """Return near- and far-OOD AUROC of cells, at the commonest threshold, beside `SPLIT MEASURE` of their clusters.
+
+    Single clusters are left out. Raises UserError where no measured clusters are those of a row.
+    """
     threshold, level = tables.commonest_threshold(rows)
     cells = detection(rows[(rows["threshold"] == threshold) & (rows["level"] == level)])
-    several = quality[quality["clusters"].fillna(0) != 1]
+    several = quality[pd.to_numeric(quality["clusters"]).fillna(0) != 1]
     measured = several.pivot(index=CELL[:1] + CELL[2:4], columns="split", values=list(MEASURES))
     measured.columns = pd.Index([f"{name[1]} {name[0]}" for name in measured.columns])
     joined = cells.merge(measured.reset_index(), on=CELL[:1] + CELL[2:4])
     if joined.empty:
         raise UserError("no measured clusters are those of a row; run the study again, then measure them")
-    listed = pd.DataFrame(list(_correlated(joined)))
-    mean, n = _wide(listed), _wide(listed.assign(spearman=listed["n"], pearson=listed["n"]))
-    caption = _caption(joined, threshold, level)
-    return Correlations(NAME, caption, mean, mean * np.nan, n, dict.fromkeys(mean.columns, 0), listed=listed)
+    return joined
 
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:

@@ -109,6 +109,15 @@ class Table:
             if seen is not None and seen[i].shape[1] >= LEAST
         }
 
+    @property
+    def half(self) -> pd.DataFrame:
+        """Half the width of the two-sided 95 % t interval of each mean over observations; NaN of fewer than three."""
+        found = self.mean * math.nan
+        for place, seen in () if self.seen is None else self.seen.T.groupby(level=0):
+            n, deviation = seen.count(), seen.std()
+            found.isetitem(int(str(place)), (deviation / n**0.5 * student.ppf(1 - APART / 2, n - 1)).where(n >= LEAST))
+        return found
+
     def sheet(self) -> Sheet:
         """Return the table as it is written."""
         marks = self.marks.reset_index(drop=True).set_axis([_title(each) for each in self.mean.columns], axis=1)
@@ -197,11 +206,16 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
 
     `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
     """
+    found = boards(rows)
+    files = file_names(list(found)) if len(found) > 1 else {}
+    return [_leaderboard(each, name if files else "", files.get(name, ""), floor) for name, each in found.items()]
+
+
+def boards(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of each ID data set and number of its classes, whose numbers can stand beside each other."""
     several = rows.groupby("family")["protocol"].transform("nunique") > 1
     names = rows["family"] + (", " + rows["protocol"]).where(several, "")
-    boards = list(dict.fromkeys(names))
-    files = file_names(boards) if len(boards) > 1 else {}
-    return [_leaderboard(rows[names == name], name if files else "", files.get(name, ""), floor) for name in boards]
+    return {name: rows[names == name] for name in dict.fromkeys(names)}
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS, QUALITY, TEXT, TRA
 from oodbench.store.files import FileError, read_sealed, write_sealed, write_whole, writing
 
 CLUSTERS = "quality.csv"  # what `oodbench quality` measures
+CURVE = "curve.csv"  # what `oodbench curve` follows
 SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
@@ -90,17 +91,24 @@ class Results:
 
         An empty number is missing, an empty text is a text. A file that is damaged is warned of, and as good as none.
         """
-        kinds: Any = defaultdict(lambda: "str", {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")})
-        if not self._clusters.is_file():
+        return self._exported(self._clusters, {"seed": "Int64", **dict.fromkeys(QUALITY, "float64")})
+
+    def curve(self) -> pd.DataFrame | None:
+        """Return what `oodbench curve` exported of each training, kept epoch, cell and OOD set, as `clusters` does."""
+        return self._exported(self.folder.with_name(CURVE), _NUMBERS | _MEASURED)
+
+    def _exported(self, path: Path, types: dict[str, str]) -> pd.DataFrame | None:
+        kinds: Any = defaultdict(lambda: "str", types)
+        if not path.is_file():
             return None
         try:
-            text = read_sealed(self._clusters).decode()
+            text = read_sealed(path).decode()
             if len({len(line) for line in csv.reader(io.StringIO(text))}) > 1 or not text.endswith("\n"):
                 raise ValueError("it is cut short")  # pandas would take what is lacking for empty
             empty = {name: [""] for name in kinds}
             return pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False, na_values=empty)
         except ValueError as error:
-            self._warn(f"{self._clusters} is damaged and not used: {error}")
+            self._warn(f"{path} is damaged and not used: {error}")
             return None
 
     def write_clusters(self, table: pd.DataFrame) -> None:
@@ -305,7 +313,6 @@ def parse(content: bytes) -> pd.DataFrame:
     return table.reindex(columns=list(COLUMNS)).astype(_TYPES).fillna(dict.fromkeys((*TEXT, *TRACE), ""))
 
 
-_TYPES: Any = (
-    dict.fromkeys((*TEXT, *TRACE), "str") | dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
-)
+_NUMBERS: Any = dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
+_TYPES: Any = dict.fromkeys((*TEXT, *TRACE), "str") | _NUMBERS
 _MEASURED: Any = dict.fromkeys(("epoch", "n"), "Int64") | dict.fromkeys(("noise", *QUALITY), "float64")  # of exports

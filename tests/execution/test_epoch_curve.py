@@ -19,6 +19,7 @@ from oodbench.execution import cluster_survey, epoch_curve
 from oodbench.execution.garbage import garbage
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
+from oodbench.report import epochs
 from oodbench.scoring.cluster_quality import MEASURES
 from oodbench.store.memo import Watch
 from oodbench.study import reader
@@ -151,7 +152,7 @@ def test_seeds_are_averaged_and_epochs_in_order(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", **KEEPING | {"keep": [2, 1]}, seed=[0, 1])
     runner(path).run()
     rows = epoch_curve.curve(runner(path)).rows
-    table = epoch_curve.table(rows)
+    table = epochs.table(rows)
     assert list(table.mean.index) == [("simclr", d, e) for d in ("cosine", "knn(k=3)") for e in (1, 2, 3)]
     ood = rows["ood"].iloc[0]
     both = rows[(rows["ood"] == ood) & (rows["distance"] == "cosine") & (rows["epoch"] == 2)]

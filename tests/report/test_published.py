@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from oodbench.cli.app import app
 from oodbench.execution import epoch_curve
-from oodbench.report import correlation, formats
+from oodbench.report import correlation, epochs, formats
 from oodbench.scoring import cluster_quality
 from oodbench.store.rows import Results
 
@@ -69,7 +69,7 @@ def test_no_row_is_out_of_date(name: str) -> None:
 def test_the_course_over_epochs(tmp_path: Path) -> None:
     numbers = {"level", "epoch", *epoch_curve.SCORED, *cluster_quality.MEASURES}
     rows = pd.read_csv(FASHION / "curve.csv", keep_default_na=False, na_values={name: [""] for name in numbers})
-    formats.write_table(epoch_curve.table(rows).sheet(), tmp_path, epoch_curve.ENDINGS)
+    formats.write_table(epochs.table(rows).sheet(), tmp_path, epochs.ENDINGS)
     same(tmp_path / "curve", FASHION / "curve")
 
 

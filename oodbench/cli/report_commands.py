@@ -43,8 +43,6 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
-    import pandas as pd
-
     from oodbench.cli.kept import current
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade, verdicts
@@ -57,7 +55,7 @@ def report(
     for message in warnings:
         screen.warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
-    followed, store = folder / "curve.csv", store_of(study)
+    store = store_of(study)
     contents = Material(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),
@@ -69,9 +67,7 @@ def report(
         remarks=tables.remarks(rows),
         warnings=warnings,
         clusters=given.clusters(),
-        followed=pd.read_csv(followed, keep_default_na=False, na_values={"auroc": [""]})
-        if followed.is_file()
-        else None,
+        course=given.curve(),
         store=Store(store) if store.is_dir() else None,
         against=tables.beside_published(study, folder, rows) if len(rows) else None,
     )

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pandas as pd
-from scipy.stats import t as student
 
-from oodbench.report.tables import METHOD, Table, distinct, leaderboards, named
+from oodbench.figures.drawings import BOARD
+from oodbench.report.tables import METHOD, Table, boards, distinct, leaderboards, named
 from oodbench.study.grid import NONE
 
-LEVEL = 0.95  # of intervals, two-sided
-BOARD = ("family", "protocol")  # what a leaderboard is of
 PARTS = ("mean", "deviation", "low", "high", "n", "unlearned", "mark")
 
 
@@ -21,13 +19,12 @@ class Leaderboard(NamedTuple):
     labels: pd.DataFrame  # (methods, axes) text
     numbers: dict[tuple[str, str], pd.DataFrame]  # tested on, metric -> PARTS by method, in per cent
     rows: list[list[int]]  # of each method, the labels of the rows behind it
-    seconds: list[float]  # that scoring a cell took, the mean over these rows
     captions: list[str]
 
 
 def board(rows: pd.DataFrame, floor: float | None = None) -> Leaderboard | None:
     """Return all leaderboards of rows as one, None where no row has numbers; `floor` is the study's."""
-    parts = [part for _, part in rows.groupby(list(BOARD), sort=False) if (part["status"] == "ok").any()]
+    parts = [part for part in boards(rows).values() if (part["status"] == "ok").any()]
     if not parts:
         return None
     tables = [leaderboards(part, floor)[0] for part in parts]
@@ -35,9 +32,8 @@ def board(rows: pd.DataFrame, floor: float | None = None) -> Leaderboard | None:
     titles: dict[Any, None] = dict.fromkeys(column for table in tables for column in table.mean)
     numbers = {title: pd.concat([_numbers(each, title) for each in tables], ignore_index=True) for title in titles}
     behind = [each for table, part in zip(tables, parts, strict=True) for each in _behind(table, part)]
-    seconds = [float(rows.loc[each, "score_seconds"].mean()) for each in behind]
     captions = [" ".join(each.below) for each in tables]
-    return Leaderboard(pd.concat(labels, ignore_index=True).fillna(NONE), numbers, behind, seconds, captions)
+    return Leaderboard(pd.concat(labels, ignore_index=True).fillna(NONE), numbers, behind, captions)
 
 
 def _labels(table: Table, part: pd.DataFrame) -> pd.DataFrame:
@@ -49,16 +45,10 @@ def _numbers(table: Table, title: tuple[str, str]) -> pd.DataFrame:
     """Return PARTS of one column of a leaderboard, nothing but missing numbers where it has no such column."""
     if title not in table.mean:
         return pd.DataFrame(float("nan"), range(len(table.mean)), PARTS)
-    mean, std, n = (each[title].reset_index(drop=True) for each in (table.mean, table.std, table.n))
-    low, high = interval(mean, std, n)
+    mean, std, n, half = (each[title].reset_index(drop=True) for each in (table.mean, table.std, table.n, table.half))
+    low, high = (mean - half).clip(lower=0), (mean + half).clip(upper=100)
     lost = 0 if table.unlearned is None else table.unlearned[title].to_numpy()
     return pd.DataFrame(dict(zip(PARTS, (mean, std, low, high, n, lost, table.marks[title].to_numpy()), strict=True)))
-
-
-def interval(mean: Any, std: Any, n: Any) -> tuple[Any, Any]:
-    """Return the ends, within 0 and 100 %, of the two-sided 95 % t interval of means over n runs; NaN of one run."""
-    half = student.ppf((1 + LEVEL) / 2, (n - 1).where(n > 1)) * std / n**0.5
-    return (mean - half).clip(lower=0), (mean + half).clip(upper=100)
 
 
 def _behind(table: Table, part: pd.DataFrame) -> list[list[int]]:

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image
 
+from oodbench.figures import data
 from oodbench.store import scores
 from oodbench.store.artifacts import Store
-from oodbench.store.scores import KeptScores, Wrong
+from oodbench.store.scores import Wrong
 
 MOST = 24  # rows that a page shows: images are large
 POINTS = 200  # of a curve, at most
-BINS = 40
 SHOWN = 8  # images of a side
 
 
@@ -36,34 +35,21 @@ def _drawn(which: pd.DataFrame, store: Store, kept: list[int]) -> Iterator[dict[
         key, ood, content = map(str, which.loc[label])
         found = scores.kept(store, (key, ood, content))
         if found is not None:
-            fpr, tpr = roc(found.id_, found.ood)
+            corners, bins = thinned(data.roc(found)), data.histogram(found)
             sides = {"ID that looks most OOD": found.id_wrong, "OOD that looks most ID": found.ood_wrong}
             yield {
                 "row": int(label),
-                "roc": [(100 * fpr).round(3).tolist(), (100 * tpr).round(3).tolist()],
-                "histogram": histogram(found),
+                "roc": (100 * corners).round(3).to_dict("list"),
+                "histogram": bins.assign(id=100 * bins["id"], ood=100 * bins["ood"]).to_dict("list"),
                 "cut": float(found.cut),
                 "wrong": {side: list(_images(wrong)) for side, wrong in sides.items()},
             }
 
 
-def roc(id_: NDArray[Any], ood: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the shares of ID (N,) and of OOD (M,) that score at least t, over at most POINTS values of t."""
-    every = np.unique(np.concatenate([id_, ood]))[::-1]
-    cuts = every if len(every) < POINTS else every[np.linspace(0, len(every) - 1, POINTS - 1).round().astype(int)]
-    shares = [1 - np.searchsorted(np.sort(each), cuts) / len(each) for each in (id_, ood)]
-    fpr, tpr = (np.concatenate([[0.0], each]) for each in shares)
-    return fpr, tpr
-
-
-def histogram(found: KeptScores) -> dict[str, list[float]]:
-    """Return shares in per cent of ID and of OOD in equal bins, the outermost 0.5 % of all scores within the ends."""
-    both = np.concatenate([found.id_, found.ood])
-    low, high = np.quantile(both[np.isfinite(both)], (0.005, 0.995))
-    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-    counts = [np.histogram(each.clip(edges[0], edges[-1]), edges)[0] for each in (found.id_, found.ood)]
-    shares = [(100 * each / max(each.sum(), 1)).round(3).tolist() for each in counts]
-    return {"edges": [float(f"{edge:.6g}") for edge in edges], "ID": shares[0], "OOD": shares[1]}
+def thinned(corners: pd.DataFrame) -> pd.DataFrame:
+    """Return at most POINTS of the corners of a curve, its ends among them."""
+    kept = np.unique(np.linspace(0, len(corners) - 1, POINTS).round().astype(int))
+    return corners.iloc[kept]
 
 
 def _images(wrong: Wrong) -> Iterator[dict[str, Any]]:

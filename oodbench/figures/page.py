@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from oodbench.errors import printable
-from oodbench.figures import embedded, frames
+from oodbench.figures import embedded
 from oodbench.figures.boards import Leaderboard, board
 from oodbench.figures.by_image import by_image
-from oodbench.figures.frames import LEAST_SETS, Frame
+from oodbench.figures.drawings import Drawing, drawings
 from oodbench.report import verdicts
 from oodbench.report.tables import counted
 from oodbench.report.unlearned import explained
@@ -26,6 +26,7 @@ from oodbench.report.verdicts import ClaimVerdict
 from oodbench.store.artifacts import Store
 from oodbench.store.columns import LABELS
 from oodbench.store.provenance import commit, now, version
+from oodbench.study.grid import NONE
 
 SCRIPTS = ("d3.min.js", "plot.min.js", "tabulator.min.js", "page.js")
 STYLES = ("tabulator.min.css", "page.css")
@@ -46,7 +47,7 @@ class Material:
     remarks: str = ""
     warnings: list[str] = field(default_factory=list)  # what reading them warned of
     clusters: pd.DataFrame | None = None  # what `quality` measured
-    followed: pd.DataFrame | None = None  # what `curve` followed
+    course: pd.DataFrame | None = None  # what `curve` followed
     store: Store | None = None  # where scores by image may be kept
     against: tuple[str, pd.DataFrame] | None = None  # published numbers beside ours, and what stands under them
 
@@ -54,7 +55,7 @@ class Material:
 def page(given: Material) -> str:
     """Return the page of a study."""
     found = board(given.rows, given.floor)
-    figures = _figures(given)
+    figures = _figures(given, found)
     images, kept = _by_image(given, found)
     scripts = [_asset(name) for name in SCRIPTS]
     environment = Environment(
@@ -76,8 +77,6 @@ def page(given: Material) -> str:
         figures=figures,
         kept=kept,
         shown=len(images),
-        id_sets=given.rows["family"].nunique(),
-        least_sets=LEAST_SETS,
         drawable=found is not None and {("near", "AUROC"), ("far", "AUROC")} <= {*found.numbers},
         missing=list(missing(given)),
         hashes=Markup(" ".join(map(_hash, scripts))),
@@ -102,25 +101,30 @@ def data(given: Material, found: Leaderboard | None) -> dict[str, Any]:
         "board": None,
     }
     if found:
-        seconds = pd.Series(found.seconds, name="seconds")
         numbers = {f"{i} {part}": column[part] for i, column in enumerate(found.numbers.values()) for part in column}
         shown["board"] = {
             "size": len(found.labels),
             "labels": list(found.labels),
             "titles": [list(title) for title in found.numbers],
-            "columns": embedded.columns(pd.concat([found.labels, pd.DataFrame(numbers), seconds], axis=1)),
+            "columns": embedded.columns(pd.concat([found.labels, pd.DataFrame(numbers)], axis=1)),
             "rows": found.rows,
         }
     return shown
 
 
-def _figures(given: Material) -> dict[str, Frame | None]:
-    """Return what is drawn of a study beside its leaderboard, None where it has no such numbers."""
-    return {
-        "heat": frames.heat(given.rows, given.floor),
-        "quality": frames.quality(given.rows, given.clusters),
-        "course": frames.course(given.followed),
-    }
+def _figures(given: Material, found: Leaderboard | None) -> dict[str, Drawing]:
+    """Return what is drawn of a study beside its leaderboard, nothing of one without numbers."""
+    if found is None:
+        return {}
+    drawn = drawings(given.rows, given.clusters, given.course, given.file)
+    if (front := drawn["pareto"].frame) is not None:
+        places = [name for name in found.labels if name in front]
+        lines = found.labels[places].reset_index(names="line")
+        shown = front.assign(**{name: front[name].astype("str").fillna(NONE) for name in places}).merge(
+            lines, on=places
+        )
+        drawn["pareto"] = drawn["pareto"]._replace(frame=shown[["line", "group", "seconds", "auroc", "front"]])
+    return drawn
 
 
 def _by_image(given: Material, found: Leaderboard | None) -> tuple[list[dict[str, Any]], int]:
@@ -130,9 +134,12 @@ def _by_image(given: Material, found: Leaderboard | None) -> tuple[list[dict[str
     return by_image(given.rows, given.store, [row for behind in found.rows for row in behind])
 
 
-def _drawn(figures: Any, images: list[dict[str, Any]], against: tuple[str, pd.DataFrame] | None) -> dict[str, Any]:
+def _drawn(
+    figures: dict[str, Drawing], images: list[dict[str, Any]], against: tuple[str, pd.DataFrame] | None
+) -> dict[str, Any]:
     """Return figures, scores by image and published numbers as the page's script reads them."""
-    tables = {name: each.frame for name, each in figures.items() if each} | ({"against": against[1]} if against else {})
+    tables = {name: each.frame for name, each in figures.items() if each.frame is not None}
+    tables |= {"against": against[1]} if against else {}
     drawn = {name: {"size": len(each), "columns": embedded.columns(each)} for name, each in tables.items()}
     return {"figures": drawn, "images": images}
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hand_made_rows import by_seed, made
 
-from oodbench.figures.boards import board, interval
+from oodbench.figures.boards import board
 from oodbench.figures.page import Material, data, page
 from oodbench.store.columns import LABELS, MEASURED, SHARES
 from oodbench.store.rows import frame
@@ -97,6 +97,9 @@ def test_a_line_of_the_leaderboard_is_the_mean_of_the_rows_behind_it() -> None:
         assert len(near) == shown.loc[i, f"{place} n"] == 3
         assert shown.loc[i, f"{place} mean"] == pytest.approx(near.mean(), rel=1e-5)
         assert shown.loc[i, f"{place} deviation"] == pytest.approx(near.std(ddof=1), rel=1e-5)
+        half = 4.30265 * near.std(ddof=1) / 3**0.5  # the 97.5 % point of t with two degrees of freedom
+        assert shown.loc[i, f"{place} low"] == pytest.approx(max(near.mean() - half, 0), rel=1e-5)
+        assert shown.loc[i, f"{place} high"] == pytest.approx(min(near.mean() + half, 100), rel=1e-5)
 
 
 def test_the_leaderboards_of_several_id_sets_are_one() -> None:
@@ -109,17 +112,6 @@ def test_the_leaderboards_of_several_id_sets_are_one() -> None:
     assert found.labels["family"].tolist() == ["digits"] * 7 + ["letters"] * 7
     for labels, behind in zip(found.labels.to_dict("records"), found.rows, strict=True):
         assert set(rows.loc[behind, "family"]) == {labels["family"]}
-
-
-def test_intervals_are_those_of_a_slow_loop() -> None:
-    """Against the t distribution's 97.5 % points in any table of them: 12.706, 4.303, 3.182."""
-    for n, point in ((2, 12.7062), (3, 4.30265), (4, 3.18245)):
-        mean, std = pd.Series([50.0]), pd.Series([2.0])
-        low, high = interval(mean, std, pd.Series([n]))
-        assert [low[0], high[0]] == pytest.approx([50 - point * 2 / n**0.5, 50 + point * 2 / n**0.5], rel=1e-5)
-    low, high = interval(pd.Series([99.0, 1.0]), pd.Series([5.0, 5.0]), pd.Series([3, 1]))
-    assert high[0] == 100
-    assert low.isna().tolist() == [False, True]
 
 
 def test_names_are_data() -> None:

@@ -158,7 +158,6 @@
       ...titles.map(([set, metric], place) => ({
         field: `${place} mean`, title: `${set} ${metric}, %`, number: true, visible: ofSets.has(set) && ofMetrics.has(metric), text: (record) => spread(record, place, kind), mark: (record) => record[`${place} mark`],
       })),
-      { field: "seconds", title: "scoring a cell, s", number: true, text: (record) => plain(record.seconds) },
       { field: "n", title: "runs", number: true, text: (record) => plain(record.n) },
     ];
     for (const each of found) each.n = Math.min(...titles.map((_, place) => each[`${place} n`]).filter((n) => n > 0));
@@ -232,11 +231,11 @@
   const openLine = (record) => showOrigin(method(record, several()) || NONE, data.board.rows[record.row]);
   const numbered = (records, ...fields) => records.filter((each) => fields.every((field) => typeof each[field] === "number"));
 
+  /** Return a function that returns what is chosen of values, each with its text. */
   function select(controls, says, values, changed) {
-    const found = make("select", {}, ...values.map(([value, text]) => make("option", { value }, text)));
-    found.addEventListener("change", changed);
-    controls.append(make("label", {}, `${says} `, found));
-    return () => found.value;
+    const box = make("select", { onchange: changed }, ...values.map(([value, text]) => make("option", { value }, text)));
+    controls.append(make("label", {}, `${says} `, box));
+    return Object.assign(() => box.value, { set: (value) => { box.value = value; }, text: () => box.selectedOptions[0].textContent });
   }
 
   // Each takes where its controls go and what redraws it, and returns what draws it at a width.
@@ -244,10 +243,10 @@
     heat() {
       const family = data.board.columns.family.values.length > 1;
       const found = records(data.figures.heat).map((each) => ({ ...each, on: `${family ? `${each.family}: ` : ""}${each.ood} (${each.group})` }));
-      const trainings = unique(found, "training"), sets = unique(found, "on"), distances = unique(found, "distance");
-      const low = Math.min(...found.map((each) => each.mean)), high = Math.max(...found.map((each) => each.mean));
-      const at = { x: "training", y: "distance", fx: "on" };
-      const say = (each) => `${each.training}\n${each.distance}\n${each.on}\n${tenth(each.mean)}${each.deviation === null ? "" : ` ± ${tenth(each.deviation)}`} %, ${each.n} runs`;
+      const trainings = unique(found, "training"), sets = unique(found, "on"), distances = unique(found, "scorer");
+      const low = Math.min(...found.map((each) => each.auroc)), high = Math.max(...found.map((each) => each.auroc));
+      const at = { x: "training", y: "scorer", fx: "on" };
+      const say = (each) => `${each.training}\n${each.scorer}\n${each.on}\n${tenth(each.auroc)} %`;
       return () => Plot.plot({
         ...look, width: 210 + sets.length * (trainings.length * 42 + 24), height: 190 + distances.length * 24, marginLeft: 190, marginBottom: 120, marginTop: 50,
         padding: 0.04, color: { scheme: "cividis", domain: [low, high], legend: true, label: "AUROC, %" },
@@ -255,8 +254,8 @@
         marks: [
           Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 11 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
           Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
-          Plot.cell(found, { ...at, fill: "mean" }),
-          Plot.text(found, { ...at, text: (each) => tenth(each.mean), fontSize: 11, fill: (each) => (each.mean - low < 0.55 * (high - low) ? "white" : "black") }),
+          Plot.cell(found, { ...at, fill: "auroc" }),
+          Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.55 * (high - low) ? "white" : "black") }),
           Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say })),
         ],
       });
@@ -270,14 +269,16 @@
     },
 
     pareto(controls, redraw) {
-      const sets = data.board.titles.flatMap(([set, metric], i) => (metric === "AUROC" ? [[i, set]] : []));
-      const chosen = select(controls, "AUROC on", sets, redraw);
+      const all = records(data.figures.pareto);
+      const group = select(controls, "AUROC on", unique(all, "group").map((each) => [each, each]), redraw);
+      const lines = new Map(tables.board.options.data.map((each) => [each.row, each]));
+      const say = (each) => `${method(lines.get(each.line), several())}\n${tenth(each.auroc)} %\n${each.seconds} s`;
       return (width) => {
-        const y = `${chosen()} mean`, found = numbered(left, y, "seconds").filter((each) => each.seconds > 0).sort((a, b) => a.seconds - b.seconds || b[y] - a[y]);
-        const front = found.filter((each, i) => i === 0 || found.slice(0, i).every((other) => other[y] < each[y]));
-        const say = (each) => `${method(each, several())}\n${spread(each, chosen(), "interval")} %\n${each.seconds} s`;
-        return dots(found, { x: "seconds", y, by: "training", say, marks: [Plot.line(front, { x: "seconds", y, curve: "step-after", ariaLabel: "front" })] },
-          { width, x: { type: "log", label: "seconds of scoring a cell" }, y: { label: `${data.board.titles[chosen()][0]} AUROC, %` } }, openLine);
+        const kept = new Set(left.map((each) => each.row));
+        const found = all.filter((each) => each.group === group() && each.seconds > 0).map((each) => ({ ...each, training: lines.get(each.line).training }));
+        const front = found.filter((each) => each.front).sort((a, b) => a.seconds - b.seconds);
+        return dots(found.filter((each) => kept.has(each.line)), { x: "seconds", y: "auroc", by: "training", say, marks: [Plot.line(front, { x: "seconds", y: "auroc", curve: "step-after" })] },
+          { width, x: { type: "log", label: "seconds", tickFormat: "~g" }, y: { label: `${group()} AUROC, %` } }, (each) => openLine(lines.get(each.line)));
       };
     },
 
@@ -292,18 +293,31 @@
         { width, x: { label: measure() }, y: { label: "AUROC, %" }, fx: { label: null } });
     },
 
-    course() {
-      const found = records(data.figures.course);
-      const trainings = unique(found, "training"), at = { x: "epoch", fx: "distance", fy: "group" };
+    course(controls, redraw) {
+      const { columns } = data.figures.course, all = records(data.figures.course);
+      const by = Object.keys(columns).filter((name) => !["epoch", "kind", "number", "mean", "std", "n"].includes(name));
+      const scorer = by.includes("distance") ? "distance" : by[by.length - 1], trainings = unique(all, "training");
+      const numbers = unique(all, "number").map((each) => [each, `${all.find((one) => one.number === each).kind} ${each}`]);
+      const number = select(controls, "number", numbers, redraw);
+      number.set(all.find((each) => each.kind === "AUROC")?.number ?? numbers[0][0]);
+      const say = (each) => `${method(each, by)}\nepoch ${each.epoch}: ${tenth(each.mean)}${each.std === null ? "" : ` ± ${tenth(each.std)}`}, ${each.n} runs`;
+      return (width) => {
+        const found = all.filter((each) => each.number === number()), at = { x: "epoch", y: "mean", fx: scorer };
+        return Plot.plot({
+          ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40,
+          color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
+          x: { label: "epoch" }, y: { label: number.text() }, fx: { label: null },
+          marks: [Plot.lineY(found, { ...at, stroke: "training", z: (each) => method(each, by), strokeWidth: 2, marker: "dot" }), Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say }))],
+        });
+      };
+    },
+
+    ranks() {
+      const found = records(data.figures.ranks), best = found[0].rank, { difference } = found[0];
       return (width) => Plot.plot({
-        ...look, width: Math.max(width, 220 * unique(found, "distance").length), height: 300 * unique(found, "group").length, grid: true, marginRight: 50,
-        color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
-        x: { label: "epoch" }, y: { label: "AUROC, %" }, fx: { label: null }, fy: { label: null },
-        marks: [
-          Plot.areaY(found.filter((each) => each.low !== null), { ...at, y1: "low", y2: "high", fill: "training", fillOpacity: 0.08 }),
-          Plot.lineY(found, { ...at, y: "mean", stroke: "training", strokeWidth: 2, marker: "dot" }),
-          Plot.tip(found, Plot.pointer({ ...at, y: "mean", fill: "var(--paper)", title: (each) => `${each.training}\n${each.distance}, ${each.group}\nepoch ${each.epoch}: ${tenth(each.mean)} %, ${each.n} runs` })),
-        ],
+        ...look, width, height: 80 + 18 * found.length, marginLeft: 260, grid: true, x: { label: "mean rank" }, y: { label: null, domain: found.map((each) => each.detector) },
+        marks: [Plot.rectX([0], { x1: best, x2: best + difference, fill: "currentColor", fillOpacity: 0.12 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 20 }),
+          Plot.dot(found, { x: "rank", y: "detector", fill: colours()[0] })],
       });
     },
 
@@ -311,15 +325,14 @@
       const labels = data.rows.labels.filter((name) => new Set(data.images.map((each) => rows[each.row][name])).size > 1);
       const chosen = select(controls, "row", data.images.map((each, i) => [i, method(rows[each.row], labels) || NONE]), redraw);
       return (width) => {
-        const shown = data.images[chosen()], [fpr, tpr] = shown.roc, { edges } = shown.histogram, size = Math.min(width, 480);
-        const curve = fpr.map((each, i) => ({ fpr: each, tpr: tpr[i] }));
-        const bars = ["ID", "OOD"].flatMap((of) => shown.histogram[of].map((share, i) => ({ of, share, from: edges[i], to: edges[i + 1] })));
+        const shown = data.images[chosen()], { id_rejected: x, ood_found: y } = shown.roc, { low, high } = shown.histogram, size = Math.min(width, 480);
+        const bars = ["id", "ood"].flatMap((of) => shown.histogram[of].map((share, i) => ({ of: of.toUpperCase(), share, from: low[i], to: high[i] })));
         const colour = { domain: ["ID", "OOD"], range: colours().slice(0, 2), legend: true };
         const wrong = ([side, images]) => make("div", {}, make("h4", {}, side), make("div", { class: "wrong" }, ...images.map(({ position, src }) =>
           make("figure", {}, make("img", { src, alt: `${side}, image ${position} of its set` }), make("figcaption", {}, `image ${position}`)))));
         return make("div", {}, make("div", { class: "pair" },
           Plot.plot({ ...look, width: size, height: 400, grid: true, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
-            marks: [Plot.line([[0, 0], [100, 100]], { strokeDasharray: "3 3", strokeOpacity: 0.5 }), Plot.line(curve, { x: "fpr", y: "tpr", stroke: colours()[0], strokeWidth: 2 })] }),
+            marks: [Plot.line([[0, 0], [100, 100]], { strokeDasharray: "3 3", strokeOpacity: 0.5 }), Plot.line(x, { x, y, stroke: colours()[0], strokeWidth: 2 })] }),
           Plot.plot({ ...look, width: size, height: 400, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
             Plot.rectY(bars, { x1: "from", x2: "to", y: "share", fill: "of", fillOpacity: 0.5, mixBlendMode: "normal" }), Plot.ruleX([shown.cut], { strokeDasharray: "4 3" }), Plot.ruleY([0])] })),
         ...Object.entries(shown.wrong).map(wrong), make("button", { onclick: () => showOrigin(method(rows[shown.row], labels), [shown.row]) }, "Where these come from"));

@@ -54,6 +54,6 @@ def _numbers(table: Table, title: tuple[str, str]) -> pd.DataFrame:
 def _behind(table: Table, part: pd.DataFrame) -> list[list[int]]:
     """Return the labels of the rows behind each line of a leaderboard."""
     by = [name for name in METHOD if name in table.mean.index.names]
-    found = named(distinct(part)).groupby(by, sort=False, dropna=False).indices
-    places = distinct(part).index
+    shown = named(distinct(part))
+    found, places = shown.groupby(by, sort=False, dropna=False).indices, shown.index
     return [places[found[key if len(by) > 1 else key[0]]].tolist() for key in table.mean.index]

@@ -120,9 +120,8 @@ def _figures(given: Material, found: Leaderboard | None) -> dict[str, Drawing]:
     if (front := drawn["pareto"].frame) is not None:
         places = [name for name in found.labels if name in front]
         lines = found.labels[places].reset_index(names="line")
-        shown = front.assign(**{name: front[name].astype("str").fillna(NONE) for name in places}).merge(
-            lines, on=places
-        )
+        labelled = front.astype(dict.fromkeys(places, "str")).fillna(dict.fromkeys(places, NONE))
+        shown = labelled.merge(lines, on=places)
         drawn["pareto"] = drawn["pareto"]._replace(frame=shown[["line", "group", "seconds", "auroc", "front"]])
     return drawn
 

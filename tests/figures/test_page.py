@@ -189,8 +189,8 @@ def large(count: int) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_ten_thousand_rows_are_a_page_of_eight_megabytes_in_twenty_seconds() -> None:
-    rows, start = large(10_000), time.monotonic()
+    rows, start = large(10_000), time.process_time()
     text = page(contents(rows))
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20  # of one core
     assert len(text.encode()) < 8e6
     assert {*LABELS} > {*json.loads(Elements(text).data)["rows"]["labels"]}

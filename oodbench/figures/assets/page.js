@@ -211,7 +211,7 @@
 
   /** Return dots with a shape and a colour for each value of a label, a tip, and what a click opens. */
   function dots(records, { x, y, fx, by, say, marks = [] }, options, opened) {
-    const values = unique(records, by);
+    const values = data.rows.columns[by].values.map((each) => each ?? NONE);
     const shapes = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
     const drawn = Plot.plot({
       ...look, height: 440, grid: true, inset: 8, marginTop: 30, ...options,
@@ -248,11 +248,11 @@
       const at = { x: "training", y: "scorer", fx: "on" };
       const say = (each) => `${each.training}\n${each.scorer}\n${each.on}\n${tenth(each.auroc)} %`;
       return () => Plot.plot({
-        ...look, width: 210 + sets.length * (trainings.length * 42 + 24), height: 190 + distances.length * 24, marginLeft: 190, marginBottom: 120, marginTop: 50,
+        ...look, width: 230 + sets.length * (trainings.length * 42 + 24), height: 220 + distances.length * 24, marginLeft: 210, marginBottom: 150, marginTop: 50,
         padding: 0.04, color: { scheme: "cividis", domain: [low, high], legend: true, label: "AUROC, %" },
         x: { label: null, domain: trainings }, y: { label: null, domain: distances }, fx: { label: null, domain: sets, padding: 0.06 },
         marks: [
-          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 11 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
+          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 10 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
           Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
           Plot.cell(found, { ...at, fill: "auroc" }),
           Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.55 * (high - low) ? "white" : "black") }),
@@ -287,16 +287,16 @@
       const labels = ["train_key", "training", "space", "clustering", "distance", "group", "auroc"];
       const measures = Object.keys(columns).filter((name) => !labels.includes(name) && columns[name].values.length > 1);
       const measure = select(controls, "measure", measures.map((each) => [each, each]), redraw);
-      const distance = select(controls, "distance", [["", "all"], ...columns.distance.values.map((each) => [each, each])], redraw);
+      const distance = select(controls, "distance", columns.distance.values.map((each) => [each, each]), redraw);
       const say = (each) => `${method(each, labels.slice(1, 6))}\n${measure()} ${each[measure()]}\nAUROC ${tenth(each.auroc)} %`;
-      return (width) => dots(numbered(found, measure()).filter((each) => !distance() || each.distance === distance()), { x: measure(), y: "auroc", fx: "group", by: "training", say },
-        { width, x: { label: measure() }, y: { label: "AUROC, %" }, fx: { label: null } });
+      return (width) => dots(numbered(found, measure()).filter((each) => each.distance === distance()), { x: measure(), y: "auroc", fx: "group", by: "training", say },
+        { width, x: { label: measure() }, y: { label: "AUROC, %" }, fx: { label: null, domain: ["near", "far"].filter((each) => columns.group.values.includes(each)) } });
     },
 
     course(controls, redraw) {
       const { columns } = data.figures.course, all = records(data.figures.course);
       const by = Object.keys(columns).filter((name) => !["epoch", "kind", "number", "mean", "std", "n"].includes(name));
-      const scorer = by.includes("distance") ? "distance" : by[by.length - 1], trainings = unique(all, "training");
+      const scorer = by.includes("distance") ? "distance" : by[by.length - 1], trainings = data.rows.columns.training.values;
       const numbers = unique(all, "number").map((each) => [each, `${all.find((one) => one.number === each).kind} ${each}`]);
       const number = select(controls, "number", numbers, redraw);
       number.set(all.find((each) => each.kind === "AUROC")?.number ?? numbers[0][0]);

@@ -118,7 +118,10 @@ def test_sorting_and_filtering_give_the_right_rows(browser: Any, file: Path, wid
         assert board.locator(".count").inner_text() == "20 of 40 lines"
         assert shares(tab, "2 mean") == tenths(wanted)
         assert set(column(tab, "board", "training")) == {HOSTILE}
-XX        board.get_by_role("searchbox").fill("k=7)")
+        dots = tab.locator("[data-figure=near_far] svg [aria-label=dot] path")
+        dots.nth(20).wait_for(state="detached")
+        assert dots.count() == 20
+        board.get_by_role("searchbox").fill("k=7)")
         assert board.locator(".count").inner_text() == "1 of 40 lines"
         board.get_by_role("button", name="All rows").click()
         board.locator(".count", has_text="40 of 40 lines").wait_for()

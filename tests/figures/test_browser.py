@@ -42,7 +42,12 @@ def study() -> pd.DataFrame:
     changes = [each for method in methods for each in by_seed(rng.uniform(0.3, 1, 3).tolist(), **method)]
     rows = made(*changes)
     cells = rows.groupby(["training", "distance", "seed"], sort=False).ngroup()
-    return rows.assign(cell=cells.map("{:016x}".format), detector='{"distance": {"name": "knn"}}', train_key="aa")
+    return rows.assign(
+        cell=cells.map("{:016x}".format),
+        key=cells.map("{:016x}".format),
+        detector='{"distance": {"name": "knn"}}',
+        train_key="aa",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +146,18 @@ def test_a_number_says_where_it_comes_from(browser: Any, file: Path) -> None:
         assert f"oodbench show tiny.yaml {first['cell']}/{first['ood']}" in dialog.inner_text()
         tab.keyboard.press("Escape")
         assert not dialog.is_visible()
+
+
+def test_scores_by_image_are_drawn_with_the_images_that_are_most_wrong(browser: Any, file: Path) -> None:
+    with shown(browser, file, NARROW) as tab:
+        figure = tab.locator("[data-figure=images]")
+        assert figure.locator("select option").count() == 2
+        assert figure.locator("svg [aria-label=line] path").count() == 2  # the curve and the diagonal
+        assert figure.locator("svg [aria-label=rect] rect").count() == 80
+        images = figure.locator("img")
+        assert images.evaluate_all("(all) => all.map((each) => each.naturalWidth)") == [8] * 4
+        figure.get_by_role("button", name="Where these come from").click()
+        assert "1 row behind it" in tab.get_by_role("dialog").inner_text()
 
 
 def test_many_rows_are_few_elements(browser: Any, file: Path) -> None:

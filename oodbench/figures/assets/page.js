@@ -105,7 +105,7 @@
 
     const shown = new Tabulator(holder, {
       data: records, index: "row", height: "min(36rem, 80vh)", nestedFieldSeparator: false, layout: "fitData", placeholder: "No row is left by these filters.",
-      columnDefaults: { resizable: "header" },
+      columnDefaults: { resizable: "header", maxInitialWidth: 210 },
       columns: [...(open ? [{ field: "row", title: "#", titleFormatter: () => document.createTextNode("#"), headerSort: false, frozen: innerWidth > 700, formatter: (cell) => {
         const record = cell.getData();
         return make("button", { "aria-label": `where line ${record.row + 1} comes from`, onclick: () => open(record) }, String(record.row + 1));
@@ -128,7 +128,10 @@
     return {
       field, title: field, visible, sorter: number ? "number" : "alphanum", sorterParams: { alignEmptyValues: "bottom" },
       headerSortStartingDir: number ? "desc" : "asc", hozAlign: number ? "right" : "left", headerHozAlign: number ? "right" : "left", cssClass: number ? "number" : "",
-      titleFormatter: () => make("button", { type: "button" }, title), formatter: (cell) => make(["span", "strong", "em"][mark?.(cell.getData()) ?? 0], {}, text(cell.getData())),
+      titleFormatter: () => make("button", { type: "button" }, title), formatter: (cell) => {
+        const shown = text(cell.getData());
+        return make(["span", "strong", "em"][mark?.(cell.getData()) ?? 0], { title: shown }, shown);
+      },
     };
   }
 
@@ -153,12 +156,15 @@
     const ofMetrics = new Set(metrics.filter((metric) => metric !== "FPR95_ood"));
     const ofLabels = new Set(several.length ? several : labels.slice(0, 1));
     let kind = "interval";
+    const named = labels.map((name) => ({ field: name, title: name, visible: ofLabels.has(name), text: (record) => plain(record[name]) }));
+    const first = innerWidth > 700 ? named.length : 1; // on a narrow screen numbers stand beside the first label
     const columns = [
-      ...labels.map((name) => ({ field: name, title: name, visible: ofLabels.has(name), text: (record) => plain(record[name]) })),
+      ...named.slice(0, first),
       ...titles.map(([set, metric], place) => ({
         field: `${place} mean`, title: `${set} ${metric}, %`, number: true, visible: ofSets.has(set) && ofMetrics.has(metric), text: (record) => spread(record, place, kind), mark: (record) => record[`${place} mark`],
       })),
       { field: "n", title: "runs", number: true, text: (record) => plain(record.n) },
+      ...named.slice(first),
     ];
     for (const each of found) each.n = Math.min(...titles.map((_, place) => each[`${place} n`]).filter((n) => n > 0));
     const needs = [
@@ -306,7 +312,7 @@
         return Plot.plot({
           ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40,
           color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
-          x: { label: "epoch" }, y: { label: number.text() }, fx: { label: null },
+          x: { label: "epoch" }, y: { label: `${number.text()}, ${found[0].kind === "clusters" ? "times 100" : "%"}` }, fx: { label: null },
           marks: [Plot.lineY(found, { ...at, stroke: "training", z: (each) => method(each, by), strokeWidth: 2, marker: "dot" }), Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say }))],
         });
       };

@@ -29,7 +29,8 @@ def board(rows: pd.DataFrame, floor: float | None = None) -> Leaderboard | None:
         return None
     tables = [leaderboards(part, floor)[0] for part in parts]
     labels = [_labels(table, part) for table, part in zip(tables, parts, strict=True)]
-    titles: dict[Any, None] = dict.fromkeys(column for table in tables for column in table.mean)
+    columns = dict.fromkeys(column for table in tables for column in table.mean)
+    titles: list[Any] = sorted(columns, key=lambda title: title[0] == "ID")  # what detects comes first
     numbers = {title: pd.concat([_numbers(each, title) for each in tables], ignore_index=True) for title in titles}
     behind = [each for table, part in zip(tables, parts, strict=True) for each in _behind(table, part)]
     captions = [" ".join(each.below) for each in tables]

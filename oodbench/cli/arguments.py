@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -46,6 +47,16 @@ def number_of_bytes(memory: str) -> int:
     if found < LEAST_MEMORY:
         raise UserError(f"{wanted}, {decimal(LEAST_MEMORY)} at least")
     return found
+
+
+def seconds(budget: str) -> float:
+    """Return what `--budget` says, such as 90s, 30min or 8h, in seconds; nothing said is no end."""
+    if not budget:
+        return math.inf
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h)", budget)
+    if not found:
+        raise UserError(f"--budget {budget}: wanted is a time such as 90s, 30min or 8h")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
 
 
 def check_workers(text: str) -> None:

@@ -28,6 +28,7 @@ Grid = Annotated[Path | None, typer.Option(help="Detectors, as in a study; defau
 Name = Annotated[str, typer.Option(help="Folder of results; calls of one name share their tables.")]
 Encoder = Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")]
 Seed = Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.", min=0, max=2**63 - 1)]
+Recommend = Annotated[bool, typer.Option("--recommend", help="Say which detector to take, as `oodbench recommend`.")]
 Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
 Cell = Annotated[str, typer.Argument(help="A cell's hash, or its start.", show_default=False)]
 ToFile = Annotated[Path, typer.Option("--to", help="File to write: .csv, .csv.gz or .parquet.")]
@@ -50,6 +51,7 @@ def score(
     device: Device = "auto",
     memory: Memory = "2GB",
     top: Top = 20,
+    recommend: Recommend = False,
 ) -> None:
     """Run the detector grid on features that you bring: no training, no images; the same tables."""
     arguments.check_stage(redo, "score", "failed")
@@ -60,6 +62,8 @@ def score(
     sets = [(group, *each) for group, files in groups for each in _named(f"--{group}", files).items()]
     id_set = _one_named("--id", id_) if "=" in id_ and not Path(id_).is_file() else (Path(id_).stem, Path(id_))
     seen = _named("--validation", validation)
+    if recommend and len(sets) < 2 and not seen:
+        raise UserError("--recommend: give a second OOD set, or --validation, for a choice to be judged on another set")
     from oodbench.execution.score_features import Given  # which takes seconds
 
     given = Given(
@@ -74,10 +78,10 @@ def score(
         seed=seed,
         redo=redo,
     )
-    _score(given, device, memory, top)
+    _score(given, device, memory, top, recommend)
 
 
-def _score(given: Given, device: str, memory: str, top: int) -> None:
+def _score(given: Given, device: str, memory: str, top: int, recommend: bool) -> None:
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
@@ -94,6 +98,8 @@ def _score(given: Given, device: str, memory: str, top: int) -> None:
     if more := reasons[REASONS:]:
         where = f"{folder / 'plan.json'} has all, under left_out"
         screen.say(f"left out: {sum(count for _, count in more):>5} cells for {len(more)} other reasons; {where}")
+    if recommend:
+        tables.recommend(folder, outcome.rows)
     if outcome.failed:
         arguments.say_failures(outcome.rows)
 

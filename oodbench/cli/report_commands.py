@@ -1,9 +1,9 @@
-"""Commands from a study's rows to its tables and page: tables, report, verdict, quality, curve."""
+"""Commands from a study's rows to its tables, page and figures: tables, report, verdict, quality, curve, plot."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
@@ -12,11 +12,20 @@ from rich.text import Text
 from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
 from oodbench.cli.progress import Board
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from oodbench.store.rows import Results
+
+PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
 
 Against = Annotated[
     str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
 ]
+Value = Annotated[str, typer.Option(help="The metric, a column of the rows, such as auroc or fpr95_id.")]
+Group = Annotated[str, typer.Option(help="The OOD sets that count: near or far; default: all.")]
 
 
 def tables_(
@@ -87,7 +96,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     rows = unmade.declared(rows)
-    found = verdicts.verdicts(rows, claims, given.clusters(), str(study))
+    found = verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
@@ -97,6 +106,34 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:
+    """Say what matters: shares of the variance of a metric by axis, and what each level adds; needs no torch."""
+    from oodbench.report import effects as report
+    from oodbench.report import formats
+    from oodbench.study.reader import tables_of
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    folder, floor = given.folder.parent, tables_of(study)[2]
+    designs = report.effects(rows, value, group, floor)
+    caption = tables.remarks(rows) + report.caption(designs, value, group, floor)
+    formats.write_table(report.sheet(designs, value, caption), folder)
+    for design in designs:
+        screen.say(f"\n{report.about(design)}", "bold")
+        screen.lines(report.share_table(design), 1)
+        for axis, each in report.level_table(design).groupby("axis", sort=False):
+            screen.lines(each.drop(columns="axis").rename(columns={"level": str(axis)}), 1)
+    screen.say(f"\n{caption}", "italic")
+    screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def recommend(study: StudyFile, dry_data: DryData = False) -> None:
+    """Name one detector of a study, what it is expected to cost on another OOD set, and what is as good or cheaper."""
+    from oodbench.study.reader import tables_of
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    tables.recommend(given.folder.parent, rows, tables_of(study)[2])
 
 
 def quality(
@@ -162,3 +199,62 @@ def curve(
     scored = f"{found.scored} cells scored, {len(found.rows)} rows in all"
     screen.say(f"\n{scored}: {folder / 'curve.csv'}")
     screen.say(f"the table, as .md, .tex and .html: {folder}")
+
+
+def plot(
+    study: StudyFile,
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(PLOTS)}.", show_default=False)],
+    to: Annotated[
+        Path | None, typer.Option(help="A .pdf, .svg or .png file; else figures/KIND.pdf of the results.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="single (3.25 in wide) or double (6.75 in).")] = "single",
+    dry_data: DryData = False,
+) -> None:
+    """Draw a figure of a study's rows for a paper of two columns; needs the extra `plots`, not torch."""
+    for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
+        if word not in allowed:
+            raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
+    ending = to.suffix.lower().removeprefix(".") if to else "pdf"
+    if ending not in ("pdf", "svg", "png"):
+        raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
+    try:
+        from oodbench.figures import printed
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise UserError("figures take matplotlib, which is not here: pip install 'oodbench[plots]'") from None
+    from oodbench.report import tables as making
+    from oodbench.store.files import write_whole
+
+    given, rows = arguments.rows(study, dry_data, ok=True)
+    found = _shown(kind, given, rows, str(study))
+    files = making.file_names(list(found)) if len(found) > 1 else dict.fromkeys(found, "")
+    place = to or given.folder.parent / "figures" / f"{kind}.pdf"
+    drawn = {
+        place.with_stem("-".join(filter(None, (place.stem, files[board])))): printed.written(
+            printed.drawn(kind, frame, printed.WIDTHS[column]), ending
+        )
+        for board, frame in found.items()
+    }
+    for path, content in drawn.items():
+        write_whole(path, content)
+        screen.say(f"{path}")
+    if said := tables.remarks(rows):
+        screen.warn(said.strip())
+
+
+def _shown(kind: str, given: Results, rows: pd.DataFrame, study: str) -> dict[str, pd.DataFrame]:
+    """Return what a figure shows, by ID data set where a figure is of one."""
+    from oodbench.figures import data
+    from oodbench.report import tables as making
+    from oodbench.report import unmade
+
+    rows = unmade.declared(rows)
+    if kind == "quality":
+        return {"": data.quality(rows, given.clusters(), study)}
+    if kind == "curve":
+        return {"": data.curve(given.curve(), study)}
+    if kind == "ranks":
+        return {"": data.ranks(rows)}
+    make = getattr(data, kind.replace("-", "_"))
+    return {name: make(each) for name, each in making.boards(rows).items()}

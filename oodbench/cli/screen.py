@@ -61,6 +61,12 @@ def columns(*headings: str) -> RichTable:
     return RichTable(*headings, box=None, header_style="bold", pad_edge=False)
 
 
+def lines(text: Any, labels: int) -> None:
+    """Print a table of text; its first columns are labels, which fold where it is too wide."""
+    out.print()
+    out.print(_grid(text.map(escape), "p" * labels))
+
+
 def show(table: Table, title: str, top: int) -> None:
     """Print the first rows of a table. Where it is too wide, its details go first, then numbers stand before labels.
 

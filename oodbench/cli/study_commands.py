@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.filesize import decimal
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from oodbench.execution.estimate import Estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Outcome, Runner
-    from oodbench.study.grid import Work
+    from oodbench.study.grid import Run, Work
+    from oodbench.study.study import Study
 
 Redo = Annotated[str, typer.Option(help="Make again: train, bank or score with what follows, or failed rows.")]
 CachedOnly = Annotated[bool, typer.Option("--cached-only", help="Train nothing; score what is trained.")]
@@ -32,6 +35,10 @@ CheckpointEpochs = Annotated[
 ]
 RowsOnly = Annotated[bool, typer.Option("--rows-only", help="Write and print no tables.")]
 Graph = Annotated[bool, typer.Option(help="On a CUDA device, launch an encoder's passes as one graph each.")]
+UntilDecided = Annotated[
+    bool, typer.Option("--until-decided", help="Add seeds to the sides of open claims until they are decided.")
+]
+Budget = Annotated[str, typer.Option(help="The time of --until-decided, such as 30min or 8h.", show_default=False)]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Download nothing; OODBENCH_OFFLINE=1 says so to every command.")
 ]
@@ -52,38 +59,118 @@ def run(
     graph: Graph = True,
     dry_data: DryData = False,
     without_missing_sets: Without = False,
+    until_decided: UntilDecided = False,
+    budget: Budget = "",
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
     arguments.check_workers(workers)
     arguments.check_stage(redo, *REDO)
-    room = arguments.number_of_bytes(memory)
+    if until_decided and (redo or cached_only):
+        other = "--redo" if redo else "--cached-only"
+        raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
+    if budget and not until_decided:
+        raise UserError("--budget is the time of --until-decided; give both")
+    seconds, room = arguments.seconds(budget), arguments.number_of_bytes(memory)
     loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
+    if until_decided and not loaded.claims:
+        raise UserError(f"{study} declares no claims that could be decided; say what should hold with the key 'claims'")
+    from oodbench.execution.pipeline import Options
+
+    checkpoints = (checkpoint_minutes, checkpoint_epochs)
+    options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
+    end = time.monotonic() + seconds
+    made = _make(loaded, options, workers, dry_data)
+    while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
+        made = _make(loaded, options, workers, dry_data)
+    if not rows_only:
+        tables.write(study, made.runner.study.results, made.outcome.rows, top)
+    if loaded.settings.variance and not rows_only:
+        words = [*_words(study, options, dry_data), "--workers", str(made.others + 1)]
+        _vary(study, made.runner, made.outcome.rows, words)
+    _say_done(study, made)
+
+
+class Ran(NamedTuple):
+    """What a run has made, with how many other processes, and how those of them ended that died."""
+
+    runner: Runner
+    outcome: Outcome
+    others: int
+    died: list[str]
+
+
+def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
+    """Make the rows that are missing."""
     from oodbench.cli import workers as processes
     from oodbench.data.missing_sets import hinted
-    from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
     from oodbench.store.provenance import machine
 
     with Board(screen.err) as board, hinted(loaded):
-        checkpoints = (checkpoint_minutes, checkpoint_epochs)
-        options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
         runner = Runner(loaded, options, board)
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
-        if others and redo:
+        if others and options.redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        cards = processes.cards(runner.pipeline.device)
-        with processes.helped(_words(study, options, dry_data), others, board.others, cards) as died:
+        words, cards = _words(loaded.file, options, dry_data), processes.cards(runner.pipeline.device)
+        with processes.helped(words, others, board.others, cards) as died:
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
             outcome = runner.run()
-    if not rows_only:
-        tables.write(study, runner.study.results, outcome.rows, top)
-    if loaded.settings.variance and not rows_only:
-        _vary(study, runner, outcome.rows, [*_words(study, options, dry_data), "--workers", str(others + 1)])
-    _say_done(study, runner, outcome, others, died)
+        return Ran(runner, outcome, others, died)
 
 
-def _say_done(study: Path, runner: Runner, outcome: Outcome, others: int, died: list[str]) -> None:
+def _more_seeds(made: Ran, left: float) -> bool:
+    """Add seeds to the sides of the undecided claim that costs least; where none is added, say why, and return False.
+
+    A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times; `left` is
+    the time that there is, in seconds.
+    """
+    from oodbench.report import unmade, verdicts
+    from oodbench.report.tables import counted
+    from oodbench.store.rows import Added
+
+    runner, rows = made.runner, unmade.declared(made.outcome.rows)
+    added = runner.results.added()
+    looks = {name: max(1, added.looks.get(name, 0)) for name in runner.study.claims}
+    found = verdicts.verdicts(rows, runner.study.claims, runner.results.clusters(), str(runner.study.file), looks)
+    steps: list[tuple[float, str, int, list[Run]]] = []
+    said = [f"decided: {sum(each.state in verdicts.DECIDED for each in found)} of {counted(len(found), 'claim')}"]
+    for each in (each for each in found if each.state not in verdicts.DECIDED):
+        more = each.more_runs()
+        if not more or more == verdicts.MOST:
+            said.append(f"{each.name} is {each.state}, and more seeds would not decide it")
+            continue
+        count = min(more, max(verdicts.LEAST, *(line.runs for line in each.evidence)))
+        runs, cost = _sides(runner, verdicts.sides(rows, each.claim))
+        steps.append((count * cost, each.name, count, runs))
+        needs = f"{counted(count, 'more seed')} would take about {screen.duration(count * cost)}"
+        said.append(f"{each.name} is {each.state}: {needs}")
+    seconds, name, count, runs = min(steps, key=lambda step: step[:2], default=(math.inf, "", 0, []))
+    if not runs or seconds > left:
+        runner.results.write_added(Added(added.seeds, looks))
+        screen.say("\n" + "; ".join(said))
+        return False
+    first = max(run.seed for run in runs) + 1
+    seeds = list(range(first, first + count))
+    kept = {run.but_seed: [*added.seeds.get(run.but_seed, []), *seeds] for run in runs}
+    runner.results.write_added(Added(added.seeds | kept, looks | {name: looks[name] + 1}))
+    these = f"{'seed' if count == 1 else 'seeds'} {', '.join(map(str, seeds))} of {counted(len(kept), 'training')}"
+    screen.say(f"\n{name} is not decided: {these} are added, about {screen.duration(seconds)}")
+    return True
+
+
+def _sides(runner: Runner, rows: Any) -> tuple[list[Run], float]:
+    """Return the trainings that rows are of, with all their seeds, and the seconds that one more seed of them takes."""
+    by_key = {runner.encoders.train_key(work.run): work.run for work in runner.plan.work}
+    seen = rows[rows["train_key"].isin(by_key)]
+    kinds = {by_key[key].but_seed for key in seen["train_key"].unique()}
+    took = seen.groupby("train_key").agg(train=("train_seconds", "first"), score=("score_seconds", "sum")).sum(axis=1)
+    cost = took.groupby([by_key[key].but_seed for key in took.index]).mean().sum()
+    return [run for run in by_key.values() if run.but_seed in kinds], float(cost)
+
+
+def _say_done(study: Path, made: Ran) -> None:
     """Say what a run has made and what it has not; exit with 1 where something failed."""
+    runner, outcome, others, died = made
     by = f" by this process of {others + 1}" if others else ""
     counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
     screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")

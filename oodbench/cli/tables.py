@@ -11,6 +11,8 @@ from rich.markup import escape
 
 from oodbench.cli import screen
 
+SHOWN = 10  # detectors of a front that are printed
+
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
     from oodbench.report.tables import Table
@@ -77,6 +79,28 @@ def publish(
     table = replace(table, caption=remarks(rows) + table.caption)
     formats.write_table(table.sheet(), folder, endings or tuple(formats.FORMATS))
     screen.show(table, title or table.name, len(table.mean) if top is None else top)
+
+
+def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
+    """Write to a folder which detector of rows to take, and print it, the answer first."""
+    from oodbench.report import formats
+    from oodbench.report import recommend as report
+
+    every, without = report.recommendations(rows, floor)
+    below = [remarks(rows) + report.caption(every, floor), *without]
+    formats.write_table(report.sheet(every, below), folder)
+    screen.say("")
+    for i, sentence in enumerate(report.sentences(every[0])):
+        screen.say(sentence, "" if i else "bold")
+    screen.lines(report.answers(every), 2)
+    front = report.fronts(every[0])
+    screen.lines(front[:SHOWN], 1)
+    if len(front) > SHOWN:
+        screen.say(f"the first {SHOWN} of {len(front)}")
+    for each in without:
+        screen.warn(each)
+    screen.say(f"\n{below[0]}", "italic")
+    screen.say(f"\nas .md, .csv, .tex and .html, every detector in .csv: {folder}")
 
 
 def hold(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from oodbench.errors import UserError, suggestion
 from oodbench.scoring import detectors
 from oodbench.store.artifacts import Store
 from oodbench.store.memo import AFTER, REDO, Memo, Watch
+from oodbench.store.rows import Results
 from oodbench.study.grid import Run
 from oodbench.study.settings import Seen
 from oodbench.study.study import Study
@@ -54,7 +56,7 @@ class Pipeline:
     def __init__(self, study: Study, options: Options, watch: Watch) -> None:
         if options.without_missing_sets and not study.missing:
             study = without(study, missing_sets(study))
-        self.study = study
+        self.study = study = dataclasses.replace(study, added=Results(study.results, watch.warn).added().seeds)
         self.options = options
         self.watch = watch
         self.store = Store(study.store, watch.warn)

@@ -17,9 +17,10 @@ tests, Schuirmann 1987). Where one of several comparisons is enough to decide, t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from oodbench.study.declarations import PAIRED, POINTS, SETS, ClaimSpec, Labels
 from oodbench.study.grid import NONE
 
 HOLDS, FAILS, EQUAL, OPEN, MISSING = "holds", "fails", "equal", "open", "not enough data"
+DECIDED = (HOLDS, FAILS, EQUAL)
 ERROR = 0.05  # one-sided
 POWER = 0.8  # that a claim is decided with as many more runs as an open one asks for
 MOST = 1000  # runs that it asks for
@@ -94,6 +96,7 @@ class ClaimVerdict:
     why: str = ""  # what is missing, "" where nothing is
     evidence: tuple[Evidence, ...] = ()
     lost: int = 0  # rows without a number: failed, or what they measure does not exist
+    looks: int = 0  # while seeds were added
     alone_of: int = 0  # claims that share the 5 % among which it is not decided; 0 where it is, or is not decided alone
 
     @property
@@ -105,7 +108,16 @@ class ClaimVerdict:
         lost = [f"{counted(self.lost, 'row')} without a number"] if self.lost else []
         best = ["settings picked on test"] if self.claim.pick == "best" else []
         alone = [f"not after Holm over {self.alone_of} claims"] if self.alone_of else []
-        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best, *alone]))
+        looks = [f"after {counted(self.looks, 'look')}"] if self.looks else []
+        return "; ".join(filter(None, [self.why, *self._shown(), *lost, *best, *looks, *alone]))
+
+    def more_runs(self) -> int:
+        """Return how many more seeds an undecided claim asks for; 0 where it is decided, or seeds do not decide it."""
+        undecided = (OPEN, MISSING)
+        waiting = [each for each in self.evidence if each.state in undecided] if self.state in undecided else []
+        if self.claim.table == "quality" or any(each.of != "run" for each in waiting):
+            return 0
+        return max((each.more or LEAST - each.runs for each in waiting), default=0)
 
     def _shown(self) -> list[str]:
         """Return each place, or, of many, how many are of which state, and the two at the ends."""
@@ -119,16 +131,25 @@ class ClaimVerdict:
 
 
 def verdicts(
-    rows: pd.DataFrame, claims: dict[str, ClaimSpec], clusters: pd.DataFrame | None = None, study: str = "STUDY"
+    rows: pd.DataFrame,
+    claims: dict[str, ClaimSpec],
+    clusters: pd.DataFrame | None = None,
+    study: str = "STUDY",
+    looks: Mapping[str, int] = MappingProxyType({}),
 ) -> list[ClaimVerdict]:
-    """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none."""
+    """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none.
+
+    Of a claim that `run --until-decided` has looked at k times the last look has a share 1 / 2^k of the 5 %, so that
+    all looks together err no more often (alpha spending, Lan and DeMets 1983).
+    """
 
     def judged(name: str, family: int) -> ClaimVerdict:
-        return verdict(rows, name, claims[name], clusters, study, family)
+        found = verdict(rows, name, claims[name], clusters, study, family * 2 ** looks.get(name, 0))
+        return replace(found, looks=looks.get(name, 0))
 
     found = {name: judged(name, 1) for name in claims}
     tested = sum(each.state != MISSING for each in found.values())
-    alone, before = {name for name, each in found.items() if each.state in (HOLDS, FAILS, EQUAL)}, -1
+    alone, before = {name for name, each in found.items() if each.state in DECIDED}, -1
     decided = len(alone)
     while len(alone) not in (0, before):  # Holm's steps: what is decided leaves more of the 5 % to the others
         before = len(alone)
@@ -163,22 +184,32 @@ def verdict(
     return ClaimVerdict(name, claim, state, why, tuple(evidence), int((lost["status"] != UNMADE).sum()))
 
 
+def sides(rows: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
+    """Return the rows that a claim compares."""
+    rows = _kept(rows, claim.of)
+    if claim.among:
+        return rows
+    places = [_kept(rows, of) for of in ((claim.at, claim.than) if claim.at else ({},))]
+    return pd.concat([_kept(each, of) for each in places for of in (claim.left, claim.right)])
+
+
 # ---- kinds of claims ------------------------------------------------------------------------------------
 
 
 def _comparison(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
-    sides: list[pd.DataFrame] = []
+    seen: list[pd.DataFrame] = []
 
     def ahead(rows: pd.DataFrame) -> pd.Series[float]:
-        sides.extend(_side(rows, claim, of) for of in (claim.left, claim.right))
-        left, right = (_numbers(each, claim) for each in sides[-2:])
-        return left.sub(right)  # NaN where one has no such run
+        seen.extend(_side(rows, claim, of) for of in (claim.left, claim.right))
+        left, right = (_numbers(each, claim) for each in seen[-2:])
+        both, common = left.sub(right), left.index.intersection(right.index)
+        return both[both.index.isin(common)] if len(common) else both  # NaN where one has no number
 
     differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
-    places = {str(place): _runs(each) for place, each in differences.groupby("place", sort=False)}
+    places = {str(place): by_observation(each) for place, each in differences.groupby("place", sort=False)}
     enough = family * (1 if claim.where == "all" else len(places))
     found = [_evidence(claim, runs, enough, family * len(places), place) for place, runs in places.items()]
-    lost = pd.concat([each[each["number"].isna()] for each in sides])
+    lost = pd.concat([each[each["number"].isna()] for each in seen])
     return _together(claim, [each.state for each in found]), found, lost
 
 
@@ -190,7 +221,7 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     sign = -1 if claim.value in LOWER_IS_BETTER else 1
     wide = sign * _numbers(rows, claim, claim.among).unstack(list(claim.among), sort=False)
     names = [" · ".join(map(str, each)) for each in wide.columns.to_frame().itertuples(index=False)]
-    places = {str(place): _runs(each) for place, each in wide.groupby(level="place", sort=False)}
+    places = {str(place): by_observation(each) for place, each in wide.groupby(level="place", sort=False)}
     if len(names) < 2:
         raise NotThereError(f"there is no one to be ahead of {names[0]}")
     winner = " · ".join(str(claim.winner[label]) for label in claim.among) if claim.winner else None
@@ -307,7 +338,7 @@ def _whole_mean(groups: Any, alike: list[str]) -> pd.Series[float]:
 # ---- numbers to states ----------------------------------------------------------------------------------
 
 
-class _Runs(NamedTuple):
+class Runs(NamedTuple):
     """Numbers of runs (N,), or of runs and candidates (N, K), and which observation each run belongs to (N,)."""
 
     values: Floats
@@ -315,15 +346,15 @@ class _Runs(NamedTuple):
     of: str  # what an observation is
 
 
-def _runs(numbers: pd.Series[float] | pd.DataFrame) -> _Runs:
+def by_observation(numbers: pd.Series[float] | pd.DataFrame) -> Runs:
     """Return numbers by run; observations are the values of the outermost label that has several, else the runs."""
     for label, name in UNITS.items():
         if label in numbers.index.names and numbers.index.get_level_values(label).nunique() > 1:
-            return _Runs(numbers.to_numpy(), numbers.index.get_level_values(label).factorize()[0], name)
-    return _Runs(numbers.to_numpy(), np.arange(len(numbers)), "run")
+            return Runs(numbers.to_numpy(), numbers.index.get_level_values(label).factorize()[0], name)
+    return Runs(numbers.to_numpy(), np.arange(len(numbers)), "run")
 
 
-class _Estimate(NamedTuple):
+class MeanEstimate(NamedTuple):
     """A mean, and the sizes and variances (ddof 1) of the blocks of observations that its error is of."""
 
     mean: float
@@ -340,7 +371,7 @@ class _Estimate(NamedTuple):
         return np.sqrt(total) / len(self.size), freedom
 
 
-def _estimate(values: list[Floats], these: bool) -> _Estimate | None:
+def estimate(values: list[Floats], these: bool) -> MeanEstimate | None:
     """Return the mean over units of the means of their runs, None where it has no error.
 
     `these`: its error is that of the runs in each; else that of the units, which are one block.
@@ -349,11 +380,11 @@ def _estimate(values: list[Floats], these: bool) -> _Estimate | None:
     if not blocks or min(map(len, blocks)) < 2:
         return None
     mean = float(np.mean([each.mean() for each in values if len(each)]))
-    return _Estimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
+    return MeanEstimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
 
 
 def _evidence(
-    claim: ClaimSpec, runs: _Runs, enough: int, decided: int, place: str, pair: str = "", ask: bool = True
+    claim: ClaimSpec, runs: Runs, enough: int, decided: int, place: str, pair: str = "", ask: bool = True
 ) -> Evidence:
     """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of.
 
@@ -362,16 +393,16 @@ def _evidence(
     there = ~np.isnan(runs.values)
     these = claim.ids == "these" and runs.of == UNITS["id"]
     units = [runs.values[there & (runs.unit == each)] for each in np.unique(runs.unit)]
-    values, found = runs.values[there], _estimate(units, these)
+    values, found = runs.values[there], estimate(units, these)
     decided *= 2 if claim.relation == "near" else 1
     state, error, low, high, more = MISSING, np.nan, np.nan, np.nan, 0
     if found:
         error = float(found.spread()[0])
     if found and len(values) >= LEAST:
-        within = _region(claim, *_interval(found, enough))
-        beyond = _region(claim, *_interval(found, decided))
+        within = _region(claim, *interval(found, enough))
+        beyond = _region(claim, *interval(found, decided))
         state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
-        low, high = _interval(found, 1)
+        low, high = interval(found, 1)
         more = _more(claim, found, enough, decided) if ask and state == OPEN else 0
     mean = found.mean if found else _mean(values)
     count = len(values) if these else sum(len(each) > 0 for each in units)
@@ -384,7 +415,7 @@ def _mean(values: Floats) -> float:
     return float(there.mean()) if len(there) else float("nan")
 
 
-def _interval(found: _Estimate, tests: int) -> tuple[float, float]:
+def interval(found: MeanEstimate, tests: int) -> tuple[float, float]:
     """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
     error, freedom = found.spread()
     half = _quantile(float(freedom), tests) * float(error)
@@ -409,7 +440,7 @@ def _region(claim: ClaimSpec, low: float, high: float) -> str:
     return HOLDS if inside else OPEN if not outside else EQUAL if equal else FAILS
 
 
-def _more(claim: ClaimSpec, found: _Estimate, enough: int, decided: int) -> int:
+def _more(claim: ClaimSpec, found: MeanEstimate, enough: int, decided: int) -> int:
     """Return how many more observations, in each block, decide with 80 % power where mean and spread are as they look.
 
     Of a claim that is to be near both ends have to be kept: the power is at least the sum of both less 1.
@@ -455,6 +486,9 @@ def caption(found: list[ClaimVerdict]) -> str:
         if units
         else ""
     )
+    looks = " Of k looks, while seeds were added, the last has a share 1 / 2^k of the 5 %." * any(
+        each.looks for each in found
+    )
     these = " Of `ids: these` the claim is about these ID sets alone." * any(
         each.claim.ids == "these" for each in found
     )
@@ -464,8 +498,8 @@ def caption(found: list[ClaimVerdict]) -> str:
         f"the claim says; fails: it lies outside; equal: neither side is ahead by over the margin, {POINTS} points "
         "where none is said; open: these rows do not decide it, and how many more would, with 80 % power, if mean and "
         "spread are as they look. Where one of several comparisons decides, their number divides the 5 %; what does "
-        "not stand when all claims share it, by Holm, says so. The error that the test images have in common is not "
-        f"in it.{best}"
+        f"not stand when all claims share it, by Holm, says so.{looks} The error that the test images have in common "
+        f"is not in it.{best}"
     )
 
 

@@ -19,6 +19,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -37,6 +38,14 @@ SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
 
+@dataclass(frozen=True)
+class Added:
+    """Seeds beyond a study's own, and how often claims were looked at while they were added."""
+
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # by Run.but_seed
+    looks: dict[str, int] = field(default_factory=dict)  # by claim
+
+
 class Results:
     """The rows and runs in a study's folder of results. `warn` hears of what is damaged or out of date."""
 
@@ -44,6 +53,7 @@ class Results:
         self.folder = results / "rows"
         self._runs = results / "runs"
         self._plan = results / "plan.json"
+        self._added = results / "seeds.json"
         self._clusters = results / CLUSTERS
         self._warn = warn
         self._known: dict[str, pd.DataFrame] = {}  # parts by name; a part never changes
@@ -148,8 +158,8 @@ class Results:
     def check(self) -> int:
         """Look at every file and return how many there are; `warn` hears of what is damaged."""
         runs = [*self._runs.glob("*.json")]
-        facts = [self.plan(), self.clusters(), *(self.run(path.stem) for path in runs)]
-        absent = sum(not path.is_file() for path in (self._plan, self._clusters))
+        facts = [self.plan(), self.added(), self.clusters(), *(self.run(path.stem) for path in runs)]
+        absent = sum(not path.is_file() for path in (self._plan, self._added, self._clusters))
         rows = self.read()
         lost = [self._runs / f"{key}.json" for key in rows["train_key"].unique()]
         for path in [each for each in (*lost, self._plan) if len(rows) and not each.is_file()]:
@@ -167,6 +177,14 @@ class Results:
     def plan(self) -> dict[str, Any] | None:
         """Return what `write_plan` kept, or None; what is damaged is warned of, and as good as none."""
         return self._json(self._plan, _Plan)
+
+    def write_added(self, added: Added) -> None:
+        """Keep the seeds that `run --until-decided` has added to a study's own."""
+        _write_json(self._added, asdict(added))
+
+    def added(self) -> Added:
+        """Return what `write_added` kept; nothing where there is none, or, with a warning, where it is damaged."""
+        return Added(**(self._json(self._added, _Added) or {}))
 
     def run(self, train_key: str) -> dict[str, Any] | None:
         """Return what `write_run` kept of this training, or None; what is damaged is warned of, and as good as none."""
@@ -219,6 +237,11 @@ class _Sealed(BaseModel):
     """The form of what is kept as JSON, whatever else is in it."""
 
     digest: str = ""
+
+
+class _Added(_Sealed):
+    seeds: dict[str, list[int]]
+    looks: dict[str, int]
 
 
 class _Plan(_Sealed):

@@ -76,6 +76,11 @@ class Run:
         }
 
     @cached_property
+    def but_seed(self) -> str:
+        """A hash of what it shares with its runs of other seeds."""
+        return digest({name: value for name, value in self.canonical.items() if name != "seed"})
+
+    @cached_property
     def labels(self) -> dict[str, Any]:
         """What a row shows of this training, by column."""
         return {
@@ -262,7 +267,10 @@ def plan(study: Study, bind: Bind) -> Plan:
     unfit: Counter[str] = Counter()
     found = list(detectors(study.detectors, unfit))
     work: list[Work] = []
-    for run in _runs(study, bind, left_out):
+    added = sorted({seed for seeds in study.added.values() for seed in seeds} - {*study.seeds})
+    later = _runs(dataclasses.replace(study, seeds=added), bind, Counter())
+    wanted = (run for run in later if run.seed in study.added.get(run.but_seed, ()))
+    for run in itertools.chain(_runs(study, bind, left_out), wanted):
         left_out.update(unfit)
         cells: list[Cell] = []
         for detector in found:

@@ -118,6 +118,7 @@ class Study:
     scores: CellsSpec | None = None  # cells whose scores by image are kept
     keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
     warns: tuple[str, ...] = ()  # what each row warns of
+    added: dict[str, list[int]] = field(default_factory=dict)  # Run.but_seed -> seeds of `run --until-decided`
     cells: frozenset[str] | None = None  # the only cells that a dry run takes; None = all
     missing: dict[str, dict[str, str]] = field(
         default_factory=dict

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from hand_made_rows import made
+from places import ROOT
 from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from oodbench.errors import UserError
 from oodbench.figures import data
 from oodbench.store.columns import LABELS, QUALITY, QUALITY_LABELS
+from oodbench.store.rows import Results
 from oodbench.store.scores import KeptScores, Wrong
 
 NOBODY = Wrong(np.zeros(0, np.int64), np.zeros((0, 1, 1, 1), np.uint8))
@@ -257,3 +259,13 @@ def test_shares_of_a_histogram_are_of_all_items() -> None:
     assert (found["low"].iloc[1:].to_numpy() == found["high"].iloc[:-1].to_numpy()).all()
     slow = [sum(1 for x in id_.astype(np.float32) if each.low <= x < each.high) / 1000 for each in found.itertuples()]
     assert found["id"].iloc[1:-1].tolist() == pytest.approx(slow[1:-1])
+
+
+def test_what_was_followed_is_read_from_its_export() -> None:
+    folder = ROOT / "results" / "published" / "fashion"
+    found = data.curve(Results(folder).curve())
+    rows = pd.read_csv(folder / "curve.csv")
+    mine = of(rows, training="supcon", distance="cosine", ood="digits", epoch=15)
+    (mean,) = of(found, training="supcon", distance="cosine", number="digits", epoch=15)["mean"]
+    assert len(mine) == 3
+    assert mean == pytest.approx(100 * mine["auroc"].mean())

@@ -261,7 +261,7 @@
           Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 10 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
           Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
           Plot.cell(found, { ...at, fill: "auroc" }),
-          Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.55 * (high - low) ? "white" : "black") }),
+          Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.46 * (high - low) ? "white" : "black") }),
           Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say })),
         ],
       });

@@ -16,7 +16,7 @@ from oodbench.report.tables import METHOD, boards, commonest_threshold
 BOARD = ["family", "protocol"]  # what a leaderboard is of
 
 
-class Drawn(NamedTuple):
+class PageFigure(NamedTuple):
     """A frame and what stands under its figure; or None, and a sentence on what a study would need for one."""
 
     frame: pd.DataFrame | None
@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
 
 def drawings(
     rows: pd.DataFrame, clusters: pd.DataFrame | None, course: pd.DataFrame | None, study: str
-) -> dict[str, Drawn]:
+) -> dict[str, PageFigure]:
     """Return what is drawn of a study's rows, of its measures of clusters and of its trainings' course."""
     threshold, level = commonest_threshold(rows)
     at = f"threshold {threshold}" + ("" if np.isnan(level) else f" at {level:g}")
@@ -57,12 +57,12 @@ def drawings(
     }
 
 
-def _drawing(make: Callable[[], pd.DataFrame], says: str) -> Drawn:
+def _drawing(make: Callable[[], pd.DataFrame], says: str) -> PageFigure:
     try:
-        return Drawn(make(), says)
+        return PageFigure(make(), says)
     except UserError as why:
         text = str(why)
-        return Drawn(None, f"{text[:1].upper()}{text[1:]}.")
+        return PageFigure(None, f"{text[:1].upper()}{text[1:]}.")
 
 
 def _by_board(rows: pd.DataFrame, make: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:

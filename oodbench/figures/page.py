@@ -17,7 +17,7 @@ from oodbench.errors import printable
 from oodbench.figures import embedded
 from oodbench.figures.boards import Leaderboard, board
 from oodbench.figures.by_image import by_image
-from oodbench.figures.drawings import Drawn, drawings
+from oodbench.figures.drawings import PageFigure, drawings
 from oodbench.report import verdicts
 from oodbench.report.tables import counted
 from oodbench.report.unlearned import explained
@@ -112,7 +112,7 @@ def data(given: Material, found: Leaderboard | None) -> dict[str, Any]:
     return shown
 
 
-def _figures(given: Material, found: Leaderboard | None) -> dict[str, Drawn]:
+def _figures(given: Material, found: Leaderboard | None) -> dict[str, PageFigure]:
     """Return what is drawn of a study beside its leaderboard, nothing of one without numbers."""
     if found is None:
         return {}
@@ -134,7 +134,7 @@ def _by_image(given: Material, found: Leaderboard | None) -> tuple[list[dict[str
 
 
 def _drawn(
-    figures: dict[str, Drawn], images: list[dict[str, Any]], against: tuple[str, pd.DataFrame] | None
+    figures: dict[str, PageFigure], images: list[dict[str, Any]], against: tuple[str, pd.DataFrame] | None
 ) -> dict[str, Any]:
     """Return figures, scores by image and published numbers as the page's script reads them."""
     tables = {name: each.frame for name, each in figures.items() if each.frame is not None}

@@ -4,6 +4,7 @@
 # make install  the set-up alone, with the versions of constraints.txt
 # make check    what the continuous integration checks besides the tests
 # make constraints   write constraints.txt anew from the newest releases
+# make browser  chromium from Debian's archive (needs root), for the tests of a study's page
 # make data     Fashion-MNIST from Debian's archive (needs root), for studies/fashion.yaml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 FAISS ?= cpu
 BIN := .venv/bin
 
-.PHONY: run quick test install check constraints data
+.PHONY: run quick test install check constraints browser data
 
 run: .venv/runs
 	PYTHONDONTWRITEBYTECODE= $(BIN)/oodbench run benchmark.yaml --workers auto
@@ -51,6 +52,10 @@ constraints:
 	{ sed '/^$$/q' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude-editable | \
 		grep -vE '^(pip|torch|torchvision|triton|nvidia-.*|cuda-.*)=='; } > constraints.new
 	mv constraints.new constraints.txt
+
+browser:
+	command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core; }
 
 data:
 	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \

@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     study_commands.prepare,
     study_commands.plan,
     report_commands.tables_,
+    report_commands.report,
     report_commands.verdict,
     report_commands.effects,
     report_commands.recommend,

@@ -1,4 +1,4 @@
-"""Commands from a study's rows to its tables and figures: tables, verdict, quality, curve, plot."""
+"""Commands from a study's rows to its tables, page and figures: tables, report, verdict, quality, curve, plot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
@@ -43,6 +44,45 @@ def tables_(
         from oodbench.report.unmade import declared
 
         tables.hold(study, folder, f"against-{Path(against).resolve().stem}", declared(rows), (against, Path()))
+
+
+def report(
+    study: StudyFile,
+    to: Annotated[Path | None, typer.Option(help="The file to write; report.html in the results, if not said.")] = None,
+    dry_data: DryData = False,
+) -> None:
+    """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
+    from oodbench.cli.kept import current
+    from oodbench.figures.page import Material, page
+    from oodbench.report import unmade, verdicts
+    from oodbench.store.artifacts import Store
+    from oodbench.store.files import write_whole
+    from oodbench.study.reader import claims_of, store_of, tables_of
+
+    warnings: list[str] = []
+    given, found = current(study, warnings.append, dry_data)
+    for message in warnings:
+        screen.warn(message)
+    rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
+    store = store_of(study)
+    contents = Material(
+        study=(given.plan() or {}).get("study", study.stem),
+        file=str(study),
+        rows=rows,
+        claims=verdicts.verdicts(rows, claims, given.clusters(), str(study)) if len(rows) else [],
+        runs={key: given.run(key) for key in rows["train_key"].unique()},
+        plan=given.plan() or {},
+        floor=tables_of(study)[2],
+        remarks=tables.remarks(rows),
+        warnings=warnings,
+        clusters=given.clusters(),
+        course=given.curve(),
+        store=Store(store) if store.is_dir() else None,
+        against=tables.beside_published(study, folder, rows) if len(rows) else None,
+    )
+    file = to or folder / "report.html"
+    write_whole(file, page(contents).encode())
+    screen.say(f"{file} ({decimal(file.stat().st_size)})")
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:

@@ -107,7 +107,18 @@ def hold(
     study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
-    from oodbench.report import comparison, formats, targets
+    from oodbench.report import comparison, formats
+
+    found = _compared(study, folder, rows, given, metrics)
+    file = folder / name
+    formats.write_table(comparison.sheet(found, file.name), file.parent)
+    _show(found, file)
+
+
+def _compared(
+    study: Path, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+) -> Comparison:
+    from oodbench.report import comparison, targets
     from oodbench.store.rows import Results
     from oodbench.study.reader import registry_of, tables_of
 
@@ -116,10 +127,31 @@ def hold(
     by = select.by if select else "val_auroc"
     kept = Results(folder, screen.warn)
     rows = rows.assign(ood=rows["ood"].replace((kept.plan() or {}).get("called", {})))  # targets know no study's `as:`
-    found = comparison.compare(rows, kept.run, wanted, registry, by)
-    file = folder / name
-    formats.write_table(comparison.sheet(found, file.name), file.parent)
-    _show(found, file)
+    return comparison.compare(rows, kept.run, wanted, registry, by)
+
+
+def beside_published(study: Path, folder: Path, rows: Any) -> tuple[str, Any] | None:
+    """Return our numbers beside the published ones that tables of a study name, with a caption; None without any."""
+    import pandas as pd
+
+    from oodbench.report import comparison
+    from oodbench.report import tables as making
+    from oodbench.study.reader import tables_of
+
+    specs = [spec for spec in tables_of(study)[0].values() if spec.against]
+    if not specs or note(rows):
+        return None
+    found = [
+        _compared(study, folder, making.kept(rows, spec.of), (spec.against, study.parent), spec.values)
+        for spec in specs
+    ]
+    shown = [
+        comparison.table(each).assign(
+            difference=[line.difference for line in each.lines], state=[line.state for line in each.lines]
+        )
+        for each in found
+    ]
+    return found[0].caption, pd.concat(shown, ignore_index=True).drop_duplicates(ignore_index=True)
 
 
 def _show(found: Comparison, file: Path) -> None:

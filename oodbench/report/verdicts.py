@@ -230,10 +230,10 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     decided = family * len(places) * (len(names) - 1)  # comparisons, one of which is enough to lose
     enough = family * (1 if claim.where == "all" else len(places)) * (1 if winner else len(names))
 
-    def against(place: str, who: int, rival: int) -> Evidence:
+    def against(place: str, who: int, rival: int, ask: bool = False) -> Evidence:
         runs, pair = places[place], f"{names[who]} against {names[rival]}"
         ahead = runs._replace(values=runs.values[:, who] - runs.values[:, rival])
-        return _evidence(claim, ahead, enough, decided, place, pair)
+        return _evidence(claim, ahead, enough, decided, place, pair, ask)
 
     def wins(who: int) -> str:
         rivals = [each for each in range(len(names)) if each != who]
@@ -244,7 +244,7 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
         means = np.array([_mean(column) for column in places[place].values.T])
         order = [int(each) for each in np.argsort(-means, kind="stable")]
         who = names.index(winner) if winner is not None else order[0]
-        return against(place, who, next(each for each in order if each != who))
+        return against(place, who, next(each for each in order if each != who), ask=True)
 
     if winner is not None:
         state = wins(names.index(winner))
@@ -383,8 +383,13 @@ def estimate(values: list[Floats], these: bool) -> MeanEstimate | None:
     return MeanEstimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
 
 
-def _evidence(claim: ClaimSpec, runs: Runs, enough: int, decided: int, place: str, pair: str = "") -> Evidence:
-    """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of."""
+def _evidence(
+    claim: ClaimSpec, runs: Runs, enough: int, decided: int, place: str, pair: str = "", ask: bool = True
+) -> Evidence:
+    """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of.
+
+    `ask`: also how many more observations would decide what is open, which takes long.
+    """
     there = ~np.isnan(runs.values)
     these = claim.ids == "these" and runs.of == UNITS["id"]
     units = [runs.values[there & (runs.unit == each)] for each in np.unique(runs.unit)]
@@ -398,7 +403,7 @@ def _evidence(claim: ClaimSpec, runs: Runs, enough: int, decided: int, place: st
         beyond = _region(claim, *interval(found, decided))
         state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
         low, high = interval(found, 1)
-        more = _more(claim, found, enough, decided) if state == OPEN else 0
+        more = _more(claim, found, enough, decided) if ask and state == OPEN else 0
     mean = found.mean if found else _mean(values)
     count = len(values) if these else sum(len(each) > 0 for each in units)
     seen = (error, low, high, len(values), int((values > 0).sum()), int((~there).sum()), count)

@@ -20,7 +20,7 @@ from oodbench.study.document import Document, read
 from oodbench.study.fingerprints import module_file, modules
 from oodbench.study.grid import check_size
 from oodbench.study.registry import ROOMS, Registry
-from oodbench.study.study import DRY, Detectors, Settings, Share, Study, results_root
+from oodbench.study.study import DRY, Detectors, Settings, Share, Study, folder_of, results_root
 from oodbench.study.values import Values
 
 Source = Path | Mapping[str, Any]  # of a study: its file, or what would stand in it
@@ -122,6 +122,15 @@ def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
 def results_of(source: Source) -> Path:
     """Return the folder of a study's results, without checking the rest of the file."""
     return results_root() / _name(read(source))
+
+
+def store_of(source: Source) -> Path:
+    """Return the folder of a study's artifacts, without checking the rest of the file."""
+    document = read(source)
+    given = document.value.get("store")
+    return folder_of(
+        document.file, given if isinstance(given, str) else None, "OODBENCH_STORE", results_root() / "store"
+    )
 
 
 def stamp(document: Document) -> str:

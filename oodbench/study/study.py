@@ -182,9 +182,14 @@ class Study:
         return results_root() / self.name
 
     def _folder(self, given: str | None, variable: str, default: Path) -> Path:
-        if given is not None:
-            return self.file.parent / Path(given).expanduser()
-        return Path(os.environ.get(variable) or default)
+        return folder_of(self.file, given, variable, default)
+
+
+def folder_of(file: Path, given: str | None, variable: str, default: Path) -> Path:
+    """Return a folder that a study's file names relative to itself, else the environment, else the default."""
+    if given is not None:
+        return file.parent / Path(given).expanduser()
+    return Path(os.environ.get(variable) or default)
 
 
 def results_root() -> Path:

@@ -89,7 +89,15 @@ def test_only_the_command_line_prints() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [["--help"], ["list"], ["run", "--help"], ["tables", "nowhere.yaml"], ["verdict", "nowhere.yaml"]]
+    "words",
+    [
+        ["--help"],
+        ["list"],
+        ["run", "--help"],
+        ["tables", "nowhere.yaml"],
+        ["report", "nowhere.yaml"],
+        ["verdict", "nowhere.yaml"],
+    ],
 )
 def test_commands_that_need_no_torch(words: list[str]) -> None:
     code = (

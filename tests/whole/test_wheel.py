@@ -55,6 +55,9 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "published/ssd.csv",
         "published/elsewhere.yaml",
         "suites/openood.yaml",
+        "figures/assets/page.html.j2",
+        "figures/assets/tabulator.min.js",
+        "figures/assets/LICENSE-plot.txt",
     ):
         assert f"oodbench/{name}" in names
     assert not [name for name in names if "test" in name]

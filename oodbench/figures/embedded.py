@@ -1,0 +1,59 @@
+"""Frames as JSON that a page carries: compact, and safe inside a script element whatever a name holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from oodbench.store.columns import COLUMNS, SHARES
+
+DIGITS = 6  # significant ones of a number
+IN_SCRIPT = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
+
+
+def script(content: Any) -> str:
+    """Return JSON that ends no script element and opens no comment in one."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_SCRIPT)
+
+
+def columns(table: pd.DataFrame) -> dict[str, dict[str, list[Any]]]:
+    """Return each column as its distinct values and, for each row, the place among them; of one value no places.
+
+    Missing is null. Numbers keep six significant digits.
+    """
+    return {str(name): _column(column) for name, column in table.items()}
+
+
+def _column(column: pd.Series[Any]) -> dict[str, list[Any]]:
+    codes, values = pd.factorize(column, use_na_sentinel=False)
+    return {"values": [_plain(each) for each in values], "codes": [] if len(values) == 1 else codes.tolist()}
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    if isinstance(value, str | bool):
+        return value
+    if math.isinf(value):
+        return str(value)
+    return int(value) if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
+
+
+def rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows as a page shows them: shares in per cent, without the columns in which nothing stands."""
+    shown = table[list(COLUMNS)].assign(**{name: table[name] * 100 for name in SHARES})
+    return shown.loc[:, [(shown[name].notna() & (shown[name] != "")).any() for name in shown]]
+
+
+def unit(name: str) -> str:
+    """Return the unit of a column of rows, "" where it has none."""
+    return "%" if name in SHARES or name == "prevalence" else "s" if name.endswith("_seconds") else ""
+
+
+def runs(found: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """Return the trainings behind rows that are known, without their losses by epoch."""
+    return {key: {name: facts[name] for name in facts if name != "losses"} for key, facts in found.items() if facts}

@@ -64,7 +64,7 @@ def report(
     for message in warnings:
         screen.warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
-    store = store_of(study)
+    store = folder / "store" if dry_data else store_of(study)
     contents = Material(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),

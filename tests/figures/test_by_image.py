@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+from command_line import call
 from hand_made_rows import made
 from PIL import Image
+from tiny import write
 
 from oodbench.figures import by_image, data
 from oodbench.store import scores
@@ -71,3 +74,12 @@ def test_images_are_as_they_are_kept(tmp_path: Path) -> None:
             content = base64.b64decode(each["src"].partition(",")[2])
             assert each["position"] == wrong.position[i]
             assert (np.asarray(Image.open(io.BytesIO(content))) == PICTURES[i]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--dry-data"]])
+def test_the_page_of_a_run_has_those_that_it_kept(words: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", outliers=None, scores={})
+    assert call("run", path, "--device", "cpu", "--rows-only", *words).exit_code == 0
+    assert call("report", path, "--to", tmp_path / "page.html", *words).exit_code == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("data:image/png;base64,") > by_image.SHOWN

@@ -17,7 +17,9 @@ from oodbench.errors import UserError, suggestion
 if TYPE_CHECKING:
     import pandas as pd
 
+    from oodbench.report.verdicts import ClaimVerdict
     from oodbench.store.rows import Results
+    from oodbench.study.declarations import ClaimSpec
 
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
 
@@ -54,7 +56,7 @@ def report(
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
     from oodbench.cli.kept import current
     from oodbench.figures.page import Material, page
-    from oodbench.report import unmade, verdicts
+    from oodbench.report import unmade
     from oodbench.store.artifacts import Store
     from oodbench.store.files import write_whole
     from oodbench.study.reader import claims_of, store_of, tables_of
@@ -69,7 +71,7 @@ def report(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),
         rows=rows,
-        claims=verdicts.verdicts(rows, claims, given.clusters(), str(study)) if len(rows) else [],
+        claims=_judged(study, given, rows, claims) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},
         plan=given.plan() or {},
         floor=tables_of(study)[2],
@@ -96,7 +98,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     rows = unmade.declared(rows)
-    found = verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
+    found = _judged(study, given, rows, claims)
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
@@ -106,6 +108,13 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
+
+
+def _judged(study: Path, given: Results, rows: pd.DataFrame, claims: dict[str, ClaimSpec]) -> list[ClaimVerdict]:
+    """Return what becomes of the claims of a study, by all that is kept of it."""
+    from oodbench.report import verdicts
+
+    return verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
 
 
 def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:

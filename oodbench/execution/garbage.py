@@ -61,9 +61,9 @@ def needed(runner: Runner) -> Iterator[tuple[str, Fields]]:
             yield "train", runner.encoders.train_fields(at.run)
             yield from (("bank", banks.bank_fields(at.run, piece)) for piece in banks.pieces(at.run, at.ways))
             yield "probe", banks.probe_fields(at.run)
-            source = runner.source(at)
-            cells = source.scores.cells if source.scores else ()
-            yield from ((scores.KIND, scores.fields(each.key)) for each in source.wanted if each.cell in cells)
+            if kept := (source := runner.source(at)).scores:
+                wanted = (each.key for each in source.wanted if each.cell in kept.cells)
+                yield from ((scores.KIND, scores.fields(key)) for key in wanted)
             yield from ((cluster_survey.KIND, each) for each in cluster_survey.artifacts(pipeline, at).values())
             if runner.study.keep:
                 followed = at.of(runner.study.curve)

@@ -50,6 +50,8 @@ def test_seeds_are_added_to_the_sides_of_what_is_open(tmp_path: Path) -> None:
     said = call("verdict", path).output
     assert said.count("holds  ") == 2
     assert f"after {added.looks['open']} looks" in said
+    assert call("report", path, "--to", tmp_path / "page.html").exit_code == 0
+    assert f"after {added.looks['open']} looks" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_no_seed_is_added_where_there_is_no_time_left(trained: None, tmp_path: Path) -> None:

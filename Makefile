@@ -1,5 +1,5 @@
 # make run      install into .venv, run the default study, print its leaderboard
-# make quick    install into .venv, run the tests that are not slow: in a minute and a half, without network
+# make quick    install into .venv, run the tests that are not slow: in a few minutes, without network
 # make test     install into .venv, run all tests
 # make install  the set-up alone, with the versions of constraints.txt
 # make check    what the continuous integration checks besides the tests

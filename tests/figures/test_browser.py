@@ -163,6 +163,9 @@ def test_scores_by_image_are_drawn_with_the_images_that_are_most_wrong(browser: 
         assert figure.locator("select option").count() == 2
         assert figure.locator("svg [aria-label=line] path").count() == 2  # the curve and the diagonal
         assert figure.locator("svg [aria-label=rect] rect").count() == 80
+        bars = figure.locator("[aria-label=rect] rect")
+        feet = bars.evaluate_all("(all) => all.map((each) => +each.getAttribute('y') + +each.getAttribute('height'))")
+        assert max(feet) - min(feet) < 0.01  # side by side on the axis: bars on top of each other are no shares
         images = figure.locator("img")
         assert images.evaluate_all("(all) => all.map((each) => each.naturalWidth)") == [8] * 4
         figure.get_by_role("button", name="Where these come from").click()

@@ -340,7 +340,7 @@
           Plot.plot({ ...look, width: size, height: 400, grid: true, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
             marks: [Plot.line([[0, 0], [100, 100]], { strokeDasharray: "3 3", strokeOpacity: 0.5 }), Plot.line(x, { x, y, stroke: colours()[0], strokeWidth: 2 })] }),
           Plot.plot({ ...look, width: size, height: 400, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
-            Plot.rectY(bars, { x1: "from", x2: "to", y: "share", fill: "of", fillOpacity: 0.5, mixBlendMode: "normal" }), Plot.ruleX([shown.cut], { strokeDasharray: "4 3" }), Plot.ruleY([0])] })),
+            Plot.rect(bars, { x1: "from", x2: "to", y1: () => 0, y2: "share", fill: "of", fillOpacity: 0.5 }), Plot.ruleX([shown.cut], { strokeDasharray: "4 3" }), Plot.ruleY([0])] })),
         ...Object.entries(shown.wrong).map(wrong), make("button", { onclick: () => showOrigin(method(rows[shown.row], labels), [shown.row]) }, "Where these come from"));
       };
     },

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from oodbench.store.rows import Results
     from oodbench.study.declarations import ClaimSpec
 
-PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
+NAMED = ("roc", "histogram", "bank")  # figures of the rows that words name
+PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds", *NAMED)
 
 Against = Annotated[
     str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
@@ -59,14 +60,14 @@ def report(
     from oodbench.report import unmade
     from oodbench.store.artifacts import Store
     from oodbench.store.files import write_whole
-    from oodbench.study.reader import claims_of, store_of, tables_of
+    from oodbench.study.reader import claims_of, tables_of
 
     warnings: list[str] = []
     given, found = current(study, warnings.append, dry_data)
     for message in warnings:
         screen.warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
-    store = folder / "store" if dry_data else store_of(study)
+    store = _store(study, given, dry_data)
     contents = Material(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),
@@ -85,6 +86,13 @@ def report(
     file = to or folder / "report.html"
     write_whole(file, page(contents).encode())
     screen.say(f"{file} ({decimal(file.stat().st_size)})")
+
+
+def _store(study: Path, given: Results, dry_data: bool) -> Path:
+    """Return the folder of a study's artifacts, or of its dry run's."""
+    from oodbench.study.reader import store_of
+
+    return given.folder.parent / "store" if dry_data else store_of(study)
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
@@ -213,6 +221,13 @@ def curve(
 def plot(
     study: StudyFile,
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(PLOTS)}.", show_default=False)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Of roc and histogram: a CELL, or words as `show` takes them. Of bank: the words of a training.",
+            show_default=False,
+        ),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="A .pdf, .svg or .png file; else figures/KIND.pdf of the results.")
     ] = None,
@@ -223,6 +238,9 @@ def plot(
     for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
         if word not in allowed:
             raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
+    if bool(words) != (kind in NAMED):
+        wanted = "a cell, or words of a table's line" if kind in NAMED else "no words: it is of all rows"
+        raise UserError(f"plot {kind} {' '.join(words or ())}".strip() + f": it takes {wanted}")
     ending = to.suffix.lower().removeprefix(".") if to else "pdf"
     if ending not in ("pdf", "svg", "png"):
         raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
@@ -236,8 +254,12 @@ def plot(
     from oodbench.store.files import write_whole
 
     given, rows = arguments.rows(study, dry_data, ok=True)
-    found = _shown(kind, given, rows, str(study))
-    files = making.file_names(list(found)) if len(found) > 1 else dict.fromkeys(found, "")
+    found = (
+        _named(kind, _store(study, given, dry_data), study, rows, words)
+        if words
+        else _shown(kind, given, rows, str(study))
+    )
+    files = making.file_names(list(found)) if len(found) > 1 or (words and not to) else dict.fromkeys(found, "")
     place = to or given.folder.parent / "figures" / f"{kind}.pdf"
     drawn = {
         place.with_stem("-".join(filter(None, (place.stem, files[board])))): printed.written(
@@ -250,6 +272,16 @@ def plot(
         screen.say(f"{path}")
     if said := tables.remarks(rows):
         screen.warn(said.strip())
+
+
+def _named(kind: str, store: Path, study: Path, rows: pd.DataFrame, words: list[str]) -> dict[str, pd.DataFrame]:
+    """Return what a figure of the rows that words name shows, by these words."""
+    from oodbench.figures import named_rows
+    from oodbench.store import named
+    from oodbench.store.artifacts import Store
+
+    found = named.rows(rows, words)
+    return {" ".join(words): named_rows.NAMED[kind](found, Store(store, screen.warn), str(study))}
 
 
 def _shown(kind: str, given: Results, rows: pd.DataFrame, study: str) -> dict[str, pd.DataFrame]:

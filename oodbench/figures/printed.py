@@ -14,9 +14,11 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from oodbench.figures.data import scorer
+from oodbench.figures.feature_maps import PLANES
 from oodbench.report.correlation import correlation
 from oodbench.store.columns import RECALLS
 from oodbench.study.study import GROUPS
@@ -27,6 +29,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP<>X"
 LINES: Any = ("-", "--", ":", "-.")
 LONGEST = 30  # letters of a label
+NAMES = 20  # classes that are named on a map
 TOP = 20  # detectors whose mean ranks are drawn
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"), 8),
@@ -198,8 +201,75 @@ def ranks(found: pd.DataFrame, width: float) -> Figure:
     return figure
 
 
+def roc(found: pd.DataFrame, width: float) -> Figure:
+    """Return the ROC curve of each row, named with its AUROC."""
+    figure = Figure((width, 3))
+    ax = figure.subplots()
+    ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.6, linestyle=":", zorder=0)
+    for i, (name, each, colour, _) in enumerate(_each(found, "of")):
+        text = f"{_short(name, int(11 * width))} ({each['auroc'].iloc[0]:.1f} %)"
+        ax.plot(
+            each["id_rejected"], each["ood_found"], LINES[i // len(COLOURS) % 4], color=colour, label=text, gid="curve"
+        )
+    ax.set_xlabel("ID taken for OOD (%)")
+    ax.set_ylabel("OOD found (%)")
+    ax.set_xlim(-1, 101)
+    ax.set_ylim(-1, 101)
+    ax.set_box_aspect(1)
+    if width > 4:
+        figure.legend(loc="outside right center")
+    else:
+        _legend(figure, ax, width)
+    return figure
+
+
+def histogram(found: pd.DataFrame, width: float) -> Figure:
+    """Return a panel for each row: shares of ID test and of OOD by score, dashed the cut."""
+    figure, axes = _panels(list(found["of"].unique()), width, most=4 if width > 4 else 2, tall=1.6)
+    for name, ax in axes.items():
+        bins = found[found["of"] == name]
+        for side, colour in (("id", COLOURS[0]), ("ood", COLOURS[1])):
+            edges = [*bins["low"], bins["high"].iloc[-1]]
+            ax.stairs(bins[side], edges, fill=True, color=colour, alpha=0.5, label=side.upper())
+        ax.axvline(bins["cut"].iloc[0], color="black", linewidth=0.6, linestyle="--", label="cut")
+        ax.set_title(_short(str(name), 32), fontsize=7)
+        ax.set_xlabel("score")
+    _label_left(axes, "images (%)")
+    _legend(figure, next(iter(axes.values())), width)
+    return figure
+
+
+def bank(found: pd.DataFrame, width: float) -> Figure:
+    """Return the images of ID test and of OOD sets by PCA and by t-SNE, ID classes named at the means of theirs."""
+    figure = Figure((width, width / 2 + 0.2))
+    axes = figure.subplots(1, 2)
+    sets = found.drop_duplicates("set").sort_values("group", key=lambda group: group.map(["ID", *GROUPS].index))["set"]
+    named = found[found["class"] != ""].groupby("class")
+    for ax, plane, title in zip(axes, PLANES, PLANES.values(), strict=True):
+        for name, each, colour, marker in _each(found, "set", list(sets)):
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linewidths": 0, "alpha": 0.6}
+            ax.scatter(each[f"{plane}_x"], each[f"{plane}_y"], 2 * width / 3, gid="images", **look)
+            text = f"{_short(name, int(10 * width))} ({each['group'].iloc[0]})"
+            ax.plot([], [], linestyle="", color=colour, marker=marker, label=text)
+        means = named[[f"{plane}_x", f"{plane}_y"]].mean()
+        for label, (x, y) in means.iterrows() if len(means) <= NAMES else ():
+            outline = [Stroke(linewidth=1.5, foreground="white"), Normal()]
+            ax.text(x, y, _short(str(label), 12), ha="center", va="center", fontsize=6, path_effects=outline)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(True)
+        ax.set_aspect("equal", "datalim")
+        ax.set_title(title)
+    axes[0].set_title(
+        "PCA, {:.0f} and {:.0f} % of the variance".format(*found.attrs["explained"]) if width > 4 else "PCA"
+    )
+    _legend(figure, axes[0], width)
+    return figure
+
+
 KINDS: dict[str, Callable[[pd.DataFrame, float], Figure]] = {
-    each.__name__.replace("_", "-"): each for each in (heat, near_far, quality, curve, pareto, ranks, thresholds)
+    each.__name__.replace("_", "-"): each
+    for each in (heat, near_far, quality, curve, pareto, ranks, thresholds, roc, histogram, bank)
 }
 
 

@@ -24,12 +24,12 @@
 
   // ---- numbers --------------------------------------------------------------------------------------
 
-  /** Return the records of a table whose columns are distinct values and the place of each row's among them. */
+  /** Return the records of a table whose columns are distinct values and the place of each row's among them, or a value a row. */
   function records(table) {
     const columns = Object.entries(table.columns);
     return Array.from({ length: table.size }, (_, row) => {
       const found = { row };
-      for (const [name, { values, codes }] of columns) found[name] = values[codes.length ? codes[row] : 0];
+      for (const [name, { values, codes }] of columns) found[name] = values[!codes ? row : codes.length ? codes[row] : 0];
       return found;
     });
   }
@@ -48,7 +48,8 @@
   // ---- where a number comes from --------------------------------------------------------------------
 
   const rows = records(data.rows);
-  const method = (record, labels) => labels.map((name) => record[name]).filter((each) => each && each !== NONE).join(" · ");
+  const method = (record, labels) => labels.map((name) => (typeof record[name] === "number" ? `${name} ${record[name]}` : record[name]))
+    .filter((each) => each && each !== NONE).join(" · ");
   const withUnit = (name) => (data.units[name] ? `${name}, ${data.units[name]}` : name);
 
   function origin(row) {
@@ -215,13 +216,16 @@
   const look = { style: { background: "none", fontSize: "12px", fontFamily: "inherit" } };
   const unique = (records, name) => [...new Set(records.map((each) => each[name]))];
 
+  const SHAPES = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
+  const shapes = (values) => ({ domain: values, range: values.map((_, i) => SHAPES[(i + Math.floor(i / 8)) % 8]) }); // of one colour no two alike
+  const hues = (values) => ({ domain: values, range: values.map((_, i) => colours()[i % 8]) });
+
   /** Return dots with a shape and a colour for each value of a label, a tip, and what a click opens. */
   function dots(records, { x, y, fx, by, say, marks = [] }, options, opened) {
     const values = data.rows.columns[by].values.map((each) => each ?? NONE);
-    const shapes = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
     const drawn = Plot.plot({
       ...look, height: 440, grid: true, inset: 8, marginTop: 30, ...options,
-      color: { domain: values, range: values.map((_, i) => colours()[i % 8]) }, symbol: { domain: values, range: values.map((_, i) => shapes[i % 8]), legend: true },
+      color: hues(values), symbol: { ...shapes(values), legend: true },
       marks: [...marks, Plot.dot(records, { x, y, fx, stroke: by, symbol: by, r: 3.5 }),
         Plot.tip(records, Plot.pointer({ x, y, fx, title: say, fill: "var(--paper)", maxRadius: 20 }))],
     });
@@ -239,9 +243,11 @@
 
   /** Return a function that returns what is chosen of values, each with its text. */
   function select(controls, says, values, changed) {
-    const box = make("select", { onchange: changed }, ...values.map(([value, text]) => make("option", { value }, text)));
+    const box = make("select", { onchange: changed });
+    const fill = (given) => box.replaceChildren(...given.map(([value, text]) => make("option", { value }, text)));
+    fill(values);
     controls.append(make("label", {}, `${says} `, box));
-    return Object.assign(() => box.value, { set: (value) => { box.value = value; }, text: () => box.selectedOptions[0].textContent });
+    return Object.assign(() => box.value, { fill, set: (value) => { box.value = value; }, text: () => box.selectedOptions[0].textContent });
   }
 
   // Each takes where its controls go and what redraws it, and returns what draws it at a width.
@@ -325,6 +331,39 @@
         marks: [Plot.rectX([0], { x1: best, x2: best + difference, fill: "currentColor", fillOpacity: 0.12 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 20 }),
           Plot.dot(found, { x: "rank", y: "detector", fill: colours()[0] })],
       });
+    },
+
+    bank(controls, redraw) {
+      const varied = (labels, given) => labels.filter((name) => new Set(given.map((row) => rows[row][name])).size > 1);
+      const called = varied(["id", "training", "outliers", "encoder", "recipe", "precision", "reference"], data.maps.map((each) => each.row));
+      const name = ({ row, space }) => `${method(rows[row], called.length ? called : ["training"])}, seed ${rows[row].seed}: ${space}`;
+      const colourings = ({ scored }) => [["set", "set"], ["class", "ID class"], ...scored.map((row) => [`score ${row}`,
+        `score: ${method(rows[row], varied(data.rows.labels, scored)) || method(rows[row], ["distance", "posthoc"])}`])];
+      const training = select(controls, "training", data.maps.map((each, i) => [i, name(each)]), () => { colour.fill(colourings(data.maps[training()])); redraw(); });
+      const plane = select(controls, "plane", [["pca", "PCA"], ["tsne", "t-SNE"]], redraw);
+      const colour = select(controls, "colour", colourings(data.maps[0]), redraw);
+      return (width) => {
+        const shown = data.maps[training()], points = records(shown.points), by = colour(), scored = by.startsWith("score");
+        const at = { x: `${plane()}_x`, y: `${plane()}_y` }, sets = Object.keys(shown.images);
+        const counted = new Map(sets.map((set) => [set, points.filter((each) => each.set === set)]));
+        const legend = (set) => `${set} (${counted.get(set)[0].group}), ${counted.get(set).length} of ${shown.images[set]}`;
+        const classes = d3.groups(points.filter((each) => each.class), (each) => each.class).sort(([one], [other]) => d3.ascending(one, other));
+        const centres = classes.length > 20 ? [] : classes.map(([text, of]) => ({ text, x: d3.mean(of, (each) => each[at.x]), y: d3.mean(of, (each) => each[at.y]) }));
+        const numbers = points.map((each) => each[by]).filter((each) => typeof each === "number").sort(d3.ascending);
+        const shade = (t) => d3.interpolateCividis(dark.matches ? 0.25 + 0.75 * t : 0.9 * t); // never as dark, or light, as the paper
+        const color = scored ? { type: "linear", domain: [0.02, 0.98].map((q) => d3.quantile(numbers, q)), clamp: true, interpolate: shade, legend: true, label: "score, larger is more OOD" }
+          : by === "set" ? hues(sets.map(legend)) : { ...hues(classes.map(([each]) => each)), legend: classes.length <= 20 };
+        const value = (each) => (by === "set" ? legend(each.set) : each[by] || null);
+        const say = (each) => [each.set, each.class, `image ${each.position}`, ...(scored ? [`score ${plain(each[by])}`] : [])].filter(Boolean).join("\n");
+        const axis = (i) => (plane() === "pca" ? { label: `PCA ${i + 1}, ${tenth(shown.explained[i])} % of the variance`, tickSpacing: 70 } : { label: null, ticks: [] });
+        return Plot.plot({
+          ...look, width: Math.min(width, 760), aspectRatio: 1, grid: true, inset: 8, marginBottom: 42, x: axis(0), y: axis(1),
+          color: { unknown: "gray", ...color }, symbol: { ...shapes(sets.map(legend)), legend: true },
+          marks: [Plot.dot(points, { ...at, [scored ? "fill" : "stroke"]: value, symbol: (each) => legend(each.set), r: 3, strokeWidth: 1.2 }),
+            Plot.text(centres, { x: "x", y: "y", text: "text", fill: "currentColor", stroke: "var(--paper)", strokeWidth: 5, fontWeight: "bold", fontSize: 13 }),
+            Plot.tip(points, Plot.pointer({ ...at, title: say, fill: "var(--paper)", maxRadius: 20 }))],
+        });
+      };
     },
 
     images(controls, redraw) {

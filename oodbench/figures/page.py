@@ -77,6 +77,7 @@ def page(given: Material) -> str:
         verdict_caption=verdicts.caption(given.claims),
         board=found,
         first=_first(found) if found else [],
+        published=_published(given.against[1]) if given.against else [],
         notes=list(_notes(given, found)),
         figures=figures,
         kept=kept,
@@ -176,7 +177,14 @@ def _first(found: Leaderboard) -> list[list[str]]:
 
 def _spread(number: pd.Series[float]) -> str:
     low = "" if pd.isna(number["low"]) else f" [{number['low']:.1f}, {number['high']:.1f}]"
-    return "–" if pd.isna(number["mean"]) else f"{number['mean']:.1f}{low}"
+    return ("–" if pd.isna(number["mean"]) else f"{number['mean']:.1f}{low}").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _published(table: pd.DataFrame) -> list[list[str]]:
+    """Return our numbers beside published ones as text, names of columns first."""
+    shown = table.drop(columns="state")
+    shown["difference"] = [NONE if pd.isna(each) else f"{each:+.2f}" for each in shown["difference"]]
+    return [list(shown), *shown.astype(str).to_numpy().tolist()]
 
 
 def _notes(given: Material, found: Leaderboard | None) -> Iterator[str]:

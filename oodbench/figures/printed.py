@@ -203,8 +203,9 @@ def ranks(found: pd.DataFrame, width: float) -> Figure:
 
 def roc(found: pd.DataFrame, width: float) -> Figure:
     """Return the ROC curve of each row, named with its AUROC."""
-    figure = Figure((width, 3))
-    ax = figure.subplots()
+    figure = Figure((width, min(width, 3)))
+    ratios = (3, width - 3) if width > 4 else (1,)
+    ax, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.6, linestyle=":", zorder=0)
     for i, (name, each, colour, _) in enumerate(_each(found, "of")):
         text = f"{_short(name, int(11 * width))} ({each['auroc'].iloc[0]:.1f} %)"
@@ -215,10 +216,10 @@ def roc(found: pd.DataFrame, width: float) -> Figure:
     ax.set_ylabel("OOD found (%)")
     ax.set_xlim(-1, 101)
     ax.set_ylim(-1, 101)
-    ax.set_box_aspect(1)
-    if width > 4:
-        figure.legend(loc="outside right center")
-    else:
+    for each in beside:
+        each.set_axis_off()
+        each.legend(*ax.get_legend_handles_labels(), loc="center left")
+    if not beside:
         _legend(figure, ax, width)
     return figure
 

@@ -128,7 +128,7 @@
   function tableColumn({ field, title, text, number, visible, mark }) {
     return {
       field, title: field, visible, sorter: number ? "number" : "alphanum", sorterParams: { alignEmptyValues: "bottom" },
-      headerSortStartingDir: number ? "desc" : "asc", hozAlign: number ? "right" : "left", headerHozAlign: number ? "right" : "left", cssClass: number ? "number" : "",
+      headerSortStartingDir: number ? "desc" : "asc", variableHeight: !number, hozAlign: number ? "right" : "left", headerHozAlign: number ? "right" : "left", cssClass: number ? "number" : "",
       titleFormatter: () => make("button", { type: "button" }, title), formatter: (cell) => {
         const shown = text(cell.getData());
         return make(["span", "strong", "em"][mark?.(cell.getData()) ?? 0], { title: shown }, shown);
@@ -202,7 +202,7 @@
     const found = records(data.figures.against);
     const names = Object.keys(columns);
     return table(place, found, ["ID", "OOD", "metric", "state", "source"], names.map((name) => ({
-      field: name, title: { difference: "difference, points", published: "published, %", ours: "ours, %" }[name] ?? name, number: name === "difference",
+      field: name, title: { difference: "difference, points", published: "published, %", ours: "ours, %" }[name] ?? name, number: name === "difference", visible: name !== "state",
       text: (record) => (name === "difference" && record[name] !== null ? (record[name] > 0 ? "+" : "") + record[name].toFixed(2) : plain(record[name])),
     })), null);
   }
@@ -210,7 +210,9 @@
   // ---- figures --------------------------------------------------------------------------------------
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const colours = () => (dark.matches // each at least 3:1 against the paper, and told apart by the colour-blind
+  let onPaper = false; // where figures are as wide as a page, and in light colours
+  const isDark = () => dark.matches && !onPaper;
+  const colours = () => (isDark() // each at least 3:1 against the paper, and told apart by the colour-blind
     ? ["#56b4e9", "#e69f00", "#2fc59b", "#e59ac4", "#a79bff", "#f0e442", "#ff8a70", "#bbbbbb"]
     : ["#0072b2", "#b35900", "#007a5e", "#a8487f", "#5b4fc4", "#8a6d00", "#c0392b", "#555555"]);
   const look = { style: { background: "none", fontSize: "12px", fontFamily: "inherit" } };
@@ -224,7 +226,7 @@
   function dots(records, { x, y, fx, by, say, marks = [] }, options, opened) {
     const values = data.rows.columns[by].values.map((each) => each ?? NONE);
     const drawn = Plot.plot({
-      ...look, height: 440, grid: true, inset: 8, marginTop: 30, ...options,
+      ...look, height: 440, grid: true, inset: 8, marginTop: 30, marginBottom: 44, ...options,
       color: hues(values), symbol: { ...shapes(values), legend: true },
       marks: [...marks, Plot.dot(records, { x, y, fx, stroke: by, symbol: by, r: 3.5 }),
         Plot.tip(records, Plot.pointer({ x, y, fx, title: say, fill: "var(--paper)", maxRadius: 20 }))],
@@ -243,7 +245,7 @@
 
   /** Return a function that returns what is chosen of values, each with its text. */
   function select(controls, says, values, changed) {
-    const box = make("select", { onchange: changed });
+    const box = make("select", { "aria-label": says, onchange: changed });
     const fill = (given) => box.replaceChildren(...given.map(([value, text]) => make("option", { value }, text)));
     fill(values);
     controls.append(make("label", {}, `${says} `, box));
@@ -259,12 +261,15 @@
       const low = Math.min(...found.map((each) => each.auroc)), high = Math.max(...found.map((each) => each.auroc));
       const at = { x: "training", y: "scorer", fx: "on" };
       const say = (each) => `${each.training}\n${each.scorer}\n${each.on}\n${tenth(each.auroc)} %`;
+      const longest = (names, most) => Math.min(most, Math.max(...names.map((each) => String(each).length))); // letters, of 7 pixels
+      const [across, down] = [longest(distances, innerWidth > 700 ? 46 : 22), longest(trainings, 30)];
+      const [marginLeft, marginBottom] = [20 + 7 * across, 30 + 6 * down];
       return () => Plot.plot({
-        ...look, width: 230 + sets.length * (trainings.length * 42 + 24), height: 220 + distances.length * 24, marginLeft: 210, marginBottom: 150, marginTop: 50,
+        ...look, width: 20 + marginLeft + sets.length * (trainings.length * 42 + 24), height: 70 + marginBottom + distances.length * 24, marginLeft, marginBottom, marginTop: 50,
         padding: 0.04, color: { scheme: "cividis", domain: [low, high], legend: true, label: "AUROC, %" },
         x: { label: null, domain: trainings }, y: { label: null, domain: distances }, fx: { label: null, domain: sets, padding: 0.06 },
         marks: [
-          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 10 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
+          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: down * 0.6 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: across * 0.6 }),
           Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
           Plot.cell(found, { ...at, fill: "auroc" }),
           Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.46 * (high - low) ? "white" : "black") }),
@@ -316,7 +321,7 @@
       return (width) => {
         const found = all.filter((each) => each.number === number()), at = { x: "epoch", y: "mean", fx: scorer };
         return Plot.plot({
-          ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40,
+          ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40, marginBottom: 44,
           color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
           x: { label: "epoch" }, y: { label: `${number.text()}, ${found[0].kind === "clusters" ? "times 100" : "%"}` }, fx: { label: null },
           marks: [Plot.lineY(found, { ...at, stroke: "training", z: (each) => method(each, by), strokeWidth: 2, marker: "dot" }), Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say }))],
@@ -350,14 +355,14 @@
         const classes = d3.groups(points.filter((each) => each.class), (each) => each.class).sort(([one], [other]) => d3.ascending(one, other));
         const centres = classes.length > 20 ? [] : classes.map(([text, of]) => ({ text, x: d3.mean(of, (each) => each[at.x]), y: d3.mean(of, (each) => each[at.y]) }));
         const numbers = points.map((each) => each[by]).filter((each) => typeof each === "number").sort(d3.ascending);
-        const shade = (t) => d3.interpolateCividis(dark.matches ? 0.25 + 0.75 * t : 0.9 * t); // never as dark, or light, as the paper
+        const shade = (t) => d3.interpolateCividis(isDark() ? 0.25 + 0.75 * t : 0.9 * t); // never as dark, or light, as the paper
         const color = scored ? { type: "linear", domain: [0.02, 0.98].map((q) => d3.quantile(numbers, q)), clamp: true, interpolate: shade, legend: true, label: "score, larger is more OOD" }
           : by === "set" ? hues(sets.map(legend)) : { ...hues(classes.map(([each]) => each)), legend: classes.length <= 20 };
         const value = (each) => (by === "set" ? legend(each.set) : each[by] || null);
         const say = (each) => [each.set, each.class, `image ${each.position}`, ...(scored ? [`score ${plain(each[by])}`] : [])].filter(Boolean).join("\n");
         const axis = (i) => (plane() === "pca" ? { label: `PCA ${i + 1}, ${tenth(shown.explained[i])} % of the variance`, tickSpacing: 70 } : { label: null, ticks: [] });
         return Plot.plot({
-          ...look, width: Math.min(width, 760), aspectRatio: 1, grid: true, inset: 8, marginBottom: 42, x: axis(0), y: axis(1),
+          ...look, width: Math.min(width, 760), aspectRatio: 1, grid: true, inset: 8, marginBottom: 44, x: axis(0), y: axis(1),
           color: { unknown: "gray", ...color }, symbol: { ...shapes(sets.map(legend)), legend: true },
           marks: [Plot.dot(points, { ...at, [scored ? "fill" : "stroke"]: value, symbol: (each) => legend(each.set), r: 3, strokeWidth: 1.2 }),
             Plot.text(centres, { x: "x", y: "y", text: "text", fill: "currentColor", stroke: "var(--paper)", strokeWidth: 5, fontWeight: "bold", fontSize: 13 }),
@@ -370,15 +375,15 @@
       const labels = data.rows.labels.filter((name) => new Set(data.images.map((each) => rows[each.row][name])).size > 1);
       const chosen = select(controls, "row", data.images.map((each, i) => [i, method(rows[each.row], labels) || NONE]), redraw);
       return (width) => {
-        const shown = data.images[chosen()], { id_rejected: x, ood_found: y } = shown.roc, { low, high } = shown.histogram, size = Math.min(width, 480);
+        const shown = data.images[chosen()], { id_rejected: x, ood_found: y } = shown.roc, { low, high } = shown.histogram, size = width < 600 ? width : Math.min(480, width / 2 - 8);
         const bars = ["id", "ood"].flatMap((of) => shown.histogram[of].map((share, i) => ({ of: of.toUpperCase(), share, from: low[i], to: high[i] })));
         const colour = { domain: ["ID", "OOD"], range: colours().slice(0, 2), legend: true };
         const wrong = ([side, images]) => make("div", {}, make("h4", {}, side), make("div", { class: "wrong" }, ...images.map(({ position, src }) =>
           make("figure", {}, make("img", { src, alt: `${side}, image ${position} of its set` }), make("figcaption", {}, `image ${position}`)))));
         return make("div", {}, make("div", { class: "pair" },
-          Plot.plot({ ...look, width: size, height: 400, grid: true, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
+          Plot.plot({ ...look, width: size, height: 400, grid: true, marginBottom: 44, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
             marks: [Plot.line([[0, 0], [100, 100]], { strokeDasharray: "3 3", strokeOpacity: 0.5 }), Plot.line(x, { x, y, stroke: colours()[0], strokeWidth: 2 })] }),
-          Plot.plot({ ...look, width: size, height: 400, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
+          Plot.plot({ ...look, width: size, height: 400, marginBottom: 44, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
             Plot.rect(bars, { x1: "from", x2: "to", y1: () => 0, y2: "share", fill: "of", fillOpacity: 0.5 }), Plot.ruleX([shown.cut], { strokeDasharray: "4 3" }), Plot.ruleY([0])] })),
         ...Object.entries(shown.wrong).map(wrong), make("button", { onclick: () => showOrigin(method(rows[shown.row], labels), [shown.row]) }, "Where these come from"));
       };
@@ -390,7 +395,7 @@
   function figure(place) {
     const [controls, drawing] = [".controls", ".drawing"].map((each) => place.querySelector(each));
     const redraw = () => {
-      const width = Math.max(320, Math.min(drawing.clientWidth, 1000));
+      const width = onPaper ? 660 : Math.max(320, Math.min(drawing.clientWidth, 1000));
       const wide = drawing.scrollLeft;
       drawing.replaceChildren(draw(width));
       drawing.scrollLeft = wide;
@@ -419,6 +424,12 @@
     waiting = requestAnimationFrame(() => redraws.forEach((each) => each()));
   }
   dark.addEventListener("change", renewAll);
+  for (const [event, is] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      onPaper = is;
+      redraws.forEach((each) => each());
+    });
+  }
   let before = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== before) { before = innerWidth; renewAll(); } });
   document.querySelector("nav").append(...[...document.querySelectorAll("section")].map((each) => make("a", { href: `#${each.id}` }, each.querySelector("h2").textContent)));

@@ -235,15 +235,7 @@ def plot(
     dry_data: DryData = False,
 ) -> None:
     """Draw a figure of a study's rows for a paper of two columns; needs the extra `plots`, not torch."""
-    for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
-        if word not in allowed:
-            raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
-    if bool(words) != (kind in NAMED):
-        wanted = "a cell, or words of a table's line" if kind in NAMED else "no words: it is of all rows"
-        raise UserError(f"plot {kind} {' '.join(words or ())}".strip() + f": it takes {wanted}")
-    ending = to.suffix.lower().removeprefix(".") if to else "pdf"
-    if ending not in ("pdf", "svg", "png"):
-        raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
+    ending = _checked(kind, words or [], to, column)
     try:
         from oodbench.figures import printed
     except ModuleNotFoundError as error:
@@ -254,11 +246,10 @@ def plot(
     from oodbench.store.files import write_whole
 
     given, rows = arguments.rows(study, dry_data, ok=True)
-    found = (
-        _named(kind, _store(study, given, dry_data), study, rows, words)
-        if words
-        else _shown(kind, given, rows, str(study))
-    )
+    if words:
+        found = _named(kind, _store(study, given, dry_data), study, rows, words)
+    else:
+        found = _shown(kind, given, rows, str(study))
     files = making.file_names(list(found)) if len(found) > 1 or (words and not to) else dict.fromkeys(found, "")
     place = to or given.folder.parent / "figures" / f"{kind}.pdf"
     drawn = {
@@ -272,6 +263,20 @@ def plot(
         screen.say(f"{path}")
     if said := tables.remarks(rows):
         screen.warn(said.strip())
+
+
+def _checked(kind: str, words: list[str], to: Path | None, column: str) -> str:
+    """Return the ending of a figure's file. Raises UserError where what is asked for makes no figure."""
+    for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
+        if word not in allowed:
+            raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
+    if bool(words) != (kind in NAMED):
+        wanted = "a cell, or words of a table's line" if kind in NAMED else "no words: it is of all rows"
+        raise UserError(f"plot {kind} {' '.join(words)}".strip() + f": it takes {wanted}")
+    ending = to.suffix.lower().removeprefix(".") if to else "pdf"
+    if ending not in ("pdf", "svg", "png"):
+        raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
+    return ending
 
 
 def _named(kind: str, store: Path, study: Path, rows: pd.DataFrame, words: list[str]) -> dict[str, pd.DataFrame]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
@@ -62,7 +63,8 @@ def written(figure: Figure, ending: str) -> bytes:
 def heat(found: pd.DataFrame, width: float) -> Figure:
     """Return a panel for each OOD set: AUROC of scorers, down, after trainings, across."""
     sets, scorers, trainings = (list(found[name].unique()) for name in ("ood", "scorer", "training"))
-    labels = max(len(_short(each)) for each in scorers) * 0.06 + 0.2  # inches
+    names = [_short(each, LONGEST if width < 4 else 40) for each in scorers]
+    labels = max(map(len, names)) * 0.06 + 0.2  # inches
     wide = (width - labels - 0.6) / (len(sets) * len(trainings))  # of a cell
     key = [f"{i}  {_short(each, int(14 * width))}" for i, each in enumerate(trainings, 1)]
     letters = [f"{chr(ord('a') + i % 26)}  {_short(each, int(14 * width))}" for i, each in enumerate(sets)]
@@ -73,8 +75,9 @@ def heat(found: pd.DataFrame, width: float) -> Figure:
         grid = values.reindex(index=scorers, columns=trainings).to_numpy(dtype=float)
         image = ax.imshow(grid, vmin=50, vmax=100, cmap="cividis", aspect="auto", interpolation="nearest")
         ax.set_title(letter[0])
-        ax.set_xticks(range(len(trainings)), [str(i) for i in range(1, len(trainings) + 1)])
-        ax.set_yticks(range(len(scorers)), [_short(each) for each in scorers])
+        numbers = [str(i) for i in range(1, len(trainings) + 1)]
+        ax.set_xticks(range(len(trainings)), numbers, fontsize=7 if wide >= 0.1 else 5)
+        ax.set_yticks(range(len(scorers)), names)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         for (row, column), value in np.ndenumerate(grid if wide >= 0.19 else grid[:0]):
@@ -321,6 +324,8 @@ def _legend(figure: Figure, ax: Axes, width: float, dashes: dict[str, Any] | Non
     texts = [_short(each, 40) for each in shown]
     columns = max(1, min(len(texts), int(width / (0.35 + 0.065 * max(map(len, texts))))))
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(texts) / columns))
-    figure.legend(
-        list(shown.values()), texts, loc="outside lower center", ncols=columns, columnspacing=1, handletextpad=0.3
-    )
+    look: dict[str, Any] = {"ncols": columns, "columnspacing": 1, "handletextpad": 0.3, "markerscale": 1.4}
+    legend = figure.legend(list(shown.values()), texts, loc="outside lower center", **look)
+    for handle in legend.legend_handles:
+        if isinstance(handle, Collection):  # dots, which are faint where many lie on each other
+            handle.set_alpha(1)

@@ -220,7 +220,8 @@
 
   const SHAPES = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
   const shapes = (values) => ({ domain: values, range: values.map((_, i) => SHAPES[(i + Math.floor(i / 8)) % 8]) }); // of one colour no two alike
-  const hues = (values) => ({ domain: values, range: values.map((_, i) => colours()[i % 8]) });
+  const deeper = (colour) => d3.color(colour)[isDark() ? "brighter" : "darker"](1.2).formatHex(); // still further from the paper
+  const hues = (values) => ({ domain: values, range: values.map((_, i) => (i % 16 < 8 ? colours()[i % 8] : deeper(colours()[i % 8]))) });
 
   /** Return dots with a shape and a colour for each value of a label, a tip, and what a click opens. */
   function dots(records, { x, y, fx, by, say, marks = [] }, options, opened) {
@@ -322,7 +323,7 @@
         const found = all.filter((each) => each.number === number()), at = { x: "epoch", y: "mean", fx: scorer };
         return Plot.plot({
           ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40, marginBottom: 44,
-          color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
+          color: { ...hues(trainings), legend: true },
           x: { label: "epoch" }, y: { label: `${number.text()}, ${found[0].kind === "clusters" ? "times 100" : "%"}` }, fx: { label: null },
           marks: [Plot.lineY(found, { ...at, stroke: "training", z: (each) => method(each, by), strokeWidth: 2, marker: "dot" }), Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say }))],
         });
@@ -340,8 +341,9 @@
 
     bank(controls, redraw) {
       const varied = (labels, given) => labels.filter((name) => new Set(given.map((row) => rows[row][name])).size > 1);
-      const called = varied(["id", "training", "outliers", "encoder", "recipe", "precision", "reference"], data.maps.map((each) => each.row));
-      const name = ({ row, space }) => `${method(rows[row], called.length ? called : ["training"])}, seed ${rows[row].seed}: ${space}`;
+      const told = (labels) => new Set(data.maps.map(({ row }) => method(rows[row], labels))).size; // apart by labels
+      const called = ["id", "encoder", "outliers", "precision", "reference", "recipe"].reduce((before, name) => (told([...before, name]) > told(before) ? [...before, name] : before), ["training"]);
+      const name = ({ row, space }) => `${method(rows[row], called)}, seed ${rows[row].seed}: ${space}`;
       const colourings = ({ scored }) => [["set", "set"], ["class", "ID class"], ...scored.map((row) => [`score ${row}`,
         `score: ${method(rows[row], varied(data.rows.labels, scored)) || method(rows[row], ["distance", "posthoc"])}`])];
       const training = select(controls, "training", data.maps.map((each, i) => [i, name(each)]), () => { colour.fill(colourings(data.maps[training()])); redraw(); });

@@ -17,9 +17,8 @@ from oodbench.errors import UserError, suggestion
 if TYPE_CHECKING:
     import pandas as pd
 
-    from oodbench.report.verdicts import ClaimVerdict
+    from oodbench.store.artifacts import Store
     from oodbench.store.rows import Results
-    from oodbench.study.declarations import ClaimSpec
 
 NAMED = ("roc", "histogram", "bank")  # figures of the rows that words name
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds", *NAMED)
@@ -55,10 +54,9 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
-    from oodbench.cli.kept import current
+    from oodbench.cli.kept import current, judged, store
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade
-    from oodbench.store.artifacts import Store
     from oodbench.store.files import write_whole
     from oodbench.study.reader import claims_of, tables_of
 
@@ -67,12 +65,12 @@ def report(
     for message in warnings:
         screen.warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
-    store = _store(study, given, dry_data)
+    artifacts = store(study, given, dry_data)
     contents = Material(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),
         rows=rows,
-        claims=_judged(study, given, rows, claims) if len(rows) else [],
+        claims=judged(study, given, rows, claims, artifacts) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},
         plan=given.plan() or {},
         floor=tables_of(study)[2],
@@ -80,7 +78,7 @@ def report(
         warnings=warnings,
         clusters=given.clusters(),
         course=given.curve(),
-        store=Store(store) if store.is_dir() else None,
+        store=artifacts,
         against=tables.beside_published(study, folder, rows) if len(rows) else None,
     )
     file = to or folder / "report.html"
@@ -88,16 +86,11 @@ def report(
     screen.say(f"{file} ({decimal(file.stat().st_size)})")
 
 
-def _store(study: Path, given: Results, dry_data: bool) -> Path:
-    """Return the folder of a study's artifacts, or of its dry run's."""
-    from oodbench.study.reader import store_of
-
-    return given.folder.parent / "store" if dry_data else store_of(study)
-
-
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
-    from oodbench.report import formats, unmade, verdicts
+    from oodbench.cli.kept import judged, store
+    from oodbench.report import formats, unmade
+    from oodbench.report.claims import verdicts
     from oodbench.study.reader import claims_of
 
     claims = claims_of(study)
@@ -106,7 +99,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     rows = unmade.declared(rows)
-    found = _judged(study, given, rows, claims)
+    found = judged(study, given, rows, claims, store(study, given, dry_data))
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
@@ -116,13 +109,6 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
-
-
-def _judged(study: Path, given: Results, rows: pd.DataFrame, claims: dict[str, ClaimSpec]) -> list[ClaimVerdict]:
-    """Return what becomes of the claims of a study, by all that is kept of it."""
-    from oodbench.report import verdicts
-
-    return verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
 
 
 def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:
@@ -242,12 +228,13 @@ def plot(
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise UserError("figures take matplotlib, which is not here: pip install 'oodbench[plots]'") from None
+    from oodbench.cli.kept import store
     from oodbench.report import tables as making
     from oodbench.store.files import write_whole
 
     given, rows = arguments.rows(study, dry_data, ok=True)
     if words:
-        found = _named(kind, _store(study, given, dry_data), study, rows, words)
+        found = _named(kind, store(study, given, dry_data), study, rows, words)
     else:
         found = _shown(kind, given, rows, str(study))
     files = making.file_names(list(found)) if len(found) > 1 or (words and not to) else dict.fromkeys(found, "")
@@ -279,14 +266,18 @@ def _checked(kind: str, words: list[str], to: Path | None, column: str) -> str:
     return ending
 
 
-def _named(kind: str, store: Path, study: Path, rows: pd.DataFrame, words: list[str]) -> dict[str, pd.DataFrame]:
+def _named(
+    kind: str, store: Store | None, study: Path, rows: pd.DataFrame, words: list[str]
+) -> dict[str, pd.DataFrame]:
     """Return what a figure of the rows that words name shows, by these words."""
     from oodbench.figures import named_rows
     from oodbench.store import named
-    from oodbench.store.artifacts import Store
 
     found = named.rows(rows, words)
-    return {" ".join(words): named_rows.NAMED[kind](found, Store(store, screen.warn), str(study))}
+    if store is None:
+        how = f"oodbench run {study} keeps features and scores in one, OODBENCH_STORE says where it is"
+        raise UserError(f"plot {kind}: there is no store of {study}; {how}")
+    return {" ".join(words): named_rows.NAMED[kind](found, store, str(study))}
 
 
 def _shown(kind: str, given: Results, rows: pd.DataFrame, study: str) -> dict[str, pd.DataFrame]:

@@ -247,6 +247,15 @@ def test_what_is_wrong_or_missing_is_told(
     assert message in " ".join(done.output.split())
 
 
+def test_without_a_store_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(PUBLISHED))
+    monkeypatch.setenv("OODBENCH_STORE", str(tmp_path / "nowhere"))
+    done = call("plot", ROOT / "benchmark.yaml", "bank", "supcon")
+    assert done.exit_code == 2
+    assert "there is no store of" in " ".join(done.output.split())
+    assert "OODBENCH_STORE says where it is" in " ".join(done.output.split())
+
+
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "oodbench.figures.printed", raising=False)

@@ -58,7 +58,8 @@ def page(given: Material) -> str:
     found = board(given.rows, given.floor)
     figures = _figures(given, found)
     order = [row for behind in found.rows for row in behind] if found else []  # the highest methods first
-    images, kept = by_image(given.rows, given.store, order) if given.store else ([], 0)
+    others = given.rows.index.difference(order).tolist()  # of thresholds that rank alike, and rows without numbers
+    images, kept = by_image(given.rows, given.store, [*order, *others]) if given.store else ([], 0)
     maps, unmapped = feature_maps(given.rows, given.store, order) if given.store else ([], 0)
     carried = {"images": images, "maps": [_map(each) for each in maps]}
     scripts = [_asset(name) for name in SCRIPTS]

@@ -18,6 +18,7 @@ from hand_made_rows import by_seed, made
 from oodbench.figures.boards import board
 from oodbench.figures.feature_maps import feature_maps
 from oodbench.figures.page import Material, data, page
+from oodbench.store.artifacts import Store
 from oodbench.store.columns import LABELS, MEASURED, SHARES
 from oodbench.store.rows import frame
 
@@ -151,6 +152,18 @@ def test_features_and_their_classes_are_carried_whatever_they_are_called(tmp_pat
     assert carried["images"] == kept_features.COUNTS
     assert "none of the features of these trainings is in the store" not in text
     assert "none of the features of these trainings is in the store" in page(contents(rows))
+
+
+def test_scores_are_shown_of_a_threshold_that_ranks_like_another(tmp_path: Path) -> None:
+    one = kept_features.rows().query("seed == 0")
+    other = one.assign(threshold="conformal", cell=one["cell"] + " too", key=one["key"].str[::-1])
+    rows = pd.concat([one, other], ignore_index=True)
+    store = Store(tmp_path)
+    kept_features.keep_scores(store, rows[(rows["threshold"] == "conformal") & (rows["distance"] == "knn")])
+    text = page(contents(rows, store=store))
+    shown = [each["row"] for each in json.loads(Elements(text).data)["images"]]
+    assert rows.loc[shown, "threshold"].tolist() == ["conformal"] * 2
+    assert "Shown are 2 of 2 rows whose scores are kept" in text
 
 
 def test_a_page_asks_for_nothing() -> None:

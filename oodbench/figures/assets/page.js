@@ -105,7 +105,7 @@
     place.append(form, picks, count, holder);
 
     const shown = new Tabulator(holder, {
-      data: records, index: "row", height: "min(36rem, 80vh)", nestedFieldSeparator: false, layout: "fitData", placeholder: "No row is left by these filters.",
+      data: records, index: "row", [records.length > 15 ? "height" : "maxHeight"]: "min(36rem, 80vh)", nestedFieldSeparator: false, layout: "fitData", placeholder: "No row is left by these filters.",
       columnDefaults: { resizable: "header", maxInitialWidth: 210 },
       columns: [...(open ? [{ field: "row", title: "#", titleFormatter: () => document.createTextNode("#"), headerSort: false, frozen: innerWidth > 700, formatter: (cell) => {
         const record = cell.getData();

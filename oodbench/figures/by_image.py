@@ -30,8 +30,9 @@ def by_image(rows: pd.DataFrame, store: Store, order: list[int]) -> tuple[list[d
 def kept_rows(rows: pd.DataFrame, store: Store) -> pd.DataFrame:
     """Return the rows whose scores are kept."""
     there = set(store.keys(scores.KIND))
-    which = rows[["key", "ood", "ood_data"]].itertuples(index=False) if there else ()
-    return rows[[scores.name(*each) in there for each in which]] if there else rows[:0]
+    made = rows[rows["status"] == "ok"] if there else rows[:0]  # others have neither key nor scores
+    which = made[["key", "ood", "ood_data"]].itertuples(index=False)
+    return made[np.array([scores.name(*each) in there for each in which], dtype=bool)]
 
 
 def kept_scores(store: Store, row: Any) -> scores.KeptScores | None:

@@ -18,6 +18,7 @@ from hand_made_rows import by_seed, made
 from oodbench.figures.boards import board
 from oodbench.figures.feature_maps import feature_maps
 from oodbench.figures.page import Material, data, page
+from oodbench.report.unmade import UNMADE
 from oodbench.store.artifacts import Store
 from oodbench.store.columns import LABELS, MEASURED, SHARES
 from oodbench.store.rows import frame
@@ -157,7 +158,9 @@ def test_features_and_their_classes_are_carried_whatever_they_are_called(tmp_pat
 def test_scores_are_shown_of_a_threshold_that_ranks_like_another(tmp_path: Path) -> None:
     one = kept_features.rows().query("seed == 0")
     other = one.assign(threshold="conformal", cell=one["cell"] + " too", key=one["key"].str[::-1])
-    rows = pd.concat([one, other], ignore_index=True)
+    unmade = one.assign(status=UNMADE, distance="cosine, later", cell=one["cell"] + " later", key=pd.NA, ood_data=pd.NA)
+    unmade = unmade.drop_duplicates("ood").assign(auroc=np.nan)
+    rows = pd.concat([one, other, unmade], ignore_index=True)
     store = Store(tmp_path)
     kept_features.keep_scores(store, rows[(rows["threshold"] == "conformal") & (rows["distance"] == "knn")])
     text = page(contents(rows, store=store))

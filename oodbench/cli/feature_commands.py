@@ -85,12 +85,11 @@ def _score(given: Given, device: str, memory: str, top: int, recommend: bool) ->
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
-    from oodbench.study.study import results_root
 
     with Board(screen.err) as board:
         outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
-    folder = results_root() / given.name
-    tables.write(given.grid, folder, outcome.rows, top)
+    folder = given.folder
+    tables.write(given.grid if isinstance(given.grid, Path) else None, folder, outcome.rows, top)
     screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     reasons = sorted(outcome.left_out.items(), key=lambda each: -each[1])
     for reason, count in reasons[:REASONS]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from oodbench.store.artifacts import Store
     from oodbench.store.rows import Results
+    from oodbench.study.reader import Source
 
 NAMED = ("roc", "histogram", "bank")  # figures of the rows that words name
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds", *NAMED)
@@ -54,6 +56,12 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
+    file = written(study, to, screen.warn, dry_data)
+    screen.say(f"{file} ({decimal(file.stat().st_size)})")
+
+
+def written(study: Source, to: Path | None, warn: Callable[[str], None], dry_data: bool = False) -> Path:
+    """Write the page of a study and return its file; `warn` hears what is missing of its rows."""
     from oodbench.cli.kept import current, judged, store
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade
@@ -63,12 +71,12 @@ def report(
     warnings: list[str] = []
     given, found = current(study, warnings.append, dry_data)
     for message in warnings:
-        screen.warn(message)
+        warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
     artifacts = store(study, given, dry_data)
     contents = Material(
-        study=(given.plan() or {}).get("study", study.stem),
-        file=str(study),
+        study=(given.plan() or {}).get("study", folder.name),
+        file=str(study) if isinstance(study, Path) else folder.name,
         rows=rows,
         claims=judged(study, given, rows, claims, artifacts) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},
@@ -83,7 +91,7 @@ def report(
     )
     file = to or folder / "report.html"
     write_whole(file, page(contents).encode())
-    screen.say(f"{file} ({decimal(file.stat().st_size)})")
+    return file
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:

@@ -16,29 +16,40 @@ SHOWN = 10  # detectors of a front that are printed
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
     from oodbench.report.tables import Table
+    from oodbench.study.declarations import TableSpec
+    from oodbench.study.reader import Source
 
 
 def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
     from oodbench.report import tables as making
     from oodbench.report import unmade
-    from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
     rows = unmade.declared(rows)
-    specs, select, floor = tables_of(study) if study else ({}, None, None)
-    for table in _boards(rows, select, floor):
-        count = len(table.mean)
-        publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
-    for name, spec in specs.items():
-        publish(making.declared(rows, name, spec, floor), rows, folder / "tables")
+    for table, spec in made(study, rows):
+        if spec is None:
+            count = len(table.mean)
+            publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
+            continue
+        publish(table, rows, folder / "tables")
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
         elif spec.against and study:
             given, kept = (spec.against, study.parent), making.kept(rows, spec.of)
-            hold(study, folder, f"tables/{name}-against", kept, given, spec.values)
+            hold(study, folder, f"tables/{table.name}-against", kept, given, spec.values)
     screen.say(f"\nall tables, as .md, .csv, .tex and .html: {folder}")
+
+
+def made(study: Source | None, rows: Any) -> Iterator[tuple[Table, TableSpec | None]]:
+    """Yield the tables of rows, and with those that a study declares what it says of them."""
+    from oodbench.report import tables as making
+    from oodbench.study.reader import tables_of
+
+    specs, select, floor = tables_of(study) if study else ({}, None, None)
+    yield from ((table, None) for table in _boards(rows, select, floor))
+    yield from ((making.declared(rows, name, spec, floor), spec) for name, spec in specs.items())
 
 
 def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
@@ -116,7 +127,7 @@ def hold(
 
 
 def _compared(
-    study: Path, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+    study: Source, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> Comparison:
     from oodbench.report import comparison, targets
     from oodbench.store.rows import Results
@@ -130,7 +141,7 @@ def _compared(
     return comparison.compare(rows, kept.run, wanted, registry, by)
 
 
-def beside_published(study: Path, folder: Path, rows: Any) -> tuple[str, Any] | None:
+def beside_published(study: Source, folder: Path, rows: Any) -> tuple[str, Any] | None:
     """Return our numbers beside the published ones that tables of a study name, with a caption; None without any."""
     import pandas as pd
 
@@ -138,12 +149,12 @@ def beside_published(study: Path, folder: Path, rows: Any) -> tuple[str, Any] | 
     from oodbench.report import tables as making
     from oodbench.study.reader import tables_of
 
+    beside = study.parent if isinstance(study, Path) else Path()
     specs = [spec for spec in tables_of(study)[0].values() if spec.against]
     if not specs or note(rows):
         return None
     found = [
-        _compared(study, folder, making.kept(rows, spec.of), (spec.against, study.parent), spec.values)
-        for spec in specs
+        _compared(study, folder, making.kept(rows, spec.of), (spec.against, beside), spec.values) for spec in specs
     ]
     shown = [
         comparison.table(each).assign(

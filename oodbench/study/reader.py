@@ -109,8 +109,8 @@ def load(source: Source) -> Study:
     return study
 
 
-def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
-    """Read a file of detectors alone: the keys of a study that score, without those that train."""
+def load_grid(file: Source, saw: tuple[str, ...]) -> Detectors:
+    """Read a file of detectors alone, or what would stand in it: the keys that score."""
     values = _values(read(file), GRID_KEYS, GRID_REQUIRED)
     found = Axes(values)
     given = values.top.get("reference")
@@ -188,7 +188,7 @@ def _folders(document: Document) -> list[Path]:
     return [(document.file.parent / each).resolve() for each in named]
 
 
-def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
+def tables_of(file: Source) -> tuple[dict[str, TableSpec], Select | None, float | None]:
     """Return the tables that a study or a grid declares, what it selects, and below which accuracy nothing was learned.
 
     No plugin is imported.
@@ -198,12 +198,12 @@ def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | 
     return declarations.tables(values), declarations.select(values), learned
 
 
-def claims_of(file: Path) -> dict[str, ClaimSpec]:
+def claims_of(file: Source) -> dict[str, ClaimSpec]:
     """Return the claims that a study declares; no plugin is imported."""
     return declarations.claims(_values(read(file)))
 
 
-def registry_of(file: Path) -> Registry:
+def registry_of(file: Source) -> Registry:
     """Return the plugins that a study or a grid may name; none is imported."""
     return axes.registry(_either(file))
 
@@ -220,7 +220,7 @@ def _name(document: Document) -> str:
     return name
 
 
-def _either(file: Path) -> Values:
+def _either(file: Source) -> Values:
     """Return the values of a study or of a grid."""
     document = read(file)
     return _values(document) if "training" in document.value else _values(document, GRID_KEYS, GRID_REQUIRED)

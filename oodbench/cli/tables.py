@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from oodbench.cli import screen
+from oodbench.errors import UserError
 
 SHOWN = 10  # detectors of a front that are printed
 
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
     from oodbench.report.tables import Table
+    from oodbench.study.document import Changed
 
 
-def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
-    """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
+def write(study: Path | Changed | None, folder: Path, rows: Any, top: int) -> None:
+    """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards.
+
+    Those of a part of a study go to a folder in it: the study's own stay.
+    """
     from oodbench.report import tables as making
     from oodbench.report import unmade
     from oodbench.study.reader import tables_of
@@ -28,17 +33,29 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
         return
     rows = unmade.declared(rows)
     specs, select, floor = tables_of(study) if study else ({}, None, None)
+    to = folder / part(rows)
     for table in _boards(rows, select, floor):
         count = len(table.mean)
-        publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
+        publish(table, rows, to, f"{table.name}: {min(top, count)} of {count} methods", top)
     for name, spec in specs.items():
-        publish(making.declared(rows, name, spec, floor), rows, folder / "tables")
+        try:
+            publish(making.declared(rows, name, spec, floor), rows, to / "tables")
+        except UserError as error:
+            if not (rows.attrs.get("only") or rows.attrs.get("lacking")):
+                raise
+            screen.warn(f"{error}, in the rows that there are: the table is not written")
+            continue
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
         elif spec.against and study:
             given, kept = (spec.against, study.parent), making.kept(rows, spec.of)
-            hold(study, folder, f"tables/{name}-against", kept, given, spec.values)
-    screen.say(f"\nall tables, as .md, .csv, .tex and .html: {folder}")
+            hold(study, folder, f"{part(rows)}tables/{name}-against", kept, given, spec.values)
+    screen.say(f"\nall tables, as .md, .csv, .tex and .html: {to}")
+
+
+def part(rows: Any) -> str:
+    """Return in which folder of a study's results tables of rows are: "" where they are not a part of them."""
+    return "only/" if rows.attrs.get("only") else ""
 
 
 def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
@@ -104,7 +121,7 @@ def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
 
 
 def hold(
-    study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+    study: Path | Changed, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench.report import comparison, formats
@@ -116,7 +133,7 @@ def hold(
 
 
 def _compared(
-    study: Path, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+    study: Path | Changed, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> Comparison:
     from oodbench.report import comparison, targets
     from oodbench.store.rows import Results

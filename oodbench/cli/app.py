@@ -45,6 +45,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     plugin_commands.info,
     plugin_commands.new,
     plugin_commands.check,
+    store_commands.merge,
     store_commands.compact,
     store_commands.verify,
     store_commands.rekey,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     from oodbench.store.heartbeat import Beat
+    from oodbench.store.merge import Merged
     from oodbench.store.rows import Results
     from oodbench.store.standing import WorkStanding
 
@@ -28,6 +31,7 @@ Which = Annotated[
     ),
 ]
 SHORT = 10  # signs of a hash that is shown
+CONFLICTS = 10  # that are named
 MOST = 40  # cells that are listed
 Paths = Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")]
 
@@ -233,6 +237,83 @@ def gc(
         if left := store.tidy():
             screen.say(f"removed {left} folders that killed processes left half made")
     screen.say(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
+
+
+def merge(
+    others: Annotated[
+        list[Path], typer.Argument(help="Folders of results of other machines, of all studies or of one.")
+    ],
+    into: Annotated[Path, typer.Option("--into", help="Folder of results that gets them, of all studies or of one.")],
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts", help="Take weights, features and prepared sets, too, of OTHER/store.")
+    ] = False,
+) -> None:
+    """Take rows, runs and, if wanted, artifacts that other machines made; what does not fit is named."""
+    from oodbench.store import merge as merging
+    from oodbench.store.artifacts import Store
+
+    groups: dict[Path, list[Path]] = {}
+    for other in others:
+        for folder in _of_studies(other):
+            groups.setdefault(into if _is_study(into) else into / folder.name, []).append(folder)
+    damaged = 0
+    root = into.parent if _is_study(into) else into
+    store, left = Store(Path(os.environ.get("OODBENCH_STORE") or root / "store"), screen.warn), set[str]()
+    for target, members in groups.items():
+        found = merging.merge(members, target, store)
+        left |= found.apart_keys
+        damaged += len(found.damaged)
+        _say_merged(target, found)
+    if artifacts:
+        messages: list[str] = []
+        for folder in dict.fromkeys(
+            each / "store" if not _is_study(each) else each.parent / "store" for each in others
+        ):
+            if not folder.is_dir():
+                raise UserError(f"--artifacts: there is no store {folder}")
+            counts = merging.artifacts(folder, store, left, messages.append)
+            said = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no artifacts"
+            screen.say(f"{folder}: {said} taken")
+        for message in messages:
+            screen.warn(message)
+        damaged += len(messages)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _is_study(folder: Path) -> bool:
+    """Return whether a folder of results is of one study."""
+    return (folder / "rows").is_dir() or (folder / "plan.json").is_file()
+
+
+def _of_studies(other: Path) -> list[Path]:
+    found = [other] if _is_study(other) else [each for each in sorted(other.glob("*")) if _is_study(each)]
+    if not found:
+        raise UserError(f"{other}: there are no results in it; wanted is a folder such as results or results/STUDY")
+    return found
+
+
+def _say_merged(folder: Path, found: Merged) -> None:
+    """Say what was taken into a study's results, what is in conflict, and what lies apart by how much it differs."""
+    from oodbench.cli import tables
+    from oodbench.report.machines import variance
+    from oodbench.store.rows import Results
+
+    screen.say(f"{folder}: {found.rows} rows and {found.runs} trainings taken, {found.same} rows were there")
+    for line in [*found.notes, *found.damaged]:
+        screen.warn(line)
+    for line in found.conflicts[:CONFLICTS]:
+        screen.complain("[yellow]conflict:[/]", line)
+    if len(found.conflicts) > CONFLICTS:
+        screen.say(f"and {len(found.conflicts) - CONFLICTS} conflicts more")
+    for apart, count in found.apart.items():
+        said = (
+            "another machine's of trainings that are there in other numbers: they lie apart, in no table of the study"
+        )
+        screen.say(f"{count} new rows in {apart}, {said}")
+        here, there = Results(folder).current(), Results(apart).current()
+        with suppress(UserError):  # nothing in common to compare
+            tables.publish(variance(here, there), here, apart)
 
 
 def _studies(folder: Path) -> list[Path]:

@@ -139,3 +139,39 @@ def test_a_part_needs_no_data_of_the_others(tmp_path: Path) -> None:
         assert len(oodbench.rows(study)) == 10
     assert "did not plan" in call("tables", study).stderr
     assert call("run", study).exit_code == 2
+
+
+def test_parts_of_two_machines_are_merged_into_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def results(name: str) -> Path:
+        monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / name))
+        return tmp_path / name
+
+    study = write(tmp_path / "s.yaml")
+    whole = results("results")
+    assert call("run", study).exit_code == 0
+    for name, training in (("a", "simclr"), ("b", "cross_entropy")):
+        results(name)
+        assert call("run", study, "--only", f"training={training}", "--rows-only").exit_code == 0
+    done = call("merge", tmp_path / "a", tmp_path / "b", "--into", tmp_path / "both", "--artifacts")
+    assert done.exit_code == 0, done.output
+    assert "both/s: 20 rows and 2 trainings taken, 0 rows were there" in done.stdout
+    both = results("both")
+    pd.testing.assert_frame_equal(rows(both), rows(whole))
+    done = call("run", study)
+    assert "\n0 trained, 0 cells scored, 20 rows" in done.stdout
+    assert (both / "s" / "best.md").read_bytes() == (whole / "s" / "best.md").read_bytes()
+    assert "0 damaged" in call("verify", study).stdout
+
+
+def test_another_machines_results_are_shown_beside(tmp_path: Path) -> None:
+    study, here = write(tmp_path / "s.yaml", training="cross_entropy"), tmp_path / "results" / "s"
+    assert call("run", study).exit_code == 0
+    other = Results(tmp_path / "other" / "s")
+    mine = Results(here).read()
+    other.add(mine.assign(trained_on="another", scored_on="another", auroc=mine["auroc"] - 0.01))
+    done = call("merge", tmp_path / "other", "--into", tmp_path / "results")
+    assert done.exit_code == 0, done.output
+    assert "10 new rows in" in done.stdout
+    assert re.search(r"cross_entropy  near +1\.0 +1\.0 ", done.stdout)
+    assert list((here / "machines").glob("another-*/machine.md"))
+    pd.testing.assert_frame_equal(Results(here).read(), mine)

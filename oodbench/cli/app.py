@@ -46,6 +46,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     plugin_commands.new,
     plugin_commands.check,
     store_commands.merge,
+    store_commands.submit,
+    store_commands.board,
     store_commands.compact,
     store_commands.verify,
     store_commands.rekey,

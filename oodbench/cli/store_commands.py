@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
 
 if TYPE_CHECKING:
+    from oodbench.exchange.submit import FeatureFolder
     from oodbench.store.heartbeat import Beat
     from oodbench.store.merge import Merged
     from oodbench.store.rows import Results
@@ -279,6 +282,94 @@ def merge(
         damaged += len(messages)
     if damaged:
         raise typer.Exit(1)
+
+
+def submit(
+    study: StudyFile,
+    to: Annotated[Path, typer.Option("--to", help="The zip to write.")],
+    who: Annotated[str, typer.Option(help="Whose results they are; default: the name of this login.")] = "",
+    features: Annotated[
+        bool, typer.Option("--features", help="Enclose the features of one run of each training, to be scored again.")
+    ] = False,
+) -> None:
+    """Pack a study, its rows and runs, and how they were made, into a zip for somebody's board."""
+    from oodbench.exchange import archive
+    from oodbench.exchange import submit as packing
+    from oodbench.study.document import read
+    from oodbench.study.reader import registry_of
+
+    if to.suffix != ".zip":
+        raise UserError(f"--to {to}: wanted is a file that ends in .zip")
+    given, rows = arguments.rows(study, ok=True)
+    who = who or getpass.getuser()
+    with tempfile.TemporaryDirectory(prefix="oodbench-submit-") as folder:
+        enclosed = _features(study, rows, Path(folder)) if features else []
+        facts, members = packing.submit(read(study), registry_of(study), given, rows, who, enclosed)
+        archive.write(to, facts, members)
+    trainings = rows["train_key"].nunique()
+    said = f"{len(rows)} rows of {trainings} trainings, the study's file, parameters and circumstances of each training"
+    screen.say(f"{to} ({decimal(to.stat().st_size)}), as {who}: {said}, features of {len(enclosed)}")
+
+
+def _features(study: Path, rows: Any, to: Path) -> list[FeatureFolder]:
+    """Write the features of the first run of each training to a folder."""
+    from oodbench.exchange.submit import FeatureFolder
+    from oodbench.execution.exports import Exported, export
+
+    labels = ["training", "id", "encoder", "outliers", "recipe", "precision"]
+    keys = rows[rows["status"] == "ok"].drop_duplicates(labels)["train_key"]
+    with arguments.at_work(study) as pipeline:
+        found = [*export(pipeline, to, frozenset(keys))]
+    if lost := [each.title for each in found if not isinstance(each, Exported)]:
+        raise UserError(f"--features: {lost[0]} is not in the store; oodbench run {study} trains it again")
+    return [FeatureFolder(each.key, each.folder, each.stems) for each in found if isinstance(each, Exported)]
+
+
+def board(
+    folder: Annotated[Path, typer.Argument(help="A folder of submissions, *.zip; the board is written to it.")],
+    sample: Annotated[int, typer.Option(help="Cells of each submission to score again.", min=0)] = 5,
+    tolerance: Annotated[float, typer.Option(help="By how much such an AUROC may be off, as a share.", min=0)] = 1e-6,
+) -> None:
+    """Verify the submissions in a folder and make one board of them; nothing of them is run."""
+    from oodbench.exchange import board as making
+    from oodbench.report import formats
+    from oodbench.report.tables import counted
+
+    how = making.Sampling(sample, tolerance)
+    found = making.board(making.find(folder), how, lambda name: screen.err.print(f"looking at {name}", markup=False))
+    for problem in found.problems:
+        screen.warn(problem)
+    if not found.submissions:
+        raise UserError(f"{folder}: no submission in it has a line")
+    sheet = making.sheet(found, how)
+    formats.write_table(sheet, folder)
+    _show_board(sheet.text)
+    for line in found.submissions:
+        screen.say(line)
+    screen.say(sheet.below[0], "italic")
+    counts = f"{counted(len(found.submissions), 'submission')}, {counted(len(sheet.text), 'line')}"
+    screen.say(f"\n{counts}: {folder / making.NAME}.md, .csv, .tex and .html")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _show_board(text: Any) -> None:
+    """Print what tells the lines of a board apart, and their AUROC by group; all of it is in the files."""
+    from oodbench.report.tables import SHOWN_GROUPS
+    from oodbench.study.grid import NONE
+
+    scorers = [each for each in ("space", "clustering", "distance", "posthoc") if each in text]
+    detector = [" · ".join(part for part in line if part != NONE) for line in text[scorers].to_numpy()]
+    differ = [each for each in ("study", "ID", "data") if text[each].nunique() > 1]
+    names = ["who", *differ[:1]]
+    numbers = [each for each in (f"{group} AUROC" for group in SHOWN_GROUPS) if each in text]
+    columns = [*names, *(["training"] if "training" in text else [])]
+    shown = screen.columns(*columns, "detector", *numbers, "n")
+    for labels, scorer, values in zip(
+        text[columns].to_numpy(), detector, text[[*numbers, "n"]].to_numpy(), strict=True
+    ):
+        shown.add_row(*map(screen.text, (*labels, scorer, *values)))
+    screen.out.print(shown)
 
 
 def _is_study(folder: Path) -> bool:

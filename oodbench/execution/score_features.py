@@ -52,9 +52,10 @@ class Given:
     ood: list[tuple[str, str, Path]]  # group, name, file
     val: Path | None = None  # ID features that nothing was fitted on; without it a share of `train` is held out
     validation: dict[str, Path] = field(default_factory=dict)  # name -> OOD that thresholds and choices may see
-    grid: Path | None = None  # without it, every plugin with its defaults
+    grid: Path | Detectors | None = None  # a file, or what it would say; without it, every plugin with its defaults
     redo: str = ""  # one of REDO
     name: str  # of the folder of results
+    root: Path | None = None  # that this folder is in; default: that of all results
     training: str  # what the tables call whatever made the features
     seed: int = 0
 
@@ -101,7 +102,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     _check(given)
     left_out: Counter[str] = Counter()
     saw = tuple(given.validation)
-    axes = load_grid(given.grid, saw) if given.grid else _everything(saw, left_out)
+    axes = load_grid(given.grid, saw) if isinstance(given.grid, Path) else given.grid or _everything(saw, left_out)
     if given.val is not None and axes.reference != Reference():
         said = f"`reference: {axes.reference.label}`"
         raise UserError(f"{given.grid}: {said} and --val contradict each other; give one of them")
@@ -113,7 +114,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     shared = _shared(loaded, given.val is None and axes.reference.kind == "val")
     if shared:
         watch.warn(f"duplicates: {'; '.join(shared.values())}")
-    results = Results(results_root() / given.name, watch.warn)
+    results = Results((given.root or results_root()) / given.name, watch.warn)
     features = FileFeatures(given, axes, cells, loaded, shared, how, results)
     features.write_plan(watch, left_out)
     outcome = Bookkeeping(features.results, how, given.redo, watch).run([features])

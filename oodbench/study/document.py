@@ -99,7 +99,12 @@ def read(source: Path | Changed | Mapping[str, Any]) -> Document:
         raise UserError(f"there is no study file {file}{' that is a regular one' if file.exists() else ''}")
     if (size := file.stat().st_size) > BYTES:
         raise UserError(f"{file}: has {size} bytes, a study {BYTES} at most")
-    tree = _tree(file, file.read_bytes())
+    return parsed(file, file.read_bytes())
+
+
+def parsed(file: Path, content: bytes) -> Document:
+    """Return what a YAML file of this name holds, whose top is a mapping of plain values."""
+    tree = _tree(file, content)
     if not isinstance(tree, CommentedMap):
         raise UserError(f"{file}: a study is a mapping with keys such as id, ood, training, distance")
     found = Document(file, {})

@@ -198,9 +198,9 @@ def tables_of(source: Source) -> tuple[dict[str, TableSpec], Select | None, floa
     return declarations.tables(values), declarations.select(values), learned
 
 
-def claims_of(file: Path) -> dict[str, ClaimSpec]:
+def claims_of(source: Source) -> dict[str, ClaimSpec]:
     """Return the claims that a study declares; no plugin is imported."""
-    return declarations.claims(_values(read(file)))
+    return declarations.claims(_values(read(source)))
 
 
 def registry_of(source: Source) -> Registry:

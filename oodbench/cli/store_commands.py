@@ -358,12 +358,12 @@ def _show_board(text: Any) -> None:
     from oodbench.report.tables import SHOWN_GROUPS
     from oodbench.study.grid import NONE
 
-    scorers = [each for each in ("space", "clustering", "distance", "posthoc") if each in text]
+    scorers = ["space", "clustering", "distance", "posthoc"]
     detector = [" · ".join(part for part in line if part != NONE) for line in text[scorers].to_numpy()]
     differ = [each for each in ("study", "ID", "data") if text[each].nunique() > 1]
     names = ["who", *differ[:1]]
     numbers = [each for each in (f"{group} AUROC" for group in SHOWN_GROUPS) if each in text]
-    columns = [*names, *(["training"] if "training" in text else [])]
+    columns = [*names, "training"]
     shown = screen.columns(*columns, "detector", *numbers, "n")
     for labels, scorer, values in zip(
         text[columns].to_numpy(), detector, text[[*numbers, "n"]].to_numpy(), strict=True

@@ -14,13 +14,14 @@ from oodbench.exchange.archive import ROWS, Archive
 from oodbench.exchange.checks import Verified, check
 from oodbench.exchange.parameters import Parameters
 from oodbench.report.formats import Sheet
-from oodbench.report.tables import METHOD, best_of_each_training, boards, leaderboards
+from oodbench.report.tables import METHOD, Table, best_of_each_training, boards, distinct, leaderboards, named
 from oodbench.report.unmade import declared
 from oodbench.store.artifacts import digest
 from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
 
 NAME = "board"
+ALWAYS = ("training", "space", "clustering", "distance", "posthoc")
 LEVELS = ("who", "study", "ID", *METHOD)  # what a line is called by
 CAPTION = (
     "The row of each training of each submission that is highest by its first AUROC, on the test sets. Per cent, "
@@ -39,6 +40,7 @@ class Board:
     texts: list[pd.DataFrame] = field(default_factory=list)
     numbers: list[pd.DataFrame] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what marks mean
     submissions: list[str] = field(default_factory=list)  # of those that have lines: who, when, where, what is verified
 
 
@@ -111,9 +113,22 @@ def _lines(archive: Archive, verified: Verified, found: Board) -> None:
             "commit": _several(own["commit"]),
             "verified": "; ".join(verified.said),
         }
-        mean = table.mean[table.ranked_by].to_numpy()
-        found.texts.append(table.text().assign(**where, **about, order=mean))
-        found.numbers.append(table.numbers().assign(**where, **about, order=mean))
+        labels = _labels(own, table)
+        labels = labels.assign(**where, **about, order=table.mean[table.ranked_by].to_numpy())
+        text, numbers = (part.drop(columns=[*METHOD], errors="ignore") for part in (table.text(), table.numbers()))
+        marked = labels.assign(training=table.text()["training"])  # what did not learn is marked there
+        found.texts.append(pd.concat([marked, text], axis=1))
+        found.numbers.append(pd.concat([labels, numbers], axis=1))
+        found.notes = list(dict.fromkeys([*found.notes, *table.below[1:]]))
+
+
+def _labels(rows: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """Return what each line of a leaderboard of rows is called on every axis, also on those that it goes without."""
+    lines = table.mean.index.to_frame(index=False)
+    once = named(distinct(rows))
+    once = once.assign(whole=rows["recipe"].reindex(once.index)).drop_duplicates([*lines])
+    found = lines.merge(once, "left", on=[*lines])
+    return found.assign(recipe=found["whole"])[[*METHOD]]
 
 
 def _called(archive: Archive) -> str:
@@ -129,18 +144,18 @@ def _several(column: pd.Series[str]) -> str:
 def sheet(found: Board, how: Sampling) -> Sheet:
     """Return a board as a table, the lines of the same data together, the highest first."""
     text, numbers = _sorted(found.texts), _sorted(found.numbers)
-    below = [CAPTION.format(tolerance=how.tolerance), *found.problems]
+    below = [CAPTION.format(tolerance=how.tolerance), *found.notes, *found.problems]
     return Sheet(NAME, text.fillna(NONE).astype(str), below, numbers, sum(each in text for each in LEVELS))
 
 
 def _sorted(parts: list[pd.DataFrame]) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True).sort_values(["data", "order"], ascending=[True, False])
-    first = [each for each in LEVELS if each in table and (each not in METHOD or table[each].nunique() > 1)]
+    plain = [each for each in METHOD if each not in ALWAYS and table[each].nunique() == 1]  # alike on all lines
     last = ["data", "machine", "date", "commit", "verified"]
     numbers = [each for each in table if each not in (*LEVELS, *last, "order", "n")]
-    n = ["n"] if "n" in table else []
-    found: pd.DataFrame = table[[*first, *numbers, *n, *last]].reset_index(drop=True)
-    return found
+    n = [each for each in table if each == "n"]
+    found: pd.DataFrame = table[[*(each for each in LEVELS if each not in plain), *numbers, *n, *last]]
+    return found.reset_index(drop=True)
 
 
 def find(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import pandas as pd
 from oodbench.errors import UserError, printable
 from oodbench.exchange.archive import PLAN, RUNS, STUDY, Archive
 from oodbench.exchange.parameters import Parameters
-from oodbench.report import verdicts
+from oodbench.report.claims import verdicts
 from oodbench.report.tables import counted
 from oodbench.report.unmade import declared
 from oodbench.store.artifacts import digest
@@ -95,4 +95,4 @@ def _claims(archive: Archive, found: Verified) -> list[str]:
         return []
     judged = verdicts.verdicts(declared(found.rows), of_rows, None, STUDY)
     held = sum(each.state == verdicts.HOLDS for each in judged)
-    return [f"{held} of {counted(len(judged), 'claim')} hold"]
+    return [f"{held} of {counted(len(judged), 'claim')} hold, by runs alone"]  # errors of images are not enclosed

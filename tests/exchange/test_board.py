@@ -99,7 +99,7 @@ def test_two_people_have_lines_of_their_own(sent: Path, tmp_path: Path) -> None:
     assert table.set_index("who")["near AUROC n"].to_dict() == {"Ann": 2, "Bob": 1}
     assert table["data"].nunique() == 1
     said = table.set_index("who")["verified"]
-    assert said["Ann"] == "keys fit; code as here; 1 of 1 claim hold; 3 of 3 cells scored again agree"
+    assert said["Ann"] == "keys fit; code as here; 1 of 1 claim hold, by runs alone; 3 of 3 cells scored again agree"
     assert "no cell could be scored again" in said["Bob"]  # the features are of seed 0
     texts = {ending: (tmp_path / "in" / f"board.{ending}").read_text() for ending in ("md", "tex", "html")}
     grids = [of_markdown(texts["md"]), of_latex(texts["tex"]), of_html(texts["html"])]

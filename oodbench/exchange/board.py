@@ -11,7 +11,7 @@ import pandas as pd
 
 from oodbench.errors import UserError, printable
 from oodbench.exchange.archive import ROWS, Archive
-from oodbench.exchange.checks import Verified, check
+from oodbench.exchange.checks import Verified, check, claims
 from oodbench.exchange.parameters import Parameters
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, Table, best_of_each_training, boards, distinct, leaderboards, named
@@ -21,6 +21,7 @@ from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
 
 NAME = "board"
+UNREADABLE = (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError, OverflowError)
 ALWAYS = ("training", "space", "clustering", "distance", "posthoc")
 LEVELS = ("who", "study", "ID", *METHOD)  # what a line is called by
 CAPTION = (
@@ -34,7 +35,7 @@ CAPTION = (
 
 
 @dataclass
-class Board:
+class SharedBoard:
     """The lines of a board as text and numbers, and what was wrong with submissions."""
 
     texts: list[pd.DataFrame] = field(default_factory=list)
@@ -52,18 +53,20 @@ class Sampling:
     tolerance: float
 
 
-def board(paths: Iterable[Path], how: Sampling, tell: Callable[[str], None]) -> Board:
+def board(paths: Iterable[Path], how: Sampling, tell: Callable[[str], None]) -> SharedBoard:
     """Return the board of submissions. A damaged one is a problem and has no line; `tell` hears which is looked at.
 
     A row that is forged, or does not fit its parameters, is a problem and in no number.
     """
-    found, parameters, seen = Board(), Parameters(Registry()), dict[str, str]()
+    found, parameters, seen = SharedBoard(), Parameters(Registry()), dict[str, str]()
     for path in paths:
         tell(path.name)
         try:
             with Archive(path) as archive:
                 verified = check(archive, parameters)
-                verified.said.append(_again(archive, verified, parameters, how))
+                again = _again(archive, verified, parameters, how)
+                verified.said += [*claims(archive, verified), again]
+                verified.rows = parameters.named(verified.rows, verified.trained)
                 content = archive.facts.files[ROWS]
                 if content in seen:
                     verified.said.append(f"the same rows as {seen[content]}")
@@ -72,6 +75,9 @@ def board(paths: Iterable[Path], how: Sampling, tell: Callable[[str], None]) -> 
                 _lines(archive, verified, found)
         except UserError as error:
             found.problems.append(f"{error}; it has no line")
+        except UNREADABLE as error:  # a stranger's values may be of any kind
+            said = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+            found.problems.append(printable(f"{path}: holds what no run writes ({said}); it has no line"))
     return found
 
 
@@ -93,7 +99,7 @@ def _again(archive: Archive, verified: Verified, parameters: Parameters, how: Sa
     return f"{done.agree} of {done.cells} cells scored again agree" if done.cells else "no cell could be scored again"
 
 
-def _lines(archive: Archive, verified: Verified, found: Board) -> None:
+def _lines(archive: Archive, verified: Verified, found: SharedBoard) -> None:
     """Add the lines of a submission."""
     rows = verified.rows
     if not (rows["status"] == "ok").any():
@@ -101,7 +107,7 @@ def _lines(archive: Archive, verified: Verified, found: Board) -> None:
         return
     who, of = printable(archive.facts.who), [_called(archive), rows["scored_at"].max()[:10], _several(rows["commit"])]
     facts = ", ".join([*of, _several(rows["trained_on"])])
-    found.submissions.append(printable(f"{archive.path.name}: {who}, {facts}: {'; '.join(verified.said)}"))
+    made = SharedBoard()
     every = declared(rows)
     for (name, own), leaderboard in zip(boards(every).items(), leaderboards(every), strict=True):
         table = best_of_each_training(leaderboard)
@@ -117,9 +123,13 @@ def _lines(archive: Archive, verified: Verified, found: Board) -> None:
         labels = labels.assign(**where, **about, order=table.mean[table.ranked_by].to_numpy())
         text, numbers = (part.drop(columns=[*METHOD], errors="ignore") for part in (table.text(), table.numbers()))
         marked = labels.assign(training=table.text()["training"])  # what did not learn is marked there
-        found.texts.append(pd.concat([marked, text], axis=1))
-        found.numbers.append(pd.concat([labels, numbers], axis=1))
-        found.notes = list(dict.fromkeys([*found.notes, *table.below[1:]]))
+        made.texts.append(pd.concat([marked, text], axis=1))
+        made.numbers.append(pd.concat([labels, numbers], axis=1))
+        made.notes += table.below[1:]
+    found.texts += made.texts  # all of them, or none
+    found.numbers += made.numbers
+    found.notes = list(dict.fromkeys([*found.notes, *made.notes]))
+    found.submissions.append(printable(f"{archive.path.name}: {who}, {facts}: {'; '.join(verified.said)}"))
 
 
 def _labels(rows: pd.DataFrame, table: Table) -> pd.DataFrame:
@@ -141,7 +151,7 @@ def _several(column: pd.Series[str]) -> str:
     return " / ".join(each or NONE for each in column.unique())
 
 
-def sheet(found: Board, how: Sampling) -> Sheet:
+def sheet(found: SharedBoard, how: Sampling) -> Sheet:
     """Return a board as a table, the lines of the same data together, the highest first."""
     text, numbers = _sorted(found.texts), _sorted(found.numbers)
     below = [CAPTION.format(tolerance=how.tolerance), *found.notes, *found.problems]

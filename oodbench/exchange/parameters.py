@@ -52,7 +52,7 @@ class Parameters:
 
         Where a plugin is not here, the stated name stays.
         """
-        rows, labels = rows.copy(), {}
+        rows, labels = rows.copy(), {}  # with its attrs
         for text in rows["detector"].unique():
             with suppress(UserError, KeyError, TypeError, ValueError):
                 labels[text] = self.detector(text).labels

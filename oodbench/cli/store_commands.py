@@ -15,7 +15,7 @@ import typer
 from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
-from oodbench.cli.arguments import DryData, StudyFile
+from oodbench.cli.arguments import DryData, Set, StudyFile
 from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oodbench.store.merge import Merged
     from oodbench.store.rows import Results
     from oodbench.store.standing import WorkStanding
+    from oodbench.study.document import Changed
 
 Which = Annotated[
     list[str],
@@ -291,6 +292,7 @@ def submit(
     features: Annotated[
         bool, typer.Option("--features", help="Enclose the features of one run of each training, to be scored again.")
     ] = False,
+    set_: Set = None,
 ) -> None:
     """Pack a study, its rows and runs, and how they were made, into a zip for somebody's board."""
     from oodbench.exchange import archive
@@ -300,25 +302,26 @@ def submit(
 
     if to.suffix != ".zip":
         raise UserError(f"--to {to}: wanted is a file that ends in .zip")
-    given, rows = arguments.rows(study, ok=True)
+    source = arguments.changed(study, set_)
+    given, rows = arguments.rows(source, ok=True)
     who = who or getpass.getuser()
     with tempfile.TemporaryDirectory(prefix="oodbench-submit-") as folder:
-        enclosed = _features(study, rows, Path(folder)) if features else []
-        facts, members = packing.submit(read(study), registry_of(study), given, rows, who, enclosed)
+        enclosed = _features(source, rows, Path(folder)) if features else []
+        facts, members = packing.submit(read(source), registry_of(source), given, rows, who, enclosed)
         archive.write(to, facts, members)
     trainings = rows["train_key"].nunique()
     said = f"{len(rows)} rows of {trainings} trainings, the study's file, parameters and circumstances of each training"
     screen.say(f"{to} ({decimal(to.stat().st_size)}), as {who}: {said}, features of {len(enclosed)}")
 
 
-def _features(study: Path, rows: Any, to: Path) -> list[FeatureFolder]:
+def _features(study: Path | Changed, rows: Any, to: Path) -> list[FeatureFolder]:
     """Write the features of the first run of each training to a folder."""
     from oodbench.exchange.submit import FeatureFolder
     from oodbench.execution.exports import Exported, export
 
     labels = ["training", "id", "encoder", "outliers", "recipe", "precision"]
     keys = rows[rows["status"] == "ok"].drop_duplicates(labels)["train_key"]
-    with arguments.at_work(study) as pipeline:
+    with arguments.at_work(arguments.load(study)) as pipeline:
         found = [*export(pipeline, to, frozenset(keys))]
     if lost := [each.title for each in found if not isinstance(each, Exported)]:
         raise UserError(f"--features: {lost[0]} is not in the store; oodbench run {study} trains it again")

@@ -52,13 +52,11 @@ def merge(others: Sequence[Path], into: Path, store: Store) -> Merged:
     merged = Merged()
     here = Results(into, merged.damaged.append)
     every = [part for other in others for part in (other, *sorted(other.glob(f"{MACHINES}/*")))]
-    for other in every:
-        _check(Results(other).plan(), here.plan(), other, into)
-    for other in every:
-        there = Results(other, merged.damaged.append)
-        found = there.read()
-        if found.empty and other in others:
-            raise UserError(f"{other}: no row of it can be read; nothing of it is taken")
+    _check(others, [*every, into])
+    read = [(other, there, there.read()) for other in every for there in [Results(other, merged.damaged.append)]]
+    if lost := [other for other, _, found in read if found.empty and other in others]:
+        raise UserError(f"{lost[0]}: no row of it can be read; nothing is taken")
+    for other, there, found in read:
         _take_plan(there, here, other, merged)
         mine, away = _parted(found, here.read(), store)
         for machine, rows in away.groupby(_machine(away)):
@@ -75,13 +73,18 @@ def merge(others: Sequence[Path], into: Path, store: Store) -> Merged:
     return merged
 
 
-def _check(plan: dict[str, Any] | None, here: dict[str, Any] | None, other: Path, into: Path) -> None:
-    """Raise UserError where a folder is no folder of results, or one of another study."""
-    if not (other / "rows").is_dir():
-        raise UserError(f"{other}: holds no rows; wanted is a folder of a study's results, with rows/ and plan.json")
-    names = [(each or {}).get("study") for each in (plan, here)]
-    if None not in names and names[0] != names[1]:
-        raise UserError(f"{other} is of the study {names[0]}, {into} of {names[1]}")
+def _check(others: Sequence[Path], every: Sequence[Path]) -> None:
+    """Raise UserError where a folder is no folder of results, or where they are of several studies."""
+    for other in others:
+        if not (other / "rows").is_dir():
+            wanted = "wanted is a folder of a study's results, with rows/ and plan.json"
+            raise UserError(f"{other}: holds no rows; {wanted}")
+    plans = {folder: plan for folder in every if (plan := Results(folder).plan())}
+    studies = {folder: (plan.get("study"), "features" in plan) for folder, plan in plans.items()}
+    for folder, (name, scored) in studies.items():
+        first, its = next(iter(studies.items()))
+        if (name, scored) != its:
+            raise UserError(f"{first} is of the study {its[0]}, {folder} of {name}")
 
 
 def _take_plan(there: Results, here: Results, other: Path, merged: Merged) -> None:
@@ -94,11 +97,19 @@ def _take_plan(there: Results, here: Results, other: Path, merged: Merged) -> No
         merged.notes.append(f"{other}: {said}")
     elif its and plan and plan.get("unplanned"):
         here.write_plan(_united(plan, its))
+    elif its and plan and "features" in plan:  # each scored files of its own
+        here.write_plan(its | plan | {part: _joined(its[part], plan[part]) for part in ("cells", "sets", "features")})
     mine, more = here.added(), there.added()
     seeds = {key: sorted({*mine.seeds.get(key, []), *more.seeds.get(key, [])}) for key in mine.seeds | more.seeds}
     looks = {name: max(mine.looks.get(name, 0), more.looks.get(name, 0)) for name in mine.looks | more.looks}
     if (both := Added(seeds, looks)) != mine:
         here.write_added(both)
+
+
+def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return two mappings as one, and mappings in them; of what both have, the other's counts."""
+    both = {key: _joined(one[key], value) for key, value in other.items() if isinstance(one.get(key), dict)}
+    return one | other | both
 
 
 def _united(plan: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,30 @@ def test_what_is_no_results_or_another_studys_is_refused(tmp_path: Path, merged:
     assert len(Results(tmp_path / "into").read()) == 1
 
 
+def test_two_others_of_two_studies_are_refused_before_anything_is_taken(tmp_path: Path, merged: Any) -> None:
+    b = results(tmp_path / "b", row("1"), plan=PLAN | {"study": "t"})
+    with pytest.raises(UserError, match=r"a is of the study s, .*b of t"):
+        merged(results(tmp_path / "a", row("0")), b)
+    (next((b / "rows").iterdir())).write_bytes(b"")
+    with pytest.raises(UserError, match="no row of it can be read; nothing is taken"):
+        merged(results(tmp_path / "a", row("0")), results(tmp_path / "c", plan=PLAN))
+    assert not (tmp_path / "into").exists()
+
+
+def test_features_that_were_scored_are_joined(tmp_path: Path, merged: Any) -> None:
+    def plan(cell: str, ood: str) -> dict[str, Any]:
+        sets = {"digits": {ood: ("far", "")}}
+        features = {"owner": {"files": {}, "ood": {ood: "n"}, "cells": {ood: [cell]}}}
+        return {"study": "s", "cells": {cell: f"k{cell}"}, "sets": sets, "features": features}
+
+    a = results(tmp_path / "a", row("0", ood="noise", ood_data=""), plan=plan("0", "noise"))
+    b = results(tmp_path / "b", row("1", ood="svhn", ood_data=""), plan=plan("1", "svhn"))
+    merged(a, b)
+    found = Results(tmp_path / "into")
+    assert found.current()["ood"].tolist() == ["svhn", "noise"]
+    assert (found.plan() or {})["features"]["owner"]["cells"] == {"noise": ["0"], "svhn": ["1"]}
+
+
 def test_added_seeds_come_along(tmp_path: Path, merged: Any) -> None:
     Results(results(tmp_path / "into", row("0"))).write_added(Added({"r": [3, 4]}, {"claim": 2}))
     Results(results(tmp_path / "b", row("0"))).write_added(Added({"r": [4, 5], "q": [3]}, {"claim": 1, "d": 1}))

@@ -401,10 +401,8 @@ def _say_merged(folder: Path, found: Merged) -> None:
     if len(found.conflicts) > CONFLICTS:
         screen.say(f"and {len(found.conflicts) - CONFLICTS} conflicts more")
     for apart, count in found.apart.items():
-        said = (
-            "another machine's of trainings that are there in other numbers: they lie apart, in no table of the study"
-        )
-        screen.say(f"{count} new rows in {apart}, {said}")
+        said = "another machine made these trainings in other numbers; they lie apart, in no table of the study"
+        screen.say(f"{count} new rows in {apart}: {said}")
         here, there = Results(folder).current(), Results(apart).current()
         with suppress(UserError):  # nothing in common to compare
             tables.publish(variance(here, there), here, apart)

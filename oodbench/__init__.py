@@ -64,7 +64,9 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     from oodbench.cli.tables import made
     from oodbench.report import unmade
 
-    return {table.name: table.numbers() for table, _ in made(_source(study), unmade.declared(rows(study)))}
+    source = _source(study)
+    found = made(source, unmade.declared(rows(study)), warnings.warn)
+    return {table.name: table.numbers() for table, _ in found}
 
 
 def verdict(study: Study) -> pd.DataFrame:

@@ -78,10 +78,10 @@ def score(
         seed=seed,
         redo=redo,
     )
-    _score(given, device, memory, top, recommend)
+    _score(given, grid, device, memory, top, recommend)
 
 
-def _score(given: Given, device: str, memory: str, top: int, recommend: bool) -> None:
+def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, recommend: bool) -> None:
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
@@ -89,7 +89,7 @@ def _score(given: Given, device: str, memory: str, top: int, recommend: bool) ->
     with Board(screen.err) as board:
         outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
     folder = given.folder
-    tables.write(given.grid if isinstance(given.grid, Path) else None, folder, outcome.rows, top)
+    tables.write(grid, folder, outcome.rows, top)
     screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     reasons = sorted(outcome.left_out.items(), key=lambda each: -each[1])
     for reason, count in reasons[:REASONS]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
+from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
 
@@ -36,18 +36,26 @@ def tables_(
     study: StudyFile,
     top: Top = 20,
     against: Against = "",
+    only: Only = None,
+    set_: Set = None,
     dry_data: DryData = False,
 ) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
+    source = arguments.changed(study, set_)
     if against and dry_data:
         raise UserError("--against: the numbers of a dry run mean nothing")
-    given, rows = arguments.rows(study, dry_data)
+    given, rows = arguments.rows(source, dry_data)
+    if only:
+        from oodbench.store import named
+
+        rows = named.only(rows, only)
     folder = given.folder.parent
-    tables.write(study, folder, rows, top)
+    tables.write(source, folder, rows, top)
     if against:
         from oodbench.report.unmade import declared
 
-        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", declared(rows), (against, Path()))
+        name = f"against-{Path(against).resolve().stem}"
+        tables.hold(source, folder, tables.part(rows) + name, declared(rows), (against, Path()))
 
 
 def report(
@@ -76,7 +84,7 @@ def written(study: Source, to: Path | None, warn: Callable[[str], None], dry_dat
     artifacts = store(study, given, dry_data)
     contents = Material(
         study=(given.plan() or {}).get("study", folder.name),
-        file=str(study) if isinstance(study, Path) else folder.name,
+        file=folder.name if isinstance(study, Mapping) else str(study),
         rows=rows,
         claims=judged(study, given, rows, claims, artifacts) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},

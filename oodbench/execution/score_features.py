@@ -54,12 +54,12 @@ class Given:
     ood: Sequence[tuple[str, str, Source]]  # group, name, file
     val: Source | None = None  # ID features that nothing was fitted on; without it a share of `train` is held out
     validation: Mapping[str, Source] = field(default_factory=dict)  # name -> OOD that thresholds and choices may see
-    grid: Path | Mapping[str, Any] | None = None  # without it, every plugin with its defaults
+    grid: Path | Mapping[str, Any] | Detectors | None = None  # without it, every plugin with its defaults
     redo: str = ""  # one of REDO
     name: str  # of the folder of results
+    root: Path | None = None  # that this folder is in; default: that of all results
     training: str  # what the tables call whatever made the features
     seed: int = 0
-    root: Path | None = None  # where the folder is; without it, with all other results
 
     @property
     def folder(self) -> Path:
@@ -108,7 +108,8 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     _check(given)
     left_out: Counter[str] = Counter()
     saw = tuple(given.validation)
-    axes = load_grid(given.grid, saw) if given.grid is not None else _everything(saw, left_out)
+    axes = _everything(saw, left_out) if given.grid is None else given.grid
+    axes = axes if isinstance(axes, Detectors) else load_grid(axes, saw)
     if given.val is not None and axes.reference != Reference():
         said = f"`reference: {axes.reference.label}`"
         raise UserError(f"{given.grid}: {said} and --val contradict each other; give one of them")

@@ -32,7 +32,10 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
         count = len(table.mean)
         publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
     for name, spec in specs.items():
-        publish(making.declared(rows, name, spec, floor), rows, folder / "tables")
+        for table in (
+            [making.declared(rows, name, spec, floor)] if spec.rows else _views(rows, name, spec, select, floor)
+        ):
+            publish(table, rows, folder / "tables")
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
         elif spec.against and study:
@@ -52,6 +55,18 @@ def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
         yield every
     if select:
         yield selection(rows, select, floor)
+
+
+def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None) -> Iterator[Table]:
+    """Yield the tables of a name that every study has as a study wants them, one for each ID data set."""
+    from oodbench.errors import UserError
+    from oodbench.report import tables as making
+
+    boards = _boards(making.kept(rows, spec.of, f"table {name}: "), select, floor)
+    found = [board for board in boards if board.name == name or board.name.startswith(f"{name}-")]
+    if not found:
+        raise UserError(f"table {name}: this study has none: it has no choice of them")
+    yield from (making.view(board, spec) for board in found)
 
 
 def note(rows: Any) -> str:

@@ -57,16 +57,23 @@ def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
         yield selection(rows, select, floor)
 
 
-def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None) -> Iterator[Table]:
-    """Yield the tables of a name that every study has as a study wants them, one for each ID data set."""
+def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None) -> list[Table]:
+    """Return the tables of a name that every study has as a study wants them, one for each ID data set."""
     from oodbench.errors import UserError
+    from oodbench.report import selection
     from oodbench.report import tables as making
 
-    boards = _boards(making.kept(rows, spec.of, f"table {name}: "), select, floor)
-    found = [board for board in boards if board.name == name or board.name.startswith(f"{name}-")]
+    rows = making.kept(rows, spec.of, f"table {name}: ")
+    if name == "selection":
+        found = [selection.selection(rows, select, floor)]
+    elif name == "thresholds":
+        found = [every] if (every := making.thresholds(rows, floor)) else []
+    else:
+        boards = making.leaderboards(rows, floor)
+        found = boards if name == "leaderboard" else [making.best_of_each_training(board) for board in boards]
     if not found:
-        raise UserError(f"table {name}: this study has none: it has no choice of them")
-    yield from (making.view(board, spec) for board in found)
+        raise UserError(f"table {name}: all rows have one threshold")
+    return [making.view(board, spec) for board in found]
 
 
 def note(rows: Any) -> str:

@@ -246,6 +246,8 @@ def tables(values: Values) -> dict[str, TableSpec]:
         if not spec.rows and name not in MADE:
             said = f"has no rows; without them it is a table of every study{suggestion(name, MADE)}"
             values.fail(("tables", name), said)
+        if not spec.rows and name == "selection" and "select" not in values.top:
+            values.fail(("tables", name), "has no rows, and is no table of this study without the key 'select'")
     files: dict[str, str] = {}
     for name, spec in found.items():
         for file in (name, f"{name}-against") if spec.against else (name,):

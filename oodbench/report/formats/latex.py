@@ -12,9 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-
-import pandas as pd
+from functools import lru_cache, partial
 
 from oodbench.errors import printable
 from oodbench.report.formats.sheet import Sheet
@@ -156,38 +154,43 @@ def _layout(sheet: Sheet, width: float) -> Layout:
 def _joined(sheet: Sheet) -> Sheet:
     """Return a table whose labels beside the first are one column."""
     labels = sheet.text.iloc[:, 1 : sheet.labels]
-    joined = labels.apply(lambda row: JOIN.join(each for each in row if each != NONE) or NONE, axis=1)
-    text = pd.concat([sheet.text.iloc[:, :1], joined, sheet.text.iloc[:, sheet.labels :]], axis=1)
-    return replace(sheet, text=text.rename(columns={0: JOIN.join(map(str, labels.columns))}), labels=2)
+    joined = [JOIN.join(each for each in row if each != NONE) or NONE for row in labels.to_numpy()]
+    text = sheet.text.drop(columns=labels.columns)
+    text.insert(1, JOIN.join(map(str, labels.columns)), joined)
+    return replace(sheet, text=text, labels=2)
 
 
 def _cut(sheet: Sheet, width: float) -> Layout:
     """Return a table cut to a width, in as few parts as leave room for the labels."""
-    gap = _gap(sheet)
-    titles, text = [printable(str(title)) for title in sheet.text.columns], _texts(sheet)
-    cells = [[printable(cell) for cell in sheet.text.iloc[:, i]] for i in range(len(titles))]
-    bodies = [
-        max((_width(each, sheet.short) for each in of), default=0) * (1 if text[i] else BOLD)
-        for i, of in enumerate(cells)
-    ]
+    gap, text, count = _gap(sheet), _texts(sheet), sheet.labels
+    titles = [printable(str(title)) for title in sheet.text.columns]
+    cells = [{printable(cell) for cell in sheet.text.iloc[:, i]} for i in range(len(titles))]
+    bodies = [max((_width(each, sheet.short) for each in column), default=0) for column in cells]
+    bodies = [body if text[i] else BOLD * body for i, body in enumerate(bodies)]
     headings = [[title] if text[i] else _broken(title, bodies[i]) for i, title in enumerate(titles)]
     full = [max(body, *map(_width, lines)) for body, lines in zip(bodies, headings, strict=True)]
-    least = [_least(title, *column) for title, column in zip(titles, cells, strict=True)]
-    labels, others = range(sheet.labels), range(sheet.labels, len(titles))
-    widths = [min(each, max(MOST, least[i])) if text[i] and i in others else each for i, each in enumerate(full)]
-    natural, needed = (sum(each[i] + gap for i in labels) for each in (full, least))
-    wanted, parts, room = min(natural, max(needed, LABELS * width)), [[*others]], width + gap
-    for count in range(1, len(others) + 1):
-        size = math.ceil(len(others) / count)
-        parts = [[*others[start : start + size]] for start in range(0, len(others), size)]
-        room = width + gap - max(sum(widths[i] + gap for i in part) for part in parts)
-        if room >= wanted:
-            break
-    cap = _cap(full[: sheet.labels], least, room - gap * sheet.labels)
-    widths = [max(least[i], min(each, cap)) if i in labels else each for i, each in enumerate(widths)]
+    least = [_least(titles[i], *cells[i]) if text[i] else each for i, each in enumerate(full)]
+    widths = [min(each, max(MOST, least[i])) if i >= count else each for i, each in enumerate(full)]
+    natural, needed = (sum(each[:count]) + gap * count for each in (full, least))
+    parts, room = _parted(widths, count, width + gap, gap, min(natural, max(needed, LABELS * width)))
+    cap = _cap(full[:count], least, room - gap * count)
+    widths = [max(least[i], min(each, cap)) if i < count else each for i, each in enumerate(widths)]
     wrapped = {i for i, each in enumerate(widths) if each < full[i]}
     headings = [_broken(title, widths[i]) if i in wrapped else headings[i] for i, title in enumerate(titles)]
     return Layout(sheet, width, parts, widths, wrapped, headings)
+
+
+def _parted(widths: list[float], labels: int, width: float, gap: float, wanted: float) -> tuple[list[list[int]], float]:
+    """Return the columns beside the labels in as few parts as leave these the room that is wanted, and the room."""
+    others = [*range(labels, len(widths))]
+    parts, room = [others], width
+    for count in range(1, len(others) + 1):
+        size = math.ceil(len(others) / count)
+        parts = [others[start : start + size] for start in range(0, len(others), size)]
+        room = width - max(sum(widths[i] + gap for i in part) for part in parts)
+        if room >= wanted:
+            break
+    return parts, room
 
 
 def _cap(widths: Sequence[float], least: Sequence[float], room: float) -> float:
@@ -211,6 +214,7 @@ def _texts(sheet: Sheet) -> list[bool]:
     return [i < sheet.labels or any(re.search("[A-Za-z]{2}", cell) for cell in each) for i, each in enumerate(columns)]
 
 
+@lru_cache(maxsize=100_000)
 def _width(text: str, small: bool = False) -> float:
     """Return how wide text is at most, where its deviation is small or not."""
     if small and " ± " in text:

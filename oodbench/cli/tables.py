@@ -28,13 +28,15 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
         return
     rows = unmade.declared(rows)
     specs, select, floor = tables_of(study) if study else ({}, None, None)
-    for table in _boards(rows, select, floor):
+    store = _store(study, folder, rows)
+    for table in _boards(rows, select, floor, store):
         count = len(table.mean)
         publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
     for name, spec in specs.items():
-        for table in (
-            [making.declared(rows, name, spec, floor)] if spec.rows else _views(rows, name, spec, select, floor)
-        ):
+        made = (
+            [making.declared(rows, name, spec, floor)] if spec.rows else _views(rows, name, spec, select, floor, store)
+        )
+        for table in made:
             publish(table, rows, folder / "tables")
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
@@ -44,20 +46,37 @@ def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
     screen.say(f"\nall tables, as .md, .csv, .tex and .html: {folder}")
 
 
-def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
+def _boards(rows: Any, select: Any, floor: float | None, store: Any) -> Iterator[Table]:
     from oodbench.report.selection import selection
-    from oodbench.report.tables import best_of_each_training, leaderboards, thresholds
+    from oodbench.report.tables import thresholds
 
-    for board in leaderboards(rows, floor):
-        yield board
-        yield best_of_each_training(board)
+    for both in _leaderboards(rows, floor, store):
+        yield from both
     if every := thresholds(rows, floor):
         yield every
     if select:
         yield selection(rows, select, floor)
 
 
-def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None) -> list[Table]:
+def _leaderboards(rows: Any, floor: float | None, store: Any) -> Iterator[tuple[Table, Table]]:
+    """Yield each leaderboard, and its best row of each training."""
+    from oodbench.report import halves
+    from oodbench.report import tables as making
+
+    for board, part in zip(making.leaderboards(rows, floor), making.boards(rows).values(), strict=True):
+        yield board, halves.honest(making.best_of_each_training(board), board, part, store)
+
+
+def _store(study: Path | None, folder: Path, rows: Any) -> Any:
+    """Return the store that may keep scores of rows; None where there is none."""
+    from oodbench.store.artifacts import Store
+    from oodbench.study.reader import store_of
+
+    place = folder / "store" if note(rows) or not study else store_of(study)
+    return Store(place) if place.is_dir() else None
+
+
+def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None, store: Any) -> list[Table]:
     """Return the tables of a name that every study has as a study wants them, one for each ID data set."""
     from oodbench.errors import UserError
     from oodbench.report import selection
@@ -69,8 +88,7 @@ def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None) ->
     elif name == "thresholds":
         found = [every] if (every := making.thresholds(rows, floor)) else []
     else:
-        boards = making.leaderboards(rows, floor)
-        found = boards if name == "leaderboard" else [making.best_of_each_training(board) for board in boards]
+        found = [board if name == "leaderboard" else best for board, best in _leaderboards(rows, floor, store)]
     if not found:
         raise UserError(f"table {name}: all rows have one threshold")
     return [making.view(board, spec) for board in found]

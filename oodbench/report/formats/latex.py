@@ -62,7 +62,8 @@ def latex(sheet: Sheet) -> str:
 
     Its first sentence is the caption, the others are notes. The first line names the packages that it takes.
     """
-    caption, *notes = SENTENCE.split(" ".join(sheet.paragraphs), maxsplit=1)
+    below = re.sub("`([^`]+)`", r"`\1'", " ".join(sheet.paragraphs))  # TeX's quotation marks
+    caption, *notes = SENTENCE.split(below, maxsplit=1)
     layout = _floating(sheet)
     long = layout.height + _lines(caption, layout.width) * CAPTION + _lines(*notes, layout.width) * LINE > HEIGHT
     layout = _layout(sheet, PAGE) if long else layout

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from oodbench.store.artifacts import Store
 from oodbench.store.rows import Results
 from oodbench.study import reader
-from oodbench.study.document import read
+from oodbench.study.document import Document, read
 from oodbench.study.study import DRY
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def results(study: reader.Source, warn: Say, dry_data: bool = False) -> Results:
     plan = found.plan()
     if plan is not None:
         reader.check_owner(document, found.folder.parent, plan)
-        if plan.get("of") not in (None, reader.stamp(document)):
+        if plan.get("of") not in (None, reader.stamp(document)) or "unplanned" in plan:
             _plan_again(study, found, warn, dry_data)
+        elif plan.get("set", []) != document.changes:  # of what no row depends on
+            found.write_plan({name: facts for name, facts in plan.items() if name != "set"} | _set(document))
     return found
 
 
@@ -43,6 +45,10 @@ def current(study: reader.Source, warn: Say, dry_data: bool = False) -> tuple[Re
     if len(rows) and (said := rows.attrs.get("lacking")):
         warn(said)
     return found, rows
+
+
+def _set(document: Document) -> dict[str, list[str]]:
+    return {"set": document.changes} if document.changes else {}
 
 
 def store(study: reader.Source, given: Results, dry_data: bool = False) -> Store | None:
@@ -78,6 +84,8 @@ def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool)
     if absent and not goes_on:
         names = ", ".join(dict.fromkeys(each.label for each in absent))
         changed = f"{loaded.file} or its plugins have changed since its last run, whose rows these are"
+        if lost := (found.plan() or {}).get("unplanned"):
+            changed = f"the last run was of a part of {loaded.file}, and did not plan {', '.join(lost)}"
         warn(f"{changed}: {names} are not here to tell")
     else:
         found.write_plan(Runner(whole, Options(without_missing_sets=goes_on)).plan_facts())

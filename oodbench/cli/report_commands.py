@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
+from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from oodbench.store.rows import Results
+    from oodbench.study.reader import Source
 
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
 
@@ -32,18 +34,26 @@ def tables_(
     study: StudyFile,
     top: Top = 20,
     against: Against = "",
+    only: Only = None,
+    set_: Set = None,
     dry_data: DryData = False,
 ) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
+    source = arguments.changed(study, set_)
     if against and dry_data:
         raise UserError("--against: the numbers of a dry run mean nothing")
-    given, rows = arguments.rows(study, dry_data)
+    given, rows = arguments.rows(source, dry_data)
+    if only:
+        from oodbench.store import named
+
+        rows = named.only(rows, only)
     folder = given.folder.parent
-    tables.write(study, folder, rows, top)
+    tables.write(source, folder, rows, top)
     if against:
         from oodbench.report.unmade import declared
 
-        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", declared(rows), (against, Path()))
+        name = f"against-{Path(against).resolve().stem}"
+        tables.hold(source, folder, tables.part(rows) + name, declared(rows), (against, Path()))
 
 
 def report(
@@ -52,6 +62,12 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
+    file = written(study, to, screen.warn, dry_data)
+    screen.say(f"{file} ({decimal(file.stat().st_size)})")
+
+
+def written(study: Source, to: Path | None, warn: Callable[[str], None], dry_data: bool = False) -> Path:
+    """Write the page of a study and return its file; `warn` hears what is missing of its rows."""
     from oodbench.cli.kept import current, judged, store
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade
@@ -61,12 +77,12 @@ def report(
     warnings: list[str] = []
     given, found = current(study, warnings.append, dry_data)
     for message in warnings:
-        screen.warn(message)
+        warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
     artifacts = store(study, given, dry_data)
     contents = Material(
-        study=(given.plan() or {}).get("study", study.stem),
-        file=str(study),
+        study=(given.plan() or {}).get("study", folder.name),
+        file=folder.name if isinstance(study, Mapping) else str(study),
         rows=rows,
         claims=judged(study, given, rows, claims, artifacts) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},
@@ -81,7 +97,7 @@ def report(
     )
     file = to or folder / "report.html"
     write_whole(file, page(contents).encode())
-    screen.say(f"{file} ({decimal(file.stat().st_size)})")
+    return file
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:

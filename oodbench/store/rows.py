@@ -73,7 +73,8 @@ class Results:
 
         They are in the order of the study's cells and sets, in whatever order they were made. Rows made by other code
         or from other data than the study has now are left out and warned of, and so are machines that differ. Their
-        `attrs` hold the `sets` that a study declares, ID set -> OOD set -> group, and what they are `lacking`, a line.
+        `attrs` hold the `sets` that a study declares, ID set -> OOD set -> group, what they are `lacking`, a line, and
+        what was `set` of the study's file.
         """
         rows, facts = self.read(), self.plan()
         if facts is None:
@@ -94,7 +95,7 @@ class Results:
             self._warn(said)
         if "work" in facts:
             sets_ = {id_: {ood: group for ood, (group, _) in members.items()} for id_, members in facts["sets"].items()}
-            found.attrs = {"sets": sets_, "lacking": lacking(found, facts)}
+            found.attrs = {"sets": sets_, "lacking": lacking(found, facts), "set": facts.get("set", [])}
         return found
 
     def clusters(self) -> pd.DataFrame | None:

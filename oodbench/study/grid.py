@@ -7,13 +7,15 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
+from oodbench.errors import UserError
+from oodbench.store import named
 from oodbench.store.artifacts import digest
 from oodbench.store.columns import SETS
 from oodbench.study.class_protocol import class_count, family, protocol
@@ -113,6 +115,12 @@ class Run:
         return {name: each for members in self.ood.values() for name, each in members.items()}
 
     @property
+    def datasets(self) -> list[Dataset]:
+        """All sets that it and the rows of its cells need."""
+        others = (self.outliers, self.reference.held_out)
+        return [self.id, *self.sets.values(), *self.validation, *(each for each in others if each)]
+
+    @property
     def title(self) -> str:
         parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
         parts.append("" if self.epoch is None else f"epoch {self.epoch}")
@@ -200,6 +208,20 @@ class Work:
         cells = [each for each in self.cells if _fits(each, spec.of)] if spec.of else _one_of_each_distance(self.cells)
         return dataclasses.replace(self, cells=cells)
 
+    def only(self, wanted: Mapping[str, set[str]]) -> Work:
+        """Return the training with the cells and OOD sets whose labels are wanted, by axis; they may be none."""
+
+        def fits(labels: Mapping[str, Any]) -> bool:
+            return all(str(labels[axis]) in allowed for axis, allowed in wanted.items() if axis in labels)
+
+        ood = {
+            group: {name: each for name, each in members.items() if fits({"ood": name, "group": group})}
+            for group, members in self.run.ood.items()
+        }
+        run = dataclasses.replace(self.run, ood={group: members for group, members in ood.items() if members})
+        cells = [Cell(run, each.detector) for each in self.cells if fits(run.labels | each.detector.labels)]
+        return Work(run, cells)
+
     def compared(self, claims: Iterable[ClaimSpec]) -> list[Cell]:
         """Return the cells that claims compare by AUROC."""
         sides = [labels for claim in claims if claim.by_image for labels in claim.compared]
@@ -238,6 +260,30 @@ class Plan:
     @property
     def cells(self) -> list[Cell]:
         return [cell for work in self.work for cell in work.cells]
+
+    def only(self, words: Sequence[str]) -> Plan:
+        """Return the part of it whose rows have the labels that AXIS=LABEL words name; no key changes.
+
+        Raises UserError with the nearest axis or label where a word names none.
+        """
+        if not words:
+            return self
+        labels: dict[str, dict[object, None]] = {}
+        for each in self.work:
+            parts = [each.run.labels, *(cell.detector.labels for cell in each.cells)]
+            parts += [{"ood": name, "group": group} for group, sets in each.run.ood.items() for name in sets]
+            for axis, label in (item for part in parts for item in part.items() if item[1] != ""):
+                labels.setdefault(axis, {})[label] = None
+        wanted = named.chosen(words, labels)
+        work = [part for each in self.work if (part := each.only(wanted)).cells and part.run.ood]
+        said = f"{named.ONLY} {' '.join(words)}"
+        if not work:
+            raise UserError(f"{said}: no cell fits all of them")
+        found = Plan(work, Counter())
+        found.left_out[said] += len(self.cells) - len(found.cells)
+        if lost := [str(name) for name in labels["ood"] if not any(name in each.run.sets for each in work)]:
+            found.left_out[f"{said}, on {', '.join(lost)}"] += len(found.cells)
+        return Plan(work, +found.left_out)
 
 
 def canonical(plugin: Plugin | None) -> dict[str, Any] | None:

@@ -70,7 +70,7 @@ def test_what_stands_around_a_table_is_text_too() -> None:
     nasty = " ".join(NASTY)
     given = sheet("a", "b", name="<b>%&{}", below=nasty)
     latex = formats.latex(given)
-    assert grids.plain(re.findall(r"\\caption\{(.*)\}\n", latex)[0]) == nasty
+    assert grids.plain(re.findall(r"\\caption\{(.*)\}\n", latex)[0]) == nasty.replace("`code`", "`code'")
     assert r"\label{tab:-b-}" in latex
     assert latex.startswith("% \\usepackage{booktabs}\n\\begin{table}\n")  # what a paper's preamble has to have
     page = formats.html(given)
@@ -130,7 +130,7 @@ ESC = "\x1b[31mred\x1b[0m\x07 a\u202eb\x9b"
 def test_control_characters_are_shown_and_not_obeyed(ending: str) -> None:
     text = formats.FORMATS[ending](sheet(ESC, "b", name=f"n{ESC}", below=f"Under {ESC}\n| it |"))
     assert not {"\x1b", "\x07", "\u202e", "\x9b"} & {*text}
-    assert "x1b[31mred" in text
+    assert "x1b[31mred" in text.replace(r"\hspace{0pt}", "")
 
 
 def test_what_stands_under_a_table_is_no_row_of_it() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 
 from oodbench.cli import arguments, progress, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without, Workers
+from oodbench.cli.cluster import flags
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.memo import REDO
@@ -21,6 +22,7 @@ from oodbench.store.memo import REDO
 if TYPE_CHECKING:
     from oodbench.data.missing_sets import MissingSet
     from oodbench.data.needs import Need, Supply
+    from oodbench.engines.cluster import Cluster
     from oodbench.execution.estimate import Estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Outcome, Runner
@@ -66,16 +68,18 @@ def run(
     without_missing_sets: Without = False,
     until_decided: UntilDecided = False,
     budget: Budget = "",
+    on: flags.On = "",
+    cluster: flags.ClusterFile = None,
+    partition: flags.Partition = "",
+    time_limit: flags.Time = "",
+    at_most: flags.AtMost = None,
+    address: flags.Address = "",
+    no_wait: flags.NoWait = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
-    arguments.check_workers(workers)
-    arguments.check_stage(redo, *REDO)
-    if until_decided and (redo or cached_only):
-        other = "--redo" if redo else "--cached-only"
-        raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
-    if budget and not until_decided:
-        raise UserError("--budget is the time of --until-decided; give both")
-    seconds, room = arguments.seconds(budget), arguments.number_of_bytes(memory)
+    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, at_most=at_most, address=address)
+    _check(redo, cached_only, until_decided, budget, workers, no_wait and not where)
+    end, room = time.monotonic() + arguments.seconds(budget), arguments.number_of_bytes(memory)
     loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
     if until_decided and not loaded.claims:
         raise UserError(f"{study} declares no claims that could be decided; say what should hold with the key 'claims'")
@@ -83,16 +87,39 @@ def run(
 
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
-    end = time.monotonic() + seconds
-    made = _make(loaded, options, workers, dry_data)
-    while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
-        made = _make(loaded, options, workers, dry_data)
+    place = Place(workers, where, not no_wait)
+    made = _make(loaded, options, place, dry_data)
+    while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
+        made = _make(loaded, options, place, dry_data)
+    if made is None:
+        return
     if not rows_only:
         tables.write(study, made.runner.study.results, made.outcome.rows, top)
-    if loaded.settings.variance and not rows_only:
+    if loaded.settings.variance and not rows_only and where is None:
         words = [*_words(study, options, dry_data), "--workers", str(made.others + 1)]
         _vary(study, made.runner, made.outcome.rows, words)
     _say_done(study, made)
+
+
+def _check(redo: str, cached_only: bool, until_decided: bool, budget: str, workers: str, alone: bool) -> None:
+    """Refuse what does not go together, before anything is imported for it."""
+    arguments.check_workers(workers)
+    arguments.check_stage(redo, *REDO)
+    if until_decided and (redo or cached_only):
+        other = "--redo" if redo else "--cached-only"
+        raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
+    if budget and not until_decided:
+        raise UserError("--budget is the time of --until-decided; give both")
+    if alone:
+        raise UserError("--no-wait is of a run on a cluster; say which with --on slurm, --on dask or --cluster FILE")
+
+
+class Place(NamedTuple):
+    """Where a study runs: in processes here, or on a cluster, for which somebody waits or not."""
+
+    workers: str
+    cluster: Cluster | None = None
+    wait: bool = True
 
 
 class Ran(NamedTuple):
@@ -104,8 +131,13 @@ class Ran(NamedTuple):
     died: list[str]
 
 
-def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
-    """Make the rows that are missing."""
+def _make(loaded: Study, options: Options, place: Place, dry_data: bool) -> Ran | None:
+    """Make the rows that are missing; None where nobody waits for them."""
+    if place.cluster is not None:
+        from oodbench.cli.cluster import commands
+
+        runner, outcome = commands.run(loaded, options, place.cluster, dry_data, place.wait)
+        return Ran(runner, outcome, 0, []) if outcome else None
     from oodbench.cli import workers as processes
     from oodbench.data.missing_sets import hinted
     from oodbench.execution.runner import Runner
@@ -113,7 +145,7 @@ def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
 
     with progress.board(screen.err) as board, hinted(loaded):
         runner = Runner(loaded, options, board)
-        others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
+        others = min(processes.count(place.workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and options.redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
         words, cards = _words(loaded.file, options, dry_data), processes.cards(runner.pipeline.device)
@@ -326,10 +358,30 @@ def _files(supply: Supply) -> str:
 
 
 def plan(
-    study: StudyFile, device: Device = "auto", dry_data: DryData = False, without_missing_sets: Without = False
+    study: StudyFile,
+    device: Device = "auto",
+    dry_data: DryData = False,
+    without_missing_sets: Without = False,
+    on: flags.On = "",
+    cluster: flags.ClusterFile = None,
+    partition: flags.Partition = "",
+    time_limit: flags.Time = "",
+    address: flags.Address = "",
 ) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, address=address)
     loaded = arguments.made(study, dry_data)
+    if where is None:
+        _plan_here(study, loaded, device, without_missing_sets)
+        return
+    from oodbench.cli.cluster import commands
+    from oodbench.execution.pipeline import Options
+
+    commands.plan(loaded, Options(device, without_missing_sets=without_missing_sets), where, dry_data)
+
+
+def _plan_here(study: Path, loaded: Study, device: str, without_missing_sets: bool) -> None:
+    """Say what a study consists of, and what it will cost on this machine."""
     from oodbench.data.missing_sets import FLAG, hinted, missing_sets, without
     from oodbench.data.needs import needs, other_files
     from oodbench.execution.estimate import counted, estimate

@@ -20,7 +20,7 @@ from oodbench.store.artifacts import Store
 from oodbench.store.memo import AFTER, REDO, Memo, Watch
 from oodbench.store.rows import Results
 from oodbench.study.grid import Run
-from oodbench.study.settings import Seen
+from oodbench.study.settings import Precision, Seen
 from oodbench.study.study import Study
 from oodbench.training import distributed
 from oodbench.training.banks import Banks, Piece, reference_of
@@ -42,6 +42,7 @@ class Options:
     checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
     graph: bool = True  # on a CUDA device capture an encoder's passes as graphs, where they can be
     without_missing_sets: bool = False  # go on without OOD test sets whose files are not here
+    auto: Precision | None = None  # what `precision: auto` is; None = what is best on the device
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:
@@ -66,7 +67,7 @@ class Pipeline:
             watch.warn(f"{unused}; this runs on the CPU")
         self.library = Library(study, Memo(self.store, watch, options.redo))
         checkpoints = (options.checkpoint_minutes, options.checkpoint_epochs)
-        self.encoders = Encoders(self.library, self.device, checkpoints, options.graph)
+        self.encoders = Encoders(self.library, self.device, checkpoints, options.graph, options.auto)
         self.banks = Banks(self.encoders)
 
     def bank(self, run: Run, ways: Iterable[Seen], baselines: bool) -> detectors.Bank:

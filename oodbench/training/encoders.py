@@ -44,17 +44,23 @@ class Encoders:
     """The encoders of a study on a device.
 
     `checkpoints`: minutes and epochs between two of a training, None = by the clock alone. `graph`: capture CUDA graphs
-    where they can be.
+    where they can be. `auto`: what `precision: auto` is; None = what is best on the device.
     """
 
     def __init__(
-        self, library: Library, device: torch.device, checkpoints: tuple[float, int | None], graph: bool = True
+        self,
+        library: Library,
+        device: torch.device,
+        checkpoints: tuple[float, int | None],
+        graph: bool = True,
+        auto: Precision | None = None,
     ) -> None:
         self.library = library
         self.memo = library.memo
         self.device = device
         self.checkpoints = checkpoints
         self.graph = graph
+        self.auto = auto
         self.trainings = 0  # encoders that have been trained here
         self._train_keys: dict[str, str] = {}
         self._on_host: set[str] = set()  # contents of sets that did not fit on the device
@@ -111,6 +117,8 @@ class Encoders:
         """Return the precision of a run with `auto` resolved: bf16 where the device has units for it, else float32."""
         if run.precision != "auto":
             return run.precision
+        if self.auto is not None:
+            return self.auto
         return "bf16" if has_bf16(self.device) else "float32"
 
     def has_weights(self, run: Run) -> bool:

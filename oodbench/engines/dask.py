@@ -31,7 +31,7 @@ class Dask:
             raise missing_extra("dask", error) from error
         if not cluster.address:
             raise UserError("--on dask: say where the scheduler is, with --address tcp://HOST:8786 or `address:`")
-        self.name, self.ledger = name, ledger
+        self.name, self.ledger, self.address = name, ledger, cluster.address
         self._dask: Any = distributed
         try:
             self._client: Any = self._dask.Client(cluster.address, timeout=PATIENCE)
@@ -55,7 +55,7 @@ class Dask:
             future = self._client.submit(_run, command, after, key=job, resources=resources, pure=False)
             self._dask.fire_and_forget(future)  # it goes on when this client has gone
             self._futures[task.name] = future
-            given.append(Given(task=task, job=job, by="dask"))
+            given.append(Given(task=task, job=job, by="dask", address=self.address))
         self.ledger.add(given)
 
     def _check(self, tasks: Sequence[Task]) -> None:

@@ -124,6 +124,7 @@ class Given(BaseModel):
     job: str  # by what the engine knows it
     folder: str = ""  # of the engine's own files
     by: str = ""  # the engine
+    address: str = ""  # where it is, if that has to be said
 
 
 class Ledger:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGTERM, SIGUSR2
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +22,7 @@ from oodbench.store.provenance import machine
 from oodbench.study.grid import Work
 from oodbench.study.settings import Precision
 from oodbench.study.study import Study
+from oodbench.training.checkpoints import Asked
 
 MEASURE, TRAIN, SCORE = STAGES = ("measure", "train", "score")
 
@@ -41,6 +45,33 @@ def measured(results: Path, kind: str) -> Measured | None:
 
 def _file(results: Path, kind: str) -> Path:
     return results / JOBS / f"measured-{kind}.json"
+
+
+@contextmanager
+def asked() -> Iterator[Asked]:
+    """Hear meanwhile what a cluster asks of a job before it ends it.
+
+    SIGTERM asks for a checkpoint, after which the work goes on until the process is killed. SIGUSR2 asks for one that
+    ends the work, by KeyboardInterrupt: at once where nothing is trained.
+    """
+    found = Asked()
+
+    def on_term(*_: object) -> None:
+        found.now = True
+
+    def on_usr2(*_: object) -> None:
+        found.now = True
+        if not found.to_end:  # the second time it is ending already
+            found.to_end = True
+            if not found.at_work:
+                raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, how) for each, how in ((SIGTERM, on_term), (SIGUSR2, on_usr2))}
+    try:
+        yield found
+    finally:
+        for each, how in before.items():
+            signal.signal(each, how)
 
 
 def runner_of(study: Study, runs: Sequence[str], options: Options, watch: Watch) -> Runner:
@@ -73,6 +104,7 @@ def measure(runner: Runner, kind: str) -> Measured:
 def train(runner: Runner) -> None:
     """Train and embed encoders, and fit their probes, where any of their rows is pending; what fails is error rows."""
     runner.begin_part()
+    runner.watch.planned(len(runner.plan.work), len(runner.plan.cells), 0)
     with runner.watch.beating():
         for work in runner.plan.work:
             _train(runner, work)

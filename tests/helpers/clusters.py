@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from command_line import call
+from tiny import write
 
 from oodbench.engines.asks import Asks
 from oodbench.engines.cluster import Cluster, ScoringJob, TrainingJob
@@ -20,6 +21,7 @@ from oodbench.store.rows import Results
 from oodbench.study import reader
 
 HERE = Cluster(on="slurm", train=TrainingJob(gpus=0, cpus=1, memory="1GB", time="30min"), score=ScoringJob(cpus=1))
+SHORT = {"clustering": "labels", "distance": "cosine", "threshold": "pooled"}  # one cell for each training
 TIMES = ["train_seconds", "score_seconds", "scored_at", "commit"]
 
 
@@ -85,3 +87,50 @@ def plain_rows(file: Path, where: Path, monkeypatch: Any) -> pd.DataFrame:
 
 def but(cluster: Cluster, **changes: Any) -> Cluster:
     return dataclasses.replace(cluster, **changes)
+
+
+TOLD = '''
+"""A training that tells of its steps and its card, and takes its time."""
+
+import os
+import time
+from pathlib import Path
+
+from torch import nn
+
+from oodbench.api import Training
+
+
+class Told(Training):
+    """Cross-entropy that takes its time."""
+
+    labels = True
+    heads = {"logits": "linear"}
+    folder: str  # where files tell
+    pause: float = 0.0  # seconds of a step
+
+    def init(self, f, y, seed):
+        self.tell("card " + os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        return {}
+
+    def loss(self, b, state):
+        self.tell("step")
+        time.sleep(self.pause)
+        return nn.functional.cross_entropy(b.out["logits"][0], b.y), state
+
+    def tell(self, what):
+        Path(self.folder).mkdir(exist_ok=True)
+        (Path(self.folder) / what).touch()
+'''
+
+
+def told_study(folder: Path, pause: float = 0.0, **changes: Any) -> Path:
+    """Write a study whose training tells of its steps in the folder `told`, and return its file."""
+    (folder / "told.py").write_text(TOLD)
+    training = {"told": {"folder": str(folder / "told"), "pause": pause}}
+    return write(folder / "s.yaml", **SHORT | {"plugins": ["told.py"], "training": training} | changes)
+
+
+def slow_study(folder: Path) -> Path:
+    """Write a study whose training takes twelve seconds, in 120 steps, and return its file."""
+    return told_study(folder, 0.1, recipe={"epochs": 60, "batch": 32, "lr": 0.05, "warmup": 0})

@@ -208,7 +208,7 @@ def train_two(source: PluginFile, watch: Callable[[int, float, Callable[[], trai
     data = ranks.toy()
     model = networks.untrained(training, ranks.SMALL, recipe, ranks.IMAGE, data, 0)
     job = distributed.Job(source, training.params, ranks.SMALL, ranks.IMAGE, data.classes, recipe, "float32", 0, CPU)
-    return distributed.train(model, job, data, watch)
+    return distributed.train(model, job, data, train.EachEpoch(watch))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,18 +12,18 @@ from rich.filesize import decimal
 
 from oodbench.cli import arguments, progress, screen
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Without
-from oodbench.cli.cluster import flags
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError, suggestion
-from oodbench.study.settings import Precision
 
 if TYPE_CHECKING:
     from oodbench.engines.cluster import Cluster
     from oodbench.engines.driver import Driver
+    from oodbench.engines.seam import Engine
     from oodbench.engines.unit import Measured
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Outcome, Runner
     from oodbench.store.memo import Watch
+    from oodbench.study.settings import Precision
     from oodbench.study.study import Study
 
 Stage = Annotated[
@@ -64,8 +66,9 @@ def unit(
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     auto: Precision | None = precision or None  # type: ignore[assignment]
     room = arguments.number_of_bytes(memory)
-    options = Options(device, redo, stage == units.SCORE, room, *checkpoints, graph, without_missing_sets, auto)
-    with progress.board(screen.err) as board, hinted(loaded):
+    with progress.board(screen.err) as board, hinted(loaded), units.asked() as asked:
+        cached = stage == units.SCORE
+        options = Options(device, redo, cached, room, *checkpoints, graph, without_missing_sets, auto, asked)
         runner = units.runner_of(loaded, runs or [], options, board)
         if stage == units.MEASURE:
             found = units.measure(runner, kind)
@@ -76,22 +79,35 @@ def unit(
             screen.say(f"{units.score(runner)} cells scored")
 
 
-def cancel(study: StudyFile, on: flags.On = "", cluster: flags.ClusterFile = None, address: flags.Address = "") -> None:
+def cancel(study: StudyFile, dry_data: DryData = False) -> None:
     """End the jobs of a study on its cluster; what is finished is kept."""
-    from oodbench.engines import cluster as clusters
-    from oodbench.engines.seam import Ledger
     from oodbench.study import reader
+    from oodbench.study.study import DRY
 
     results = reader.results_of(study)
-    given = Ledger(results).read()
-    if not given:
+    engines = _engines(results.with_name(results.name + DRY) if dry_data else results)
+    if not engines:
         screen.say(f"no job of {study} was given to a cluster")
-        return
-    engines = {on} if on else {each.by for each in given.values()}
-    for each in sorted(engines):
-        found = clusters.load(cluster, {"on": each, "address": address})
-        count = clusters.engine(found, results.name, results).cancel()
-        screen.say(f"{count} jobs ended on {each}")
+    for name, engine in engines.items():
+        screen.say(f"{engine.cancel()} jobs ended on {name}")
+
+
+def say_jobs(results: Path) -> None:
+    """Say of each engine to which jobs of a study were given what they are at."""
+    for name, engine in _engines(results).items():
+        states = Counter(engine.alive().values())
+        doing = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        screen.say(f"jobs on {name}: {doing or 'none runs or waits'}")
+
+
+def _engines(results: Path) -> dict[str, Engine]:
+    """Return the engines to which jobs of a study were given that are not known to have ended, by name."""
+    from oodbench.engines import cluster as clusters
+    from oodbench.engines.seam import Ledger
+
+    given = {(each.by, each.address) for each in Ledger(results).read().values()}
+    where = {by: clusters.load(None, {"on": by, "address": address}) for by, address in sorted(given)}
+    return {by: clusters.engine(each, results.name, results) for by, each in where.items()}
 
 
 def words(options: Options, dry_data: bool, auto: str, stage: str, gpus: int) -> list[str]:

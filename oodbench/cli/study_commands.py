@@ -60,7 +60,7 @@ def run(
     top: Top = 20,
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_epochs: CheckpointEpochs = None,
-    workers: Workers = "1",
+    workers: Workers = arguments.CARDS,
     rows_only: RowsOnly = False,
     memory: Memory = "2GB",
     graph: Graph = True,
@@ -87,7 +87,7 @@ def run(
 
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
-    place = Place(workers, where, not no_wait)
+    place = Workplace(workers, where, not no_wait)
     made = _make(loaded, options, place, dry_data)
     while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
         made = _make(loaded, options, place, dry_data)
@@ -114,7 +114,7 @@ def _check(redo: str, cached_only: bool, until_decided: bool, budget: str, worke
         raise UserError("--no-wait is of a run on a cluster; say which with --on slurm, --on dask or --cluster FILE")
 
 
-class Place(NamedTuple):
+class Workplace(NamedTuple):
     """Where a study runs: in processes here, or on a cluster, for which somebody waits or not."""
 
     workers: str
@@ -131,7 +131,7 @@ class Ran(NamedTuple):
     died: list[str]
 
 
-def _make(loaded: Study, options: Options, place: Place, dry_data: bool) -> Ran | None:
+def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool) -> Ran | None:
     """Make the rows that are missing; None where nobody waits for them."""
     if place.cluster is not None:
         from oodbench.cli.cluster import commands
@@ -145,10 +145,14 @@ def _make(loaded: Study, options: Options, place: Place, dry_data: bool) -> Ran 
 
     with progress.board(screen.err) as board, hinted(loaded):
         runner = Runner(loaded, options, board)
-        others = min(processes.count(place.workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
+        each = max((work.run.recipe.devices for work in runner.plan.work), default=1)
+        wanted = processes.count(place.workers, runner.pipeline.device, each)
+        others = min(wanted, max(1, len(runner.plan.work))) - 1
+        if others and options.redo and place.workers == arguments.CARDS:
+            others = 0
         if others and options.redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        words, cards = _words(loaded.file, options, dry_data), processes.cards(runner.pipeline.device)
+        words, cards = _words(loaded.file, options, dry_data), processes.cards(runner.pipeline.device, each)
         with processes.helped(words, others, board.hear, cards) as died:
             board.workers = others + 1
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
@@ -276,7 +280,8 @@ def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
 
 def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
     """Return the command of another process that shares the work of this one."""
-    words = ["run", str(study), "--rows-only", "--memory", str(options.memory), "--device", options.device]
+    words = ["run", str(study), "--rows-only", "--workers", "1", "--memory", str(options.memory)]
+    words += ["--device", options.device]
     words += ["--checkpoint-minutes", str(options.checkpoint_minutes)]
     words += ["--cached-only"] if options.cached_only else []
     words += [] if options.graph else ["--no-graph"]

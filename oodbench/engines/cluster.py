@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -123,17 +125,22 @@ def load(file: Path | None, flags: dict[str, Any]) -> Cluster:
     return dataclasses.replace(cluster, train=dataclasses.replace(cluster.train, time=time)) if time else cluster
 
 
-def engine(cluster: Cluster, name: str, results: Path) -> Engine:
-    """Return the engine of a cluster for a study of this name. Raises UserError where its library is not installed."""
+@contextmanager
+def engine(cluster: Cluster, name: str, results: Path) -> Iterator[Engine]:
+    """Give the engine of a cluster for a study of this name. Raises UserError where its library is not installed."""
+    found: Engine
     if cluster.on == "slurm":
         from oodbench.engines.slurm import Slurm
 
-        return Slurm(cluster, name, Ledger(results))
-    if cluster.on == "dask":
+        found = Slurm(cluster, name, Ledger(results))
+    else:
         from oodbench.engines.dask import Dask
 
-        return Dask(cluster, name, Ledger(results))
-    raise ValueError(f"{cluster.on} is no engine")
+        found = Dask(cluster, name, Ledger(results))
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def missing_extra(extra: str, error: ImportError) -> UserError:

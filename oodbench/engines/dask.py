@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oodbench.engines.cluster import Cluster, missing_extra
-from oodbench.engines.seam import Command, Ended, Given, Ledger, Task
+from oodbench.engines.seam import Command, Ended, GivenTask, Ledger, Task
 from oodbench.errors import UserError
 
 POLL = 0.5  # seconds between two looks at what has ended
@@ -55,8 +55,13 @@ class Dask:
             future = self._client.submit(_run, command, after, key=job, resources=resources, pure=False)
             self._dask.fire_and_forget(future)  # it goes on when this client has gone
             self._futures[task.name] = future
-            given.append(Given(task=task, job=job, by="dask", address=self.address))
+            given.append(GivenTask(task=task, job=job, by="dask", address=self.address))
         self.ledger.add(given)
+        deadline, jobs = time.monotonic() + PATIENCE, [each.job for each in given]
+        while len(self._client.run_on_scheduler(_states, jobs)) < len(jobs):  # it hears of them a little later
+            if time.monotonic() > deadline:
+                raise UserError(f"the scheduler of dask at {self.address} has not taken all jobs in {PATIENCE} s")
+            time.sleep(0.05)
 
     def _check(self, tasks: Sequence[Task]) -> None:
         """Refuse what no worker has: dask would wait for it without a word."""
@@ -84,7 +89,7 @@ class Dask:
             if waiting:
                 time.sleep(POLL)
 
-    def _result(self, given: Given | None, states: dict[str, str]) -> str | None:
+    def _result(self, given: GivenTask | None, states: dict[str, str]) -> str | None:
         """Return how a task ended, or None where it has not."""
         if given is None:
             return LOST
@@ -102,6 +107,9 @@ class Dask:
         for name in given:
             self.ledger.drop(name)
         return len(names)
+
+    def close(self) -> None:
+        self._client.close()
 
 
 _ALIVE = {"waiting", "queued", "no-worker", "running", "finished"}

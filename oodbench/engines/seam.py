@@ -69,6 +69,9 @@ class Engine(Protocol):
     def cancel(self) -> int:
         """End all that are alive, and return how many those were."""
 
+    def close(self) -> None:
+        """Leave it; the tasks go on."""
+
 
 def own_variables() -> dict[str, str]:
     """Return the variables of this process that a command on another node has to have, too."""
@@ -117,7 +120,7 @@ def _last_line(log: Path, start: int) -> str:
     return f": {lines[-1].strip()}" if lines else ""
 
 
-class Given(BaseModel):
+class GivenTask(BaseModel):
     """A task that was given to an engine."""
 
     task: Task
@@ -134,14 +137,14 @@ class Ledger:
         self.folder = results / JOBS
         self._file = self.folder / "given.json"
 
-    def read(self, by: str = "") -> dict[str, Given]:
+    def read(self, by: str = "") -> dict[str, GivenTask]:
         """Return them by name, those of one engine or all. Raises ValueError where the file is damaged."""
         if not self._file.is_file():
             return {}
         found = _GIVEN.validate_json(self._file.read_bytes())
         return {name: each for name, each in found.items() if by in ("", each.by)}
 
-    def add(self, given: Sequence[Given]) -> None:
+    def add(self, given: Sequence[GivenTask]) -> None:
         self._write(self.read() | {each.task.name: each for each in given})
 
     def drop(self, name: str) -> None:
@@ -154,8 +157,8 @@ class Ledger:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{name}.log"
 
-    def _write(self, given: dict[str, Given]) -> None:
+    def _write(self, given: dict[str, GivenTask]) -> None:
         write_whole(self._file, _GIVEN.dump_json(given, indent=1))
 
 
-_GIVEN = TypeAdapter(dict[str, Given])
+_GIVEN = TypeAdapter(dict[str, GivenTask])

@@ -19,7 +19,7 @@ from signal import SIGUSR2
 from typing import Any
 
 from oodbench.engines.cluster import Cluster, missing_extra
-from oodbench.engines.seam import Command, Ended, Given, Ledger, Needs, Task
+from oodbench.engines.seam import Command, Ended, GivenTask, Ledger, Needs, Task
 from oodbench.errors import UserError
 from oodbench.store.provenance import now
 
@@ -96,7 +96,7 @@ class Slurm:
         found = re.search(r"MaxArraySize\s*=\s*(\d+)", _said_by(["scontrol", "show", "config"]))
         return max(1, int(found[1]) - 1) if found else 1000
 
-    def _submit(self, tasks: list[Task], needs: Needs, after: list[str]) -> list[Given]:
+    def _submit(self, tasks: list[Task], needs: Needs, after: list[str]) -> list[GivenTask]:
         folder = self.ledger.folder / f"{now().replace(':', '')}-{tasks[0].name}"
         executor = self._submitit.AutoExecutor(folder / "%j", cluster=self.executor, slurm_max_num_timeout=needs.ends)
         executor.update_parameters(**self._parameters(needs, tasks[0].stage, after))
@@ -107,7 +107,7 @@ class Slurm:
         except (self._submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             raise UserError(f"Slurm refuses {_asked(needs, self.cluster)}: {_reason(error)}") from error
         return [
-            Given(task=task, job=job.job_id, folder=str(folder), by="slurm")
+            GivenTask(task=task, job=job.job_id, folder=str(folder), by="slurm")
             for task, job in zip(tasks, jobs, strict=True)
         ]
 
@@ -159,7 +159,7 @@ class Slurm:
             except UserError:
                 time.sleep(POLL)
 
-    def _result(self, given: Given) -> str | None:
+    def _result(self, given: GivenTask) -> str | None:
         """Return how a job ended, or None where it has not said so."""
         paths = self._submitit.core.utils.JobPaths(Path(given.folder) / "%j", job_id=given.job, task_id=0)
         if not paths.result_pickle.exists():
@@ -172,7 +172,10 @@ class Slurm:
         self._cancel([given[name] for name in alive])
         return len(alive)
 
-    def _cancel(self, given: Sequence[Given]) -> None:
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _cancel(self, given: Sequence[GivenTask]) -> None:
         if given:
             _said_by(["scancel", *(each.job for each in given)])
         for each in given:

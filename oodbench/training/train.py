@@ -81,13 +81,9 @@ def train(
     labels = data.y if training.labels else None
     losses = list(done.losses) if done else []
     step_of = world.parallel(Step(world.passes(model, recipe), training, precision, world))
-    if done:
-        state = _restored(done, model, optimizer)
-    else:
-        state = world.from_first(partial(_initial, training, model, data, labels, seed))
-    first, history = done.steps if done else 0, torch.zeros(steps, device=data.x.device)
-    if done and first:
-        history[:first] = done.tensors[HISTORY].to(history)
+    initial = partial(_initial, training, model, data, labels, seed)
+    state = _restored(done, model, optimizer) if done else world.from_first(initial)
+    first, history = _begun(done, torch.zeros(steps, device=data.x.device))
     for epoch in range(len(losses), recipe.epochs):
         if not first and training.refresh_every and epoch % training.refresh_every == 0:
             state = world.from_first(partial(_refreshed, training, model, data, labels, epoch, seed, state))
@@ -108,6 +104,14 @@ def train(
         first, history = 0, torch.zeros_like(history)
     model.eval()
     return losses
+
+
+def _begun(done: Progress | None, history: Tensor) -> tuple[int, Tensor]:
+    """Return how many steps of an epoch are done, and the losses of its steps, of which they fill the first."""
+    if done is None or not done.steps:
+        return 0, history
+    history[: done.steps] = done.tensors[HISTORY].to(history)
+    return done.steps, history
 
 
 class Step(nn.Module):

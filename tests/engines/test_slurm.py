@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +124,16 @@ def test_a_job_that_is_killed_ended_without_a_word(tmp_path: Path) -> None:
     os.kill(child, signal.SIGKILL)
     (ended,) = jobs.ended({task.name})
     assert ended.error == engine.LOST
-    grandchild = [each for each in Path("/proc").glob("[0-9]*/cmdline") if str(file).encode() in _bytes(each)]
-    until(lambda: not [each for each in grandchild if str(file).encode() in _bytes(each)])  # nothing outlives it
+    until(lambda: not commands(str(file)))  # nothing outlives it
 
 
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
+def commands(holding: str) -> list[str]:
+    """Return the command lines of processes that hold a text."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [each for each in found if holding in each]
 
 
 # ---- a real Slurm ---------------------------------------------------------------------------------------------------
@@ -144,10 +146,12 @@ def daemons() -> Iterator[TinySlurm]:
 
 
 @pytest.fixture
-def tiny_slurm(daemons: TinySlurm, monkeypatch: pytest.MonkeyPatch) -> TinySlurm:
+def tiny_slurm(daemons: TinySlurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinySlurm]:
     for name, value in daemons.variables.items():
         monkeypatch.setenv(name, value)
-    return daemons
+    yield daemons
+    daemons.mend()
+    daemons.say("scancel", "--user=root")
 
 
 def cluster(tmp_path: Path, **changes: Any) -> Path:
@@ -218,9 +222,10 @@ def test_a_driver_that_was_stopped_leaves_the_jobs_which_outlive_their_node(
     assert driver.returncode == 130
     assert f"the jobs go on; the same command joins them, oodbench cancel {file} ends them" in said
     (job,) = (job for job, state in tiny_slurm.jobs().items() if state == "RUNNING")
-    tiny_slurm.say("scontrol", "update", f"NodeName={tiny_slurm.host}", "State=DOWN", "Reason=test")
+    tiny_slurm.fail_node()
     until(lambda: tiny_slurm.jobs()[job] == "PENDING")
-    tiny_slurm.say("scontrol", "update", f"NodeName={tiny_slurm.host}", "State=RESUME")
+    until(lambda: not commands(f"slurmstepd: [{job}."))  # on a node that is dead nothing runs
+    tiny_slurm.mend()
     tiny_slurm.say("scontrol", "update", f"JobId={job}", "StartTime=now")
     assert "pending" in call("status", file).stdout
     done = call(*words)

@@ -14,7 +14,7 @@ from tiny import write
 from oodbench.engines.asks import Asks
 from oodbench.engines.cluster import Cluster, ScoringJob, TrainingJob
 from oodbench.engines.driver import Driver
-from oodbench.engines.seam import Ended, Given, Ledger, Task
+from oodbench.engines.seam import Ended, GivenTask, Ledger, Task
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.store.rows import Results
@@ -37,7 +37,7 @@ class InProcess:
 
     def submit(self, tasks: Sequence[Task]) -> None:
         self.heard += tasks
-        self.ledger.add([Given(task=task, job=task.name, by="slurm") for task in tasks])
+        self.ledger.add([GivenTask(task=task, job=task.name, by="slurm") for task in tasks])
 
     def ended(self, waiting: set[str]) -> Iterator[Ended]:
         while waiting:
@@ -50,6 +50,9 @@ class InProcess:
             waiting.discard(name)
             self.ledger.drop(name)
             yield Ended(name, error, f"{name}.log")
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def cancel(self) -> int:
         found = self.ledger.read()

@@ -44,7 +44,7 @@ MpiDefault=none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=16000 Gres=gpu:fake:2 State=UNKNOWN
-PartitionName=gpu Nodes={host} Default=YES MaxTime=120 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=3
+PartitionName=gpu Nodes={host} Default=YES MaxTime=120 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 WANTED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
@@ -81,6 +81,19 @@ class TinySlurm:
         """Return the state of each job that has not ended, by its number."""
         lines = self.say("squeue", "--noheader", "--array", "--format", "%i %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def fail_node(self) -> None:
+        """Let its node be down, as one that does not answer, which requeues what runs on it."""
+        self.say("scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=test")
+
+    def mend(self) -> None:
+        """Have its node take jobs again. One that registers anew is back by itself."""
+        deadline = time.monotonic() + STARTS
+        while set(self.say("sinfo", "--noheader", "--format", "%t").split()) & {"down", "down*", "drain", "drng"}:
+            assert time.monotonic() < deadline
+            with suppress(AssertionError):
+                self.say("scontrol", "update", f"NodeName={self.host}", "State=RESUME")
+            time.sleep(0.2)
 
 
 @contextmanager

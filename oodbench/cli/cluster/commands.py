@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,29 +87,31 @@ def cancel(study: StudyFile, dry_data: DryData = False) -> None:
     from oodbench.study.study import DRY
 
     results = reader.results_of(study)
-    engines = _engines(results.with_name(results.name + DRY) if dry_data else results)
+    engines = list(_engines(results.with_name(results.name + DRY) if dry_data else results))
     if not engines:
         screen.say(f"no job of {study} was given to a cluster")
-    for name, engine in engines.items():
-        screen.say(f"{engine.cancel()} jobs ended on {name}")
+    for name, given in engines:
+        with given as engine:
+            screen.say(f"{engine.cancel()} jobs ended on {name}")
 
 
 def say_jobs(results: Path) -> None:
     """Say of each engine to which jobs of a study were given what they are at."""
-    for name, engine in _engines(results).items():
-        states = Counter(engine.alive().values())
+    for name, given in _engines(results):
+        with given as engine:
+            states = Counter(engine.alive().values())
         doing = ", ".join(f"{count} {state}" for state, count in states.most_common())
         screen.say(f"jobs on {name}: {doing or 'none runs or waits'}")
 
 
-def _engines(results: Path) -> dict[str, Engine]:
-    """Return the engines to which jobs of a study were given that are not known to have ended, by name."""
+def _engines(results: Path) -> Iterator[tuple[str, AbstractContextManager[Engine]]]:
+    """Yield the engines, by name, to which jobs of a study were given that are not known to have ended."""
     from oodbench.engines import cluster as clusters
     from oodbench.engines.seam import Ledger
 
     given = {(each.by, each.address) for each in Ledger(results).read().values()}
-    where = {by: clusters.load(None, {"on": by, "address": address}) for by, address in sorted(given)}
-    return {by: clusters.engine(each, results.name, results) for by, each in where.items()}
+    for by, address in sorted(given):
+        yield by, clusters.engine(clusters.load(None, {"on": by, "address": address}), results.name, results)
 
 
 def words(options: Options, dry_data: bool, auto: str, stage: str, gpus: int) -> list[str]:
@@ -132,15 +136,15 @@ def check(options: Options, study: Study) -> None:
         screen.warn("variance: machine: compares two runs on one CPU, and this one is on a cluster")
 
 
-def driver(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, watch: Watch) -> Driver:
-    """Return what runs a study on a cluster, which is measured there first where anything depends on it."""
+@contextmanager
+def driving(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, watch: Watch) -> Iterator[Driver]:
+    """Give what runs a study on a cluster, which is measured there first where anything depends on it."""
     from oodbench.engines import cluster as clusters
     from oodbench.engines.asks import Asks
     from oodbench.engines.driver import Driver
     from oodbench.execution.runner import Runner
 
     check(options, loaded)
-    engine = clusters.engine(cluster, loaded.name, loaded.results)
     known = _measured(loaded, options, cluster, dry_data, watch)
     here = dataclasses.replace(options, device="cpu", auto=known.precision if known else None)
     runner = Runner(loaded, here, watch)
@@ -151,7 +155,8 @@ def driver(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, wa
     def of(stage: str) -> list[str]:
         return words(options, dry_data, auto, stage, gpus)
 
-    return Driver(runner, engine, Asks(runner, cluster, known), of, screen.say)
+    with clusters.engine(cluster, loaded.name, loaded.results) as engine:
+        yield Driver(runner, engine, Asks(runner, cluster, known), of, screen.say)
 
 
 def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, watch: Watch) -> Measured | None:
@@ -173,9 +178,9 @@ def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool,
     memory = asks.MEASURING if cluster.train.memory == clusters.AUTO else clusters.number_of_bytes(cluster.train.memory)
     needs = Needs(gpus=min(1, most), cpus=cluster.train.cpus, memory=memory, seconds=1800)
     screen.say(f"one job measures a step of {len(kinds)} kinds of training, and what `precision: auto` is there")
-    engine = clusters.engine(cluster, loaded.name, loaded.results)
     said = words(options, dry_data, "", unit.MEASURE, needs.gpus)
-    measure(engine, measuring(needs, str(loaded.file.resolve()), cluster.kind, said))
+    with clusters.engine(cluster, loaded.name, loaded.results) as engine:
+        measure(engine, measuring(needs, str(loaded.file.resolve()), cluster.kind, said))
     return unit.measured(loaded.results, cluster.kind)
 
 
@@ -183,8 +188,7 @@ def run(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, wait:
     """Run a study on a cluster; without an outcome where nobody waits for it."""
     from oodbench.execution.runner import Outcome
 
-    with progress.board(screen.err) as board:
-        made = driver(loaded, options, cluster, dry_data, board)
+    with progress.board(screen.err) as board, driving(loaded, options, cluster, dry_data, board) as made:
         runner, before = made.runner, made.runner.results.current()["cell"].nunique()
         try:
             waiting = made.submit()
@@ -201,8 +205,7 @@ def run(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, wait:
 
 def plan(loaded: Study, options: Options, cluster: Cluster, dry_data: bool) -> None:
     """Print the jobs that a study would be on a cluster, and what they ask for."""
-    with progress.board(screen.err) as board:
-        made = driver(loaded, options, cluster, dry_data, board)
+    with progress.board(screen.err) as board, driving(loaded, options, cluster, dry_data, board) as made:
         _, tasks = made.tasks(made.missing())
     table = screen.columns("jobs", "stage", "GPUs", "cores", "memory", "time limit", "trainings")
     kinds = {

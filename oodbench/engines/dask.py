@@ -24,6 +24,8 @@ LOST = "was lost: the scheduler does not know of it, or has ended it"
 class Dask:
     """The tasks of one study on the workers of a scheduler."""
 
+    by = "dask"
+
     def __init__(self, cluster: Cluster, name: str, ledger: Ledger) -> None:
         try:
             import distributed
@@ -76,8 +78,9 @@ class Dask:
             raise UserError(f"{asked}; start some with {how}, or set gpus of `train` and `score` in the cluster's file")
 
     def ended(self, waiting: set[str]) -> Iterator[Ended]:
+        given: dict[str, GivenTask] = {}  # what another process drops is still heard of
         while waiting:
-            given = self.ledger.read("dask")
+            given |= self.ledger.read("dask")
             states = self._client.run_on_scheduler(_states, [given[name].job for name in waiting if name in given])
             for name in sorted(waiting):
                 found = self._result(given.get(name), states)

@@ -93,7 +93,9 @@ class Driver:
     def submit(self) -> set[str]:
         """Give the engine what is missing and does not run, and return the names of all tasks that make it."""
         with self.runner.pipeline.store.lock("jobs", digest(str(self.runner.study.results.resolve()))):
-            alive, given = self.engine.alive(), Ledger(self.runner.study.results).read()
+            ledger, alive = Ledger(self.runner.study.results), self.engine.alive()
+            given = ledger.read(self.engine.by)
+            ledger.drop(*(given.keys() - alive.keys()))
             joined, new = self.tasks(self.missing(), [each.task for name, each in given.items() if name in alive])
             self.engine.submit(new)
         self._tasks |= {task.name: task for task in [*joined, *new]}

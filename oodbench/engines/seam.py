@@ -57,6 +57,8 @@ class Ended:
 class Engine(Protocol):
     """Runs tasks somewhere. Tasks outlive the process that gave them."""
 
+    by: str  # its name
+
     def alive(self) -> dict[str, str]:
         """Return the tasks that have not ended, whoever gave them, and what each is at, in a word or two."""
 
@@ -147,10 +149,10 @@ class Ledger:
     def add(self, given: Sequence[GivenTask]) -> None:
         self._write(self.read() | {each.task.name: each for each in given})
 
-    def drop(self, name: str) -> None:
+    def drop(self, *names: str) -> None:
         found = self.read()
-        if found.pop(name, None):
-            self._write(found)
+        if found.keys() & set(names):
+            self._write({name: each for name, each in found.items() if name not in names})
 
     def log(self, name: str) -> Path:
         """Return the file to which a task writes."""

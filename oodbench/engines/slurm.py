@@ -6,7 +6,6 @@ squeue and by the file that submitit writes at the end of a job: accounting (sac
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import subprocess
@@ -28,6 +27,7 @@ ABSENT = 2  # looks at which a job is in no queue and without a result, before i
 MINUTES = (
     10.0  # before its limit a job is asked for a checkpoint so many seconds times 60, a tenth of the limit at most
 )
+CARDS = ("gres", "gpus", "gpus-per-node")  # options of sbatch that a cluster may want said in another way
 LOST = "ended without a word: killed, out of memory, cancelled, or its node is gone"
 
 
@@ -55,6 +55,8 @@ class Resumed(Command):
 class Slurm:
     """The jobs of one study in the queues of Slurm."""
 
+    by = "slurm"
+
     def __init__(self, cluster: Cluster, name: str, ledger: Ledger, executor: str = "slurm") -> None:
         try:
             import submitit
@@ -70,9 +72,8 @@ class Slurm:
 
     def states(self, jobs: set[str]) -> dict[str, str]:
         """Return those of jobs that run or wait, and what they are at. Raises UserError where Slurm does not answer."""
-        words = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T|%r"]
-        lines = (line.split("|") for line in _said_by(words).splitlines())
-        return {job: _state(state, reason) for job, state, reason in lines if job in jobs and state != "COMPLETING"}
+        lines = _said_by(["squeue", "--noheader", "--array", "--me", "--format", "%i|%T|%r"]).splitlines()
+        return {job: _state(state, reason) for job, state, reason in (each.split("|") for each in lines) if job in jobs}
 
     def submit(self, tasks: Sequence[Task]) -> None:
         arrays: dict[tuple[Any, ...], list[Task]] = defaultdict(list)
@@ -113,11 +114,12 @@ class Slurm:
 
     def _parameters(self, needs: Needs, stage: str, after: list[str]) -> dict[str, Any]:
         cluster = self.cluster
-        more: dict[str, Any] = {"requeue": True, **cluster.sbatch}
+        given = {key: value for key, value in cluster.sbatch.items() if needs.gpus or key not in CARDS}
+        more: dict[str, Any] = {"requeue": True, **given}
         if after:
             more |= {"dependency": f"afterany:{':'.join(after)}"}
-        if needs.gpus:
-            more |= {"gres": f"gpu:{needs.gpus}"} if not {"gres", "gpus"} & cluster.sbatch.keys() else {}
+        if needs.gpus and not set(CARDS) & given.keys():
+            more |= {"gres": f"gpu:{needs.gpus}"}
         found = {
             "name": f"oodbench-{self.name}-{stage}",
             "timeout_min": -(-needs.seconds // 60),
@@ -135,8 +137,9 @@ class Slurm:
 
     def ended(self, waiting: set[str]) -> Iterator[Ended]:
         absent: dict[str, int] = defaultdict(int)
+        given: dict[str, GivenTask] = {}  # what another process drops is still heard of
         while waiting:
-            given = self.ledger.read("slurm")
+            given |= self.ledger.read("slurm")
             states = self._patient_states({each.job for name, each in given.items() if name in waiting})
             for name in sorted(waiting):
                 found = self._result(given[name]) if name in given else LOST

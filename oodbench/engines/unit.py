@@ -19,7 +19,7 @@ from oodbench.execution.runner import Runner
 from oodbench.store.files import write_whole
 from oodbench.store.memo import Watch
 from oodbench.store.provenance import machine
-from oodbench.study.grid import Work
+from oodbench.study.grid import Run, Work
 from oodbench.study.settings import Precision
 from oodbench.study.study import Study
 from oodbench.training.checkpoints import Asked
@@ -95,10 +95,19 @@ def measure(runner: Runner, kind: str) -> Measured:
     found = Measured(
         precision=pipeline.encoders.precision(auto),
         where=", ".join(machine(str(pipeline.device)).values()),
-        rates={kind: estimate.rate(pipeline, run) for kind, run in kinds.items()},
+        rates={kind: _rate(runner, run) for kind, run in kinds.items()},
     )
     write_whole(_file(runner.study.results, kind), found.model_dump_json(indent=1).encode())
     return found
+
+
+def _rate(runner: Runner, run: Run) -> float:
+    """Return the seconds of a view; 0 where it cannot be measured, which the training's own rows will explain."""
+    try:
+        return estimate.rate(runner.pipeline, run)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's
+        runner.watch.warn(f"a step of {run.title} cannot be measured: {type(error).__name__}: {error}")
+        return 0.0
 
 
 def train(runner: Runner) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
@@ -87,6 +87,7 @@ class Job:
     precision: Precision
     seed: int
     device: torch.device  # `cuda` for all of them, or the CPU
+    offered: float = field(default_factory=lambda: OFFERED)
 
 
 class _Epoch(NamedTuple):
@@ -281,7 +282,7 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
     model.load_state_dict(under("model/", given))
     model.to(device)
     begun = done._replace(tensors=under("done/", given)) if done else None
-    watch = _Telling(line) if rank == 0 else Listening()
+    watch = _Telling(line, job.offered) if rank == 0 else Listening()
     losses = train_here(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
     return _Sent.of(Progress(job.recipe.epochs, losses, model.state_dict()))
 
@@ -289,14 +290,14 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
 class _Telling(Listening):
     """Tells the parent."""
 
-    def __init__(self, line: connection.Connection) -> None:
-        self._line, self._last = line, time.monotonic()
+    def __init__(self, line: connection.Connection, offered: float) -> None:
+        self._line, self._every, self._last = line, offered, time.monotonic()
 
     def epoch(self, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
         self._tell(_Epoch(epoch, loss), progress)
 
     def step(self, progress: Callable[[], Progress]) -> None:
-        if time.monotonic() - self._last >= OFFERED:
+        if time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
             self._tell(_Step(), progress)
 

@@ -28,6 +28,8 @@ TIMES = ["train_seconds", "score_seconds", "scored_at", "commit"]
 class InProcess:
     """Runs each task when somebody waits for it; `fate` may say instead how one ends, and `heard` is what came."""
 
+    by = "slurm"
+
     def __init__(self, ledger: Ledger, fate: Callable[[Task], str] = lambda task: "") -> None:
         self.ledger, self.fate = ledger, fate
         self.heard: list[Task] = []

@@ -6,9 +6,10 @@ since, it is planned again. That takes torch and the data; the rest of this modu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from oodbench.store.artifacts import Store
 from oodbench.store.rows import Results
 from oodbench.study import reader
 from oodbench.study.document import read
@@ -16,6 +17,9 @@ from oodbench.study.study import DRY
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from oodbench.report.claims.verdicts import ClaimVerdict
+    from oodbench.study.declarations import ClaimSpec
 
 Say = Callable[[str], None]
 
@@ -39,6 +43,26 @@ def current(study: reader.Source, warn: Say, dry_data: bool = False) -> tuple[Re
     if len(rows) and (said := rows.attrs.get("lacking")):
         warn(said)
     return found, rows
+
+
+def store(study: reader.Source, given: Results, dry_data: bool = False) -> Store | None:
+    """Return where the artifacts of a study, or of its dry run, are kept; None where nothing is."""
+    folder = given.folder.with_name("store") if dry_data else reader.store_of(study)
+    return Store(folder) if folder.is_dir() else None
+
+
+def judged(
+    study: reader.Source, given: Results, rows: pd.DataFrame, claims: Mapping[str, ClaimSpec], artifacts: Store | None
+) -> list[ClaimVerdict]:
+    """Return what becomes of the claims of a study, by all that is kept of it."""
+    from oodbench.report.claims import images, verdicts
+
+    errors = images.ImageErrors(artifacts, given.image_errors())
+    added = given.added()
+    found = verdicts.verdicts(rows, claims, given.clusters(), str(study), added.looks, errors)
+    if (table := errors.table()) is not None:
+        given.write_image_errors(table)
+    return found
 
 
 def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool) -> None:

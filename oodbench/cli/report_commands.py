@@ -17,9 +17,7 @@ from oodbench.errors import UserError, suggestion
 if TYPE_CHECKING:
     import pandas as pd
 
-    from oodbench.report.verdicts import ClaimVerdict
     from oodbench.store.rows import Results
-    from oodbench.study.declarations import ClaimSpec
 
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
 
@@ -54,24 +52,23 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
-    from oodbench.cli.kept import current
+    from oodbench.cli.kept import current, judged, store
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade
-    from oodbench.store.artifacts import Store
     from oodbench.store.files import write_whole
-    from oodbench.study.reader import claims_of, store_of, tables_of
+    from oodbench.study.reader import claims_of, tables_of
 
     warnings: list[str] = []
     given, found = current(study, warnings.append, dry_data)
     for message in warnings:
         screen.warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
-    store = folder / "store" if dry_data else store_of(study)
+    artifacts = store(study, given, dry_data)
     contents = Material(
         study=(given.plan() or {}).get("study", study.stem),
         file=str(study),
         rows=rows,
-        claims=_judged(study, given, rows, claims) if len(rows) else [],
+        claims=judged(study, given, rows, claims, artifacts) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},
         plan=given.plan() or {},
         floor=tables_of(study)[2],
@@ -79,7 +76,7 @@ def report(
         warnings=warnings,
         clusters=given.clusters(),
         course=given.curve(),
-        store=Store(store) if store.is_dir() else None,
+        store=artifacts,
         against=tables.beside_published(study, folder, rows) if len(rows) else None,
     )
     file = to or folder / "report.html"
@@ -89,7 +86,9 @@ def report(
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
-    from oodbench.report import formats, unmade, verdicts
+    from oodbench.cli.kept import judged, store
+    from oodbench.report import formats, unmade
+    from oodbench.report.claims import verdicts
     from oodbench.study.reader import claims_of
 
     claims = claims_of(study)
@@ -98,7 +97,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     rows = unmade.declared(rows)
-    found = _judged(study, given, rows, claims)
+    found = judged(study, given, rows, claims, store(study, given, dry_data))
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
@@ -108,13 +107,6 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
-
-
-def _judged(study: Path, given: Results, rows: pd.DataFrame, claims: dict[str, ClaimSpec]) -> list[ClaimVerdict]:
-    """Return what becomes of the claims of a study, by all that is kept of it."""
-    from oodbench.report import verdicts
-
-    return verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
 
 
 def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:

@@ -166,14 +166,17 @@ def _more_seeds(made: Ran, left: float) -> bool:
     A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times; `left` is
     the time that there is, in seconds.
     """
-    from oodbench.report import unmade, verdicts
+    from oodbench.report import unmade
+    from oodbench.report.claims import images, sides, verdicts
     from oodbench.report.tables import counted
     from oodbench.store.rows import Added
 
     runner, rows = made.runner, unmade.declared(made.outcome.rows)
     added = runner.results.added()
     looks = {name: max(1, added.looks.get(name, 0)) for name in runner.study.claims}
-    found = verdicts.verdicts(rows, runner.study.claims, runner.results.clusters(), str(runner.study.file), looks)
+    errors = images.ImageErrors(runner.pipeline.store, runner.results.image_errors())
+    file, clusters = str(runner.study.file), runner.results.clusters()
+    found = verdicts.verdicts(rows, runner.study.claims, clusters, file, looks, errors)
     steps: list[tuple[float, str, int, list[Run]]] = []
     said = [f"decided: {sum(each.state in verdicts.DECIDED for each in found)} of {counted(len(found), 'claim')}"]
     for each in (each for each in found if each.state not in verdicts.DECIDED):
@@ -182,7 +185,7 @@ def _more_seeds(made: Ran, left: float) -> bool:
             said.append(f"{each.name} is {each.state}, and more seeds would not decide it")
             continue
         count = min(more, max(verdicts.LEAST, *(line.runs for line in each.evidence)))
-        runs, cost = _sides(runner, verdicts.sides(rows, each.claim))
+        runs, cost = _sides(runner, sides.compared(rows, each.claim))
         steps.append((count * cost, each.name, count, runs))
         needs = f"{counted(count, 'more seed')} would take about {screen.duration(count * cost)}"
         said.append(f"{each.name} is {each.state}: {needs}")

@@ -456,7 +456,9 @@ class TrainedFeatures:
     @cached_property
     def scores(self) -> ScoresKept | None:
         spec = self.pipeline.study.scores
-        cells = frozenset() if spec is None else frozenset(cell.id for cell in self.work.of(spec).cells)
+        declared = [] if spec is None else self.work.of(spec).cells
+        compared = self.work.compared(self.pipeline.study.claims.values()) if spec and spec.claims else []
+        cells = frozenset(cell.id for cell in (*declared, *compared))
         return ScoresKept(self.pipeline, self.run, cells) if cells else None
 
 

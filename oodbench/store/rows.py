@@ -34,6 +34,7 @@ from oodbench.store.files import FileError, read_sealed, write_sealed, write_who
 
 CLUSTERS = "quality.csv"  # what `oodbench quality` measures
 CURVE = "curve.csv"  # what `oodbench curve` follows
+IMAGE_ERRORS = "image_errors.csv"  # of claims, what `oodbench verdict` measures where scores are kept
 SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
 PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
 
@@ -106,6 +107,15 @@ class Results:
     def curve(self) -> pd.DataFrame | None:
         """Return what `oodbench curve` exported of each training, kept epoch, cell and OOD set, as `clusters` does."""
         return self._exported(self.folder.with_name(CURVE), _NUMBERS | _MEASURED)
+
+    def image_errors(self) -> pd.DataFrame | None:
+        """Return what test images add to the errors of claims, as `clusters` does."""
+        types = {**dict.fromkeys(("left", "right", "items"), "Int64"), "covariance": "float64"}
+        return self._exported(self.folder.with_name(IMAGE_ERRORS), types)
+
+    def write_image_errors(self, table: pd.DataFrame) -> None:
+        """Export what `image_errors` returns."""
+        write_sealed(self.folder.with_name(IMAGE_ERRORS), table.to_csv(index=False).encode())
 
     def _exported(self, path: Path, types: dict[str, str]) -> pd.DataFrame | None:
         kinds: Any = defaultdict(lambda: "str", types)

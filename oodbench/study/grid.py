@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
 from oodbench.store.artifacts import digest
+from oodbench.store.columns import SETS
 from oodbench.study.class_protocol import class_count, family, protocol
-from oodbench.study.declarations import CellsSpec
+from oodbench.study.declarations import CellsSpec, ClaimSpec, Labels
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
 from oodbench.study.study import Detectors, Skip, Study
 
@@ -201,14 +202,19 @@ class Work:
 
     def of(self, spec: CellsSpec) -> Work:
         """Return the training with the cells that a study declares."""
-        wanted = {name: {str(each) for each in (v if isinstance(v, list) else [v])} for name, v in spec.of.items()}
-
-        def fits(cell: Cell) -> bool:
-            labels = cell.run.labels | cell.detector.labels
-            return all(str(labels[name]) in allowed for name, allowed in wanted.items())
-
-        cells = [cell for cell in self.cells if fits(cell)] if spec.of else _one_of_each_distance(self.cells)
+        cells = [each for each in self.cells if _fits(each, spec.of)] if spec.of else _one_of_each_distance(self.cells)
         return dataclasses.replace(self, cells=cells)
+
+    def compared(self, claims: Iterable[ClaimSpec]) -> list[Cell]:
+        """Return the cells that claims compare by AUROC."""
+        sides = [labels for claim in claims if claim.by_image for labels in claim.compared]
+        return [cell for cell in self.cells if any(all(_fits(cell, of) for of in labels) for labels in sides)]
+
+
+def _fits(cell: Cell, of: Labels) -> bool:
+    labels = {name: str(label) for name, label in (cell.run.labels | cell.detector.labels).items()}
+    given = {name: v if isinstance(v, list) else [v] for name, v in of.items() if name not in SETS}
+    return all(labels[name] in map(str, wanted) for name, wanted in given.items())
 
 
 def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:

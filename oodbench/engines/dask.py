@@ -44,7 +44,7 @@ class Dask:
     def alive(self) -> dict[str, str]:
         given = self.ledger.read("dask")
         states: dict[str, str] = self._client.run_on_scheduler(_states, [each.job for each in given.values()])
-        return {name: states[each.job] for name, each in given.items() if states.get(each.job, "") in _ALIVE}
+        return {name: states[each.job] for name, each in given.items() if each.job in states}
 
     def submit(self, tasks: Sequence[Task]) -> None:
         self._check(tasks)
@@ -102,7 +102,7 @@ class Dask:
         if future.status == "error":
             error = future.exception()
             return f"failed: {type(error).__name__}: {error}".splitlines()[0]
-        return None if states.get(given.job, "") in _ALIVE else LOST
+        return None if given.job in states else LOST
 
     def cancel(self) -> int:
         names, given = list(self.alive()), self.ledger.read("dask")
@@ -115,14 +115,12 @@ class Dask:
         self._client.close()
 
 
-_ALIVE = {"waiting", "queued", "no-worker", "running", "finished"}
-
-
 def _states(keys: list[str], dask_scheduler: Any = None) -> dict[str, str]:
-    """Return the states of tasks, in words, of those that the scheduler knows how to run."""
-    words = {"processing": "running", "memory": "finished", "erred": "failed"}
+    """Return the states of tasks, in words, of those that the scheduler runs, will run or has run."""
+    words = {"processing": "running", "memory": "finished", "released": "waiting"}
     tasks = {key: dask_scheduler.tasks[key] for key in keys if key in dask_scheduler.tasks}
-    return {key: words.get(task.state, task.state) for key, task in tasks.items() if task.run_spec is not None}
+    fine = {key: task.state for key, task in tasks.items() if task.run_spec is not None and task.state != "erred"}
+    return {key: words.get(state, state) for key, state in fine.items()}
 
 
 def _run(command: Command, after: list[str]) -> str:

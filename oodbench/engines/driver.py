@@ -146,7 +146,8 @@ class Driver:
 
 def measure(engine: Engine, task: Task) -> None:
     """Have a study measured on a node. Raises UserError where that failed."""
-    engine.submit([task])
+    if task.name not in engine.alive():  # else another driver waits for it, too
+        engine.submit([task])
     for ended in engine.ended({task.name}):
         if ended.error:
             raise UserError(f"the job that measures a step of each kind of training {ended.error}; see {ended.log}")

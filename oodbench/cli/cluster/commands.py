@@ -114,8 +114,8 @@ def _engines(results: Path) -> Iterator[tuple[str, AbstractContextManager[Engine
         yield by, clusters.engine(clusters.load(None, {"on": by, "address": address}), results.name, results)
 
 
-def words(options: Options, dry_data: bool, auto: str, stage: str, gpus: int) -> list[str]:
-    """Return the options of a unit that does a stage of a study as a run with these options would."""
+def words(options: Options, dry_data: bool, auto: str, gpus: int | str) -> list[str]:
+    """Return the options of a unit that does its part as a run with these options would, on so many cards."""
     found = ["--memory", str(options.memory), "--checkpoint-minutes", str(options.checkpoint_minutes)]
     found += ["--checkpoint-epochs", str(options.checkpoint_epochs)] if options.checkpoint_epochs else []
     found += [] if options.graph else ["--no-graph"]
@@ -123,7 +123,7 @@ def words(options: Options, dry_data: bool, auto: str, stage: str, gpus: int) ->
     found += ["--without-missing-sets"] if options.without_missing_sets else []
     found += ["--redo", options.redo] if options.redo else []
     found += ["--precision", auto] if auto else []
-    return found + (["--device", "cpu"] if stage == "score" and not gpus else ["--device", options.device])
+    return [*found, "--device", options.device if gpus else "cpu"]
 
 
 def check(options: Options, study: Study) -> None:
@@ -140,6 +140,7 @@ def check(options: Options, study: Study) -> None:
 def driving(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, watch: Watch) -> Iterator[Driver]:
     """Give what runs a study on a cluster, which is measured there first where anything depends on it."""
     from oodbench.engines import cluster as clusters
+    from oodbench.engines import unit
     from oodbench.engines.asks import Asks
     from oodbench.engines.driver import Driver
     from oodbench.execution.runner import Runner
@@ -150,10 +151,10 @@ def driving(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, w
     runner = Runner(loaded, here, watch)
     runner.begin()
     auto = known.precision if known and "auto" in loaded.precisions else ""
-    gpus = cluster.score.gpus
+    gpus = {unit.TRAIN: cluster.train.gpus, unit.SCORE: cluster.score.gpus}
 
     def of(stage: str) -> list[str]:
-        return words(options, dry_data, auto, stage, gpus)
+        return words(options, dry_data, auto, gpus[stage])
 
     with clusters.engine(cluster, loaded.name, loaded.results) as engine:
         yield Driver(runner, engine, Asks(runner, cluster, known), of, screen.say)
@@ -178,7 +179,7 @@ def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool,
     memory = asks.MEASURING if cluster.train.memory == clusters.AUTO else clusters.number_of_bytes(cluster.train.memory)
     needs = Needs(gpus=min(1, most), cpus=cluster.train.cpus, memory=memory, seconds=1800)
     screen.say(f"one job measures a step of {len(kinds)} kinds of training, and what `precision: auto` is there")
-    said = words(options, dry_data, "", unit.MEASURE, needs.gpus)
+    said = words(options, dry_data, "", needs.gpus)
     with clusters.engine(cluster, loaded.name, loaded.results) as engine:
         measure(engine, measuring(needs, str(loaded.file.resolve()), cluster.kind, said))
     return unit.measured(loaded.results, cluster.kind)
@@ -186,9 +187,11 @@ def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool,
 
 def run(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, wait: bool) -> tuple[Runner, Outcome | None]:
     """Run a study on a cluster; without an outcome where nobody waits for it."""
+    from oodbench.data.missing_sets import hinted
     from oodbench.execution.runner import Outcome
 
-    with progress.board(screen.err) as board, driving(loaded, options, cluster, dry_data, board) as made:
+    board = progress.board(screen.err)
+    with board, hinted(loaded), driving(loaded, options, cluster, dry_data, board) as made:
         runner, before = made.runner, made.runner.results.current()["cell"].nunique()
         try:
             waiting = made.submit()

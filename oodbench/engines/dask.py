@@ -67,10 +67,10 @@ class Dask:
 
     def _check(self, tasks: Sequence[Task]) -> None:
         """Refuse what no worker has: dask would wait for it without a word."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values() if tasks else ()
-        if tasks and not workers:
+        cards: list[float] = self._client.run_on_scheduler(_cards) if tasks else []
+        if tasks and not cards:
             raise UserError("no worker has come to dask's scheduler yet; start them first")
-        most = max((each["resources"].get(GPU, 0) for each in workers), default=0)
+        most = max(cards, default=0)
         wanted = max((task.needs.gpus for task in tasks), default=0)
         if wanted > most:
             how = f'dask worker ADDRESS --nthreads 1 --resources "{GPU}={wanted}"'
@@ -121,6 +121,11 @@ def _states(keys: list[str], dask_scheduler: Any = None) -> dict[str, str]:
     tasks = {key: dask_scheduler.tasks[key] for key in keys if key in dask_scheduler.tasks}
     fine = {key: task.state for key, task in tasks.items() if task.run_spec is not None and task.state != "erred"}
     return {key: words.get(state, state) for key, state in fine.items()}
+
+
+def _cards(dask_scheduler: Any = None) -> list[float]:
+    """Return the resource GPU of each worker; what a client has been told of them may be old."""
+    return [each.resources.get(GPU, 0) for each in dask_scheduler.workers.values()]
 
 
 def _run(command: Command, after: list[str]) -> str:

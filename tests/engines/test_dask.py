@@ -20,6 +20,7 @@ from oodbench.errors import UserError
 from oodbench.store.rows import Results
 from oodbench.study import reader
 
+pytestmark = pytest.mark.timeout(600)  # several processes start one after the other
 GONE = "tcp://127.0.0.1:9"
 distributed: Any = pytest.importorskip("distributed")
 
@@ -43,7 +44,7 @@ def test_a_training_whose_worker_is_killed_goes_on_elsewhere(tmp_path: Path, sch
     with cluster.open("w") as stream:
         job = {"cpus": 1, "memory": "1GB"}
         YAML().dump({"on": "dask", "train": {"gpus": 1, "time": "30min", **job}, "score": job}, stream)
-    words = ("run", file, "--cluster", cluster, "--address", scheduler.scheduler_address, "--checkpoint-epochs", 1)
+    words = ("run", file, "--cluster", cluster, "--address", scheduler.scheduler_address, "--checkpoint-epochs", 5)
     begun = call(*words, "--no-wait")
     assert begun.exit_code == 0, begun.output
     step = tmp_path / "told" / "step"

@@ -30,6 +30,7 @@ from oodbench.study import reader
 
 PATIENCE = 120  # seconds for what takes a few
 
+pytestmark = pytest.mark.timeout(600)  # several processes start one after the other
 real = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 

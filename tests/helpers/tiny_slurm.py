@@ -114,6 +114,11 @@ def slurm(folder: Path) -> Iterator[TinySlurm]:
     made = TinySlurm(host, {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _path()})
     files = [f"--{name}={value}" for name, value in (("key-file", key), ("socket", f"{munge}.socket"))]
     files += [f"--pid-file={munge}d.pid", f"--log-file={folder}/log/munged.log", f"--seed-file={munge}.seed"]
+    pids = [folder / "run" / f"{name}.pid" for name in ("slurmd", "slurmctld", "munged")]
+    # where this process is killed, a shell that holds the other end of a pipe ends the daemons
+    last = "; ".join(["read _", *(f'[ -s "{each}" ] && kill $(cat "{each}")' for each in pids)])
+    words = ["sh", "-c", last]
+    guard = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         made.say("munged", "--force", *files)
         made.say("slurmctld", "-c")
@@ -126,8 +131,9 @@ def slurm(folder: Path) -> Iterator[TinySlurm]:
     finally:
         with suppress(AssertionError):
             made.say("scancel", "--full", "--signal=KILL", "--state=RUNNING", "--user=root")
-        for name in ("slurmd", "slurmctld", "munged"):
-            _end(folder / "run" / f"{name}.pid")
+        for each in pids:
+            _end(each)
+        guard.communicate()
 
 
 def _end(file: Path) -> None:

@@ -195,12 +195,15 @@ class Case:
 
         return networks.untrained(self.training, self.form, self.recipe, self.image, self.data, seed)
 
-    def train(self, model: Any, graph: bool = True, **more: Any) -> list[float]:
+    def train(
+        self, model: Any, graph: bool = True, hear: Callable[..., object] | None = None, **more: Any
+    ) -> list[float]:
         from oodbench.training import graphs, train
 
         data, warned = self.data, []
         if graph and graphs.wanted(self.recipe, self.form, self.data.y.device):
             data = data._replace(world=graphs.Card(warned.append))
+        more |= {"watch": train.EachEpoch(hear)} if hear else {}
         found = train.train(model, self.training, self.recipe, self.precision, data, 0, **more)  # type: ignore[arg-type]
         if warned:
             raise RuntimeError(warned[0])
@@ -247,7 +250,7 @@ def exact() -> None:
             how = {"augment": Augment(**given["augment"])} if "augment" in given else {}
             case, kept = Case(**{"steps": 6, "epochs": 3} | given | how), []
             first, second, resumed, eager = (case.model() for _ in range(4))
-            case.train(first, watch=lambda epoch, loss, progress, kept=kept: epoch or kept.append(progress()))  # type: ignore[misc]
+            case.train(first, hear=lambda epoch, loss, progress, kept=kept: epoch or kept.append(progress()))  # type: ignore[misc]
             case.train(second)
             case.train(resumed, done=kept[0])
             case.train(eager, graph=False)
@@ -440,7 +443,7 @@ def bare(case: Case, steps: int) -> float:
 def timed(case: Case, graph: bool) -> float:
     """Return seconds a step of the project's own loop: of epochs after the first, each of which ends with a wait."""
     ends: list[float] = []
-    case.train(case.model(), graph, watch=lambda *_: ends.append(time.perf_counter()))
+    case.train(case.model(), graph, hear=lambda *_: ends.append(time.perf_counter()))
     return statistics.median(b - a for a, b in itertools.pairwise(ends)) / case.steps
 
 

@@ -19,6 +19,7 @@ from oodbench.cli import (
     store_commands,
     study_commands,
 )
+from oodbench.cli.cluster import commands as cluster_commands
 from oodbench.errors import UserError
 from oodbench.store.process import outlived
 from oodbench.store.provenance import version
@@ -40,6 +41,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report_commands.plot,
     study_commands.audit,
     store_commands.status,
+    cluster_commands.cancel,
+    cluster_commands.unit,
     store_commands.show,
     plugin_commands.list_,
     plugin_commands.info,

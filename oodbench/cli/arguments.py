@@ -36,7 +36,9 @@ Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda or cuda:1.", autocompletion=completion.of("auto", "cpu", "cuda"))
 ]
 Memory = Annotated[str, typer.Option(help="What scoring may take beside mapped files, such as 500MB or 2GB.")]
-Workers = Annotated[str, typer.Option(help="Processes that share the trainings; auto: one for each CPU core or GPU.")]
+Workers = Annotated[
+    str, typer.Option(help="Processes that share the trainings; cards: one a GPU, else one; auto: else one a CPU core.")
+]
 DryData = Annotated[
     bool, typer.Option("--dry-data", help="On generated data, in seconds: does it run? Results go to STUDY.dry.")
 ]
@@ -53,7 +55,7 @@ Set = Annotated[
 ]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
 SPREAD = ("--only", "--set")  # options that take several words
-AUTO = "auto"  # workers
+AUTO, CARDS = "auto", "cards"  # workers
 LESSER_CPU = "lesser_cpu"  # where in a folder of results those of `variance: machine` are
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
 
@@ -82,8 +84,8 @@ def seconds(budget: str) -> float:
 
 def check_workers(text: str) -> None:
     """Raise UserError where this is no number of workers; nothing is imported for it."""
-    if text != AUTO and not re.fullmatch(r"[1-9][0-9]{0,5}", text):
-        raise UserError(f"--workers {text}: give a number of processes from 1, or {AUTO}")
+    if text not in (AUTO, CARDS) and not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise UserError(f"--workers {text}: give a number of processes from 1, {CARDS} or {AUTO}")
 
 
 def check_stage(text: str, *allowed: str) -> None:

@@ -16,6 +16,7 @@ from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
 from oodbench.cli.arguments import DryData, Set, StudyFile
+from oodbench.cli.cluster.commands import say_jobs
 from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
 
@@ -57,6 +58,7 @@ def status(study: StudyFile, dry_data: DryData = False) -> None:
     if plan is None or "work" not in plan:
         screen.say(f"{folder} has no plan: no run has come to its work yet")
         _say_running(running)
+        say_jobs(folder)
         return
     if not dry_data and plan.get("of") not in (None, reader.stamp(read(study))):
         screen.warn(f"{study} or its plugins have changed since its last run, by whose plan this is")
@@ -64,6 +66,7 @@ def status(study: StudyFile, dry_data: DryData = False) -> None:
     found = standing(plan, rows, results.runs(), running)
     _show_standing(found)
     _say_running(running)
+    say_jobs(folder)
     if again := beats(folder / arguments.LESSER_CPU / folder.name):
         screen.say("once more, as a lesser CPU (`variance`):")
         _say_running(again)

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 
 from oodbench.cli import arguments, progress, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without, Workers
+from oodbench.cli.cluster import flags
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.memo import REDO
@@ -21,6 +22,7 @@ from oodbench.store.memo import REDO
 if TYPE_CHECKING:
     from oodbench.data.missing_sets import MissingSet
     from oodbench.data.needs import Need, Supply
+    from oodbench.engines.cluster import Cluster
     from oodbench.execution.estimate import Estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Outcome, Runner
@@ -61,7 +63,7 @@ def run(
     top: Top = 20,
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_epochs: CheckpointEpochs = None,
-    workers: Workers = "1",
+    workers: Workers = arguments.CARDS,
     rows_only: RowsOnly = False,
     memory: Memory = "2GB",
     graph: Graph = True,
@@ -69,16 +71,19 @@ def run(
     without_missing_sets: Without = False,
     until_decided: UntilDecided = False,
     budget: Budget = "",
+    on: flags.On = "",
+    cluster: flags.ClusterFile = None,
+    partition: flags.Partition = "",
+    time_limit: flags.Time = "",
+    at_most: flags.AtMost = None,
+    address: flags.Address = "",
+    no_wait: flags.NoWait = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
-    arguments.check_workers(workers)
-    arguments.check_stage(redo, *REDO)
-    if until_decided and (redo or cached_only or only):
-        other = "--redo" if redo else "--cached-only" if cached_only else "--only"
-        raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
-    if budget and not until_decided:
-        raise UserError("--budget is the time of --until-decided; give both")
-    seconds, room = arguments.seconds(budget), arguments.number_of_bytes(memory)
+    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, at_most=at_most, address=address)
+    _check(redo, cached_only, until_decided, budget, workers, no_wait and not where, only)
+    flags.check_whole(where, only, set_)
+    end, room = time.monotonic() + arguments.seconds(budget), arguments.number_of_bytes(memory)
     source = arguments.changed(study, set_)
     loaded = arguments.made(source, dry_data)  # first: what is wrong with it is said before torch is there
     if until_decided and not loaded.claims:
@@ -87,16 +92,41 @@ def run(
 
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets, tuple(only or ()))
-    end = time.monotonic() + seconds
-    made = _make(loaded, options, workers, dry_data)
-    while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
-        made = _make(loaded, options, workers, dry_data)
+    place = Workplace(workers, where, not no_wait)
+    made = _make(loaded, options, place, dry_data)
+    while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
+        made = _make(loaded, options, place, dry_data)
+    if made is None:
+        return
     if not rows_only:
         tables.write(source, made.runner.study.results, made.outcome.rows, top)
-    if loaded.settings.variance and not rows_only:
+    if loaded.settings.variance and not rows_only and where is None:
         words = [*_words(loaded, options, dry_data), "--workers", str(made.others + 1)]
         _vary(source, made.runner, made.outcome.rows, words)
     _say_done(source, made)
+
+
+def _check(
+    redo: str, cached_only: bool, until_decided: bool, budget: str, workers: str, alone: bool, only: list[str] | None
+) -> None:
+    """Refuse what does not go together, before anything is imported for it."""
+    arguments.check_workers(workers)
+    arguments.check_stage(redo, *REDO)
+    if until_decided and (redo or cached_only or only):
+        other = "--redo" if redo else "--cached-only" if cached_only else "--only"
+        raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
+    if budget and not until_decided:
+        raise UserError("--budget is the time of --until-decided; give both")
+    if alone:
+        raise UserError("--no-wait is of a run on a cluster; say which with --on slurm, --on dask or --cluster FILE")
+
+
+class Workplace(NamedTuple):
+    """Where a study runs: in processes here, or on a cluster, for which somebody waits or not."""
+
+    workers: str
+    cluster: Cluster | None = None
+    wait: bool = True
 
 
 class Ran(NamedTuple):
@@ -108,8 +138,13 @@ class Ran(NamedTuple):
     died: list[str]
 
 
-def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
-    """Make the rows that are missing."""
+def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool) -> Ran | None:
+    """Make the rows that are missing; None where nobody waits for them."""
+    if place.cluster is not None:
+        from oodbench.cli.cluster import commands
+
+        runner, outcome = commands.run(loaded, options, place.cluster, dry_data, place.wait)
+        return Ran(runner, outcome, 0, []) if outcome else None
     from oodbench.cli import workers as processes
     from oodbench.data.missing_sets import hinted
     from oodbench.execution.runner import Runner
@@ -117,10 +152,14 @@ def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
 
     with progress.board(screen.err) as board, hinted(loaded):
         runner = Runner(loaded, options, board)
-        others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
+        each = max((work.run.recipe.devices for work in runner.plan.work), default=1)
+        wanted = processes.count(place.workers, runner.pipeline.device, each)
+        others = min(wanted, max(1, len(runner.plan.work))) - 1
+        if others and options.redo and place.workers == arguments.CARDS:
+            others = 0
         if others and options.redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        words, cards = _words(loaded, options, dry_data), processes.cards(runner.pipeline.device)
+        words, cards = _words(loaded, options, dry_data), processes.cards(runner.pipeline.device, each)
         with processes.helped(words, others, board.hear, cards) as died:
             board.workers = others + 1
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
@@ -252,7 +291,8 @@ def _vary(study: Path | Changed, runner: Runner, rows: Any, words: list[str]) ->
 
 def _words(study: Study, options: Options, dry_data: bool) -> list[str]:
     """Return the command of another process that shares the work of this one."""
-    words = ["run", str(study.file), "--rows-only", "--memory", str(options.memory), "--device", options.device]
+    words = ["run", str(study.file), "--rows-only", "--workers", "1", "--memory", str(options.memory)]
+    words += ["--device", options.device]
     words += ["--checkpoint-minutes", str(options.checkpoint_minutes)]
     words += ["--cached-only"] if options.cached_only else []
     words += [] if options.graph else ["--no-graph"]
@@ -342,21 +382,39 @@ def plan(
     set_: Set = None,
     dry_data: DryData = False,
     without_missing_sets: Without = False,
+    on: flags.On = "",
+    cluster: flags.ClusterFile = None,
+    partition: flags.Partition = "",
+    time_limit: flags.Time = "",
+    address: flags.Address = "",
 ) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
+    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, address=address)
+    flags.check_whole(where, only, set_)
     source = arguments.changed(study, set_)
     loaded = arguments.made(source, dry_data)
+    from oodbench.execution.pipeline import Options
+
+    options = Options(device, without_missing_sets=without_missing_sets, only=tuple(only or ()))
+    if where is None:
+        _plan_here(source, loaded, options)
+        return
+    from oodbench.cli.cluster import commands
+
+    commands.plan(loaded, options, where, dry_data)
+
+
+def _plan_here(source: Path | Changed, loaded: Study, options: Options) -> None:
+    """Say what a study consists of, and what it will cost on this machine."""
     from oodbench.data.missing_sets import FLAG, hinted, missing_sets, needed_by, without
     from oodbench.data.needs import needs, other_files
     from oodbench.execution.estimate import counted, estimate
-    from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
     missing = missing_sets(loaded)
-    options = Options(device, only=tuple(only or ()))
-    runner = Runner(without(loaded, missing) if without_missing_sets else loaded, options)
-    missing = needed_by(missing, (work.run for work in runner.plan.work)) if only else missing
-    absent = [] if without_missing_sets else missing
+    runner = Runner(without(loaded, missing) if options.without_missing_sets else loaded, options)
+    missing = needed_by(missing, (work.run for work in runner.plan.work)) if options.only else missing
+    absent = [] if options.without_missing_sets else missing
     with hinted(loaded):
         (runner.checks.check_study if absent else runner.checks.check)()
     _show_suites(runner.study.suites)

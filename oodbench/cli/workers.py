@@ -21,26 +21,30 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from oodbench.cli.arguments import AUTO
+from oodbench.cli.arguments import AUTO, CARDS
 from oodbench.errors import UserError
 from oodbench.store.memo import WORKER
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def count(wanted: str, device: torch.device) -> int:
-    """Return a number of processes; `auto` is one for each core of a CPU, or each CUDA device where none is named."""
-    if wanted == AUTO:
-        return cores() if device.type == "cpu" else max(1, len(cards(device)))
-    return int(wanted)
+def count(wanted: str, device: torch.device, each: int = 1) -> int:
+    """Return a number of processes, of which each needs so many CUDA devices.
+
+    CARDS is one for each of those, where none is named; AUTO the same, and one for each core of a CPU.
+    """
+    if wanted == AUTO and device.type == "cpu":
+        return cores()
+    return max(1, len(cards(device, each))) if wanted in (AUTO, CARDS) else int(wanted)
 
 
-def cards(device: torch.device) -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES may say of each CUDA device that processes share; none where one is named."""
+def cards(device: torch.device, each: int = 1) -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES may say to each process, which needs so many; none where a device is named."""
     if str(device) != "cuda":
         return []
     seen = [each.strip() for each in os.environ.get(VISIBLE, "").split(",") if each.strip()]
-    return seen or [str(i) for i in range(torch.cuda.device_count())]
+    found = seen or [str(i) for i in range(torch.cuda.device_count())]
+    return [",".join(found[i : i + each]) for i in range(0, len(found) - each + 1, each)]
 
 
 def cores() -> int:

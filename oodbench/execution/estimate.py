@@ -72,13 +72,15 @@ class _Missing(NamedTuple):
     pieces: list[Piece]
 
 
+def unembedded(pipeline: Pipeline, work: Work) -> list[Piece]:
+    """Return the pieces of a training whose features are not in the store."""
+    banks = pipeline.banks
+    pieces = banks.pieces(work.run, work.ways)
+    return [each for each in pieces if not pipeline.store.has("bank", digest(banks.bank_fields(work.run, each)))]
+
+
 def _missing(runner: Runner, work: Work, known: Known) -> _Missing:
-    banks, store = runner.pipeline.banks, runner.pipeline.store
-    pieces = [
-        piece
-        for piece in banks.pieces(work.run, work.ways)
-        if not store.has("bank", digest(banks.bank_fields(work.run, piece)))
-    ]
+    pieces = unembedded(runner.pipeline, work)
     pending = runner.bookkeeping.pending(runner.source(work), known)
     return _Missing(work.run, len({each.cell for each in pending}), pieces)
 
@@ -86,21 +88,30 @@ def _missing(runner: Runner, work: Work, known: Known) -> _Missing:
 def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
     pipeline, spent = runner.pipeline, runner.results.read()["score_seconds"].dropna()
     per_row = float(spent.mean()) if len(spent) else ROW_SECONDS
-    rates: dict[tuple[str, str], float] = {}
+    rates: dict[str, float] = {}
     total = 0.0
     for run, cells, pieces in missing:
-        kind = (run.training.label, run.encoder.label)
-        views: float = 0 if pipeline.encoders.has_weights(run) else _step_views(run) * _steps(pipeline, run)
-        turns = len(TURNS) if has_shifted(run.training) else 1
-        views += FORWARD * sum(turns * len(pipeline.banks.images(run, piece)) * piece.views for piece in pieces)
-        if kind not in rates and views:
+        kind, passed = kind_of(run), views(pipeline, run, pieces)
+        if kind not in rates and passed:
             try:
-                rates[kind] = _measured(pipeline, run)
+                rates[kind] = rate(pipeline, run)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
                 runner.watch.warn(f"a step of {run.title} cannot be measured: {type(error).__name__}: {error}")
                 return None
-        total += rates.get(kind, 0.0) * views + per_row * cells * len(run.sets)
+        total += rates.get(kind, 0.0) * passed + per_row * cells * len(run.sets)
     return total
+
+
+def kind_of(run: Run) -> str:
+    """Return what trainings share whose steps take as long as each other's."""
+    return f"{run.training.label} · {run.encoder.label}"
+
+
+def views(pipeline: Pipeline, run: Run, pieces: list[Piece]) -> float:
+    """Return how many views pass the network until a run is trained, if it is not, and these pieces are embedded."""
+    turns = len(TURNS) if has_shifted(run.training) else 1
+    passed = FORWARD * sum(turns * len(pipeline.banks.images(run, piece)) * piece.views for piece in pieces)
+    return passed + (0 if pipeline.encoders.has_weights(run) else _step_views(run) * _steps(pipeline, run))
 
 
 def _steps(pipeline: Pipeline, run: Run) -> int:
@@ -114,7 +125,7 @@ def _step_views(run: Run) -> int:
     return training.views * (recipe.batch * len(training.shifts.id) + (outliers or 0))
 
 
-def _measured(pipeline: Pipeline, run: Run) -> float:
+def rate(pipeline: Pipeline, run: Run) -> float:
     """Return the seconds that one view takes in a step of a training, from a few steps on random images.
 
     Steps are of the recipe's own batch on a CUDA device, where that decides the rate, and small ones on a CPU: the
@@ -181,14 +192,24 @@ def _fit_bytes(pipeline: Pipeline, run: Run) -> int:
 
 
 def _bytes(pipeline: Pipeline, missing: _Missing) -> int:
-    run = missing.run
+    run, weights = missing.run, weights_bytes(pipeline, missing.run)
+    made = 0 if pipeline.encoders.has_weights(run) else weights * (1 + len(pipeline.encoders.kept(run)))
+    return made + features_bytes(pipeline, run, missing.pieces)
+
+
+def weights_bytes(pipeline: Pipeline, run: Run) -> int:
+    """Return the bytes of a trained network."""
     classes = len(pipeline.library.prepared(run.id, "train").classes)
     with torch.device("meta"):
         network = networks.build(run.encoder, run.training.heads, run.image, classes)
-    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
+
+
+def features_bytes(pipeline: Pipeline, run: Run, pieces: list[Piece]) -> int:
+    """Return the bytes of the features of pieces, on every layer."""
+    classes = len(pipeline.library.prepared(run.id, "train").classes)
     heads = sum(networks.head_dim(form, classes) for form in run.training.heads.values())
     width = networks.feature_dim(run.encoder, run.image) + heads
     if has_shifted(run.training):
         width += embed.shifted_dim(run.training, classes)
-    features = sum(4 * width * piece.views * len(pipeline.banks.images(run, piece)) for piece in missing.pieces)
-    return features + (0 if pipeline.encoders.has_weights(run) else weights * (1 + len(pipeline.encoders.kept(run))))
+    return sum(4 * width * piece.views * len(pipeline.banks.images(run, piece)) for piece in pieces)

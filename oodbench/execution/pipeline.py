@@ -20,10 +20,11 @@ from oodbench.store.artifacts import Store
 from oodbench.store.memo import AFTER, REDO, Memo, Watch
 from oodbench.store.rows import Results
 from oodbench.study.grid import Run
-from oodbench.study.settings import Seen
+from oodbench.study.settings import Precision, Seen
 from oodbench.study.study import Study
 from oodbench.training import distributed
 from oodbench.training.banks import Banks, Piece, reference_of
+from oodbench.training.checkpoints import Asked, Pace
 from oodbench.training.embed import Layers
 from oodbench.training.encoders import Encoders
 
@@ -43,6 +44,8 @@ class Options:
     graph: bool = True  # on a CUDA device capture an encoder's passes as graphs, where they can be
     without_missing_sets: bool = False  # go on without OOD test sets whose files are not here
     only: tuple[str, ...] = ()  # AXIS=LABEL: make no other rows; keys and the plan are the whole study's
+    auto: Precision | None = None  # what `precision: auto` is; None = what is best on the device
+    asked: Asked | None = None  # by whom a checkpoint is asked for out of turn
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:
@@ -66,8 +69,8 @@ class Pipeline:
             unused = f"torch {torch.__version__} cannot use the CUDA device that is here ({CARD})"
             watch.warn(f"{unused}; this runs on the CPU")
         self.library = Library(study, Memo(self.store, watch, options.redo))
-        checkpoints = (options.checkpoint_minutes, options.checkpoint_epochs)
-        self.encoders = Encoders(self.library, self.device, checkpoints, options.graph)
+        checkpoints = Pace(options.checkpoint_minutes, options.checkpoint_epochs, options.asked)
+        self.encoders = Encoders(self.library, self.device, checkpoints, options.graph, options.auto)
         self.banks = Banks(self.encoders)
 
     def bank(self, run: Run, ways: Iterable[Seen], baselines: bool) -> detectors.Bank:

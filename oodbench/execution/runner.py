@@ -102,6 +102,13 @@ class FeatureSource(Protocol):
         """Keep the encoder's parameters beside the rows, with facts about it."""
 
 
+class Embedded(NamedTuple):
+    """The features of an encoder, and the columns that are measured of it."""
+
+    measured: dict[str, Any]
+    bank: scoring.Bank
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What making rows came to."""
@@ -180,14 +187,10 @@ class Bookkeeping:
         failed = [row for row in rows if row["status"] == "error"]
         self.watch.scored(*(len({row["detector"] for row in each}) for each in (rows, failed)))
 
-    def rows(self, source: FeatureSource, wanted: Sequence[Wanted]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of every detector of these on every OOD set of these; what fails is rows, too."""
-        detectors, sets = (list(dict.fromkeys(part)) for part in zip(*(each[:2] for each in wanted), strict=True))
-        identities, notes = {each[:2]: each for each in source.wanted}, {ood: source.notes(ood) for ood in sets}
-        facts, process = source.facts | self._circumstances(), Kept()
+    def embedded(self, source: FeatureSource, detectors: Sequence[Detector]) -> Embedded | str:
+        """Return an encoder's features, made where they are missing, and what is measured of it; else why it failed."""
         try:
-            facts |= source.measured()
-            bank = source.bank(detectors)
+            return Embedded(source.measured(), source.bank(detectors))
         except FileError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - what fails is rows
@@ -197,11 +200,26 @@ class Bookkeeping:
                 torch.cuda.empty_cache()  # what did not fit left it full of holes
             self.watch.failed(source.title, message)
             source.keep({"error": message})
-            found = iter([scoring.Judged(each, ood, {}, [], message) for each in detectors for ood in sets])
+            return message
+
+    def fail(self, source: FeatureSource, why: str) -> None:
+        """Make every row that is pending of an encoder an error row."""
+        if wanted := self.pending(source, self.known()):
+            self._write(list(self.rows(source, wanted, why)))
+
+    def rows(self, source: FeatureSource, wanted: Sequence[Wanted], failed: str = "") -> Iterator[dict[str, Any]]:
+        """Yield the rows of every detector of these on every OOD set of these; what fails, or has `failed`, is rows."""
+        detectors, sets = (list(dict.fromkeys(part)) for part in zip(*(each[:2] for each in wanted), strict=True))
+        identities, notes = {each[:2]: each for each in source.wanted}, {ood: source.notes(ood) for ood in sets}
+        facts, process = source.facts | self._circumstances(), Kept()
+        made = failed or self.embedded(source, detectors)
+        if isinstance(made, str):
+            found = iter([scoring.Judged(each, ood, {}, [], made) for each in detectors for ood in sets])
         else:
+            facts |= made.measured
             self.watch.stage("score", source.title)
             how = dataclasses.replace(self.how, keep_scores=source.scores is not None)
-            found = scoring.judged(detectors, bank, sets, source.seed, how)
+            found = scoring.judged(detectors, made.bank, sets, source.seed, how)
         before = time.perf_counter()
         for done, each in enumerate(found, 1):
             _end_where_all_would(source.title, each.error)
@@ -294,6 +312,17 @@ class Runner:
 
     def run(self) -> Outcome:
         """Make every row of the study that is not there, and return all of them."""
+        self.begin()
+        sources = [self.source(work) for work in self.plan.work]
+        with self.watch.beating():
+            outcome = self.bookkeeping.run(sources)
+            for each in sources:  # of rows that are there already
+                if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
+                    each.measured()
+        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
+
+    def begin(self) -> None:
+        """Refuse what cannot work, look for near duplicates, and write the plan of the study."""
         check_owner(self.study.document, self.study.results, self.results.plan() or {})
         self.checks.check()
         self.results.open()
@@ -302,13 +331,12 @@ class Runner:
             self.watch.warn(message)
         self._near = audit.notes(found)
         self.results.write_plan(self.plan_facts())
-        sources = [self.source(work) for work in self.plan.work]
-        with self.watch.beating():
-            outcome = self.bookkeeping.run(sources)
-            for each in sources:  # of rows that are there already
-                if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
-                    each.measured()
-        return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
+
+    def begin_part(self) -> None:
+        """Begin with some trainings of a study that was checked and planned: what their rows say of duplicates."""
+        self.results.open()
+        pairs = audit.pairs(work.run for work in self.plan.work)
+        self._near = audit.notes([audit.shared(self.pipeline, *each) for each in pairs])
 
     def unkept(self) -> list[Run]:
         """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""

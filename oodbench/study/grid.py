@@ -84,6 +84,11 @@ class Run:
         return digest({name: value for name, value in self.canonical.items() if name != "seed"})
 
     @cached_property
+    def named(self) -> str:
+        """A hash of its parameters: its name on a machine that resolves `precision: auto` otherwise than another."""
+        return digest(self.canonical)
+
+    @cached_property
     def labels(self) -> dict[str, Any]:
         """What a row shows of this training, by column."""
         return {
@@ -323,6 +328,8 @@ def plan(study: Study, bind: Bind) -> Plan:
     later = _runs(dataclasses.replace(study, seeds=added), bind, Counter())
     wanted = (run for run in later if run.seed in study.added.get(run.but_seed, ()))
     for run in itertools.chain(_runs(study, bind, left_out), wanted):
+        if study.runs is not None and run.named not in study.runs:
+            continue
         left_out.update(unfit)
         cells: list[Cell] = []
         for detector in found:
@@ -338,7 +345,7 @@ def plan(study: Study, bind: Bind) -> Plan:
         if cells:
             work.append(Work(run, cells))
     for i, skip in enumerate(study.skips):
-        if not any(reason == _skipping(skip) for reason in left_out):
+        if study.runs is None and not any(reason == _skipping(skip) for reason in left_out):
             study.document.fail(("skip", i), f"no cell fits: {_skipping(skip).removeprefix('skipped: ')}")
     return Plan(work, +left_out)  # without zeros
 

@@ -120,6 +120,7 @@ class Study:
     warns: tuple[str, ...] = ()  # what each row warns of
     added: dict[str, list[int]] = field(default_factory=dict)  # Run.but_seed -> seeds of `run --until-decided`
     cells: frozenset[str] | None = None  # the only cells that a dry run takes; None = all
+    runs: frozenset[str] | None = None  # Run.named of the only trainings that a unit of a cluster takes; None = all
     missing: dict[str, dict[str, str]] = field(
         default_factory=dict
     )  # ID label -> OOD test set that is gone without -> why

@@ -131,8 +131,10 @@ def steps_per_epoch(recipe: Recipe, items: int) -> int:
     return max(1, items // recipe.batch)
 
 
-def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, epoch: int) -> Iterator[Views]:
-    """Yield this process's part of the augmented batches of an epoch.
+def batches(
+    training: Training, recipe: Recipe, data: TrainingData, seed: int, epoch: int, first: int = 0
+) -> Iterator[Views]:
+    """Yield this process's part of the augmented batches of an epoch, from its step `first` on.
 
     What is random comes from the seed, the epoch and the step, and is the same whatever the parts.
     """
@@ -141,7 +143,7 @@ def batches(training: Training, recipe: Recipe, data: TrainingData, seed: int, e
     outliers = outlier_order(recipe, data, seed, epoch) if training.outliers else None
     shifts = training.shifts
     labels = host_labels(data.y) if training.labels else None
-    for step in range(steps_per_epoch(recipe, len(data.x))):
+    for step in range(first, steps_per_epoch(recipe, len(data.x))):
         rng = generator(seed, "augment", epoch, step)
         here = order[step * recipe.batch : (step + 1) * recipe.batch]
         index = augment.on_device(here, device)

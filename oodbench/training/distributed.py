@@ -12,10 +12,12 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -36,11 +38,11 @@ from oodbench.study import registry
 from oodbench.study.settings import Encoder, ImageFormat, Precision, Recipe
 from oodbench.training import networks
 from oodbench.training.batches import Part, TrainingData, World
-from oodbench.training.train import DivergedError, Progress, under
+from oodbench.training.train import DivergedError, Listening, Progress, under
 from oodbench.training.train import train as train_here
 
 PATIENCE = timedelta(days=7)  # of processes for the first, which may cluster; a dead one is noticed by the parent
-Watch = Callable[[int, float, Callable[[], Progress]], None]
+OFFERED = 10.0  # seconds between two steps at which the first process asks whether its progress is wanted
 
 
 class RankError(Exception):
@@ -85,6 +87,7 @@ class Job:
     precision: Precision
     seed: int
     device: torch.device  # `cuda` for all of them, or the CPU
+    offered: float = field(default_factory=lambda: OFFERED)
 
 
 class _Epoch(NamedTuple):
@@ -92,6 +95,10 @@ class _Epoch(NamedTuple):
 
     epoch: int
     loss: float
+
+
+class _Step(NamedTuple):
+    """A step is done that is no epoch's last; answered with whether the progress is wanted."""
 
 
 class _Failed(NamedTuple):
@@ -105,17 +112,20 @@ class _Sent(NamedTuple):
     epochs: int
     losses: list[float]
     tensors: bytes
+    steps: int
 
     @classmethod
-    def of(cls, epochs: int, losses: list[float], tensors: dict[str, Tensor]) -> _Sent:
-        return cls(epochs, losses, safetensors.torch.save({k: t.cpu().contiguous() for k, t in tensors.items()}))
+    def of(cls, progress: Progress) -> _Sent:
+        epochs, losses, tensors, steps = progress
+        packed = safetensors.torch.save({k: t.cpu().contiguous() for k, t in tensors.items()})
+        return cls(epochs, losses, packed, steps)
 
     def unpacked(self) -> Progress:
-        return Progress(self.epochs, self.losses, safetensors.torch.load(self.tensors))
+        return Progress(self.epochs, self.losses, safetensors.torch.load(self.tensors), self.steps)
 
 
 def train(
-    model: networks.Trained, job: Job, data: TrainingData, watch: Watch, done: Progress | None = None
+    model: networks.Trained, job: Job, data: TrainingData, watch: Listening, done: Progress | None = None
 ) -> list[float]:
     """Train a model in place, as `train` of one process does, in `job.recipe.devices` new processes.
 
@@ -188,7 +198,7 @@ class _Rank:
         return RankError(f"process {self.number} of the training {how}{hint}")
 
 
-def _attended(ranks: list[_Rank], watch: Watch) -> Progress:
+def _attended(ranks: list[_Rank], watch: Listening) -> Progress:
     """Answer the processes until the first has finished, or one has failed."""
     lines = {rank.line: rank for rank in ranks}
     while True:
@@ -202,7 +212,11 @@ def _attended(ranks: list[_Rank], watch: Watch) -> Progress:
                 return message.unpacked()
             if isinstance(message, _Failed):
                 raise _cause(ranks, rank, message)
-            watch(message.epoch, message.loss, lambda rank=rank: _asked(rank))  # type: ignore[misc]
+            progress: Callable[[], Progress] = partial(_asked, rank)
+            if isinstance(message, _Step):
+                watch.step(progress)
+            else:
+                watch.epoch(message.epoch, message.loss, progress)
             rank.line.send(False)
 
 
@@ -268,15 +282,29 @@ def _trained(job: Job, rank: int, done: Progress | None, folder: Path, line: con
     model.load_state_dict(under("model/", given))
     model.to(device)
     begun = done._replace(tensors=under("done/", given)) if done else None
-    watch: Watch = (lambda *heard: _tell(line, *heard)) if rank == 0 else (lambda *heard: None)
+    watch = _Telling(line, job.offered) if rank == 0 else Listening()
     losses = train_here(model, training, job.recipe, job.precision, data, job.seed, watch, begun)
-    return _Sent.of(job.recipe.epochs, losses, model.state_dict())
+    return _Sent.of(Progress(job.recipe.epochs, losses, model.state_dict()))
 
 
-def _tell(line: connection.Connection, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
-    line.send(_Epoch(epoch, loss))
-    while line.recv():
-        line.send(_Sent.of(*progress()))
+class _Telling(Listening):
+    """Tells the parent."""
+
+    def __init__(self, line: connection.Connection, offered: float) -> None:
+        self._line, self._every, self._last = line, offered, time.monotonic()
+
+    def epoch(self, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
+        self._tell(_Epoch(epoch, loss), progress)
+
+    def step(self, progress: Callable[[], Progress]) -> None:
+        if time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self._tell(_Step(), progress)
+
+    def _tell(self, message: _Epoch | _Step, progress: Callable[[], Progress]) -> None:
+        self._line.send(message)
+        while self._line.recv():
+            self._line.send(_Sent.of(progress()))
 
 
 # ---- what the processes share ---------------------------------------------------------------------------

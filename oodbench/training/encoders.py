@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from oodbench.study.grid import Run, canonical, resolved
 from oodbench.study.settings import Precision
 from oodbench.toolkit.seeds import seed_of
 from oodbench.training import batches, distributed, graphs, networks, train, weights
-from oodbench.training.checkpoints import Checkpoints
+from oodbench.training.checkpoints import Checkpoints, Pace
 
 ROOM = 0.5  # share of a CUDA device's free memory that the images of a set may take
 WEIGHTS = "weights.safetensors"
@@ -40,21 +40,37 @@ class _Ready(NamedTuple):
     data: batches.TrainingData
 
 
+@dataclass(frozen=True)
+class _Kept(train.EachEpoch):
+    """Offers each step's progress as a checkpoint."""
+
+    checkpoints: Checkpoints
+
+    def step(self, progress: Callable[[], train.Progress]) -> None:
+        self.checkpoints.offer_step(progress)
+
+
 class Encoders:
     """The encoders of a study on a device.
 
-    `checkpoints`: minutes and epochs between two of a training, None = by the clock alone. `graph`: capture CUDA graphs
-    where they can be.
+    `checkpoints`: when those of a training are due. `graph`: capture CUDA graphs where they can be. `auto`: what
+    `precision: auto` is; None = what is best on the device.
     """
 
     def __init__(
-        self, library: Library, device: torch.device, checkpoints: tuple[float, int | None], graph: bool = True
+        self,
+        library: Library,
+        device: torch.device,
+        checkpoints: Pace,
+        graph: bool = True,
+        auto: Precision | None = None,
     ) -> None:
         self.library = library
         self.memo = library.memo
         self.device = device
         self.checkpoints = checkpoints
         self.graph = graph
+        self.auto = auto
         self.trainings = 0  # encoders that have been trained here
         self._train_keys: dict[str, str] = {}
         self._on_host: set[str] = set()  # contents of sets that did not fit on the device
@@ -111,6 +127,8 @@ class Encoders:
         """Return the precision of a run with `auto` resolved: bf16 where the device has units for it, else float32."""
         if run.precision != "auto":
             return run.precision
+        if self.auto is not None:
+            return self.auto
         return "bf16" if has_bf16(self.device) else "float32"
 
     def has_weights(self, run: Run) -> bool:
@@ -203,6 +221,7 @@ class Encoders:
             save_file({name: value.cpu().contiguous() for name, value in weights().items()}, folder / WEIGHTS)
             facts = {"title": at.title, "losses": losses[: at.epoch], "seconds": round(checkpoints.seconds, 3)}
             how = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
+            how |= {"resumed_at_step": done.steps} if done and done.steps else {}
             how["graph"] = isinstance(seen.world, graphs.Card) and seen.world.captured
             return facts | how | self._circumstances()
 
@@ -211,7 +230,7 @@ class Encoders:
             if at and self.memo.store.read("train", self.train_key(at)) is None:  # else it was kept before a kill
                 self.memo.store.write("train", self.train_key(at), self.train_fields(at), partial(save, at, weights))
 
-        def watch(epoch: int, loss: float, progress: Callable[[], train.Progress]) -> None:
+        def after_epoch(epoch: int, loss: float, progress: Callable[[], train.Progress]) -> None:
             self.memo.watch.epoch(epoch, run.recipe.epochs, loss)
             losses.append(loss)
             # before a checkpoint, so that whoever goes on from it misses none
@@ -220,11 +239,13 @@ class Encoders:
 
         self.memo.watch.training(run.recipe.epochs, len(losses), len(seen.x))
         keep(0, model.state_dict)
-        if run.recipe.devices > 1:
-            distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
-        else:
-            train.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
-            seen.world.release()
+        watch = _Kept(after_epoch, checkpoints)
+        with checkpoints.wanted():
+            if run.recipe.devices > 1:
+                distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)
+            else:
+                train.train(model, training, run.recipe, self.precision(run), seen, run.seed, watch, done)
+                seen.world.release()
         self.trainings += 1
         return save(run, model.state_dict, folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from oodbench.training.batches import TrainingData, Views, World
 from oodbench.training.embed import features
 from oodbench.training.networks import Trained, in_its_arithmetic
 
+HISTORY = "history"  # of a progress: the losses of the steps since the last whole epoch
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
@@ -26,11 +28,29 @@ class DivergedError(Exception):
 
 
 class Progress(NamedTuple):
-    """All that a training needs to go on after an epoch: everything random comes from seed, epoch and step."""
+    """All that a training needs to go on after a step: everything random comes from seed, epoch and step."""
 
     epochs: int  # done
     losses: list[float]
-    tensors: dict[str, Tensor]  # of the model, the optimiser and the training's state, by name
+    tensors: dict[str, Tensor]  # of the model, the optimiser and the training's state, and losses of steps, by name
+    steps: int = 0  # done of the next epoch
+
+
+class Listening:
+    """Hears of a training after each epoch that leaves finite weights, and after each other step; this one is deaf."""
+
+    def epoch(self, epoch: int, loss: float, progress: Callable[[], Progress]) -> None: ...
+    def step(self, progress: Callable[[], Progress]) -> None: ...
+
+
+@dataclass(frozen=True)
+class EachEpoch(Listening):
+    """Tells a function of each epoch."""
+
+    hear: Callable[[int, float, Callable[[], Progress]], None]
+
+    def epoch(self, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
+        self.hear(epoch, loss, progress)
 
 
 @in_its_arithmetic
@@ -41,15 +61,15 @@ def train(
     precision: Precision,
     data: TrainingData,
     seed: int,
-    watch: Callable[[int, float, Callable[[], Progress]], None] = lambda epoch, loss, progress: None,
+    watch: Listening = Listening(),  # noqa: B008 - it has no state
     done: Progress | None = None,
 ) -> list[float]:
     """Train a model in place and return the mean loss of each epoch.
 
-    After each epoch that leaves finite weights `watch` hears of it and may ask for the progress; `done` is one to go
-    on from, with the same weights at the end as if there had been no interruption. Raises DivergedError, naming the
-    step, at the end of an epoch in which a loss was not finite, or which leaves a weight that is not. In a world of
-    several processes each calls this with the same arguments and ends with the same weights, those of one process.
+    `watch` may ask for the progress; `done` is one to go on from, with the same weights at the end as if there had
+    been no interruption. Raises DivergedError, naming the step, at the end of an epoch in which a loss was not finite,
+    or which leaves a weight that is not. In a world of several processes each calls this with the same arguments and
+    ends with the same weights, those of one process.
     """
     world = data.world
     if data.y.device.type == "cpu":
@@ -61,16 +81,14 @@ def train(
     labels = data.y if training.labels else None
     losses = list(done.losses) if done else []
     step_of = world.parallel(Step(world.passes(model, recipe), training, precision, world))
-    if done:
-        state = _restored(done, model, optimizer)
-    else:
-        state = world.from_first(partial(_initial, training, model, data, labels, seed))
+    initial = partial(_initial, training, model, data, labels, seed)
+    state = _restored(done, model, optimizer) if done else world.from_first(initial)
+    first, history = _begun(done, torch.zeros(steps, device=data.x.device))
     for epoch in range(len(losses), recipe.epochs):
-        if training.refresh_every and epoch % training.refresh_every == 0:
+        if not first and training.refresh_every and epoch % training.refresh_every == 0:
             state = world.from_first(partial(_refreshed, training, model, data, labels, epoch, seed, state))
         model.train()
-        history = torch.zeros(steps, device=data.x.device)
-        for step, views in enumerate(batches.batches(training, recipe, data, seed, epoch)):
+        for step, views in enumerate(batches.batches(training, recipe, data, seed, epoch, first), first):
             optim.set_rate(optimizer, optim.learning_rate(recipe, epoch * steps + step, steps))
             optimizer.zero_grad(set_to_none=True)
             for i, part in enumerate(batches.parts(views, recipe.accumulate)):
@@ -78,11 +96,22 @@ def train(
                 (loss / recipe.accumulate).backward()
                 history[step] += loss.detach() / recipe.accumulate
             optim.step(optimizer, model, recipe)
+            if step + 1 < steps:
+                watch.step(partial(_progress, losses, model, optimizer, state, history[: step + 1]))
         losses.append(_finite_mean(history, epoch))
         _check_weights(model, f"epoch {epoch}, step {steps - 1}")
-        watch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state))
+        watch.epoch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state, history[:0]))
+        first, history = 0, torch.zeros_like(history)
     model.eval()
     return losses
+
+
+def _begun(done: Progress | None, history: Tensor) -> tuple[int, Tensor]:
+    """Return how many steps of an epoch are done, and the losses of its steps, of which they fill the first."""
+    if done is None or not done.steps:
+        return 0, history
+    history[: done.steps] = done.tensors[HISTORY].to(history)
+    return done.steps, history
 
 
 class Step(nn.Module):
@@ -116,13 +145,17 @@ def _refreshed(
     return training.refresh(features(model, data.x), labels, epoch, seed_of(seed, "refresh", epoch), state)
 
 
-def _progress(losses: list[float], model: Trained, optimizer: torch.optim.Optimizer, state: State) -> Progress:
+def _progress(
+    losses: list[float], model: Trained, optimizer: torch.optim.Optimizer, state: State, history: Tensor
+) -> Progress:
+    """Return the progress after so many epochs, and the steps of which `history` holds the losses."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer/{i}/{name}": t for i, each in moments.items() for name, t in each.items() if t is not None}
     tensors |= {f"state/{name}": value for name, value in state.items()}
+    tensors |= {HISTORY: history} if len(history) else {}
     copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    return Progress(len(losses), list(losses), copies)
+    return Progress(len(losses), list(losses), copies, len(history))
 
 
 def weights_of(progress: Progress) -> dict[str, Tensor]:

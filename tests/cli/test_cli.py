@@ -187,7 +187,7 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["new", "distance", "x" * 300], "1 to 40 lower-case letters"),
         (
             ["run", "s.yaml", "--device", "x", "--workers", "0"],
-            "--workers 0: give a number of processes from 1, or auto",
+            "--workers 0: give a number of processes from 1, cards or auto",
         ),
         (["run", "s.yaml", "--memory", "3XB"], "--memory 3XB: wanted is a number of bytes"),
         (["score", "--train", "t", "--id", "i", "--redo", "bank"], "no such stage; allowed: failed, score"),

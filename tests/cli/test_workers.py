@@ -34,9 +34,13 @@ def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (workers.count("auto", gpu), workers.count("auto", torch.device("cuda:1"))) == (2, 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937")
     assert (workers.cards(gpu), workers.cards(cpu)) == (["5", "GPU-8932f937"], [])
+    assert (workers.count("cards", gpu), workers.count("cards", cpu)) == (2, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,2,0,4")
+    assert (workers.cards(gpu, 2), workers.count("auto", gpu, 2)) == (["3,1", "2,0"], 2)  # of trainings on two cards
+    assert (workers.cards(gpu, 6), workers.count("cards", gpu, 6)) == ([], 1)
     assert workers.count("auto", cpu) == workers.cores()
     for wrong in ("0", "-1", "all", "1.5", "²", "٣", "9" * 5000, ""):
-        with pytest.raises(UserError, match=f"workers {wrong}: give a number of processes from 1, or auto"):
+        with pytest.raises(UserError, match=f"workers {wrong}: give a number of processes from 1, cards or auto"):
             check_workers(wrong)
 
 

@@ -61,7 +61,7 @@ def by_hand(pipeline: Pipeline, run: Run) -> list[dict[str, torch.Tensor]]:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     watch()
-    train.train(model, run.training, run.recipe, "float32", data, run.seed, watch)
+    train.train(model, run.training, run.recipe, "float32", data, run.seed, train.EachEpoch(watch))
     return seen
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oodbench.store.artifacts import Store
-from oodbench.training.checkpoints import KIND, Checkpoints
+from oodbench.training.checkpoints import KIND, Asked, Checkpoints
 from oodbench.training.train import Progress
 
 FIELDS = {"seed": 0}  # of a training
@@ -62,3 +62,45 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     assert Checkpoints(Store(tmp_path, warned.append), FIELDS, 0).latest() is None
     assert "altered or cut short" in warned[0]
+
+
+def progress(epochs: int, steps: int) -> Progress:
+    return Progress(epochs, [0.5] * epochs, {"model/w": torch.full((2,), float(10 * epochs + steps))}, steps)
+
+
+def test_a_checkpoint_within_an_epoch_is_due_by_the_clock_and_when_it_is_asked_for(tmp_path: Path) -> None:
+    store, asked = Store(tmp_path), Asked()
+    checkpoints = Checkpoints(store, FIELDS, 1e9, None, asked)
+    checkpoints.offer(1, lambda: progress(1, 0))
+    checkpoints.offer_step(lambda: progress(1, 3))
+    assert store.keys(KIND) == []
+    asked.now = True
+    checkpoints.offer_step(lambda: progress(1, 4))
+    checkpoints.offer_step(lambda: progress(1, 5))  # what was asked for is there
+    (key,) = store.keys(KIND)
+    assert key.endswith("-000001-00000004")
+    latest = Checkpoints(Store(tmp_path), FIELDS, 1e9).latest()
+    assert latest is not None
+    assert (latest.epochs, latest.steps, latest.tensors["model/w"].tolist()) == (1, 4, [14.0, 14.0])
+    quick = Checkpoints(store, FIELDS, 1e-9)
+    quick.offer_step(lambda: progress(1, 6))
+    assert [key[-8:] for key in store.keys(KIND)] == ["00000006"]
+    quick.offer(2, lambda: progress(2, 0))
+    assert [key[-7:] for key in store.keys(KIND)] == ["-000002"]
+    Checkpoints(store, FIELDS, 0).offer_step(lambda: progress(2, 1))  # 0 is at each epoch
+    assert [key[-7:] for key in store.keys(KIND)] == ["-000002"]
+
+
+def test_a_checkpoint_that_is_to_end_the_work_ends_it(tmp_path: Path) -> None:
+    asked = Asked()
+    checkpoints = Checkpoints(Store(tmp_path), FIELDS, 1e9, None, asked)
+
+    def ask() -> None:
+        with checkpoints.wanted():
+            asked.now = asked.to_end = asked.at_work
+            checkpoints.offer(3, lambda: progress(3, 0))
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    assert (asked.to_end, asked.at_work) == (True, False)
+    assert Store(tmp_path).keys(KIND) != []

@@ -24,6 +24,7 @@ from oodbench.study.registry import PluginFile, source_of
 from oodbench.study.settings import Recipe
 from oodbench.training import distributed, networks, train
 from oodbench.training.batches import ALONE, Part
+from oodbench.training.checkpoints import KIND, Asked
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +141,26 @@ def test_a_study_on_two_devices_goes_on_where_it_was_stopped(tmp_path: Path) -> 
     assert [name for name, value in wanted.items() if not same(found[name], value)] == []
 
 
+@pytest.mark.usefixtures("warm_processes")
+def test_two_processes_go_on_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the step at which a checkpoint was asked for, with the weights of a training that nobody interrupted."""
+    monkeypatch.setattr(distributed, "OFFERED", 0.0)
+    path, asked = tmp_path / "s.yaml", Asked()
+    asked.now = asked.to_end = True
+    study = runner(path, Watch(), devices=2).study
+    with pytest.raises(KeyboardInterrupt):
+        Runner(study, Options(device="cpu", asked=asked)).run()
+    again = runner(path, Watch(), devices=2)
+    assert [key.partition("-")[2] for key in again.pipeline.store.keys(KIND)] == ["000000-00000001"]
+    found, facts = weights(again.pipeline, again)
+    assert (facts["resumed_at_epoch"], facts["resumed_at_step"]) == (0, 1)
+    again.pipeline.store.remove("train", again.encoders.train_key(again.plan.work[0].run))
+    wanted, wanted_facts = weights(again.pipeline, again)
+    assert "resumed_at_step" not in wanted_facts
+    assert facts["losses"] == wanted_facts["losses"]
+    assert [name for name, value in wanted.items() if not torch.equal(found[name], value)] == []
+
+
 # ---- what fails -----------------------------------------------------------------------------------------
 
 
@@ -208,7 +229,7 @@ def train_two(source: PluginFile, watch: Callable[[int, float, Callable[[], trai
     data = ranks.toy()
     model = networks.untrained(training, ranks.SMALL, recipe, ranks.IMAGE, data, 0)
     job = distributed.Job(source, training.params, ranks.SMALL, ranks.IMAGE, data.classes, recipe, "float32", 0, CPU)
-    return distributed.train(model, job, data, watch)
+    return distributed.train(model, job, data, train.EachEpoch(watch))
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,13 @@ def test_a_training_in_two_groups_goes_on_as_if_it_had_not_stopped(optimizer: An
     data, training, kept = toy(), plugin("simclr"), []
     whole, fresh = (networks.untrained(training, SMALL, recipe, IMAGE, data, 0) for _ in range(2))
     losses = train.train(
-        whole, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
+        whole,
+        training,
+        recipe,
+        "float32",
+        data,
+        0,
+        train.EachEpoch(lambda *heard: kept.append(heard[2]())),
     )
     assert train.train(fresh, training, recipe, "float32", data, 0, done=kept[1]) == losses
     for name, value in whole.state_dict().items():
@@ -362,7 +368,13 @@ def test_a_compiled_network_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     recipe, kept = dataclasses.replace(QUICK, compile=True), []
     again = train.train(
-        traced, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
+        traced,
+        training,
+        recipe,
+        "float32",
+        data,
+        0,
+        train.EachEpoch(lambda *heard: kept.append(heard[2]())),
     )
     assert graphs
     assert again == pytest.approx(losses, rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,13 @@ def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
     kept: list[train.Progress] = []
     model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
     whole = train.train(
-        model, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
+        model,
+        training,
+        recipe,
+        "float32",
+        data,
+        0,
+        train.EachEpoch(lambda *heard: kept.append(heard[2]())),
     )
     fresh = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
     assert kept[stop - 1].epochs == stop
@@ -94,7 +101,13 @@ def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> 
     kept: list[train.Progress] = []
     model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
     whole = train.train(
-        model, training, recipe, "float32", data, 0, lambda epoch, loss, progress: kept.append(progress())
+        model,
+        training,
+        recipe,
+        "float32",
+        data,
+        0,
+        train.EachEpoch(lambda *heard: kept.append(heard[2]())),
     )
     assert [int(each.tensors["state/steps"]) for each in kept] == [3, 6, 9, 12]
     for stop in (1, 3):
@@ -103,7 +116,7 @@ def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> 
         last: list[train.Progress] = []
         losses = train.train(
             *(fresh, training, recipe, "float32", data, 0),
-            watch=lambda epoch, loss, progress, last=last: last.append(progress()),  # type: ignore[misc]
+            watch=train.EachEpoch(lambda epoch, loss, progress, last=last: last.append(progress())),  # type: ignore[misc]
             done=kept[stop - 1],
         )
         assert losses == whole
@@ -347,7 +360,15 @@ def test_weights_that_overflow_are_divergence_before_anything_is_kept() -> None:
     training, data = Overflowing(), toy()
     model = networks.untrained(training, SMALL, QUICK, IMAGE, data, 0)
     with pytest.raises(train.DivergedError, match="a weight is NaN or infinite after epoch 1, step 2"):
-        train.train(model, training, QUICK, "float32", data, 0, lambda epoch, loss, progress: heard.append(epoch))
+        train.train(
+            model,
+            training,
+            QUICK,
+            "float32",
+            data,
+            0,
+            train.EachEpoch(lambda *found: heard.append(found[0])),
+        )
     assert heard == [0]
 
 
@@ -573,3 +594,31 @@ def test_a_block_without_room_is_embedded_in_parts(said: Exception, monkeypatch:
     most = 0
     with pytest.raises(type(said), match=str(said)):
         embed.embed(model, data.x, Seen(2), QUICK, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EachStep(train.Listening):
+    """Keeps the progress of each step that is no epoch's last."""
+
+    kept: list[train.Progress]
+
+    def step(self, progress: Callable[[], train.Progress]) -> None:
+        self.kept.append(progress())
+
+
+@pytest.mark.parametrize(("name", "params"), [("cross_entropy", {}), ("ccl", {"k": 3, "warmup": 1, "update_every": 1})])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_training_that_goes_on_within_an_epoch_ends_as_if_it_had_not_stopped(
+    name: str, params: dict[str, Any], optimizer: Any
+) -> None:
+    """What is made at the beginning of an epoch is not made again, and losses of its first steps count."""
+    data, recipe, training = toy(), dataclasses.replace(QUICK, epochs=3, optimizer=optimizer), plugin(name, **params)
+    kept: list[train.Progress] = []
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    whole = train.train(model, training, recipe, "float32", data, 0, EachStep(kept))
+    assert [(each.epochs, each.steps) for each in kept] == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
+    for done in (kept[0], kept[3]):
+        fresh = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+        assert train.train(fresh, training, recipe, "float32", data, 0, done=done) == whole
+        for one, other in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True):
+            assert torch.equal(one, other)

@@ -1,0 +1,133 @@
+"""Dask: the workers of a cluster of dask.distributed, whoever started them; a worker a card, with the resource GPU.
+
+Dask sees to a worker that died: its tasks run elsewhere. It does not end what has begun, and sets no
+CUDA_VISIBLE_DEVICES: who starts the workers does.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from oodbench.engines.cluster import Cluster, missing_extra
+from oodbench.engines.seam import Command, Ended, GivenTask, Ledger, Task
+from oodbench.errors import UserError
+
+POLL = 0.5  # seconds between two looks at what has ended
+PATIENCE = 30  # seconds for a scheduler to answer
+GPU = "GPU"  # the resource of workers that have a card
+LOST = "was lost: the scheduler does not know of it, or has ended it"
+
+
+class Dask:
+    """The tasks of one study on the workers of a scheduler."""
+
+    by = "dask"
+
+    def __init__(self, cluster: Cluster, name: str, ledger: Ledger) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise missing_extra("dask", error) from error
+        if not cluster.address:
+            raise UserError("--on dask: say where the scheduler is, with --address tcp://HOST:8786 or `address:`")
+        self.name, self.ledger, self.address = name, ledger, cluster.address
+        self._dask: Any = distributed
+        try:
+            self._client: Any = self._dask.Client(cluster.address, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no scheduler of dask answers at {cluster.address}: {error}") from error
+        self._futures: dict[str, Any] = {}
+
+    def alive(self) -> dict[str, str]:
+        given = self.ledger.read("dask")
+        states: dict[str, str] = self._client.run_on_scheduler(_states, [each.job for each in given.values()])
+        return {name: states[each.job] for name, each in given.items() if each.job in states}
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        self._check(tasks)
+        given = []
+        for task in tasks:
+            job = f"oodbench-{self.name}-{task.name}-{secrets.token_hex(4)}"
+            command = Command(task.words, self.ledger.log(task.name), task.needs.cpus)
+            after = [self._futures[name] for name in task.after if name in self._futures]
+            resources = {GPU: task.needs.gpus} if task.needs.gpus else None
+            future = self._client.submit(_run, command, after, key=job, resources=resources, pure=False)
+            self._dask.fire_and_forget(future)  # it goes on when this client has gone
+            self._futures[task.name] = future
+            given.append(GivenTask(task=task, job=job, by="dask", address=self.address))
+        self.ledger.add(given)
+        deadline, jobs = time.monotonic() + PATIENCE, [each.job for each in given]
+        while len(self._client.run_on_scheduler(_states, jobs)) < len(jobs):  # it hears of them a little later
+            if time.monotonic() > deadline:
+                raise UserError(f"the scheduler of dask at {self.address} has not taken all jobs in {PATIENCE} s")
+            time.sleep(0.05)
+
+    def _check(self, tasks: Sequence[Task]) -> None:
+        """Refuse what no worker has: dask would wait for it without a word."""
+        cards: list[float] = self._client.run_on_scheduler(_cards) if tasks else []
+        if tasks and not cards:
+            raise UserError("no worker has come to dask's scheduler yet; start them first")
+        most = max(cards, default=0)
+        wanted = max((task.needs.gpus for task in tasks), default=0)
+        if wanted > most:
+            how = f'dask worker ADDRESS --nthreads 1 --resources "{GPU}={wanted}"'
+            asked = f"a job asks for {wanted} of the resource {GPU}, a worker has {most:g} at most"
+            raise UserError(f"{asked}; start some with {how}, or set gpus of `train` and `score` in the cluster's file")
+
+    def ended(self, waiting: set[str]) -> Iterator[Ended]:
+        given: dict[str, GivenTask] = {}  # what another process drops is still heard of
+        while waiting:
+            given |= self.ledger.read("dask")
+            states = self._client.run_on_scheduler(_states, [given[name].job for name in waiting if name in given])
+            for name in sorted(waiting):
+                found = self._result(given.get(name), states)
+                if found is not None:
+                    waiting.discard(name)
+                    self.ledger.drop(name)
+                    self._futures.pop(name, None)  # which lets the scheduler forget it
+                    yield Ended(name, found, str(self.ledger.log(name)))
+            if waiting:
+                time.sleep(POLL)
+
+    def _result(self, given: GivenTask | None, states: dict[str, str]) -> str | None:
+        """Return how a task ended, or None where it has not."""
+        if given is None:
+            return LOST
+        future = self._futures.setdefault(given.task.name, self._dask.Future(given.job, self._client))
+        if future.status == "finished":
+            return str(future.result())
+        if future.status == "error":
+            error = future.exception()
+            return f"failed: {type(error).__name__}: {error}".splitlines()[0]
+        return None if given.job in states else LOST
+
+    def cancel(self) -> int:
+        names, given = list(self.alive()), self.ledger.read("dask")
+        self._client.cancel([self._dask.Future(given[name].job, self._client) for name in names], force=True)
+        for name in given:
+            self.ledger.drop(name)
+        return len(names)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _states(keys: list[str], dask_scheduler: Any = None) -> dict[str, str]:
+    """Return the states of tasks, in words, of those that the scheduler runs, will run or has run."""
+    words = {"processing": "running", "memory": "finished", "released": "waiting"}
+    tasks = {key: dask_scheduler.tasks[key] for key in keys if key in dask_scheduler.tasks}
+    fine = {key: task.state for key, task in tasks.items() if task.run_spec is not None and task.state != "erred"}
+    return {key: words.get(state, state) for key, state in fine.items()}
+
+
+def _cards(dask_scheduler: Any = None) -> list[float]:
+    """Return the resource GPU of each worker; what a client has been told of them may be old."""
+    return [each.resources.get(GPU, 0) for each in dask_scheduler.workers.values()]
+
+
+def _run(command: Command, after: list[str]) -> str:
+    """Run a command once what it waits for has ended, whatever how."""
+    return command()

@@ -230,8 +230,12 @@ def gc(
     if not dry_run:
         for kind, key in found:
             store.remove(kind, key)
-        if left := store.tidy():
-            screen.say(f"removed {left} folders that killed processes left half made")
+        removed, others = store.tidy()
+        if removed:
+            screen.say(f"removed {removed} folders that killed processes left half made")
+        if others:
+            said = f"{len(others)} folders are half made by processes at work, or left by killed ones of other machines"
+            screen.say(f"{said}, such as {others[0]}; where nothing runs, they may be deleted")
     screen.say(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
 
 

@@ -395,7 +395,7 @@ class TrainedFeatures:
         return self.run.labels | {"precision": precision} | found
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
-        return self.pipeline.store.lock("run", self.key, wait=wait)
+        return self.pipeline.store.lock(f"run-{self.key}", wait)
 
     def measured(self) -> dict[str, Any]:
         artifact = self.pipeline.encoders.trained(self.run)

@@ -332,7 +332,7 @@ def test_list_names_every_recipe_with_its_source() -> None:
 def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     call("run", study)
     assert "0 damaged" in call("verify", study).stdout
-    victim = next((tmp_path / "results" / "store" / "bank").glob("*/features.safetensors"))
+    victim = next((tmp_path / "results" / "store" / "bank").glob("*/*/features.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-1])
     done = call("verify", study)
     assert done.exit_code == 1

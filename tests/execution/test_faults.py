@@ -52,7 +52,7 @@ def test_exchanged_artifacts_are_told_and_made_again(tmp_path: Path, kind: str) 
     path = write(tmp_path / "s.yaml", **SMALL | {"training": ["cross_entropy", "simclr"], "posthoc": ["msp"]})
     before, _ = run(path)
     folder = tmp_path / "results" / "store" / kind
-    one, other = sorted(each for each in folder.iterdir() if (each / MANIFEST).is_file())[:2]
+    one, other = sorted(each.parent for each in folder.glob(f"*/*/{MANIFEST}"))[:2]
     one.rename(folder / "aside")
     other.rename(one)
     (folder / "aside").rename(other)

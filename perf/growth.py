@@ -125,7 +125,7 @@ def pending(file: Path) -> float:
     source = runner.source(runner.plan.work[-1])
     assert source.wanted
     before = time.process_time()
-    found = runner.bookkeeping.pending(source, runner.bookkeeping.known())
+    found = runner.bookkeeping.pending(source)
     assert not found
     return time.process_time() - before
 

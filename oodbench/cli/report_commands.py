@@ -13,6 +13,7 @@ from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
+from oodbench.store.columns import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def tables_(
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
     if against and dry_data:
         raise UserError("--against: the numbers of a dry run mean nothing")
-    given, rows = arguments.rows(study, dry_data)
+    given, rows = arguments.rows(study, dry_data, columns=COLUMNS if against else tables.columns(study))
     folder = given.folder.parent
     tables.write(study, folder, rows, top)
     if against:

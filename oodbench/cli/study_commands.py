@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from oodbench.cli import arguments, progress, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without, Workers
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
+from oodbench.store.columns import COLUMNS
 from oodbench.store.memo import REDO
 
 if TYPE_CHECKING:
@@ -84,9 +86,11 @@ def run(
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
     end = time.monotonic() + seconds
-    made = _make(loaded, options, workers, dry_data)
+    whole = until_decided or loaded.settings.variance
+    columns = COLUMNS if whole else tables.columns(None if rows_only else study)
+    made = _make(loaded, options, workers, dry_data, columns)
     while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
-        made = _make(loaded, options, workers, dry_data)
+        made = _make(loaded, options, workers, dry_data, columns)
     if not rows_only:
         tables.write(study, made.runner.study.results, made.outcome.rows, top)
     if loaded.settings.variance and not rows_only:
@@ -104,8 +108,8 @@ class Ran(NamedTuple):
     died: list[str]
 
 
-def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
-    """Make the rows that are missing."""
+def _make(loaded: Study, options: Options, workers: str, dry_data: bool, columns: Iterable[str]) -> Ran:
+    """Make the rows that are missing; the outcome's have these columns."""
     from oodbench.cli import workers as processes
     from oodbench.data.missing_sets import hinted
     from oodbench.execution.runner import Runner
@@ -120,7 +124,7 @@ def _make(loaded: Study, options: Options, workers: str, dry_data: bool) -> Ran:
         with processes.helped(words, others, board.hear, cards) as died:
             board.workers = others + 1
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
-            outcome = runner.run()
+            outcome = runner.run(columns)
         return Ran(runner, outcome, others, died)
 
 
@@ -356,7 +360,7 @@ def plan(
         screen.say("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
-        if counts := _not_made(runner, runner.results.current()):
+        if runner.study.missing and (counts := _not_made(runner, runner.results.current(["ood"]))):
             screen.say(f"{_rows(counts)} would not be made: the files of {', '.join(counts)} are not here")
         screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         if cost.device and runner.pipeline.device.type == "cuda":

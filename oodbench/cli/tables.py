@@ -12,10 +12,29 @@ from rich.markup import escape
 from oodbench.cli import screen
 
 SHOWN = 10  # detectors of a front that are printed
+RANKING = "aupr_in"  # which thresholds rank alike is told by it, too
+TRACING = ("detector", "id_data", "version", "commit", "libraries", "device", "scored_at")  # no table shows them
 
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
     from oodbench.report.tables import Table
+
+
+def columns(study: Path | None) -> list[str]:
+    """Return the columns of rows that a study's tables are made of, or where none is said, what a run says of rows.
+
+    What it is held against may ask for any.
+    """
+    from oodbench.report.tables import SHOWN as OF_BOARDS
+    from oodbench.store.columns import CHOSEN_BY, COLUMNS, COMPAT, METRICS
+    from oodbench.study.reader import tables_of
+
+    specs, select, _ = tables_of(study) if study else ({}, None, None)
+    if any(spec.against for spec in specs.values()):
+        return list(COLUMNS)
+    read = {*OF_BOARDS, RANKING, *(value for spec in specs.values() for value in spec.values)} if study else set()
+    read |= {select.by} if select else set()
+    return [name for name in COLUMNS if name in read or name not in (*METRICS, *COMPAT, *CHOSEN_BY, *TRACING)]
 
 
 def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:

@@ -357,7 +357,7 @@ class FileFeatures:
             "id_data": self.loaded.test.content,
         }
 
-    def lock(self, wait: bool) -> AbstractContextManager[bool]:
+    def lock(self) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
     def measured(self) -> dict[str, Any]:
@@ -398,7 +398,7 @@ class FileFeatures:
         folder = self.results.folder.parent
         with locked(folder / PLAN_LOCK):
             plan = self.results.plan()
-            if plan is None and len(self.results.read()):
+            if plan is None and len(self.results.read(["cell"])):
                 what = "plan.json, which says of which features the rows are, is lost or damaged"
                 raise UserError(f"{folder}: {what}; take another --name, or remove the folder to score all anew")
             plan = plan or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}

@@ -355,7 +355,7 @@ def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of
     if done.empty:
         raise UserError(f"there are no rows to {use}; run the study first")
     done["unlearned"] = unlearned(done, floor).astype(float)
-    done[list(SHARES)] *= 100
+    done[[name for name in SHARES if name in done]] *= 100
     done["run"] = done["id"] + " " + done["seed"].astype(str)
     return done
 

@@ -36,6 +36,17 @@ def digest(value: Any) -> str:
     return _digest(value)[:16]
 
 
+def written(value: Any) -> str:
+    """Return plain values as the text that `digest` hashes."""
+    return json.dumps(value, sort_keys=True)
+
+
+def digest_of(parts: dict[str, str]) -> str:
+    """Return the `digest` of a mapping of words to values that are `written` already: many mappings share a part."""
+    text = ", ".join([f'"{name}": {parts[name]}' for name in sorted(parts)])
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A verified artifact."""
@@ -262,7 +273,7 @@ def _flush(path: Path) -> None:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(written(content).encode()).hexdigest()
 
 
 def _damage(path: Path) -> str:

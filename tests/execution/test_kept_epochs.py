@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from command_line import call
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import TINY, write
 from warm import Command
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -20,6 +20,7 @@ LATEX = str.maketrans(
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in TeX's first fonts
     | {"±": r"$\pm$", "–": "--", MARK: r"$^\dagger$"}
 )
+READ = 5000  # lines of a table that somebody reads: more are for programs, as CSV
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -52,6 +53,14 @@ class Sheet:
     labels: int  # how many of its first columns are labels, which stand at the left
     marks: pd.DataFrame | None = None  # of some of its columns: 1 at the best cells, 2 at those not told apart from it
     layout: str = ""  # of the columns in LaTeX; "" = labels at the left, the others at the right
+
+    def first(self, count: int) -> Sheet:
+        """Return the table with so many of its lines, and where that is not all of them, a word of where they are."""
+        if len(self.text) <= count:
+            return self
+        said = f"These are the first {count:,} of {len(self.text):,} lines; {self.name}.csv has them all."
+        marks = None if self.marks is None else self.marks[:count]
+        return replace(self, text=self.text[:count], below=[*self.below, said], marks=marks)
 
     def cells(self, escape: Callable[[str], str], *tags: str) -> pd.DataFrame:
         """Return the text, escaped, the best and what is not told apart from it each in a tag such as `**{}**`."""
@@ -134,8 +143,11 @@ FORMATS: dict[str, Callable[[Sheet], str]] = {"md": markdown, "csv": csv, "tex":
 
 
 def write_table(sheet: Sheet, folder: Path, endings: Sequence[str] = tuple(FORMATS)) -> list[Path]:
-    """Write a table as files NAME.md, .csv, .tex and .html in a folder, or as some of them, and return them."""
-    paths = {ending: folder / f"{sheet.name}.{ending}" for ending in endings}
+    """Write a table as files NAME.md, .csv, .tex and .html in a folder, or as some of them, and return them.
+
+    All lines are in .csv; of a table of more than READ the others have the first ones.
+    """
+    paths, read = {ending: folder / f"{sheet.name}.{ending}" for ending in endings}, sheet.first(READ)
     for ending, path in paths.items():
-        write_whole(path, FORMATS[ending](sheet).encode())
+        write_whole(path, FORMATS[ending](sheet if ending == "csv" else read).encode())
     return list(paths.values())

@@ -72,7 +72,9 @@ def show(table: Table, title: str, top: int) -> None:
 
     Numbers are never cut: of those that still have no room the last ones are left out, and files have them.
     """
-    text = table.sheet().first(top).cells(escape, "[bold green]{}[/]", "[underline]{}[/]")  # a label: youden [saw noise]
+    text = (
+        table.sheet().first(top).cells(escape, "[bold green]{}[/]", "[underline]{}[/]")
+    )  # a label: youden [saw noise]
     labels = table.mean.index.nlevels
     details = [escape(title) for title in table.details]
     shown = _grid(text, "l" * labels)

@@ -215,7 +215,8 @@ def boards(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of each ID data set and number of its classes, whose numbers can stand beside each other."""
     several = rows.groupby("family")["protocol"].transform("nunique") > 1
     names = rows["family"] + (", " + rows["protocol"]).where(several, "")
-    return {name: rows[names == name] for name in dict.fromkeys(names)}
+    each = names.unique()
+    return {name: rows[names == name] if len(each) > 1 else rows for name in each}
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:

@@ -318,8 +318,10 @@ class Results:
             if training is not None:
                 found = found[found["train_key"] == training]
             return (found if cells is None else found[found["cell"].isin(cells)])[names]
-        with pq.ParquetFile(path, read_dictionary=[*TEXT, *TRACE]) as file:
-            groups = _row_groups(file, training)
+        metadata = pq.read_metadata(path)
+        texts = [name for name in metadata.schema.names if name in (*TEXT, *TRACE)]
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
+            groups = row_groups(file, training)
             if cells is not None:
                 there = frame_of(file.read_row_groups(groups, ["cell"]), ["cell"])
                 if not there["cell"].isin(cells).any():
@@ -440,7 +442,7 @@ def _together(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         yield pd.concat(held, ignore_index=True)
 
 
-def _row_groups(file: pq.ParquetFile, training: str | None) -> list[int]:
+def row_groups(file: pq.ParquetFile, training: str | None) -> list[int]:
     """Return the row groups of a part that may hold rows of a training."""
     metadata, every = file.metadata, list(range(file.num_row_groups))
     if training is None or "train_key" not in file.schema_arrow.names:

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from email.message import Message
@@ -65,22 +64,6 @@ def test_exchanged_artifacts_are_told_and_made_again(tmp_path: Path, kind: str) 
     again, _ = run(path)
     pd.testing.assert_frame_equal(numbers(before), numbers(again))
     assert call("verify", path).exit_code == 0
-
-
-@pytest.mark.slow
-def test_features_of_weights_that_are_made_again_are_made_again(tmp_path: Path) -> None:
-    """Weights of another CPU may differ: a set's features of one go with no other set's of the other."""
-    far = {"noise": {"count": 50, "size": 8}}
-    ood = {"near": {"blobs": {"groups": 3, "count": 60, "shift": 60.0}}, "far": far}
-    _, runner = run(write(tmp_path / "s.yaml", **SMALL, ood=ood))
-    store = runner.pipeline.store
-    before = {kind: {key: store.made_at(kind, key) for key in store.keys(kind)} for kind in ("bank", "probe")}
-    (key,) = store.keys("train")
-    shutil.rmtree(store.path("train", key))
-    run(write(tmp_path / "s.yaml", **SMALL, ood=ood | {"far": [far, {"glyphs": {"count": 60, "size": 8}}]}))
-    after = {kind: {key: store.made_at(kind, key) for key in store.keys(kind)} for kind in before}
-    assert len(after["bank"]) > 1
-    assert not any(after[kind].get(key) == when for kind, made in before.items() for key, when in made.items())
 
 
 @pytest.mark.slow

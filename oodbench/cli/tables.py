@@ -26,13 +26,15 @@ def columns(study: Path | None) -> list[str]:
     What it is held against may ask for any.
     """
     from oodbench.report.tables import SHOWN as OF_BOARDS
-    from oodbench.store.columns import CHOSEN_BY, COLUMNS, COMPAT, METRICS
+    from oodbench.store.columns import ACCURACIES, CHOSEN_BY, COLUMNS, COMPAT, LABELS, METRICS
     from oodbench.study.reader import tables_of
 
-    specs, select, _ = tables_of(study) if study else ({}, None, None)
+    if study is None:
+        return [*LABELS, "cell", "status", "error", "train_key", "classes", *ACCURACIES, "accuracy_by"]
+    specs, select, _ = tables_of(study)
     if any(spec.against for spec in specs.values()):
         return list(COLUMNS)
-    read = {*OF_BOARDS, RANKING, *(value for spec in specs.values() for value in spec.values)} if study else set()
+    read = {*OF_BOARDS, RANKING, *(value for spec in specs.values() for value in spec.values)}
     read |= {select.by} if select else set()
     return [name for name in COLUMNS if name in read or name not in (*METRICS, *COMPAT, *CHOSEN_BY, *TRACING)]
 

@@ -59,7 +59,7 @@ def test_exchanged_artifacts_are_told_and_made_again(tmp_path: Path, kind: str) 
     assert done.exit_code == 1
     assert "2 damaged" in done.stdout
     assert done.stderr.count("it is another one: its fields have the key") == 2
-    for part in (tmp_path / "results" / "s" / "rows").iterdir():
+    for part in (tmp_path / "results" / "s" / "rows").rglob("*.parquet"):
         part.unlink()
     again, _ = run(path)
     pd.testing.assert_frame_equal(numbers(before), numbers(again))
@@ -122,7 +122,7 @@ def test_a_clock_that_goes_back_hides_no_row_of_a_study(tmp_path: Path) -> None:
     again, runner = run(path)
     pd.testing.assert_frame_equal(numbers(before), numbers(again))
     results._write(results.read().assign(key="of yet other code", auroc=0.123), "20990101T000000000001")
-    for part in sorted(results.folder.iterdir())[:1]:
+    for part in sorted(results.folder.rglob("*.parquet"))[:1]:
         part.unlink()
     again, runner = run(path)
     pd.testing.assert_frame_equal(numbers(before), numbers(again))
@@ -193,7 +193,7 @@ def test_a_fault_that_every_training_would_meet_ends_the_run(
     assert done.exit_code == 2
     assert os.strerror(number) in done.stderr
     assert "the same command goes on" in " ".join(done.stderr.split())
-    assert not list((tmp_path / "results" / "s").glob("rows/*"))
+    assert not list((tmp_path / "results" / "s").glob("rows/**/*.parquet"))
     assert call("run", path, "--device", "cpu").exit_code == 0
 
 

@@ -4,6 +4,9 @@ import oodbench
 rows = oodbench.run("benchmark.yaml")    # a DataFrame: a row for each method, ID set, seed and OOD set
 rows = oodbench.run({"name": "mine", "image": {"size": 8}, ...})  # what would stand in a file
 rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
+rows = oodbench.score(train={"features": h, "labels": y}, id=h_test, ood={"SVHN": h_svhn})  # features at hand
+fitted = oodbench.detector("mahalanobis", covariance="shared").fit(h, y)
+fitted.score(h_new), fitted.predict(h_new), fitted.threshold
 """
 
 from __future__ import annotations
@@ -13,15 +16,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oodbench.errors import UserError
+from oodbench.own_features import Fitted, UnfittedDetector, detector, score
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["rows", "run"]
+__all__ = [
+    "Fitted",
+    "UnfittedDetector",
+    "UserError",
+    "detector",
+    "plugins",
+    "rows",
+    "run",
+    "score",
+    "tables",
+    "verdict",
+    "write_report",
+]
+
+Study = str | Path | Mapping[str, Any]  # a file, or what would stand in it
 
 
-def run(
-    study: str | Path | Mapping[str, Any], device: str = "auto", without_missing_sets: bool = False
-) -> pd.DataFrame:
+def run(study: Study, device: str = "auto", without_missing_sets: bool = False) -> pd.DataFrame:
     """Run a study, a file or what would stand in it, and return its rows. What is there is not computed again.
 
     `without_missing_sets` goes on without OOD test sets whose files are not here; a later run makes their rows.
@@ -34,12 +52,66 @@ def run(
     return Runner(reader.load(_source(study)), options).run().rows
 
 
-def rows(study: str | Path | Mapping[str, Any]) -> pd.DataFrame:
+def rows(study: Study) -> pd.DataFrame:
     """Return the rows that a study has so far; Python warns of what is missing."""
     from oodbench.cli.kept import current
 
     return current(_source(study), warnings.warn)[1]
 
 
-def _source(study: str | Path | Mapping[str, Any]) -> Path | Mapping[str, Any]:
+def tables(study: Study) -> dict[str, pd.DataFrame]:
+    """Return the tables of a study by name: mean, standard deviation and n, unrounded, in per cent; needs no torch."""
+    from oodbench.cli.tables import made
+    from oodbench.report import unmade
+
+    source = _source(study)
+    found = made(source, unmade.declared(rows(study)), warnings.warn)
+    return {table.name: table.numbers() for table, _ in found}
+
+
+def verdict(study: Study) -> pd.DataFrame:
+    """Return what becomes of the claims of a study: a row for each claim and place, unrounded; needs no torch."""
+    from oodbench.cli.kept import current, judged, store
+    from oodbench.report import unmade
+    from oodbench.report.claims.verdicts import sheet
+    from oodbench.study.reader import claims_of
+
+    source = _source(study)
+    given, found = current(source, warnings.warn)
+    return sheet(judged(source, given, unmade.declared(found), claims_of(source), store(source, given))).numbers
+
+
+def write_report(study: Study, to: str | Path | None = None) -> Path:
+    """Write a study as one page of HTML that opens without a network, and return its file; needs no torch."""
+    from oodbench.cli.report_commands import written
+
+    return written(_source(study), None if to is None else Path(to), warnings.warn)
+
+
+def plugins(room: str = "") -> list[dict[str, Any]]:
+    """Return what is known of each plugin, or of those of one room, such as "distance": as `oodbench list --json`."""
+    from oodbench.cli.reference.plugins import described
+    from oodbench.errors import suggestion
+    from oodbench.study.registry import ROOMS, Registry
+
+    if room and room not in ROOMS:
+        raise UserError(f"there is no room '{room}'{suggestion(room, ROOMS)}")
+    registry = Registry()
+    return [described(each) for of in ([room] if room else ROOMS) for each in registry.sources(of).values()]
+
+
+def __getattr__(name: str) -> Any:
+    """Return what is looked up when it is asked for: `__version__` and the module `metrics`."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("oodbench")
+    if name == "metrics":
+        from importlib import import_module
+
+        return import_module("oodbench.metrics")
+    raise AttributeError(f"module 'oodbench' has no attribute '{name}'")
+
+
+def _source(study: Study) -> Path | Mapping[str, Any]:
     return Path(study) if isinstance(study, str | Path) else study

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from oodbench.cli import feature_commands, plugin_commands, report_commands, screen, store_commands, study_commands
+from oodbench.cli import (
+    arguments,
+    feature_commands,
+    plugin_commands,
+    report_commands,
+    screen,
+    store_commands,
+    study_commands,
+)
 from oodbench.errors import UserError
 from oodbench.store.process import outlived
 from oodbench.store.provenance import version
@@ -37,6 +45,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     plugin_commands.info,
     plugin_commands.new,
     plugin_commands.check,
+    store_commands.merge,
+    store_commands.submit,
+    store_commands.board,
     store_commands.compact,
     store_commands.verify,
     store_commands.rekey,
@@ -99,4 +110,4 @@ app = typer.Typer(
 )
 app.callback()(main)
 for each in COMMANDS:
-    app.command(each.__name__.rstrip("_").replace("_", "-"))(guarded(each))
+    app.command(each.__name__.rstrip("_").replace("_", "-"), cls=arguments.SeveralWords)(guarded(each))

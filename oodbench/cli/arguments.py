@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.filesize import decimal
+from typer.core import TyperCommand
 
 from oodbench.cli import screen
 from oodbench.cli.progress import Board
@@ -22,6 +24,7 @@ from oodbench.store.columns import COLUMNS
 if TYPE_CHECKING:
     from oodbench.execution.pipeline import Pipeline
     from oodbench.store.rows import Results
+    from oodbench.study.document import Changed
     from oodbench.study.study import Study
 
 StudyFile = Annotated[
@@ -41,7 +44,16 @@ DryData = Annotated[
 Without = Annotated[
     bool, typer.Option("--without-missing-sets", help="Go on without OOD test sets whose files are not here.")
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="AXIS=LABEL …: only rows called so, such as training=simclr seed=1.", show_default=False),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE …: as if the file said so, such as recipe.epochs=2.", show_default=False),
+]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
+SPREAD = ("--only", "--set")  # options that take several words
 AUTO = "auto"  # workers
 LESSER_CPU = "lesser_cpu"  # where in a folder of results those of `variance: machine` are
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
@@ -81,7 +93,28 @@ def check_stage(text: str, *allowed: str) -> None:
         raise UserError(f"--redo {text}: there is no such stage{suggestion(text, allowed)}")
 
 
-def load(study: Path) -> Study:
+def changed(study: Path, changes: list[str] | None) -> Path | Changed:
+    """Return a study's file, with the changes that `--set` says."""
+    from oodbench.study.document import Changed
+
+    return Changed(study, tuple(changes)) if changes else study
+
+
+class SeveralWords(TyperCommand):
+    """A command whose options `--only` and `--set` take every word that follows and has a `=` in it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread, option = [], ""
+        for before, word in pairwise(["", *args]):
+            if before not in SPREAD and option and re.match(r"[\w./:-]+=", word) and not word.startswith("-"):
+                spread.append(option)
+            elif before not in SPREAD:
+                option = word if word in SPREAD else ""
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+def load(study: Path | Changed) -> Study:
     """Return a study. Raises UserError where its folder of results is another study's."""
     from oodbench.store.rows import Results
     from oodbench.study import reader
@@ -91,7 +124,7 @@ def load(study: Path) -> Study:
     return loaded
 
 
-def made(study: Path, dry_data: bool) -> Study:
+def made(study: Path | Changed, dry_data: bool) -> Study:
     """Return a study, or what stands in for it, which is said."""
     loaded = load(study)
     if not dry_data:
@@ -106,7 +139,7 @@ def made(study: Path, dry_data: bool) -> Study:
 
 
 def rows(
-    study: Path, dry_data: bool = False, ok: bool = False, columns: Iterable[str] = COLUMNS
+    study: Path | Changed, dry_data: bool = False, ok: bool = False, columns: Iterable[str] = COLUMNS
 ) -> tuple[Results, Any]:
     """Return what is kept of a study's rows, and those in its tables, of which there is one; an `ok` one if wanted."""
     from oodbench.cli.kept import current
@@ -132,7 +165,7 @@ def at_work(study: Path | Study, device: str = "cpu", without_missing_sets: bool
         yield Pipeline(loaded, Options(device, without_missing_sets=bool(without_missing_sets)), board)
 
 
-def say_unkept(study: Path, count: int) -> None:
+def say_unkept(study: Path | Changed, count: int) -> None:
     if count:
         again = f"oodbench run {study} --redo train keeps them"
         screen.warn(f"{count} epochs to keep are of trainings that are done; {again}")

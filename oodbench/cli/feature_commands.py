@@ -78,19 +78,18 @@ def score(
         seed=seed,
         redo=redo,
     )
-    _score(given, device, memory, top, recommend)
+    _score(given, grid, device, memory, top, recommend)
 
 
-def _score(given: Given, device: str, memory: str, top: int, recommend: bool) -> None:
+def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, recommend: bool) -> None:
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
-    from oodbench.study.study import results_root
 
     with Board(screen.err) as board:
         outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
-    folder = results_root() / given.name
-    tables.write(given.grid, folder, outcome.rows, top)
+    folder = given.folder
+    tables.write(grid, folder, outcome.rows, top)
     screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     reasons = sorted(outcome.left_out.items(), key=lambda each: -each[1])
     for reason, count in reasons[:REASONS]:

@@ -6,17 +6,21 @@ since, it is planned again. That takes torch and the data; the rest of this modu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from oodbench.store.artifacts import Store
 from oodbench.store.columns import COLUMNS
 from oodbench.store.rows import Results
 from oodbench.study import reader
-from oodbench.study.document import read
+from oodbench.study.document import Document, read
 from oodbench.study.study import DRY
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from oodbench.report.claims.verdicts import ClaimVerdict
+    from oodbench.study.declarations import ClaimSpec
 
 Say = Callable[[str], None]
 
@@ -28,8 +32,10 @@ def results(study: reader.Source, warn: Say, dry_data: bool = False) -> Results:
     plan = found.plan()
     if plan is not None:
         reader.check_owner(document, found.folder.parent, plan)
-        if plan.get("of") not in (None, reader.stamp(document)):
+        if plan.get("of") not in (None, reader.stamp(document)) or "unplanned" in plan:
             _plan_again(study, found, warn, dry_data)
+        elif plan.get("set", []) != document.changes:  # of what no row depends on
+            found.write_plan({name: facts for name, facts in plan.items() if name != "set"} | _set(document))
     return found
 
 
@@ -42,6 +48,30 @@ def current(
     if len(rows) and (said := rows.attrs.get("lacking")):
         warn(said)
     return found, rows
+
+
+def _set(document: Document) -> dict[str, list[str]]:
+    return {"set": document.changes} if document.changes else {}
+
+
+def store(study: reader.Source, given: Results, dry_data: bool = False) -> Store | None:
+    """Return where the artifacts of a study, or of its dry run, are kept; None where nothing is."""
+    folder = given.folder.with_name("store") if dry_data else reader.store_of(study)
+    return Store(folder) if folder.is_dir() else None
+
+
+def judged(
+    study: reader.Source, given: Results, rows: pd.DataFrame, claims: Mapping[str, ClaimSpec], artifacts: Store | None
+) -> list[ClaimVerdict]:
+    """Return what becomes of the claims of a study, by all that is kept of it."""
+    from oodbench.report.claims import images, verdicts
+
+    errors = images.ImageErrors(artifacts, given.image_errors())
+    added = given.added()
+    found = verdicts.verdicts(rows, claims, given.clusters(), str(study), added.looks, errors)
+    if (table := errors.table()) is not None:
+        given.write_image_errors(table)
+    return found
 
 
 def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool) -> None:
@@ -57,6 +87,8 @@ def _plan_again(study: reader.Source, found: Results, warn: Say, dry_data: bool)
     if absent and not goes_on:
         names = ", ".join(dict.fromkeys(each.label for each in absent))
         changed = f"{loaded.file} or its plugins have changed since its last run, whose rows these are"
+        if lost := (found.plan() or {}).get("unplanned"):
+            changed = f"the last run was of a part of {loaded.file}, and did not plan {', '.join(lost)}"
         warn(f"{changed}: {names} are not here to tell")
     else:
         found.write_plan(Runner(whole, Options(without_missing_sets=goes_on)).plan_facts())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from oodbench.cli import arguments, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without
+from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
 from oodbench.store.columns import COLUMNS
@@ -18,9 +19,8 @@ from oodbench.store.columns import COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from oodbench.report.verdicts import ClaimVerdict
     from oodbench.store.rows import Results
-    from oodbench.study.declarations import ClaimSpec
+    from oodbench.study.reader import Source
 
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
 
@@ -35,18 +35,26 @@ def tables_(
     study: StudyFile,
     top: Top = 20,
     against: Against = "",
+    only: Only = None,
+    set_: Set = None,
     dry_data: DryData = False,
 ) -> None:
     """Write the tables of a study again from its rows; needs neither torch nor a GPU."""
+    source = arguments.changed(study, set_)
     if against and dry_data:
         raise UserError("--against: the numbers of a dry run mean nothing")
-    given, rows = arguments.rows(study, dry_data, columns=COLUMNS if against else tables.columns(study))
+    given, rows = arguments.rows(source, dry_data, columns=COLUMNS if against else tables.columns(source))
+    if only:
+        from oodbench.store import named
+
+        rows = named.only(rows, only)
     folder = given.folder.parent
-    tables.write(study, folder, rows, top)
+    tables.write(source, folder, rows, top)
     if against:
         from oodbench.report.unmade import declared
 
-        tables.hold(study, folder, f"against-{Path(against).resolve().stem}", declared(rows), (against, Path()))
+        name = f"against-{Path(against).resolve().stem}"
+        tables.hold(source, folder, tables.part(rows) + name, declared(rows), (against, Path()))
 
 
 def report(
@@ -55,24 +63,29 @@ def report(
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
-    from oodbench.cli.kept import current
+    file = written(study, to, screen.warn, dry_data)
+    screen.say(f"{file} ({decimal(file.stat().st_size)})")
+
+
+def written(study: Source, to: Path | None, warn: Callable[[str], None], dry_data: bool = False) -> Path:
+    """Write the page of a study and return its file; `warn` hears what is missing of its rows."""
+    from oodbench.cli.kept import current, judged, store
     from oodbench.figures.page import Material, page
     from oodbench.report import unmade
-    from oodbench.store.artifacts import Store
     from oodbench.store.files import write_whole
-    from oodbench.study.reader import claims_of, store_of, tables_of
+    from oodbench.study.reader import claims_of, tables_of
 
     warnings: list[str] = []
     given, found = current(study, warnings.append, dry_data)
     for message in warnings:
-        screen.warn(message)
+        warn(message)
     rows, claims, folder = unmade.declared(found), claims_of(study), given.folder.parent
-    store = folder / "store" if dry_data else store_of(study)
+    artifacts = store(study, given, dry_data)
     contents = Material(
-        study=(given.plan() or {}).get("study", study.stem),
-        file=str(study),
+        study=(given.plan() or {}).get("study", folder.name),
+        file=folder.name if isinstance(study, Mapping) else str(study),
         rows=rows,
-        claims=_judged(study, given, rows, claims) if len(rows) else [],
+        claims=judged(study, given, rows, claims, artifacts) if len(rows) else [],
         runs={key: given.run(key) for key in rows["train_key"].unique()},
         plan=given.plan() or {},
         floor=tables_of(study)[2],
@@ -80,17 +93,19 @@ def report(
         warnings=warnings,
         clusters=given.clusters(),
         course=given.curve(),
-        store=Store(store) if store.is_dir() else None,
+        store=artifacts,
         against=tables.beside_published(study, folder, rows) if len(rows) else None,
     )
     file = to or folder / "report.html"
     write_whole(file, page(contents).encode())
-    screen.say(f"{file} ({decimal(file.stat().st_size)})")
+    return file
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     """Hold the claims of a study against its rows: each holds, fails, is open or lacks data; needs no torch."""
-    from oodbench.report import formats, unmade, verdicts
+    from oodbench.cli.kept import judged, store
+    from oodbench.report import formats, unmade
+    from oodbench.report.claims import verdicts
     from oodbench.study.reader import claims_of
 
     claims = claims_of(study)
@@ -99,7 +114,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     given, rows = arguments.rows(study, dry_data)
     folder = given.folder.parent
     rows = unmade.declared(rows)
-    found = _judged(study, given, rows, claims)
+    found = judged(study, given, rows, claims, store(study, given, dry_data))
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
@@ -109,13 +124,6 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     screen.out.print(shown)
     screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
-
-
-def _judged(study: Path, given: Results, rows: pd.DataFrame, claims: dict[str, ClaimSpec]) -> list[ClaimVerdict]:
-    """Return what becomes of the claims of a study, by all that is kept of it."""
-    from oodbench.report import verdicts
-
-    return verdicts.verdicts(rows, claims, given.clusters(), str(study), given.added().looks)
 
 
 def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +15,18 @@ import typer
 from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
-from oodbench.cli.arguments import DryData, StudyFile
+from oodbench.cli.arguments import DryData, Set, StudyFile
 from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
 from oodbench.store.columns import COLUMNS, LABELS
 
 if TYPE_CHECKING:
+    from oodbench.exchange.submit import FeatureFolder
     from oodbench.store.heartbeat import Beat
+    from oodbench.store.merge import Merged
     from oodbench.store.rows import Results
     from oodbench.store.standing import WorkStanding
+    from oodbench.study.document import Changed
 
 Which = Annotated[
     list[str],
@@ -29,6 +36,7 @@ Which = Annotated[
     ),
 ]
 SHORT = 10  # signs of a hash that is shown
+CONFLICTS = 10  # that are named
 MOST = 40  # cells that are listed
 Paths = Annotated[list[Path], typer.Argument(help="Studies, or folders of them: what any of them needs is kept.")]
 
@@ -248,6 +256,171 @@ def gc(
             said = f"{len(others)} folders are half made by processes at work, or left by killed ones of other machines"
             screen.say(f"{said}, such as {others[0]}; where nothing runs, they may be deleted")
     screen.say(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
+
+
+def merge(
+    others: Annotated[
+        list[Path], typer.Argument(help="Folders of results of other machines, of all studies or of one.")
+    ],
+    into: Annotated[Path, typer.Option("--into", help="Folder of results that gets them, of all studies or of one.")],
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts", help="Take weights, features and prepared sets, too, of OTHER/store.")
+    ] = False,
+) -> None:
+    """Take rows, runs and, if wanted, artifacts that other machines made; what does not fit is named."""
+    from oodbench.store import merge as merging
+    from oodbench.store.artifacts import Store
+
+    groups: dict[Path, list[Path]] = {}
+    for other in others:
+        for folder in _of_studies(other):
+            groups.setdefault(into if _is_study(into) else into / folder.name, []).append(folder)
+    damaged = 0
+    root = into.parent if _is_study(into) else into
+    store, left = Store(Path(os.environ.get("OODBENCH_STORE") or root / "store"), screen.warn), set[str]()
+    for target, members in groups.items():
+        found = merging.merge(members, target, store)
+        left |= found.apart_keys
+        damaged += len(found.damaged)
+        _say_merged(target, found)
+    if artifacts:
+        messages: list[str] = []
+        for folder in dict.fromkeys(
+            each / "store" if not _is_study(each) else each.parent / "store" for each in others
+        ):
+            if not folder.is_dir():
+                raise UserError(f"--artifacts: there is no store {folder}")
+            counts = merging.artifacts(folder, store, left, messages.append)
+            said = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no artifacts"
+            screen.say(f"{folder}: {said} taken")
+        for message in messages:
+            screen.warn(message)
+        damaged += len(messages)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def submit(
+    study: StudyFile,
+    to: Annotated[Path, typer.Option("--to", help="The zip to write.")],
+    who: Annotated[str, typer.Option(help="Whose results they are; default: the name of this login.")] = "",
+    features: Annotated[
+        bool, typer.Option("--features", help="Enclose the features of one run of each training, to be scored again.")
+    ] = False,
+    set_: Set = None,
+) -> None:
+    """Pack a study, its rows and runs, and how they were made, into a zip for somebody's board."""
+    from oodbench.exchange import archive
+    from oodbench.exchange import submit as packing
+    from oodbench.study.document import read
+    from oodbench.study.reader import registry_of
+
+    if to.suffix != ".zip":
+        raise UserError(f"--to {to}: wanted is a file that ends in .zip")
+    source = arguments.changed(study, set_)
+    given, rows = arguments.rows(source, ok=True)
+    who = who or getpass.getuser()
+    with tempfile.TemporaryDirectory(prefix="oodbench-submit-") as folder:
+        enclosed = _features(source, rows, Path(folder)) if features else []
+        facts, members = packing.submit(read(source), registry_of(source), given, rows, who, enclosed)
+        archive.write(to, facts, members)
+    trainings = rows["train_key"].nunique()
+    said = f"{len(rows)} rows of {trainings} trainings, the study's file, parameters and circumstances of each training"
+    screen.say(f"{to} ({decimal(to.stat().st_size)}), as {who}: {said}, features of {len(enclosed)}")
+
+
+def _features(study: Path | Changed, rows: Any, to: Path) -> list[FeatureFolder]:
+    """Write the features of the first run of each training to a folder."""
+    from oodbench.exchange.submit import FeatureFolder
+    from oodbench.execution.exports import Exported, export
+
+    labels = ["training", "id", "encoder", "outliers", "recipe", "precision"]
+    keys = rows[rows["status"] == "ok"].drop_duplicates(labels)["train_key"]
+    with arguments.at_work(arguments.load(study)) as pipeline:
+        found = [*export(pipeline, to, frozenset(keys))]
+    if lost := [each.title for each in found if not isinstance(each, Exported)]:
+        raise UserError(f"--features: {lost[0]} is not in the store; oodbench run {study} trains it again")
+    return [FeatureFolder(each.key, each.folder, each.stems) for each in found if isinstance(each, Exported)]
+
+
+def board(
+    folder: Annotated[Path, typer.Argument(help="A folder of submissions, *.zip; the board is written to it.")],
+    sample: Annotated[int, typer.Option(help="Cells of each submission to score again.", min=0)] = 5,
+    tolerance: Annotated[float, typer.Option(help="By how much such an AUROC may be off, as a share.", min=0)] = 1e-6,
+) -> None:
+    """Verify the submissions in a folder and make one board of them; nothing of them is run."""
+    from oodbench.exchange import board as making
+    from oodbench.report import formats
+    from oodbench.report.tables import counted
+
+    how = making.Sampling(sample, tolerance)
+    found = making.board(making.find(folder), how, lambda name: screen.err.print(f"looking at {name}", markup=False))
+    for problem in found.problems:
+        screen.warn(problem)
+    if not found.submissions:
+        raise UserError(f"{folder}: no submission in it has a line")
+    sheet = making.sheet(found, how)
+    formats.write_table(sheet, folder)
+    _show_board(sheet.text)
+    for line in found.submissions:
+        screen.say(line)
+    screen.say(sheet.below[0], "italic")
+    counts = f"{counted(len(found.submissions), 'submission')}, {counted(len(sheet.text), 'line')}"
+    screen.say(f"\n{counts}: {folder / making.NAME}.md, .csv, .tex and .html")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _show_board(text: Any) -> None:
+    """Print what tells the lines of a board apart, and their AUROC by group; all of it is in the files."""
+    from oodbench.report.tables import SHOWN_GROUPS
+    from oodbench.study.grid import NONE
+
+    scorers = ["space", "clustering", "distance", "posthoc"]
+    detector = [" · ".join(part for part in line if part != NONE) for line in text[scorers].to_numpy()]
+    differ = [each for each in ("study", "ID", "data") if text[each].nunique() > 1]
+    names = ["who", *differ[:1]]
+    numbers = [each for each in (f"{group} AUROC" for group in SHOWN_GROUPS) if each in text]
+    columns = [*names, "training"]
+    shown = screen.columns(*columns, "detector", *numbers, "n")
+    for labels, scorer, values in zip(
+        text[columns].to_numpy(), detector, text[[*numbers, "n"]].to_numpy(), strict=True
+    ):
+        shown.add_row(*map(screen.text, (*labels, scorer, *values)))
+    screen.out.print(shown)
+
+
+def _is_study(folder: Path) -> bool:
+    """Return whether a folder of results is of one study."""
+    return (folder / "rows").is_dir() or (folder / "plan.json").is_file()
+
+
+def _of_studies(other: Path) -> list[Path]:
+    found = [other] if _is_study(other) else [each for each in sorted(other.glob("*")) if _is_study(each)]
+    if not found:
+        raise UserError(f"{other}: there are no results in it; wanted is a folder such as results or results/STUDY")
+    return found
+
+
+def _say_merged(folder: Path, found: Merged) -> None:
+    """Say what was taken into a study's results, what is in conflict, and what lies apart by how much it differs."""
+    from oodbench.cli import tables
+    from oodbench.report.machines import variance
+    from oodbench.store.rows import Results
+
+    screen.say(f"{folder}: {found.rows} rows and {found.runs} trainings taken, {found.same} rows were there")
+    for line in [*found.notes, *found.damaged]:
+        screen.warn(line)
+    for line in found.conflicts[:CONFLICTS]:
+        screen.complain("[yellow]conflict:[/]", line)
+    if len(found.conflicts) > CONFLICTS:
+        screen.say(f"and {len(found.conflicts) - CONFLICTS} conflicts more")
+    for apart, count in found.apart.items():
+        said = "another machine made these trainings in other numbers; they lie apart, in no table of the study"
+        screen.say(f"{count} new rows in {apart}: {said}")
+        here, there = Results(folder).current(), Results(apart).current()
+        with suppress(UserError):  # nothing in common to compare
+            tables.publish(variance(here, there), here, apart)
 
 
 def _studies(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.table import Table as RichTable
 
 from oodbench.cli import arguments, progress, screen, tables
-from oodbench.cli.arguments import Device, DryData, Memory, StudyFile, Top, Without, Workers
+from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without, Workers
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.columns import COLUMNS
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oodbench.execution.estimate import Estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Outcome, Runner
+    from oodbench.study.document import Changed
     from oodbench.study.grid import Run, Work
     from oodbench.study.study import Study
 
@@ -55,6 +56,8 @@ SayOnly = Annotated[bool, typer.Option("--dry-run", help="Say what is there and 
 def run(
     study: StudyFile,
     device: Device = "auto",
+    only: Only = None,
+    set_: Set = None,
     redo: Redo = "",
     cached_only: CachedOnly = False,
     top: Top = 20,
@@ -72,19 +75,20 @@ def run(
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
     arguments.check_workers(workers)
     arguments.check_stage(redo, *REDO)
-    if until_decided and (redo or cached_only):
-        other = "--redo" if redo else "--cached-only"
+    if until_decided and (redo or cached_only or only):
+        other = "--redo" if redo else "--cached-only" if cached_only else "--only"
         raise UserError(f"--until-decided trains what is missing; {other} does something else: drop one")
     if budget and not until_decided:
         raise UserError("--budget is the time of --until-decided; give both")
     seconds, room = arguments.seconds(budget), arguments.number_of_bytes(memory)
-    loaded = arguments.made(study, dry_data)  # first: what is wrong with it is said before torch is there
+    source = arguments.changed(study, set_)
+    loaded = arguments.made(source, dry_data)  # first: what is wrong with it is said before torch is there
     if until_decided and not loaded.claims:
-        raise UserError(f"{study} declares no claims that could be decided; say what should hold with the key 'claims'")
+        raise UserError(f"{source} declares no claims that could be decided; say what holds with the key 'claims'")
     from oodbench.execution.pipeline import Options
 
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
-    options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets)
+    options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets, tuple(only or ()))
     end = time.monotonic() + seconds
     whole = until_decided or loaded.settings.variance
     columns = COLUMNS if whole else tables.columns(None if rows_only else study)
@@ -92,11 +96,11 @@ def run(
     while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
         made = _make(loaded, options, workers, dry_data, columns)
     if not rows_only:
-        tables.write(study, made.runner.study.results, made.outcome.rows, top)
+        tables.write(source, made.runner.study.results, made.outcome.rows, top)
     if loaded.settings.variance and not rows_only:
-        words = [*_words(study, options, dry_data), "--workers", str(made.others + 1)]
-        _vary(study, made.runner, made.outcome.rows, words)
-    _say_done(study, made)
+        words = [*_words(loaded, options, dry_data), "--workers", str(made.others + 1)]
+        _vary(source, made.runner, made.outcome.rows, words)
+    _say_done(source, made)
 
 
 class Ran(NamedTuple):
@@ -120,7 +124,7 @@ def _make(loaded: Study, options: Options, workers: str, dry_data: bool, columns
         others = min(processes.count(workers, runner.pipeline.device), max(1, len(runner.plan.work))) - 1
         if others and options.redo:
             raise UserError("--redo is for one process: others could not tell what is old from what is made again")
-        words, cards = _words(loaded.file, options, dry_data), processes.cards(runner.pipeline.device)
+        words, cards = _words(loaded, options, dry_data), processes.cards(runner.pipeline.device)
         with processes.helped(words, others, board.hear, cards) as died:
             board.workers = others + 1
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
@@ -134,14 +138,17 @@ def _more_seeds(made: Ran, left: float) -> bool:
     A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times; `left` is
     the time that there is, in seconds.
     """
-    from oodbench.report import unmade, verdicts
+    from oodbench.report import unmade
+    from oodbench.report.claims import images, sides, verdicts
     from oodbench.report.tables import counted
     from oodbench.store.rows import Added
 
     runner, rows = made.runner, unmade.declared(made.outcome.rows)
     added = runner.results.added()
     looks = {name: max(1, added.looks.get(name, 0)) for name in runner.study.claims}
-    found = verdicts.verdicts(rows, runner.study.claims, runner.results.clusters(), str(runner.study.file), looks)
+    errors = images.ImageErrors(runner.pipeline.store, runner.results.image_errors())
+    file, clusters = str(runner.study.file), runner.results.clusters()
+    found = verdicts.verdicts(rows, runner.study.claims, clusters, file, looks, errors)
     steps: list[tuple[float, str, int, list[Run]]] = []
     said = [f"decided: {sum(each.state in verdicts.DECIDED for each in found)} of {counted(len(found), 'claim')}"]
     for each in (each for each in found if each.state not in verdicts.DECIDED):
@@ -150,7 +157,7 @@ def _more_seeds(made: Ran, left: float) -> bool:
             said.append(f"{each.name} is {each.state}, and more seeds would not decide it")
             continue
         count = min(more, max(verdicts.LEAST, *(line.runs for line in each.evidence)))
-        runs, cost = _sides(runner, verdicts.sides(rows, each.claim))
+        runs, cost = _sides(runner, sides.compared(rows, each.claim))
         steps.append((count * cost, each.name, count, runs))
         needs = f"{counted(count, 'more seed')} would take about {screen.duration(count * cost)}"
         said.append(f"{each.name} is {each.state}: {needs}")
@@ -178,7 +185,7 @@ def _sides(runner: Runner, rows: Any) -> tuple[list[Run], float]:
     return [run for run in by_key.values() if run.but_seed in kinds], float(cost)
 
 
-def _say_done(study: Path, made: Ran) -> None:
+def _say_done(study: Path | Changed, made: Ran) -> None:
     """Say what a run has made and what it has not; exit with 1 where something failed."""
     runner, outcome, others, died = made
     by = f" by this process of {others + 1}" if others else ""
@@ -208,6 +215,7 @@ def _say_not_made(runner: Runner, rows: Any) -> None:
 def _not_made(runner: Runner, rows: Any) -> dict[str, int]:
     """Return the OOD sets that a study goes without, with how many of their rows are not there; those that lack any."""
     counts: dict[str, int] = {}
+    rows = rows[rows["cell"].isin([cell.id for cell in runner.plan.cells])]
     for work in runner.plan.work:
         for name in runner.study.missing.get(work.run.id.label, {}):
             counts[name] = counts.get(name, 0) + len(work.cells)
@@ -227,7 +235,7 @@ def _precision(runner: Runner) -> str:
     return f"precision {', '.join(dict.fromkeys(found))}"
 
 
-def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
+def _vary(study: Path | Changed, runner: Runner, rows: Any, words: list[str]) -> None:
     """Run a study again as a lesser CPU, and write and print by how much its rows differ."""
     from oodbench.cli.workers import as_lesser_cpu
     from oodbench.report.machines import variance
@@ -246,15 +254,17 @@ def _vary(study: Path, runner: Runner, rows: Any, words: list[str]) -> None:
     tables.publish(variance(rows, there), rows, runner.study.results)
 
 
-def _words(study: Path, options: Options, dry_data: bool) -> list[str]:
+def _words(study: Study, options: Options, dry_data: bool) -> list[str]:
     """Return the command of another process that shares the work of this one."""
-    words = ["run", str(study), "--rows-only", "--memory", str(options.memory), "--device", options.device]
+    words = ["run", str(study.file), "--rows-only", "--memory", str(options.memory), "--device", options.device]
     words += ["--checkpoint-minutes", str(options.checkpoint_minutes)]
     words += ["--cached-only"] if options.cached_only else []
     words += [] if options.graph else ["--no-graph"]
     words += ["--dry-data"] if dry_data else []
     words += ["--without-missing-sets"] if options.without_missing_sets else []
     words += ["--checkpoint-epochs", str(options.checkpoint_epochs)] if options.checkpoint_epochs else []
+    for option, given in (("--only", options.only), ("--set", study.document.changes)):
+        words += [word for each in given for word in (option, each)]
     return words
 
 
@@ -330,18 +340,26 @@ def _files(supply: Supply) -> str:
 
 
 def plan(
-    study: StudyFile, device: Device = "auto", dry_data: DryData = False, without_missing_sets: Without = False
+    study: StudyFile,
+    device: Device = "auto",
+    only: Only = None,
+    set_: Set = None,
+    dry_data: DryData = False,
+    without_missing_sets: Without = False,
 ) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
-    loaded = arguments.made(study, dry_data)
-    from oodbench.data.missing_sets import FLAG, hinted, missing_sets, without
+    source = arguments.changed(study, set_)
+    loaded = arguments.made(source, dry_data)
+    from oodbench.data.missing_sets import FLAG, hinted, missing_sets, needed_by, without
     from oodbench.data.needs import needs, other_files
     from oodbench.execution.estimate import counted, estimate
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
 
     missing = missing_sets(loaded)
-    runner = Runner(without(loaded, missing) if without_missing_sets else loaded, Options(device))
+    options = Options(device, only=tuple(only or ()))
+    runner = Runner(without(loaded, missing) if without_missing_sets else loaded, options)
+    missing = needed_by(missing, (work.run for work in runner.plan.work)) if only else missing
     absent = [] if without_missing_sets else missing
     with hinted(loaded):
         (runner.checks.check_study if absent else runner.checks.check)()
@@ -351,7 +369,7 @@ def plan(
         screen.say(f"left out: {count:>5} cells: {reason}")
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
-    _show_missing(study, missing, loaded.data)
+    _show_missing(source, missing, loaded.data)
     for line in other_files(needs(loaded), runner.library):
         screen.warn(line)
     if absent:
@@ -366,11 +384,11 @@ def plan(
         if cost.device and runner.pipeline.device.type == "cuda":
             held = f"{decimal(cost.device)} of training features at a time"
             screen.say(f"on the device: images, and {held}; detectors that need more room run on the CPU")
-        arguments.say_unkept(study, len(runner.unkept()))
+        arguments.say_unkept(source, len(runner.unkept()))
     screen.say(f"store: {runner.pipeline.store.root}; results: {runner.study.results}")
 
 
-def _show_missing(study: Path, missing: list[MissingSet], data: Path) -> None:
+def _show_missing(study: Path | Changed, missing: list[MissingSet], data: Path) -> None:
     """Say which sets are not here, then of each why, and where it would be got."""
     gets = [each for each in missing if each.need.dataset.source]
     by_hand = [each for each in missing if each.need.files]

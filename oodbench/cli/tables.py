@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from oodbench.cli import screen
+from oodbench.errors import UserError
 
 SHOWN = 10  # detectors of a front that are printed
 RANKING = "aupr_in"  # which thresholds rank alike is told by it, too
@@ -18,9 +19,12 @@ TRACING = ("detector", "id_data", "version", "commit", "libraries", "device", "s
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
     from oodbench.report.tables import Table
+    from oodbench.study.declarations import TableSpec
+    from oodbench.study.document import Changed
+    from oodbench.study.reader import Source
 
 
-def columns(study: Path | None) -> list[str]:
+def columns(study: Path | Changed | None) -> list[str]:
     """Return the columns of rows that a study's tables are made of, or where none is said, what a run says of rows.
 
     What it is held against may ask for any.
@@ -39,27 +43,54 @@ def columns(study: Path | None) -> list[str]:
     return [name for name in COLUMNS if name in read or name not in (*METRICS, *COMPAT, *CHOSEN_BY, *TRACING)]
 
 
-def write(study: Path | None, folder: Path, rows: Any, top: int) -> None:
-    """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards."""
+def write(study: Path | Changed | None, folder: Path, rows: Any, top: int) -> None:
+    """Write all tables of rows to a folder and print them, the `top` first methods of leaderboards.
+
+    Those of a part of a study go to a folder in it: the study's own stay.
+    """
     from oodbench.report import tables as making
     from oodbench.report import unmade
-    from oodbench.study.reader import tables_of
 
     if (rows["status"] == "ok").sum() == 0:
         return
     rows = unmade.declared(rows)
-    specs, select, floor = tables_of(study) if study else ({}, None, None)
-    for table in _boards(rows, select, floor):
-        count = len(table.mean)
-        publish(table, rows, folder, f"{table.name}: {min(top, count)} of {count} methods", top)
-    for name, spec in specs.items():
-        publish(making.declared(rows, name, spec, floor), rows, folder / "tables")
+    to = folder / part(rows)
+    for table, spec in made(study, rows, screen.warn):
+        if spec is None:
+            count = len(table.mean)
+            publish(table, rows, to, f"{table.name}: {min(top, count)} of {count} methods", top)
+            continue
+        publish(table, rows, to / "tables")
         if spec.against and note(rows):
             screen.say(f"not held against {spec.against}: {note(rows).strip()}")
         elif spec.against and study:
             given, kept = (spec.against, study.parent), making.kept(rows, spec.of)
-            hold(study, folder, f"tables/{name}-against", kept, given, spec.values)
-    screen.say(f"\nall tables, as .md, .csv, .tex and .html: {folder}")
+            hold(study, folder, f"{part(rows)}tables/{table.name}-against", kept, given, spec.values)
+    screen.say(f"\nall tables, as .md, .csv, .tex and .html: {to}")
+
+
+def part(rows: Any) -> str:
+    """Return in which folder of a study's results tables of rows are: "" where they are not a part of them."""
+    return "only/" if rows.attrs.get("only") else ""
+
+
+def made(study: Source | None, rows: Any, warn: Callable[[str], None]) -> Iterator[tuple[Table, TableSpec | None]]:
+    """Yield the tables of rows, and with those that a study declares what it says of them.
+
+    `warn` hears of those that rows cannot make where rows are not all there.
+    """
+    from oodbench.report import tables as making
+    from oodbench.study.reader import tables_of
+
+    specs, select, floor = tables_of(study) if study else ({}, None, None)
+    yield from ((table, None) for table in _boards(rows, select, floor))
+    for name, spec in specs.items():
+        try:
+            yield making.declared(rows, name, spec, floor), spec
+        except UserError as error:
+            if not (rows.attrs.get("only") or rows.attrs.get("lacking")):
+                raise
+            warn(f"{error}, in the rows that there are: the table is not written")
 
 
 def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
@@ -125,7 +156,7 @@ def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
 
 
 def hold(
-    study: Path, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+    study: Path | Changed, folder: Path, name: str, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> None:
     """Hold rows in a folder of results against published numbers (of some metrics, or all), write and print it."""
     from oodbench.report import comparison, formats
@@ -137,7 +168,7 @@ def hold(
 
 
 def _compared(
-    study: Path, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
+    study: Source, folder: Path, rows: Any, given: tuple[str, Path], metrics: tuple[str, ...] = ()
 ) -> Comparison:
     from oodbench.report import comparison, targets
     from oodbench.store.rows import Results
@@ -151,7 +182,7 @@ def _compared(
     return comparison.compare(rows, kept.run, wanted, registry, by)
 
 
-def beside_published(study: Path, folder: Path, rows: Any) -> tuple[str, Any] | None:
+def beside_published(study: Source, folder: Path, rows: Any) -> tuple[str, Any] | None:
     """Return our numbers beside the published ones that tables of a study name, with a caption; None without any."""
     import pandas as pd
 
@@ -159,12 +190,12 @@ def beside_published(study: Path, folder: Path, rows: Any) -> tuple[str, Any] | 
     from oodbench.report import tables as making
     from oodbench.study.reader import tables_of
 
+    beside = Path() if isinstance(study, Mapping) else study.parent
     specs = [spec for spec in tables_of(study)[0].values() if spec.against]
     if not specs or note(rows):
         return None
     found = [
-        _compared(study, folder, making.kept(rows, spec.of), (spec.against, study.parent), spec.values)
-        for spec in specs
+        _compared(study, folder, making.kept(rows, spec.of), (spec.against, beside), spec.values) for spec in specs
     ]
     shown = [
         comparison.table(each).assign(

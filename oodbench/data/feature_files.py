@@ -77,7 +77,7 @@ def read(path: Path) -> FeatureFile:
         for name in arrays:
             if name not in ARRAYS:
                 raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
-        return replace(_checked(path, arrays), columns=columns)
+        return replace(checked(path, arrays, sha256(path)[:16]), columns=columns)
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise whatever they met
@@ -88,7 +88,11 @@ def read(path: Path) -> FeatureFile:
         ) from error
 
 
-def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
+def checked(path: Path, arrays: Mapping[str, Any], content: str) -> FeatureFile:
+    """Return arrays that fit together, as a file of them; `path` names them in what is said, `content` is their hash.
+
+    They may be nested lists too, which numpy reads.
+    """
     if "features" not in arrays:
         raise UserError(f"{path}: holds no `features`; it holds {', '.join(arrays) or 'nothing'}")
     layers = {layer: _matrix(path, name, arrays[name]) for name, layer in MATRICES.items() if name in arrays}
@@ -105,7 +109,7 @@ def _checked(path: Path, arrays: Mapping[str, Any]) -> FeatureFile:
         raise UserError(f"{path}: a head is `weight` and `bias`, and one of them is missing")
     if weight is not None and bias is not None:
         _check_head(path, weight, bias, layers)
-    return FeatureFile(path, sha256(path)[:16], layers, *_labels(path, arrays.get("labels"), n), weight, bias)
+    return FeatureFile(path, content, layers, *_labels(path, arrays.get("labels"), n), weight, bias)
 
 
 def _check_sizes(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ Only OOD test sets may be gone without. They stay declared: no key changes, and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from rich.filesize import decimal
 from oodbench.data import needs
 from oodbench.data.needs import Need, Supply
 from oodbench.errors import UserError
-from oodbench.study.grid import canonical
+from oodbench.study.grid import Run, canonical
 from oodbench.study.study import GROUPS, Study
 
 FLAG = "--without-missing-sets"
@@ -38,11 +38,11 @@ class MissingSet(NamedTuple):
         """Whether a study can go on without it."""
         return may_lack(self.need)
 
-    def text(self, study: Path, data: Path) -> str:
+    def text(self, study: object, data: Path) -> str:
         """Return its name, why it is missing, and where it would be got, as one line."""
         return f"{self.label} ({', '.join(self.need.roles)}): {self.why}; {self._got(study, data)}"
 
-    def _got(self, study: Path, data: Path) -> str:
+    def _got(self, study: object, data: Path) -> str:
         source = self.need.dataset.source
         if self.need.files:
             return self.need.files.by_hand.replace("{data}", str(data))
@@ -73,6 +73,12 @@ def missing_sets(study: Study) -> list[MissingSet]:
         if why:
             found.append(MissingSet(need, why, needs.missing_supply(need, study.data)))
     return found
+
+
+def needed_by(found: Sequence[MissingSet], runs: Iterable[Run]) -> list[MissingSet]:
+    """Return those of missing sets that trainings, and the rows of their cells, need."""
+    wanted = {str(canonical(each)) for run in runs for each in run.datasets}
+    return [each for each in found if str(canonical(each.need.dataset)) in wanted]
 
 
 def without(study: Study, found: Sequence[MissingSet]) -> Study:

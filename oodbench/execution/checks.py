@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 
 class Checks:
-    """The checks of a plan; each raises UserError."""
+    """The checks of a plan, which may be a part of the whole study's; each raises UserError."""
 
-    def __init__(self, pipeline: Pipeline, plan: Plan) -> None:
+    def __init__(self, pipeline: Pipeline, plan: Plan, whole: Plan) -> None:
         self.study, self.fail, self.warn = pipeline.study, pipeline.study.document.fail, pipeline.watch.warn
         self.pipeline, self.library, self.encoders = pipeline, pipeline.library, pipeline.encoders
-        self.plan = plan
+        self.plan, self.whole = plan, whole
         self._dims: dict[str, int] = {}  # encoder -> penultimate features
 
     def check(self) -> None:
@@ -42,7 +42,7 @@ class Checks:
     def _check_splits(self) -> None:
         """Refuse class splits that are one: a table would take them for several runs."""
         seen: dict[tuple[str, ...], str] = {}
-        for id_ in self.study.ids:
+        for id_ in dict.fromkeys(work.run.id for work in self.plan.work):
             contents = (self.library.prepared(id_, "train").content, self.library.prepared(id_, "test").content)
             same = (family(id_), self.study.setups[id_.label].suite, *contents)
             if (other := seen.setdefault(same, id_.label)) != id_.label:
@@ -64,10 +64,10 @@ class Checks:
     def check_tables(self) -> None:
         """Refuse a declared table, a curve, or scores to keep, of what no row will have."""
         labels: dict[str, set[str]] = {}
-        for each in (*(work.run.labels for work in self.plan.work), *(each.labels for each in self.plan.detectors)):
+        for each in (*(work.run.labels for work in self.whole.work), *(each.labels for each in self.whole.detectors)):
             for column, label in each.items():
                 labels.setdefault(column, set()).add(str(label))
-        declared = [self.study.setups[work.run.id.label].ood for work in self.plan.work]  # missing sets, too
+        declared = [self.study.setups[work.run.id.label].ood for work in self.whole.work]  # missing sets, too
         sets = [(name, group) for ood in declared for group, members in ood.items() for name in members]
         labels |= {"ood": {name for name, _ in sets}, "group": {group for _, group in sets}}
         chosen: dict[Trail, dict[str, Any]] = {("tables", name): spec.of for name, spec in self.study.tables.items()}

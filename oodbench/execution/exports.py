@@ -7,7 +7,7 @@ import itertools
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,12 +48,19 @@ class Exported:
 
     folder: Path
     command: str
+    key: str  # of the training
+    stems: dict[tuple[str, str], str]  # role (ood, validation) and name of a set -> stem of its file
 
 
-def export(pipeline: Pipeline, to: Path) -> Iterator[Exported | Run]:
-    """Write the features of each training of a study, whole or not at all; yield those that are not trained as runs."""
+def export(pipeline: Pipeline, to: Path, only: Container[str] | None = None) -> Iterator[Exported | Run]:
+    """Write the features of each training of a study, whole or not at all; yield those that are not trained as runs.
+
+    `only` are the keys of the trainings that are wanted.
+    """
     runs = [work.run for work in plan_of(pipeline.study).work]
     for run in runs:
+        if only is not None and pipeline.encoders.train_key(run) not in only:
+            continue
         if pipeline.store.read("train", pipeline.encoders.train_key(run)) is None:  # one that is damaged is not there
             yield run
             continue
@@ -65,7 +72,8 @@ def export(pipeline: Pipeline, to: Path) -> Iterator[Exported | Run]:
             _write(folder, _files(pipeline, run, bank, names))
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error}") from error
-        yield Exported(folder, _command(pipeline.study, run, _label(run, runs), folder, names))
+        command = _command(pipeline.study, run, _label(run, runs), folder, names)
+        yield Exported(folder, command, pipeline.encoders.train_key(run), names)
 
 
 def _files(pipeline: Pipeline, run: Run, bank: Bank, names: dict[tuple[str, str], str]) -> Iterator[tuple[str, Arrays]]:

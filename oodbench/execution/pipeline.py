@@ -42,6 +42,7 @@ class Options:
     checkpoint_epochs: int | None = None  # the same in epochs; None = by the clock alone
     graph: bool = True  # on a CUDA device capture an encoder's passes as graphs, where they can be
     without_missing_sets: bool = False  # go on without OOD test sets whose files are not here
+    only: tuple[str, ...] = ()  # AXIS=LABEL: make no other rows; keys and the plan are the whole study's
 
     def __post_init__(self) -> None:
         if self.redo and self.redo not in REDO:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from oodbench.api import Dataset
 from oodbench.data import needs
+from oodbench.data.missing_sets import missing_sets, needed_by
 from oodbench.data.prepare import LazyImages
 from oodbench.errors import UserError
 from oodbench.execution import audit
@@ -282,12 +283,18 @@ class Runner:
         self._near: dict[tuple[str, str], list[str]] = {}
 
     @cached_property
-    def plan(self) -> Plan:
+    def whole(self) -> Plan:
+        """The plan of the study, whatever part of it is to be made."""
         return plan_of(self.study)
 
     @cached_property
+    def plan(self) -> Plan:
+        """The plan of what is to be made."""
+        return self.whole.only(self.options.only)
+
+    @cached_property
     def checks(self) -> Checks:
-        return Checks(self.pipeline, self.plan)
+        return Checks(self.pipeline, self.plan, self.whole)
 
     def run(self, columns: Iterable[str] = COLUMNS) -> Outcome:
         """Make every row of the study that is not there, and return these columns of all of them."""
@@ -314,26 +321,41 @@ class Runner:
     def plan_facts(self, sources: Sequence[TrainedFeatures] = ()) -> dict[str, Any]:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out.
 
-        A set that the study goes without has the content that the last plan had of it, if the study is the same.
+        A set that the study goes without has the content that the last plan had of it, if the study is the same. Where
+        a part of it is made, trainings of others whose data is not here are `unplanned`.
         """
         cells: dict[str, str] = {}
         sets: dict[str, dict[str, tuple[str, str]]] = {}
         counts = []
         last = (self.results.plan() or {}) if self.study.missing else {}
-        for source in sources or map(self.source, self.plan.work):
-            work, wanted, before = source.work, source.wanted, len(cells)
+        unplanned = self._unplanned() if self.options.only else []
+        ready = {} if self.options.only else {source.title: source for source in sources}
+        for work in self.whole.work:
+            if work.run.title in unplanned:
+                continue
+            source = ready.get(work.run.title) or self.source(work)
+            wanted, before = source.wanted, len(cells)
             cells.update((each.cell, each.key) for each in wanted)
             sets[work.run.id.label] = self._sets(work.run.id, {each.ood: each.ood_data for each in wanted}, last)
             counts.append((work.run.title, work.run.id.label, work.run.seed, len(cells) - before))
         path = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
         file = path.encode(errors="replace").decode()  # a name may be no Unicode
         facts = {"study": self.study.name, "file": file, "of": stamp(self.study.document), "work": counts}
+        facts |= {"set": self.study.document.changes} if self.study.document.changes else {}
+        facts |= {"unplanned": unplanned} if unplanned else {}
         own = ((each.shown_as, each.called("").label) for each in self.study.datasets)
         called = {alias: label for alias, label in own if alias}
         data: dict[str, Any] = {"missing": self.study.missing} if self.study.missing else {}
         if others := needs.other_files(needs.needs(self.study), self.library):
             data["other files"] = others
-        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.plan.left_out)} | data
+        return facts | {"called": called, "cells": cells, "sets": sets, "left_out": dict(self.whole.left_out)} | data
+
+    def _unplanned(self) -> list[str]:
+        """Return the trainings that no row is to be made of, and whose data is not here to tell their keys."""
+        made = {work.run.title for work in self.plan.work}
+        others = [work.run for work in self.whole.work if work.run.title not in made]
+        missing = missing_sets(self.study) if others else []
+        return [run.title for run in others if needed_by(missing, [run])]
 
     def _sets(self, id_: Dataset, contents: dict[str, str], last: dict[str, Any]) -> dict[str, tuple[str, str]]:
         """Return group and content of each OOD set of an ID set, given the contents of those that are here."""
@@ -436,7 +458,9 @@ class TrainedFeatures:
     @cached_property
     def scores(self) -> ScoresKept | None:
         spec = self.pipeline.study.scores
-        cells = frozenset() if spec is None else frozenset(cell.id for cell in self.work.of(spec).cells)
+        declared = [] if spec is None else self.work.of(spec).cells
+        compared = self.work.compared(self.pipeline.study.claims.values()) if spec and spec.claims else []
+        cells = frozenset(cell.id for cell in (*declared, *compared))
         return ScoresKept(self.pipeline, self.run, cells) if cells else None
 
 

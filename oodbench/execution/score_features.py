@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,7 @@ from oodbench.data.feature_files import FeatureFile, read
 from oodbench.errors import UserError, suggestion
 from oodbench.execution.runner import Bookkeeping, Outcome, Wanted, scored_by
 from oodbench.scoring import detectors as scoring
+from oodbench.scoring.fitted import FittedDetector
 from oodbench.store.artifacts import digest
 from oodbench.store.files import scratch
 from oodbench.store.memo import Watch
@@ -40,23 +41,29 @@ from oodbench.training import embed, probes
 from oodbench.training.banks import linear_head
 
 REDO = ("score", "failed")
+Source = Path | FeatureFile
 PLAN_LOCK = ".plan.lock"  # several calls of one name may be under way
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """The files that features come in, and what is to be done with them."""
+    """The features, in files or at hand, and what is to be done with them."""
 
-    train: Path
-    id: tuple[str, Path]  # what the tables call the ID set, and its test features
-    ood: list[tuple[str, str, Path]]  # group, name, file
-    val: Path | None = None  # ID features that nothing was fitted on; without it a share of `train` is held out
-    validation: dict[str, Path] = field(default_factory=dict)  # name -> OOD that thresholds and choices may see
-    grid: Path | None = None  # without it, every plugin with its defaults
+    train: Source
+    id: tuple[str, Source]  # what the tables call the ID set, and its test features
+    ood: Sequence[tuple[str, str, Source]]  # group, name, file
+    val: Source | None = None  # ID features that nothing was fitted on; without it a share of `train` is held out
+    validation: Mapping[str, Source] = field(default_factory=dict)  # name -> OOD that thresholds and choices may see
+    grid: Path | Mapping[str, Any] | Detectors | None = None  # without it, every plugin with its defaults
     redo: str = ""  # one of REDO
     name: str  # of the folder of results
+    root: Path | None = None  # that this folder is in; default: that of all results
     training: str  # what the tables call whatever made the features
     seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return (self.root or results_root()) / self.name
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     _check(given)
     left_out: Counter[str] = Counter()
     saw = tuple(given.validation)
-    axes = load_grid(given.grid, saw) if given.grid else _everything(saw, left_out)
+    axes = _everything(saw, left_out) if given.grid is None else given.grid
+    axes = axes if isinstance(axes, Detectors) else load_grid(axes, saw)
     if given.val is not None and axes.reference != Reference():
         said = f"`reference: {axes.reference.label}`"
         raise UserError(f"{given.grid}: {said} and --val contradict each other; give one of them")
@@ -113,7 +121,7 @@ def score(given: Given, how: scoring.How, watch: Watch) -> Outcome:
     shared = _shared(loaded, given.val is None and axes.reference.kind == "val")
     if shared:
         watch.warn(f"duplicates: {'; '.join(shared.values())}")
-    results = Results(results_root() / given.name, watch.warn)
+    results = Results(given.folder, watch.warn)
     features = FileFeatures(given, axes, cells, loaded, shared, how, results)
     features.write_plan(watch, left_out)
     outcome = Bookkeeping(features.results, how, given.redo, watch).run([features])
@@ -172,24 +180,34 @@ def _everything(saw: tuple[str, ...], left_out: Counter[str]) -> Detectors:
 
 
 def _load(given: Given) -> _Loaded:
+    def arrays(source: Source) -> FeatureFile:
+        return source if isinstance(source, FeatureFile) else read(source)
+
     loaded = _Loaded(
-        train=read(given.train),
-        test=read(given.id[1]),
-        val=read(given.val) if given.val else None,
-        ood={name: read(path) for _, name, path in given.ood},
-        validation={name: read(path) for name, path in given.validation.items()},
+        train=arrays(given.train),
+        test=arrays(given.id[1]),
+        val=arrays(given.val) if given.val else None,
+        ood={name: arrays(each) for _, name, each in given.ood},
+        validation={name: arrays(each) for name, each in given.validation.items()},
     )
+    return _fitting(loaded)
+
+
+def _fitting(loaded: _Loaded) -> _Loaded:
+    """Return sets that fit together, with classes numbered alike. Raises UserError where they do not."""
     before: dict[str, FeatureFile] = {}
     for option, each in loaded.every.items():
         named = (each.columns, loaded.train.columns)
         if None not in named and named[0] != named[1]:
-            raise UserError(f"{each.path}: its columns are not those of {given.train}, in their order")
+            raise UserError(f"{each.path}: its columns are not those of {loaded.train.path}, in their order")
         for layer, f in each.layers.items():
             mine = loaded.train.layers.get(layer, f)
             if mine.shape[1] != f.shape[1]:
-                raise UserError(f"{each.path}: {f.shape[1]} columns, {given.train} has {mine.shape[1]} ({layer})")
+                raise UserError(f"{each.path}: {f.shape[1]} columns, {loaded.train.path} has {mine.shape[1]} ({layer})")
         for other, file in before.items():
-            if torch.equal(each.layers["penultimate"], file.layers["penultimate"]):  # whatever their formats are
+            if each is not file and torch.equal(
+                each.layers["penultimate"], file.layers["penultimate"]
+            ):  # whatever their formats are
                 raise UserError(f"{option} and {other} are the same features: {each.path}, {file.path}")
         before[option] = each
     val = loaded.val and _numbered(loaded.val, loaded.train)
@@ -330,7 +348,7 @@ class FileFeatures:
     ) -> None:
         self.given, self.loaded, self.shared, self.results = given, loaded, shared, results
         self.title, self.seed, self.device = given.training, given.seed, how.device
-        reference = f"val({given.val.name})" if given.val else axes.reference.label
+        reference = f"val({loaded.val.path.name})" if loaded.val else axes.reference.label
         self.base = {"id": given.id[0], "training": given.training, "seed": given.seed, "reference": reference}
         self.key = digest({**self.base, "files": loaded.fixed})
         self.wanted = [
@@ -427,13 +445,7 @@ class FileFeatures:
 
     @cached_property
     def _linear(self) -> probes.Linear | None:
-        """The linear head: the files' own, or a probe where there are neither logits nor a head, but labels."""
-        train, bank = self.loaded.train, self._unclassified
-        if train.weight is not None and train.bias is not None:
-            return probes.Linear(train.weight, train.bias)
-        if "logits" in train.layers or train.labels is None or bank.classes == 1:
-            return None
-        return probes.linear(bank.fit["penultimate"][0], bank.y)
+        return _linear(self.loaded.train, self._unclassified)
 
     @cached_property
     def _correct(self) -> Tensor | None:
@@ -445,17 +457,40 @@ class FileFeatures:
         return None if test.labels is None or logits is None else logits.argmax(1) == test.labels
 
     def _head(self) -> ClassifierHead | None:
-        if self._unclassified.classes == 1:
-            return None
-        if self._linear is not None:
-            return linear_head(*(each.to(self.device) for each in self._linear))
+        return None if self._unclassified.classes == 1 else _head(self._linear, self.device)
 
-        def unknown(h: Tensor) -> Tensor:
-            raise ValueError(
-                "what turns features into logits is not known; give `weight` and `bias` in the training file"
-            )
 
-        return ClassifierHead(unknown, None, None)
+def _linear(train: FeatureFile, bank: scoring.Bank) -> probes.Linear | None:
+    """Return the linear head: the files' own, or a probe where there are neither logits nor a head, but labels."""
+    if train.weight is not None and train.bias is not None:
+        return probes.Linear(train.weight, train.bias)
+    if "logits" in train.layers or train.labels is None or bank.classes == 1:
+        return None
+    return probes.linear(bank.fit["penultimate"][0], bank.y)
+
+
+def _head(linear: probes.Linear | None, device: torch.device) -> ClassifierHead:
+    if linear is not None:
+        return linear_head(*(each.to(device) for each in linear))
+
+    def unknown(h: Tensor) -> Tensor:
+        raise ValueError("what turns features into logits is not known; give `weight` and `bias` in the training file")
+
+    return ClassifierHead(unknown, None, None)
+
+
+def fitted(axes: Detectors, train: FeatureFile, val: FeatureFile | None, seed: int, how: scoring.How) -> FittedDetector:
+    """Return the one detector of a grid, fitted as `score` fits it. Raises UserError where it makes no sense here."""
+    loaded = _fitting(_Loaded(train=train, test=train, val=val, ood={}, validation={}))
+    left_out: Counter[str] = Counter()
+    cells = list(_cells(axes, loaded, left_out))
+    if not cells:
+        raise UserError("; ".join(left_out))
+    (detector,) = cells
+    bank = _bank(axes.reference, loaded, seed, how.memory)
+    if detector.posthoc:
+        bank = dataclasses.replace(bank, head=_head(_linear(train, bank), how.device))
+    return FittedDetector(detector, bank, seed, how)
 
 
 def _bank(reference: Reference, loaded: _Loaded, seed: int, memory: int) -> scoring.Bank:

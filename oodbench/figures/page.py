@@ -18,11 +18,11 @@ from oodbench.figures import embedded
 from oodbench.figures.boards import Leaderboard, board
 from oodbench.figures.by_image import by_image
 from oodbench.figures.drawings import PageFigure, drawings
-from oodbench.report import verdicts
+from oodbench.report.claims import verdicts
+from oodbench.report.claims.verdicts import ClaimVerdict
 from oodbench.report.tables import counted
 from oodbench.report.unlearned import explained
 from oodbench.report.unmade import UNMADE
-from oodbench.report.verdicts import ClaimVerdict
 from oodbench.store.artifacts import Store
 from oodbench.store.columns import LABELS
 from oodbench.store.provenance import commit, now, version

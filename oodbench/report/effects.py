@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from oodbench.errors import UserError, suggestion
+from oodbench.report.claims.estimates import Runs, by_observation, estimate, interval
+from oodbench.report.claims.sides import AT_CUT
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, counted, distinct, kept, named, spread
 from oodbench.report.unlearned import MARK, explained, unlearned
-from oodbench.report.verdicts import AT_CUT, Runs, by_observation, estimate, interval
 from oodbench.store.columns import COMPAT, LOWER_IS_BETTER, METRICS, RECALLS
 from oodbench.study.declarations import RUN
 from oodbench.study.grid import NONE

@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.errors import UserError
+from oodbench.report.claims.estimates import Runs, by_observation
+from oodbench.report.claims.verdicts import LEAST
 from oodbench.report.effects import ends, marked, paired, signed
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import counted, distinct, named, runs_of, spread
 from oodbench.report.unlearned import MARK, explained
-from oodbench.report.verdicts import LEAST, Runs, by_observation
 from oodbench.study.declarations import POINTS, RUN
 from oodbench.study.grid import NONE
 

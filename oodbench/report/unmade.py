@@ -50,6 +50,8 @@ def sets_of(rows: pd.DataFrame) -> str:
 
 
 def said(rows: pd.DataFrame) -> str:
-    """Return what a caption says of rows that are not all there; "" where they are."""
-    lacking = rows.attrs.get("lacking", "")
-    return f"{lacking}." if lacking else ""
+    """Return what a caption says of rows that are of a changed study, or of a part of it, or not all there; else ""."""
+    changed, only = rows.attrs.get("set", []), rows.attrs.get("only", "")
+    parts = [f"Not the study as its file is: changed by --set {' '.join(changed)}" if changed else ""]
+    parts += [f"A part of the study: {only}" if only else "", rows.attrs.get("lacking", "")]
+    return " ".join(f"{each}." for each in parts if each)

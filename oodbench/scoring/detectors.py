@@ -148,7 +148,7 @@ def _attempt(make: Callable[[], T]) -> _Made[T] | str:
     return _Made(made, list(dict.fromkeys(str(each.message) for each in heard)))
 
 
-class _Spaced:
+class SpacedFeatures:
     """The features of a bank in one space, on the device, within a budget of memory.
 
     What fits the budget is kept, and made anew where a plugin changed it in place. What does not is carried into the
@@ -168,10 +168,10 @@ class _Spaced:
         self._kept: dict[tuple[str, bool], tuple[Tensor, int]] = {}  # features, and their version when made
 
     @cached_property
-    def on_host(self) -> _Spaced:
+    def on_host(self) -> SpacedFeatures:
         """The same on the CPU."""
         where, bank, how = self._made_of
-        return _Spaced(where, bank, replace(how, device=torch.device("cpu")))
+        return SpacedFeatures(where, bank, replace(how, device=torch.device("cpu")))
 
     @property
     def fit(self) -> Tensor:
@@ -203,7 +203,11 @@ class _Spaced:
             whole = self._keep((name, every_view), lambda: self._carried(f, every_view).clone())
             yield from whole.split(self._rows, dim=-2)
         else:
-            yield from (self._carried(block, every_view) for block in f.split(self._rows, dim=1))
+            yield from self.carried(f, every_view)
+
+    def carried(self, f: Tensor, every_view: bool) -> Iterator[Tensor]:
+        """Yield the like of `seen` of raw features (V, M, D)."""
+        yield from (self._carried(block, every_view) for block in f.split(self._rows, dim=1))
 
     def _carried(self, f: Tensor, every_view: bool) -> Tensor:
         f = f.to(self._device)
@@ -228,7 +232,7 @@ class _Spaced:
             raise ValueError(f"{who} changes its input in place")
 
 
-def _clusters(clustering: Clustering | None, spaced: _Spaced, bank: Bank, seed: int) -> Clusters:
+def clusters_in(clustering: Clustering | None, spaced: SpacedFeatures, bank: Bank, seed: int) -> Clusters:
     f = spaced.fit
     y = bank.y.to(f.device, copy=True)
     if clustering is None:
@@ -257,8 +261,10 @@ def clustered(
     where: Space, clusterings: list[Clustering | None], bank: Bank, seed: int, device: torch.device
 ) -> Clustered:
     """Return the clusters that `judged` scores against, for the seed of the same run."""
-    spaced, seed = _Spaced(where, bank, How(device)), seed_of(seed, "clustering")
-    tried = [_attempt(partial(_clusters, each, spaced, bank, seed)) for each in clusterings]  # warnings are in the rows
+    spaced, seed = SpacedFeatures(where, bank, How(device)), seed_of(seed, "clustering")
+    tried = [
+        _attempt(partial(clusters_in, each, spaced, bank, seed)) for each in clusterings
+    ]  # warnings are in the rows
     found = [each.made if isinstance(each, _Made) else each for each in tried]
     return Clustered(spaced.fit, torch.cat(list(spaced.seen(ID_TEST, False))), found)
 
@@ -278,7 +284,7 @@ class _Scored:
     rankings: metrics.Rankings
 
 
-def _checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores:
+def checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores:
     """Return scores on the CPU in float64; raises ValueError, naming the set, on a wrong number, NaN or infinity."""
     score = scores.score.double().cpu()
     for what, given in (("scores", score), ("clusters", scores.cluster)):
@@ -292,6 +298,58 @@ def _checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores
         low, high = int(cluster.min()), int(cluster.max())
         raise ValueError(f"clusters of {name} reach from {low} to {high}, there are {clusters}, from 0")
     return Scores(score, cluster)
+
+
+def fit_distances(
+    distances: list[Distance], clusters: Clusters, spaced: SpacedFeatures
+) -> Callable[[Iterator[Tensor], str, int], list[Scores]]:
+    """Return what scores a set by distances that share their work: of its blocks, its name and how many items it has.
+
+    Blocks are (B, D) of the mean view, or (V, B, D) of every view where these distances want them.
+    """
+    first, count = distances[0], len(clusters.centroid)
+    scorer = type(first).fit_together(distances, spaced.fit, clusters)
+    spaced.check_unchanged(first.label)
+
+    def scores(blocks: Iterator[Tensor], name: str, items: int) -> list[Scores]:
+        found = [scorer(block) for block in blocks]
+        spaced.check_unchanged(first.label)
+        return [checked(joined(parts), name, items, count) for parts in zip(*found, strict=True)]
+
+    return scores
+
+
+def left_out(distance: Distance, clusters: Clusters, spaced: SpacedFeatures) -> Scores:
+    """Return the scores of the training items, each as if it were none."""
+    found = distance.leave_one_out(spaced.fit, clusters)
+    spaced.check_unchanged(distance.label)
+    return checked(found, REFERENCE, len(spaced.fit), len(clusters.centroid))
+
+
+def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> Callable[[Layers, str], Scores]:
+    """Return what scores the layers of a set, by its name, as a baseline does."""
+    head = bank.head
+    assert bank.reference is not None
+    if head is None:
+        raise ValueError(f"{posthoc.label} needs a classifier of several classes")
+
+    def split(layers: Layers, y: Tensor | None = None) -> Split:
+        h = layers["penultimate"][0].to(device, copy=True)
+        if "logits" in layers:
+            logits = layers["logits"][0].to(device, copy=True)
+        else:
+            logits = torch.cat([head.apply(rows.clone()) for rows in h.split(HEAD_ROWS)])
+        return Split(h, logits, None if y is None else y.to(device, copy=True))
+
+    held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
+    scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
+
+    def scores(layers: Layers, name: str) -> Scores:
+        seen = split(layers)
+        found = scorer(seen)
+        return checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))
+
+    return scores
 
 
 @dataclass(frozen=True)
@@ -314,11 +372,11 @@ class _Judge:
 
     def _in_space(self, where: Space, detectors: list[Detector]) -> Iterator[Judged]:
         """Yield the numbers of detectors in one space, of which nothing is left in memory when that is done."""
-        spaced = yield from self._tried(partial(_Spaced, where, self.bank, self.how), detectors)
+        spaced = yield from self._tried(partial(SpacedFeatures, where, self.bank, self.how), detectors)
         if spaced is None:
             return
         for clustering, members in _grouped(detectors, lambda d: d.clustering):
-            fit = partial(_clusters, clustering, spaced.made, self.bank, seed_of(self.seed, "clustering"))
+            fit = partial(clusters_in, clustering, spaced.made, self.bank, seed_of(self.seed, "clustering"))
             clusters = yield from self._tried(fit, members)
             if clusters is None:
                 continue
@@ -358,7 +416,7 @@ class _Judge:
         bank = replace(self.bank, head=_on_host(self.bank.head, self.how.device))
         return replace(self, bank=bank, how=replace(self.how, device=torch.device("cpu")))
 
-    def _family(self, family: Family, clusters: Clusters, spaced: _Spaced, notes: list[str]) -> Iterator[Judged]:
+    def _family(self, family: Family, clusters: Clusters, spaced: SpacedFeatures, notes: list[str]) -> Iterator[Judged]:
         """Yield the numbers of distances that share their work; where that fails, of each on its own."""
         own = Clusters(*(each.clone() if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
         made = _attempt(partial(self._by_distances, [distance for distance, _ in family], own, spaced))
@@ -377,50 +435,27 @@ class _Judge:
         else:
             yield from self._failed(family[0][1], made)
 
-    def _by_distances(self, distances: list[Distance], clusters: Clusters, spaced: _Spaced) -> list[_Scored]:
+    def _by_distances(self, distances: list[Distance], clusters: Clusters, spaced: SpacedFeatures) -> list[_Scored]:
         distances = [resolved(distance, self.bank.classes) for distance in distances]
-        first, k = distances[0], len(clusters.centroid)
-        scorer = type(first).fit_together(distances, spaced.fit, clusters)
-        spaced.check_unchanged(first.label)
+        scorer, views = fit_distances(distances, clusters, spaced), distances[0].views
 
         def scores(name: str) -> list[Scores]:
-            found = [scorer(block) for block in spaced.seen(name, first.views)]
-            spaced.check_unchanged(first.label)
-            return [_checked(_joined(parts), name, spaced.items(name), k) for parts in zip(*found, strict=True)]
+            return scorer(spaced.seen(name, views), name, spaced.items(name))
 
         if self.bank.reference is not None:
             references = scores(REFERENCE)
         else:
-            found = [distance.leave_one_out(spaced.fit, clusters) for distance in distances]
-            spaced.check_unchanged(first.label)
-            references = [_checked(each, REFERENCE, len(spaced.fit), k) for each in found]
-        facts = {"clusters": k, "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
+            references = [left_out(distance, clusters, spaced) for distance in distances]
+        facts = {"clusters": len(clusters.centroid), "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
         return self._scored(references, scores, facts)
 
     def _by_posthoc(self, posthoc: Posthoc | None) -> _Scored:
-        bank, device = self.bank, self.how.device
-        head = bank.head
+        bank = self.bank
         assert posthoc is not None
-        assert bank.reference is not None
-        if head is None:
-            raise ValueError(f"{posthoc.label} needs a classifier of several classes")
-        posthoc = resolved(posthoc, bank.classes)
-
-        def split(layers: Layers, y: Tensor | None = None) -> Split:
-            h = layers["penultimate"][0].to(device, copy=True)
-            if "logits" in layers:
-                logits = layers["logits"][0].to(device, copy=True)
-            else:
-                logits = torch.cat([head.apply(rows.clone()) for rows in h.split(HEAD_ROWS)])
-            return Split(h, logits, None if y is None else y.to(device, copy=True))
-
-        held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
-        scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
+        scorer = fit_posthoc(resolved(posthoc, bank.classes), bank, self.how.device)
 
         def scores(name: str) -> list[Scores]:
-            seen = split(bank.sets[name][PLAIN])
-            found = scorer(seen)
-            return [_checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))]
+            return [scorer(bank.sets[name][PLAIN], name)]
 
         n, dim = bank.fit["penultimate"][0].shape
         return self._scored(scores(REFERENCE), scores, {"dimensions": dim, "n_train": n})[0]
@@ -464,12 +499,12 @@ class _Judge:
 
     def _judged(self, detector: Detector, scored: _Scored) -> list[Judged]:
         threshold = resolved(detector.threshold, self.bank.classes)
-        seen = _joined(scored.validation) if threshold.needs_ood else None
+        seen = joined(scored.validation) if threshold.needs_ood else None
         rule = threshold.fit(_own(scored.reference), seen)
         if math.isnan(rule.cut):
             raise ValueError(f"the cut of {threshold.label} is NaN")
         notes = _empty_clusters(scored) if threshold.clusters else []
-        id_, reference = _calibrated(rule, scored.id_), _calibrated(rule, scored.reference)
+        id_, reference = calibrated(rule, scored.id_), calibrated(rule, scored.reference)
         held_out = self.bank.reference is not None and not threshold.needs_ood
         place = _place(rule, reference, scored.reference) if held_out else 0
         numbers = scored.facts | self._chosen_by(rule, reference, scored)
@@ -480,7 +515,7 @@ class _Judge:
             if isinstance(scores, str):
                 found.append(Judged(detector, name, {}, [], scores))
                 continue
-            ood = _calibrated(rule, scores)
+            ood = calibrated(rule, scores)
             ranking = scored.rankings(id_, ood)
             sizes = {"n_id": len(id_), "n_ood": len(ood), "cut": rule.cut}
             warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}", (len(id_), len(ood)))
@@ -495,7 +530,7 @@ class _Judge:
     def _chosen_by(self, rule: Rule, reference: metrics.Floats, scored: _Scored) -> dict[str, float]:
         """Return the numbers that settings may be chosen by: ID reference against validation OOD, mean over sets."""
         ranked = metrics.Ranked(reference)
-        each = [ranked.ranking(_calibrated(rule, scores)) for scores in scored.validation]
+        each = [ranked.ranking(calibrated(rule, scores)) for scores in scored.validation]
         return {f"val_{name}": float(np.mean([one[name] for one in each])) for name in CHOSEN_BY if each}
 
 
@@ -541,15 +576,15 @@ def _by_others(id_: metrics.Floats, ood: metrics.Floats, clustered: Sequence[Sco
     return {f"compat_{name}": value for name, value in found.items()}
 
 
-def _joined(scores: Sequence[Scores]) -> Scores:
+def joined(scores: Sequence[Scores]) -> Scores:
     return Scores(torch.cat([each.score for each in scores]), torch.cat([each.cluster for each in scores]))
 
 
 def _own(scores: Scores) -> Scores:
-    return _joined([scores])
+    return joined([scores])
 
 
-def _calibrated(rule: Rule, scores: Scores) -> metrics.Floats:
+def calibrated(rule: Rule, scores: Scores) -> metrics.Floats:
     found = rule.calibrate(_own(scores))
     if found.shape != scores.score.shape:
         raise ValueError(f"calibrated scores have the shape {tuple(found.shape)}, for {len(scores.score)} items")

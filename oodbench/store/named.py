@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
 from oodbench.store.columns import LABELS, SETS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NEAREST = 3  # values of an axis that a message offers
+ONLY = "--only"
 LEAST = 4  # signs of a hash's beginning
 # From the closest way in which a word may be meant to the widest; the first one that any row fits counts.
 WAYS: tuple[Callable[[str], set[str]], ...] = (
@@ -38,6 +39,48 @@ def rows(table: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
             before = " ".join(words[: words.index(word)])
             raise UserError(f"no row of {before} is of '{word}'{_of(found, word, table)}")
         found = left
+    return found
+
+
+def chosen(words: Sequence[str], labels: Mapping[str, Iterable[object]]) -> dict[str, set[str]]:
+    """Return which labels of each axis AXIS=LABEL words name, of all that there are; of one axis any.
+
+    Raises UserError with the nearest axis or label where a word names none.
+    """
+    found: dict[str, set[str]] = {}
+    for word in words:
+        axis, is_axis, value = word.partition("=")
+        if not is_axis or axis not in labels:
+            raise UserError(f"{ONLY} {word}: wanted is AXIS=LABEL{suggestion(axis, labels)}")
+        there = [str(each) for each in labels[axis]]
+        ways = ({each for each in there if value.lower() in way(each.lower())} for way in WAYS)
+        fits = next(filter(None, ways), None)
+        if fits is None:
+            raise UserError(f"{ONLY} {word}: nothing has the {axis} '{value}'{suggestion(value, there)}")
+        found.setdefault(axis, set()).update(fits)
+    return found
+
+
+def only(table: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that fit AXIS=LABEL words, all axes of them; `attrs` says how many of how many they are.
+
+    Raises UserError as `chosen` does, and where no row fits all.
+    """
+    labels = {name: table[name].dropna().unique() for name in LABELS}
+    wanted = chosen(words, labels)
+    fits = table[list(wanted)].astype(str).apply(lambda column: column.isin(wanted[column.name]))
+    found: pd.DataFrame = table[fits.all(axis=1)].reset_index(drop=True)
+    if found.empty:
+        raise UserError(f"{ONLY} {' '.join(words)}: no row fits all of them")
+    sets = {
+        id_: {
+            ood: group
+            for ood, group in of.items()
+            if ood in wanted.get("ood", {ood}) and group in wanted.get("group", {group})
+        }
+        for id_, of in table.attrs.get("sets", {}).items()
+    }
+    found.attrs = table.attrs | {"sets": sets, "only": f"{len(found)} of {len(table)} rows, {ONLY} {' '.join(words)}"}
     return found
 
 

@@ -41,6 +41,7 @@ from oodbench.store.files import FileError, read_sealed, write_sealed, write_who
 
 CLUSTERS = "quality.csv"  # what `oodbench quality` measures
 CURVE = "curve.csv"  # what `oodbench curve` follows
+IMAGE_ERRORS = "image_errors.csv"  # of claims, what `oodbench verdict` measures where scores are kept
 SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
 PART = re.compile(
     r"^(?P<stamp>\d{8}T\d{12})(-(?P<training>[0-9a-f]{16}))?-(?P<digest>[0-9a-f]{16})\.(parquet|csv\.gz)$"
@@ -120,7 +121,7 @@ class Results:
         They are in the order of the study's cells and sets, in whatever order they were made; of a training or of
         cells, if said. Rows made by other code or from other data than the study has now are left out and warned of,
         and so are machines that differ. Their `attrs` hold the `sets` that a study declares, ID set -> OOD set ->
-        group, and what all of them are `lacking`, a line.
+        group, what all of them are `lacking`, a line, and what was `set` of the study's file.
         """
         rows, facts = self.read({*columns, *OF_STUDY}, training, cells), self.plan()
         if facts is None:
@@ -138,7 +139,7 @@ class Results:
             self._warn(said)
         if "work" in facts and cells is None and training is None:
             sets = {id_: {ood: group for ood, (group, _) in members.items()} for id_, members in facts["sets"].items()}
-            found.attrs = {"sets": sets, "lacking": lacking(found, facts)}
+            found.attrs = {"sets": sets, "lacking": lacking(found, facts), "set": facts.get("set", [])}
         return found
 
     def clusters(self) -> pd.DataFrame | None:
@@ -151,6 +152,15 @@ class Results:
     def curve(self) -> pd.DataFrame | None:
         """Return what `oodbench curve` exported of each training, kept epoch, cell and OOD set, as `clusters` does."""
         return self._exported(self.folder.with_name(CURVE), _NUMBERS | _MEASURED)
+
+    def image_errors(self) -> pd.DataFrame | None:
+        """Return what test images add to the errors of claims, as `clusters` does."""
+        types = {**dict.fromkeys(("left", "right", "items"), "Int64"), "covariance": "float64"}
+        return self._exported(self.folder.with_name(IMAGE_ERRORS), types)
+
+    def write_image_errors(self, table: pd.DataFrame) -> None:
+        """Export what `image_errors` returns."""
+        write_sealed(self.folder.with_name(IMAGE_ERRORS), table.to_csv(index=False).encode())
 
     def _exported(self, path: Path, types: dict[str, str]) -> pd.DataFrame | None:
         kinds: Any = defaultdict(lambda: "str", types)

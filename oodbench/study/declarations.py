@@ -91,7 +91,7 @@ class Select:
 
 @dataclass(frozen=True, kw_only=True)
 class CellsSpec:
-    """Which cells `curve` follows, or `scores` keeps the scores of; nothing said: one for each distance."""
+    """Which cells `curve` follows, or `scores` keeps; nothing said: one for each distance."""
 
     of: Labels = field(default_factory=dict)  # keep cells where each label is this, or one of these
 
@@ -100,6 +100,13 @@ class CellsSpec:
         for column in self.of:
             yield from _unknown(("of", column), [column], known, "cells have no label")
         yield from _empty(self.of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresSpec(CellsSpec):
+    """Which cells `scores` keeps the scores of."""
+
+    claims: bool = False  # and those that claims compare by AUROC: verdicts then know the error of test images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +141,18 @@ class ClaimSpec:
         """The labels by which sides are paired: those of a run that the sides do not differ in."""
         apart = {*self.left, *self.right, *self.at, *self.than, *self.among}
         return [label for label in RUN if label not in apart]
+
+    @property
+    def by_image(self) -> bool:
+        """Whether its numbers are means over images, of which the error is known where scores are kept."""
+        return self.table == "rows" and self.value == "auroc" and self.pick == "mean"
+
+    @property
+    def compared(self) -> list[tuple[Labels, ...]]:
+        """What rows that it compares fit: all labels of one of these."""
+        places = (self.at, self.than) if self.at else ({},)
+        sides = ({},) if self.among else (self.left, self.right)
+        return [(self.of, place, side) for place in places for side in sides]
 
     @property
     def least(self) -> float:
@@ -247,8 +266,8 @@ def curve(values: Values) -> CellsSpec:
     return _declared(values, CellsSpec, values.top.get("curve"), ("curve",))
 
 
-def scores(values: Values) -> CellsSpec | None:
-    return _declared(values, CellsSpec, values.top["scores"], ("scores",)) if "scores" in values.top else None
+def scores(values: Values) -> ScoresSpec | None:
+    return _declared(values, ScoresSpec, values.top["scores"], ("scores",)) if "scores" in values.top else None
 
 
 def keep(values: Values) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
 
 BYTES = 100_000  # of a study file, at most
 BRACKETS, DEPTH = {"[": 1, "{": 1, "]": -1, "}": -1}, 100  # so many of them are open at a time, at most
@@ -26,7 +27,23 @@ OTHER_YAML = re.compile(r"\A%YAML (?!1\.2).*")
 COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
 LARGEST = 2**63  # integers are smaller
+SET = "--set"
 Trail = tuple[str | int, ...]  # keys and positions from the top of a file down to a value
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A study's file, and changes to it each `KEY=VALUE` as `--set` says it, as if the file said so."""
+
+    file: Path
+    changes: tuple[str, ...]
+
+    @property
+    def parent(self) -> Path:
+        return self.file.parent
+
+    def __str__(self) -> str:
+        return " ".join([str(self.file), *(f"--set {shlex.quote(each)}" for each in self.changes)])
 
 
 @dataclass(frozen=True)
@@ -37,12 +54,19 @@ class Document:
     value: dict[str, Any]
     lines: dict[Trail, int] = field(default_factory=dict)
     origin: dict[Trail, tuple[Trail, str]] = field(default_factory=dict)  # of values from elsewhere: who says, its name
+    changed: dict[Trail, str] = field(default_factory=dict)  # of values that `--set` gives: what it says
+
+    @property
+    def changes(self) -> list[str]:
+        """What `--set` changes of the file, in order."""
+        return list(dict.fromkeys(self.changed.values()))
 
     def where(self, trail: Trail) -> str:
-        """Return `file:line` of the value at a trail, or of the nearest value above it."""
-        while trail and trail not in self.lines:
-            trail = trail[:-1]
-        return f"{self.file}:{self.lines.get(trail, 1)}"
+        """Return `file:line` of the value at a trail, or of the nearest value above it; or the `--set` that gave it."""
+        above = [trail[:end] for end in range(len(trail), -1, -1)]
+        if changed := next((self.changed[each] for each in above if each in self.changed), ""):
+            return f"{SET} {changed}"
+        return f"{self.file}:{next((self.lines[each] for each in above if each in self.lines), 1)}"
 
     def fail(self, trail: Trail, message: str) -> NoReturn:
         """Raise an error about the value at a trail; where it is from elsewhere, at what brought it in."""
@@ -61,16 +85,37 @@ class Document:
             self.fail(trail, str(error))
 
 
-def read(file: Path | Mapping[str, Any]) -> Document:
+def read(source: Path | Changed | Mapping[str, Any]) -> Document:
     """Return a YAML file whose top is a mapping of plain values, or such a mapping, as a file `study` would say it."""
-    if not isinstance(file, Path):
-        return Document(Path("study"), json.loads(json.dumps(dict(file), default=str)))
+    if isinstance(source, Changed):
+        found = read(source.file)
+        for change in source.changes:
+            _change(found, change)
+        return found
+    if not isinstance(source, Path):
+        return Document(Path("study"), json.loads(json.dumps(dict(source), default=str)))
+    file = source
     if not file.is_file():
         raise UserError(f"there is no study file {file}{' that is a regular one' if file.exists() else ''}")
     if (size := file.stat().st_size) > BYTES:
         raise UserError(f"{file}: has {size} bytes, a study {BYTES} at most")
+    return parsed(file, file.read_bytes())
+
+
+def parsed(file: Path, content: bytes) -> Document:
+    """Return what a YAML file of this name holds, whose top is a mapping of plain values."""
+    tree = _tree(file, content)
+    if not isinstance(tree, CommentedMap):
+        raise UserError(f"{file}: a study is a mapping with keys such as id, ood, training, distance")
+    found = Document(file, {})
+    found.value.update(_plain(tree, (), found))
+    return found
+
+
+def _tree(file: Path | str, content: bytes) -> Any:
+    """Return what YAML holds, as ruamel has it. `file` is what a message calls it."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = content.decode()
         _check_text(file, text)
         tree = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
@@ -87,16 +132,69 @@ def read(file: Path | Mapping[str, Any]) -> Document:
         raise UserError(f"{file}: is not YAML: {said}") from error
     except (TypeError, AttributeError, LookupError, AssertionError, NotImplementedError) as error:  # by ruamel itself
         raise UserError(f"{file}: is not YAML: it cannot be put together, as where `<<` is of itself") from error
-    if not isinstance(tree, CommentedMap):
-        raise UserError(f"{file}: a study is a mapping with keys such as id, ood, training, distance")
     if (count := _size(tree, {})) > VALUES:
         raise UserError(f"{file}: holds {count} values where its anchors are repeated, {VALUES} at most are read")
-    found = Document(file, {})
-    found.value.update(_plain(tree, (), found))
-    return found
+    return tree
 
 
-def _check_text(file: Path, text: str) -> None:
+def _change(found: Document, change: str) -> None:
+    """Change a part of a document as `KEY=VALUE` says, keys parted by dots, the value in YAML."""
+    key, is_one, text = change.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not is_one or not all(parts):
+        raise UserError(f"{SET} {change}: wanted is KEY=VALUE, such as recipe.epochs=2")
+    if len(text) > BYTES:
+        raise UserError(f"{SET} {key}: has {len(text)} signs, a study {BYTES} at most")
+    said = f"{SET} {change}"
+    new = _plain(_tree(said, text.encode(errors="replace")), (), Document(found.file, {}, changed={(): change}))
+    value, trail = _with(found.value, parts, new, (), said)
+    found.value.update(value)
+    for each in [each for each in found.changed if each[: len(trail)] == trail]:
+        del found.changed[each]
+    found.changed[trail] = change
+
+
+def _with(value: Any, parts: list[str], new: Any, trail: Trail, said: str) -> tuple[Any, Trail]:
+    """Return a value in which one stands at the place that parts of a key name, and the trail of that place.
+
+    An entry of a list goes by its position or its name; an entry that is a name alone has no parameters yet.
+    """
+    if not parts:
+        return new, trail
+    if isinstance(value, list):
+        i = _entry(value, parts, trail, said)
+        value = list(value)
+        value[i], trail = _with(value[i], parts[parts[0].isdigit() :], new, (*trail, i), said)
+        return value, trail
+    if isinstance(value, str):
+        value = {value: {}} if ".".join(parts).startswith(f"{value}.") else value
+        value = {"base": value} if "recipe" in trail[:1] and isinstance(value, str) else value
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{said}: {'.'.join(map(str, trail))} is {value!r}, which has no key '{parts[0]}'")
+    value = dict(value or {})
+    names = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    name = next((each for each in names if each in value), parts[0])  # a name may hold dots
+    value[name], trail = _with(value.get(name), parts[name.count(".") + 1 :], new, (*trail, name), said)
+    return value, trail
+
+
+def _entry(value: list[Any], parts: list[str], trail: Trail, said: str) -> int:
+    """Return which entry of a list the first part of a key names."""
+    if parts[0].isdigit() and int(parts[0]) < len(value):
+        return int(parts[0])
+    dotted = ".".join(parts)
+    names = [(name, i) for i, each in enumerate(value) for name in (each if isinstance(each, dict) else [each])]
+    found = [i for name, i in names if dotted == name or dotted.startswith(f"{name}.")]
+    at = ".".join(map(str, trail))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{said}: {at} has {len(found)} entries of that name; say which by its position, {at}.0")
+    allowed = [*(str(name) for name, _ in names), *(str(i) for i in range(len(value)))]
+    raise UserError(f"{said}: {at} is a list without '{parts[0]}'{suggestion(parts[0], allowed)}")
+
+
+def _check_text(file: Path | str, text: str) -> None:
     """Refuse what the parser would take minutes and gigabytes for, or another version of YAML."""
     if (merges := len(MERGE.findall(text))) > MERGES:
         raise UserError(f"{file}: has {merges} times `<<`, {MERGES} at most are read")
@@ -116,8 +214,9 @@ def _size(node: Any, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def _place(file: Path, error: MarkedYAMLError) -> str:
-    return f"{file}:{error.problem_mark.line + 1}" if error.problem_mark else str(file)
+def _place(file: Path | str, error: MarkedYAMLError) -> str:
+    is_file = isinstance(file, Path)
+    return f"{file}:{error.problem_mark.line + 1}" if error.problem_mark and is_file else str(file)
 
 
 def _first_line(error: MarkedYAMLError) -> str:

@@ -8,16 +8,19 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
+from oodbench.errors import UserError
+from oodbench.store import named
 from oodbench.store.artifacts import digest, digest_of, written
+from oodbench.store.columns import SETS
 from oodbench.study.class_protocol import class_count, family, protocol
-from oodbench.study.declarations import CellsSpec
+from oodbench.study.declarations import CellsSpec, ClaimSpec, Labels
 from oodbench.study.settings import PLAIN, TIMM, Encoder, ImageFormat, Precision, Recipe, Reference, Seen, Space
 from oodbench.study.study import Detectors, Skip, Study
 
@@ -117,6 +120,12 @@ class Run:
         return {name: each for members in self.ood.values() for name, each in members.items()}
 
     @property
+    def datasets(self) -> list[Dataset]:
+        """All sets that it and the rows of its cells need."""
+        others = (self.outliers, self.reference.held_out)
+        return [self.id, *self.sets.values(), *self.validation, *(each for each in others if each)]
+
+    @property
     def title(self) -> str:
         parts = [self.training.label, self.id.label, self.encoder.label, self.recipe_label, f"seed {self.seed}"]
         parts.append("" if self.epoch is None else f"epoch {self.epoch}")
@@ -205,14 +214,33 @@ class Work:
 
     def of(self, spec: CellsSpec) -> Work:
         """Return the training with the cells that a study declares."""
-        wanted = {name: {str(each) for each in (v if isinstance(v, list) else [v])} for name, v in spec.of.items()}
-
-        def fits(cell: Cell) -> bool:
-            labels = cell.run.labels | cell.detector.labels
-            return all(str(labels[name]) in allowed for name, allowed in wanted.items())
-
-        cells = [cell for cell in self.cells if fits(cell)] if spec.of else _one_of_each_distance(self.cells)
+        cells = [each for each in self.cells if _fits(each, spec.of)] if spec.of else _one_of_each_distance(self.cells)
         return dataclasses.replace(self, cells=cells)
+
+    def only(self, wanted: Mapping[str, set[str]]) -> Work:
+        """Return the training with the cells and OOD sets whose labels are wanted, by axis; they may be none."""
+
+        def fits(labels: Mapping[str, Any]) -> bool:
+            return all(str(labels[axis]) in allowed for axis, allowed in wanted.items() if axis in labels)
+
+        ood = {
+            group: {name: each for name, each in members.items() if fits({"ood": name, "group": group})}
+            for group, members in self.run.ood.items()
+        }
+        run = dataclasses.replace(self.run, ood={group: members for group, members in ood.items() if members})
+        cells = [Cell(run, each.detector) for each in self.cells if fits(run.labels | each.detector.labels)]
+        return Work(run, cells)
+
+    def compared(self, claims: Iterable[ClaimSpec]) -> list[Cell]:
+        """Return the cells that claims compare by AUROC."""
+        sides = [labels for claim in claims if claim.by_image for labels in claim.compared]
+        return [cell for cell in self.cells if any(all(_fits(cell, of) for of in labels) for labels in sides)]
+
+
+def _fits(cell: Cell, of: Labels) -> bool:
+    labels = {name: str(label) for name, label in (cell.run.labels | cell.detector.labels).items()}
+    given = {name: v if isinstance(v, list) else [v] for name, v in of.items() if name not in SETS}
+    return all(labels[name] in map(str, wanted) for name, wanted in given.items())
 
 
 def _one_of_each_distance(cells: list[Cell]) -> list[Cell]:
@@ -246,6 +274,30 @@ class Plan:
     def detectors(self) -> list[Detector]:
         """The detectors of its cells, which many runs share."""
         return list({id(cell.detector): cell.detector for cell in self.cells}.values())
+
+    def only(self, words: Sequence[str]) -> Plan:
+        """Return the part of it whose rows have the labels that AXIS=LABEL words name; no key changes.
+
+        Raises UserError with the nearest axis or label where a word names none.
+        """
+        if not words:
+            return self
+        labels: dict[str, dict[object, None]] = {}
+        for each in self.work:
+            parts = [each.run.labels, *(cell.detector.labels for cell in each.cells)]
+            parts += [{"ood": name, "group": group} for group, sets in each.run.ood.items() for name in sets]
+            for axis, label in (item for part in parts for item in part.items() if item[1] != ""):
+                labels.setdefault(axis, {})[label] = None
+        wanted = named.chosen(words, labels)
+        work = [part for each in self.work if (part := each.only(wanted)).cells and part.run.ood]
+        said = f"{named.ONLY} {' '.join(words)}"
+        if not work:
+            raise UserError(f"{said}: no cell fits all of them")
+        found = Plan(work, Counter())
+        found.left_out[said] += len(self.cells) - len(found.cells)
+        if lost := [str(name) for name in labels["ood"] if not any(name in each.run.sets for each in work)]:
+            found.left_out[f"{said}, on {', '.join(lost)}"] += len(found.cells)
+        return Plan(work, +found.left_out)
 
 
 def canonical(plugin: Plugin | None) -> dict[str, Any] | None:

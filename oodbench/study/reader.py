@@ -16,14 +16,14 @@ from oodbench.store.artifacts import digest, sha256
 from oodbench.study import axes, declarations, recipes, suites
 from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
-from oodbench.study.document import Document, read
+from oodbench.study.document import Changed, Document, read
 from oodbench.study.fingerprints import module_file, modules
 from oodbench.study.grid import check_size
 from oodbench.study.registry import ROOMS, Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, folder_of, results_root
 from oodbench.study.values import Values
 
-Source = Path | Mapping[str, Any]  # of a study: its file, or what would stand in it
+Source = Path | Changed | Mapping[str, Any]  # of a study: its file, also with changes, or what would stand in it
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
 DECLARED = ("tables", "select", "keep", "curve", "scores", "claims")
 MEANING = {  # of the keys that are no Settings; docs/study.md says the same
@@ -109,8 +109,8 @@ def load(source: Source) -> Study:
     return study
 
 
-def load_grid(file: Path, saw: tuple[str, ...]) -> Detectors:
-    """Read a file of detectors alone: the keys of a study that score, without those that train."""
+def load_grid(file: Source, saw: tuple[str, ...]) -> Detectors:
+    """Read a file of detectors alone, or what would stand in it: the keys that score."""
     values = _values(read(file), GRID_KEYS, GRID_REQUIRED)
     found = Axes(values)
     given = values.top.get("reference")
@@ -188,24 +188,24 @@ def _folders(document: Document) -> list[Path]:
     return [(document.file.parent / each).resolve() for each in named]
 
 
-def tables_of(file: Path) -> tuple[dict[str, TableSpec], Select | None, float | None]:
+def tables_of(source: Source) -> tuple[dict[str, TableSpec], Select | None, float | None]:
     """Return the tables that a study or a grid declares, what it selects, and below which accuracy nothing was learned.
 
     No plugin is imported.
     """
-    values = _either(file)
+    values = _either(source)
     learned: float | None = values.one(Share | None, values.top.get("learned"), ("learned",))  # type: ignore[arg-type]
     return declarations.tables(values), declarations.select(values), learned
 
 
-def claims_of(file: Path) -> dict[str, ClaimSpec]:
+def claims_of(source: Source) -> dict[str, ClaimSpec]:
     """Return the claims that a study declares; no plugin is imported."""
-    return declarations.claims(_values(read(file)))
+    return declarations.claims(_values(read(source)))
 
 
-def registry_of(file: Path) -> Registry:
+def registry_of(source: Source) -> Registry:
     """Return the plugins that a study or a grid may name; none is imported."""
-    return axes.registry(_either(file))
+    return axes.registry(_either(source))
 
 
 def _name(document: Document) -> str:
@@ -220,9 +220,9 @@ def _name(document: Document) -> str:
     return name
 
 
-def _either(file: Path) -> Values:
+def _either(source: Source) -> Values:
     """Return the values of a study or of a grid."""
-    document = read(file)
+    document = read(source)
     return _values(document) if "training" in document.value else _values(document, GRID_KEYS, GRID_REQUIRED)
 
 

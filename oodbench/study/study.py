@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from oodbench.api import Clustering, Dataset, Distance, Posthoc, Threshold, Training
-from oodbench.study.declarations import CellsSpec, ClaimSpec, Select, TableSpec
+from oodbench.study.declarations import CellsSpec, ClaimSpec, ScoresSpec, Select, TableSpec
 from oodbench.study.document import Document
 from oodbench.study.registry import Registry
 from oodbench.study.settings import Encoder, ImageFormat, Precision, Recipe, Reference, Space
@@ -115,7 +115,7 @@ class Study:
     tables: dict[str, TableSpec]
     claims: dict[str, ClaimSpec] = field(default_factory=dict)
     curve: CellsSpec = field(default_factory=CellsSpec)
-    scores: CellsSpec | None = None  # cells whose scores by image are kept
+    scores: ScoresSpec | None = None  # cells whose scores by image are kept
     keep: tuple[int, ...] = ()  # epochs after which the weights are kept, ascending, beside the last; 0 = untrained
     warns: tuple[str, ...] = ()  # what each row warns of
     added: dict[str, list[int]] = field(default_factory=dict)  # Run.but_seed -> seeds of `run --until-decided`

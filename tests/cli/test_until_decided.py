@@ -12,7 +12,7 @@ from command_line import call
 from hand_made_rows import by_seed, made
 from tiny import write
 
-from oodbench.report import verdicts
+from oodbench.report.claims import verdicts
 from oodbench.store.rows import Results
 from oodbench.study.declarations import ClaimSpec
 

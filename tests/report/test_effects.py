@@ -16,8 +16,8 @@ from tiny import write
 
 from oodbench.errors import UserError
 from oodbench.report import effects as report
+from oodbench.report.claims.estimates import by_observation
 from oodbench.report.effects import Design, Effect, effects, full_grid, image_error, paired, shares
-from oodbench.report.verdicts import by_observation
 from oodbench.store.rows import Results
 
 RNG = np.random.default_rng(0)

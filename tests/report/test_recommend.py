@@ -17,8 +17,8 @@ from tiny import write
 from oodbench.errors import UserError
 from oodbench.report import recommend as report
 from oodbench.report import tables
+from oodbench.report.claims.estimates import Runs
 from oodbench.report.recommend import ALL, Recommendation, holm, recommendations
-from oodbench.report.verdicts import Runs
 from oodbench.store.rows import Results
 
 RNG = np.random.default_rng(0)

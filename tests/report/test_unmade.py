@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from hand_made_rows import made
 
-from oodbench.report import comparison, correlation, machines, tables, unmade, verdicts
+from oodbench.report import comparison, correlation, machines, tables, unmade
+from oodbench.report.claims import verdicts
 from oodbench.report.selection import selection
 from oodbench.report.targets import Entry, Target
 from oodbench.study.declarations import ClaimSpec, Select, TableSpec

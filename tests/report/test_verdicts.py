@@ -19,8 +19,8 @@ from scipy.stats import ttest_1samp, ttest_rel
 from tiny import HEAD, write
 
 from oodbench.errors import UserError
-from oodbench.report import verdicts
-from oodbench.report.verdicts import EQUAL, FAILS, HOLDS, MISSING, OPEN, ClaimVerdict
+from oodbench.report.claims import verdicts
+from oodbench.report.claims.verdicts import EQUAL, FAILS, HOLDS, MISSING, OPEN, ClaimVerdict
 from oodbench.store.columns import QUALITY, QUALITY_LABELS
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader

@@ -102,8 +102,8 @@ def test_a_disk_without_room_is_an_error_of_the_space_alone(
 
 def test_features_too_large_to_copy_are_not_copied(bank: scoring.Bank) -> None:
     plain = bank.fit["penultimate"][0]
-    large = scoring._Spaced(Space(), bank, scoring.How(CPU, 30_000))
-    small = scoring._Spaced(Space(), bank, scoring.How(CPU, 10**9))
+    large = scoring.SpacedFeatures(Space(), bank, scoring.How(CPU, 30_000))
+    small = scoring.SpacedFeatures(Space(), bank, scoring.How(CPU, 10**9))
     assert large.fit.data_ptr() == plain.data_ptr()
     assert small.fit.data_ptr() != plain.data_ptr()
     blocks = list(large.seen("wide", every_view=False))
@@ -113,7 +113,7 @@ def test_features_too_large_to_copy_are_not_copied(bank: scoring.Bank) -> None:
 
 def test_features_that_a_plugin_spoils_stay_spoilt_where_they_are_too_large_to_copy(bank: scoring.Bank) -> None:
     for memory, spoilt in ((30_000, True), (10**9, False)):
-        spaced = scoring._Spaced(Space(), bank, scoring.How(CPU, memory))
+        spaced = scoring.SpacedFeatures(Space(), bank, scoring.How(CPU, memory))
         spaced.fit.add_(1)
         with pytest.raises(ValueError, match="it changes its input in place"):
             spaced.check_unchanged("it")

@@ -194,7 +194,7 @@ CODE = {
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
     "training.probes": "75c0e4e685db",
-    "scoring.detectors": "cfdc5ba3e33a",
+    "scoring.detectors": "f2bb29422161",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",

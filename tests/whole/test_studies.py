@@ -19,7 +19,8 @@ from tiny import write
 from oodbench.api import Clusters
 from oodbench.execution import dry_run, runner, standins
 from oodbench.execution.pipeline import Options
-from oodbench.report import comparison, targets, verdicts
+from oodbench.report import comparison, targets
+from oodbench.report.claims import verdicts
 from oodbench.scoring import detectors
 from oodbench.store.artifacts import digest
 from oodbench.store.columns import STAND_IN

@@ -23,7 +23,7 @@ OF_SETS = ("id", "ood", "outliers", "validation")  # keys whose values are data 
 FORMS: dict[str, type] = {
     **{"recipe": Recipe, "space": Space, "encoder": ResNet, "select": declarations.Select},
     **{"tables": declarations.TableSpec, "claims": declarations.ClaimSpec},
-    **{"curve": declarations.CellsSpec, "scores": declarations.CellsSpec},
+    **{"curve": declarations.CellsSpec, "scores": declarations.ScoresSpec},
 }
 HINTS: dict[str, Any] = {**axes.PLAIN, "compat": bool, "keep": list[int | str], "skip": list[dict[str, Any]]}
 

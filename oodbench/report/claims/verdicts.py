@@ -4,51 +4,57 @@ claims about clusters, what `oodbench quality` measured of them.
 A claim is about the mean of left minus right, paired by run (ID classes, encoder and seed). It is about ID sets like
 those of the study: where there are several, an ID set is one observation, the mean of its runs, for its seeds tell
 nothing of other sets. So is an encoder where encoders are several and the ID set is one; of several ID sets the claim
-is about these encoders. `ids: these` is about the sets
-at hand alone: errors within each are added, with degrees of freedom by Satterthwaite (1946).
+is about these encoders. `ids: these` is about the sets at hand alone: errors within each are added, with degrees of
+freedom by Satterthwaite (1946).
 
 A claim holds where the one-sided 95 % t interval of the mean lies within what it says, and fails where it lies
 outside; else it is open. What is to be above and lies within the margin on either side of 0 is equal (two one-sided
-tests, Schuirmann 1987). Where one of several comparisons is enough to decide, their number divides the 5 %
-(Bonferroni). Each claim is tested on its own; what does not stand when the 5 % are shared by all claims of a study
+tests, Schuirmann 1987). The error of a mean is that over runs and, of AUROC where scores by image are kept, that of
+the test images which these runs share. Where one of several comparisons is enough to decide, their number divides the
+5 % (Bonferroni). Each claim is tested on its own; what does not stand when the 5 % are shared by all claims of a study
 (Holm 1979) says so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import nct
 from scipy.stats import t as student
 
+from oodbench.report.claims import sides
+from oodbench.report.claims.estimates import (
+    ERROR,
+    UNITS,
+    Floats,
+    ImageError,
+    MeanEstimate,
+    Runs,
+    by_observation,
+    estimate,
+    interval,
+)
+from oodbench.report.claims.images import Covariance, ImageErrors, Where
 from oodbench.report.formats import Sheet
-from oodbench.report.tables import METHOD, TRAINED, NotThereError, counted, distinct, kept
+from oodbench.report.tables import NotThereError, counted
 from oodbench.report.unmade import UNMADE, sets_of
-from oodbench.store.columns import ACCURACIES, INTERVALS, LABELS, LOWER_IS_BETTER, QUALITY_LABELS, RECALLS, SETS, SHARES
-from oodbench.study.declarations import PAIRED, POINTS, ClaimSpec, Labels
+from oodbench.store.columns import LOWER_IS_BETTER, SHARES
+from oodbench.study.declarations import POINTS, ClaimSpec
 from oodbench.study.grid import NONE
 
 HOLDS, FAILS, EQUAL, OPEN, MISSING = "holds", "fails", "equal", "open", "not enough data"
 DECIDED = (HOLDS, FAILS, EQUAL)
-ERROR = 0.05  # one-sided
 POWER = 0.8  # that a claim is decided with as many more runs as an open one asks for
 MOST = 1000  # runs that it asks for
 LEAST = 3  # runs: the deviation of two says nothing
-UNITS = {"id": "ID set", "encoder": "encoder"}  # what runs are of, the outermost first: several are the observations
 PLACES = 3  # that a cell lists; of more it says the counts and the ends, and CSV has all
-AT_CUT = ("level", "cut", *RECALLS, *INTERVALS)  # differ between thresholds that rank alike
-CUTS = ["threshold", "level"]
-RANKS = ("auroc", "aupr_in")  # by which thresholds that rank alike are told
 FILE = "verdict"
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -69,18 +75,22 @@ class Evidence:
     of: str = "run"  # what an observation is
     more: int = 0  # observations that would decide what is open, where it is as it looks; MOST: so many, or more
     where_more: str = ""
+    images: float = np.nan  # the part of the error that is of the test images; NaN where it is not known, and not in it
 
     def text(self, unit: str) -> str:
         """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above (3 more runs would decide it)`."""
         where = f"{self.place} ({self.state}): " if self.place else ""
         who = f"{self.pair} " if self.pair else ""
         spread = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
+        spread += "" if np.isnan(self.images) else f" ({self.images:.2f} of images)"
         within = f"{counted(self.observations, self.of)} of " if self.of != "run" else ""
         runs = f"{self.difference:+.2f}{spread}{unit}, {within}{counted(self.runs, 'run')}, {self.wins} above"
         lost = f", {self.lost} without a number" if self.lost else ""
         return f"{where}{who}{runs if self.runs else 'no run'}{lost}{self._more()}"
 
     def _more(self) -> str:
+        if self.more == MOST and not np.isnan(self.images):
+            return f" (the test images are too few for over {MOST} more {self.of}s to decide it)"
         many = f"over {MOST} more {self.of}s" if self.more == MOST else counted(self.more, f"more {self.of}")
         return f" ({many}{self.where_more} would decide it)" if self.more else ""
 
@@ -132,19 +142,22 @@ class ClaimVerdict:
 
 def verdicts(
     rows: pd.DataFrame,
-    claims: dict[str, ClaimSpec],
+    claims: Mapping[str, ClaimSpec],
     clusters: pd.DataFrame | None = None,
     study: str = "STUDY",
     looks: Mapping[str, int] = MappingProxyType({}),
+    images: ImageErrors | None = None,
 ) -> list[ClaimVerdict]:
     """Return what becomes of each claim; `clusters` are the measures of clusters, None where there are none.
+
+    `images` know the errors of test images; without them these are in no error.
 
     Of a claim that `run --until-decided` has looked at k times the last look has a share 1 / 2^k of the 5 %, so that
     all looks together err no more often (alpha spending, Lan and DeMets 1983).
     """
 
     def judged(name: str, family: int) -> ClaimVerdict:
-        found = verdict(rows, name, claims[name], clusters, study, family * 2 ** looks.get(name, 0))
+        found = verdict(rows, name, claims[name], clusters, study, family * 2 ** looks.get(name, 0), images)
         return replace(found, looks=looks.get(name, 0))
 
     found = {name: judged(name, 1) for name in claims}
@@ -165,6 +178,7 @@ def verdict(
     clusters: pd.DataFrame | None = None,
     study: str = "STUDY",
     family: int = 1,
+    images: ImageErrors | None = None,
 ) -> ClaimVerdict:
     """Return whether a claim holds on rows, or on the measures of their clusters, and by which numbers.
 
@@ -172,9 +186,9 @@ def verdict(
     """
     try:
         if claim.table == "quality":
-            rows = _of_clusters(rows, claim, clusters, study)
-        rows = _kept(rows[list(dict.fromkeys((*LABELS, *claim.labels, "status", *RANKS, claim.value)))], claim.of)
-        state, evidence, lost = (_best if claim.among else _comparison)(rows, claim, family)
+            rows = sides.of_clusters(rows, claim, clusters, study)
+        asked = _Asked(name, claim, family, images)
+        state, evidence, lost = (_best if claim.among else _comparison)(sides.about(rows, claim), asked)
     except NotThereError as missing:
         return ClaimVerdict(name, claim, MISSING, str(missing))
     each = ", two in each ID set" if claim.ids == "these" else ""
@@ -184,42 +198,85 @@ def verdict(
     return ClaimVerdict(name, claim, state, why, tuple(evidence), int((lost["status"] != UNMADE).sum()))
 
 
-def sides(rows: pd.DataFrame, claim: ClaimSpec) -> pd.DataFrame:
-    """Return the rows that a claim compares."""
-    rows = _kept(rows, claim.of)
-    if claim.among:
-        return rows
-    places = [_kept(rows, of) for of in ((claim.at, claim.than) if claim.at else ({},))]
-    return pd.concat([_kept(each, of) for each in places for of in (claim.left, claim.right)])
-
-
 # ---- kinds of claims ------------------------------------------------------------------------------------
 
 
-def _comparison(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
+@dataclass(frozen=True)
+class _Asked:
+    name: str
+    claim: ClaimSpec
+    family: int  # claims that share the 5 %
+    images: ImageErrors | None
+
+    def shared(
+        self, parts: Sequence[tuple[int, pd.DataFrame]], numbers: pd.Series[float], candidates: pd.Index | None = None
+    ) -> dict[Where, Covariance]:
+        """Return the errors of images by place and ID set, of rows that are in a number with a sign each."""
+        if self.images is None or not self.claim.by_image:
+            return {}
+
+        by = self.claim.among
+
+        def made() -> pd.DataFrame:
+            weighted = [(sign, sides.weighted(each, self.claim, by)) for sign, each in parts]
+            rows = pd.concat([each.assign(weight=sign * each["weight"]) for sign, each in weighted])
+            rows = sides.over_runs(rows, numbers, self.claim, by)
+            places = {who: i for i, who in enumerate(_tuples(candidates.to_frame()))} if candidates is not None else {}
+            return rows.assign(
+                weight=100 * rows["weight"], who=[places[each] for each in _tuples(rows[list(by)])] if by else 0
+            )
+
+        return self.images.errors(self.name, made)
+
+    def at(self, place: str, runs: Runs, found: Mapping[Where, Covariance]) -> list[Covariance]:
+        """Return the errors of images of the blocks of runs at a place; none where one is unknown.
+
+        ID sets that are observations have images of their own.
+        """
+        if runs.of == UNITS["id"] and self.claim.ids != "these":
+            return []
+        there = [found.get((place, id_)) for id_ in runs.ids]
+        return [each for each in there if each is not None] if None not in there else []
+
+
+def _comparison(rows: pd.DataFrame, asked: _Asked) -> Decision:
+    claim, family = asked.claim, asked.family
     seen: list[pd.DataFrame] = []
 
     def ahead(rows: pd.DataFrame) -> pd.Series[float]:
-        seen.extend(_side(rows, claim, of) for of in (claim.left, claim.right))
-        left, right = (_numbers(each, claim) for each in seen[-2:])
+        seen.extend(sides.side(rows, claim, of) for of in (claim.left, claim.right))
+        left, right = (sides.numbers(each, claim) for each in seen[-2:])
         both, common = left.sub(right), left.index.intersection(right.index)
         return both[both.index.isin(common)] if len(common) else both  # NaN where one has no number
 
-    differences = ahead(_kept(rows, claim.at)) - ahead(_kept(rows, claim.than)) if claim.at else ahead(rows)
+    differences = ahead(sides.there(rows, claim.at)) - ahead(sides.there(rows, claim.than)) if claim.at else ahead(rows)
     places = {str(place): by_observation(each) for place, each in differences.groupby("place", sort=False)}
     enough = family * (1 if claim.where == "all" else len(places))
-    found = [_evidence(claim, runs, enough, family * len(places), place) for place, runs in places.items()]
+    shared = asked.shared(list(zip((1, -1, -1, 1), seen, strict=False)), differences)
+    found = [
+        _evidence(
+            claim, runs, enough, family * len(places), [each.of(0) for each in asked.at(place, runs, shared)], place
+        )
+        for place, runs in places.items()
+    ]
     lost = pd.concat([each[each["number"].isna()] for each in seen])
     return _together(claim, [each.state for each in found]), found, lost
 
 
-def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
+def _tuples(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(frame.itertuples(index=False, name=None))
+
+
+def _best(rows: pd.DataFrame, asked: _Asked) -> Decision:
     """Return whether the winner is ahead of every other candidate; without one, whether every candidate is not."""
+    claim, family = asked.claim, asked.family
     for column, wanted in claim.winner.items():
-        _kept(rows, {column: wanted})
-    rows = _side(rows, claim, {})
+        sides.there(rows, {column: wanted})
+    rows = sides.side(rows, claim, {})
     sign = -1 if claim.value in LOWER_IS_BETTER else 1
-    wide = sign * _numbers(rows, claim, claim.among).unstack(list(claim.among), sort=False)
+    numbers = sign * sides.numbers(rows, claim, claim.among)
+    wide = numbers.unstack(list(claim.among), sort=False)
+    shared = asked.shared([(sign, rows)], numbers, wide.columns)
     names = [" · ".join(map(str, each)) for each in wide.columns.to_frame().itertuples(index=False)]
     places = {str(place): by_observation(each) for place, each in wide.groupby(level="place", sort=False)}
     if len(names) < 2:
@@ -233,7 +290,8 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     def against(place: str, who: int, rival: int, ask: bool = False) -> Evidence:
         runs, pair = places[place], f"{names[who]} against {names[rival]}"
         ahead = runs._replace(values=runs.values[:, who] - runs.values[:, rival])
-        return _evidence(claim, ahead, enough, decided, place, pair, ask)
+        images = [each.of(who, rival) for each in asked.at(place, runs, shared)]
+        return _evidence(claim, ahead, enough, decided, images, place, pair, ask)
 
     def wins(who: int) -> str:
         rivals = [each for each in range(len(names)) if each != who]
@@ -254,146 +312,28 @@ def _best(rows: pd.DataFrame, claim: ClaimSpec, family: int) -> Decision:
     return state, [closest(place) for place in places], rows[rows["number"].isna()]
 
 
-# ---- rows to numbers ------------------------------------------------------------------------------------
-
-
-def _kept(rows: pd.DataFrame, of: Labels) -> pd.DataFrame:
-    """Return the rows, at least one, that have the labels. Raises NotThereError."""
-    rows = kept(rows, of)
-    if rows.empty:
-        raise NotThereError("there are no rows")
-    return rows
-
-
-def _of_clusters(rows: pd.DataFrame, claim: ClaimSpec, clusters: pd.DataFrame | None, study: str) -> pd.DataFrame:
-    """Return the measures of clusters of the trainings that rows are of, with the labels of rows that they lack.
-
-    They are of ID test items where the claim does not say of which split.
-    """
-    if clusters is not None:
-        clusters = clusters[clusters["train_key"].isin(rows["train_key"])]  # not of epochs on the way, nor out of date
-    if clusters is None or clusters.empty:
-        raise NotThereError(f"the clusters of these rows are not measured: oodbench quality {study} does that")
-    said = {*claim.of, *claim.left, *claim.right, *claim.at, *claim.than, *claim.among, *claim.over}
-    if "split" not in said:
-        clusters = clusters[clusters["split"] == "test"]
-    lacking = dict.fromkeys((each for each in LABELS if each not in QUALITY_LABELS), NONE)
-    status = np.where(clusters["error"] == "", "ok", "error")
-    return clusters.assign(**lacking | dict.fromkeys((*RANKS, "level"), np.nan), status=status)
-
-
-def _side(rows: pd.DataFrame, claim: ClaimSpec, of: Labels) -> pd.DataFrame:
-    """Return the rows of a side, with `place`, `number` (in the claim's unit), how many OOD `sets` make a mean whole.
-
-    Thresholds that rank alike are one, unless the value is of their cuts. An accuracy is a training's: it is taken
-    once, of any row that has it.
-    """
-    found = _kept(rows, of)
-    if claim.value in ACCURACIES:
-        found = found[found["status"] == "ok"].drop_duplicates([*TRAINED, *PAIRED, *claim.over, *claim.among])
-        found = found.assign(sets=1)
-    else:
-        tested = _kept(rows, {column: wanted for column, wanted in of.items() if column in SETS})
-        by = ["id", *(column for column in claim.over if column in SETS)]
-        alike = claim.value not in AT_CUT and not {*CUTS} & {*claim.over, *claim.among}
-        if alike and len(found[CUTS].drop_duplicates()) > 1:
-            found = distinct(found)
-        found = found.join(tested.groupby(by)["ood"].nunique().rename("sets"), on=by)
-    number = found[claim.value].astype("float64").where(found["status"] != "error")
-    return found.assign(
-        level=found["level"].fillna(0),  # a threshold set on OOD has none
-        number=number * (100 if claim.value in SHARES else 1),
-        place=found[list(claim.over)].astype(str).agg(" · ".join, axis=1) if claim.over else "",
-    )
-
-
-def _numbers(side: pd.DataFrame, claim: ClaimSpec, by: tuple[str, ...] = ()) -> pd.Series[float]:
-    """Return one number for each group, place and run; NaN where one that belongs to it is missing.
-
-    It is the mean over OOD sets, then the mean or the best over settings, then the mean over places if that is asked.
-    """
-    index = [*by, "place", *claim.run]
-    settings = [label for label in (*METHOD, "level", "split") if label in side and label not in (*index, *claim.over)]
-    over_sets = side.groupby([*index, *settings], sort=False)
-    whole = over_sets["number"].count() == over_sets["sets"].first()
-    one = over_sets["number"].mean().where(whole)
-    found = one.groupby(index, sort=False)
-    best = found.min if claim.value in LOWER_IS_BETTER else found.max
-    numbers = best() if claim.pick == "best" else _whole_mean(found, [*by, "place"])
-    if claim.where != "mean":
-        return numbers
-    everywhere = f"mean of {', '.join(side['place'].unique())}"
-    over_places = numbers.groupby([*by, *claim.run], sort=False)
-    return pd.concat({everywhere: _whole_mean(over_places, [*by, "id"])}, names=["place"])
-
-
-def _whole_mean(groups: Any, alike: list[str]) -> pd.Series[float]:
-    """Return means of groups, NaN where a member has no number, or where there are fewer than in others alike."""
-    size = groups.size()
-    most = size.groupby(alike, sort=False).transform("max")
-    mean: pd.Series[float] = groups.mean().where((groups.count() == size) & (size == most))
-    return mean
-
-
 # ---- numbers to states ----------------------------------------------------------------------------------
 
 
-class Runs(NamedTuple):
-    """Numbers of runs (N,), or of runs and candidates (N, K), and which observation each run belongs to (N,)."""
-
-    values: Floats
-    unit: NDArray[np.int64]
-    of: str  # what an observation is
-
-
-def by_observation(numbers: pd.Series[float] | pd.DataFrame) -> Runs:
-    """Return numbers by run; observations are the values of the outermost label that has several, else the runs."""
-    for label, name in UNITS.items():
-        if label in numbers.index.names and numbers.index.get_level_values(label).nunique() > 1:
-            return Runs(numbers.to_numpy(), numbers.index.get_level_values(label).factorize()[0], name)
-    return Runs(numbers.to_numpy(), np.arange(len(numbers)), "run")
-
-
-class MeanEstimate(NamedTuple):
-    """A mean, and the sizes and variances (ddof 1) of the blocks of observations that its error is of."""
-
-    mean: float
-    size: Floats  # (B,)
-    variance: Floats  # (B,)
-
-    def spread(self, more: Floats | int = 0) -> tuple[Any, Any]:
-        """Return standard error and degrees of freedom, with so many more observations (M,) in each block."""
-        size = np.add.outer(np.asarray(more), self.size)  # (M, B)
-        parts = self.variance / size
-        total = parts.sum(-1)
-        with np.errstate(invalid="ignore"):  # 0 / 0 of runs that are all alike
-            freedom = np.nan_to_num(total**2 / (parts**2 / (size - 1)).sum(-1), nan=(size - 1).sum(-1))
-        return np.sqrt(total) / len(self.size), freedom
-
-
-def estimate(values: list[Floats], these: bool) -> MeanEstimate | None:
-    """Return the mean over units of the means of their runs, None where it has no error.
-
-    `these`: its error is that of the runs in each; else that of the units, which are one block.
-    """
-    blocks = values if these else [np.array([each.mean() for each in values if len(each)])]
-    if not blocks or min(map(len, blocks)) < 2:
-        return None
-    mean = float(np.mean([each.mean() for each in values if len(each)]))
-    return MeanEstimate(mean, *(np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1))))
-
-
 def _evidence(
-    claim: ClaimSpec, runs: Runs, enough: int, decided: int, place: str, pair: str = "", ask: bool = True
+    claim: ClaimSpec,
+    runs: Runs,
+    enough: int,
+    decided: int,
+    images: Sequence[ImageError],
+    place: str,
+    pair: str = "",
+    ask: bool = True,
 ) -> Evidence:
     """Return what differences say: `enough` and `decided` are how many such a holding or a failing one is picked of.
 
-    `ask`: also how many more observations would decide what is open, which takes long.
+    `images`: what they add to the error; `ask`: also how many more observations would decide what is open, which takes
+    long.
     """
     there = ~np.isnan(runs.values)
     these = claim.ids == "these" and runs.of == UNITS["id"]
     units = [runs.values[there & (runs.unit == each)] for each in np.unique(runs.unit)]
-    values, found = runs.values[there], estimate(units, these)
+    values, found = runs.values[there], estimate(units, these, images)
     decided *= 2 if claim.relation == "near" else 1
     state, error, low, high, more = MISSING, np.nan, np.nan, np.nan, 0
     if found:
@@ -407,24 +347,13 @@ def _evidence(
     mean = found.mean if found else _mean(values)
     count = len(values) if these else sum(len(each) > 0 for each in units)
     seen = (error, low, high, len(values), int((values > 0).sum()), int((~there).sum()), count)
-    return Evidence(place, pair, state, mean, *seen, "run" if these else runs.of, more, f" in each {runs.of}" * these)
+    of, where_more = ("run", f" in each {runs.of}") if these else (runs.of, "")
+    return Evidence(place, pair, state, mean, *seen, of, more, where_more, found.of_images if found else np.nan)
 
 
 def _mean(values: Floats) -> float:
     there = values[~np.isnan(values)]
     return float(there.mean()) if len(there) else float("nan")
-
-
-def interval(found: MeanEstimate, tests: int) -> tuple[float, float]:
-    """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
-    error, freedom = found.spread()
-    half = _quantile(float(freedom), tests) * float(error)
-    return found.mean - half, found.mean + half
-
-
-@cache
-def _quantile(freedom: float, tests: int) -> float:
-    return float(student.ppf(1 - ERROR / tests, freedom))
 
 
 def _region(claim: ClaimSpec, low: float, high: float) -> str:
@@ -498,9 +427,17 @@ def caption(found: list[ClaimVerdict]) -> str:
         f"the claim says; fails: it lies outside; equal: neither side is ahead by over the margin, {POINTS} points "
         "where none is said; open: these rows do not decide it, and how many more would, with 80 % power, if mean and "
         "spread are as they look. Where one of several comparisons decides, their number divides the 5 %; what does "
-        f"not stand when all claims share it, by Holm, says so.{looks} The error that the test images have in common "
-        f"is not in it.{best}"
+        f"not stand when all claims share it, by Holm, says so.{looks}{_of_images(found)}{best}"
     )
+
+
+def _of_images(found: list[ClaimVerdict]) -> str:
+    """Return of which claims the error of images is known."""
+    lines = [each for one in found for each in one.evidence if not np.isnan(each.error) and each.of != UNITS["id"]]
+    known = sum(not np.isnan(each.images) for each in lines)
+    where = "in no error" if not known else "only where it says so (of images) in the error" * (known < len(lines))
+    said = f" What the runs of an ID set share, the draw of its test images, is {where}." if where else ""
+    return said + " Of images: DeLong's error, paired by image." * bool(known)
 
 
 def sheet(found: list[ClaimVerdict], about: str = "") -> Sheet:

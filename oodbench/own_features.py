@@ -1,0 +1,238 @@
+"""Detectors on features that a user has at hand, from Python: the grid on them, or one detector to keep."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oodbench.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from oodbench.data.feature_files import FeatureFile
+    from oodbench.scoring.fitted import FittedDetector
+
+Features = Any  # (M, D): array, tensor, list of rows; {"features": ..., "labels": ..., "logits": ...}; or a file
+Names = str | Mapping[str, Any]  # a plugin's name, or {name: {parameter: value}}
+
+
+def score(  # noqa: PLR0913 - the sets and options of a command
+    train: Features,
+    id: Features,
+    ood: Mapping[str, Features] | None = None,
+    *,
+    near: Mapping[str, Features] | None = None,
+    far: Mapping[str, Features] | None = None,
+    val: Features | None = None,
+    validation: Mapping[str, Features] | None = None,
+    grid: Path | str | Mapping[str, Any] | None = None,
+    training: str = "features",
+    name: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Return the rows of a grid of detectors on features: a row for each detector and OOD set.
+
+    Features are (M, D) arrays or tensors, files that `oodbench score` reads, or mappings of `features` and what else is
+    known of the same items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight`
+    (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out, and Python warns of why.
+    `val` are ID features that nothing was fitted on; without them a tenth of `train` is held out for thresholds.
+    `validation` are OOD sets that thresholds and choices may see. `grid` has detectors as a study has; without it there
+    is every plugin with its defaults. Rows are kept where `name` names a folder of results, else only returned.
+    """
+    from oodbench.execution import score_features
+    from oodbench.execution.pipeline import pick_device
+    from oodbench.scoring.detectors import How
+    from oodbench.store.memo import Watch
+    from oodbench.study.study import UNGROUPED
+
+    class Warned(Watch):
+        def warn(self, message: str) -> None:
+            warnings.warn(message, stacklevel=4)
+
+    groups = (("near", near), ("far", far), (UNGROUPED, ood))
+    sets = [(group, each, _given(each, f)) for group, of in groups for each, f in (of or {}).items()]
+    with tempfile.TemporaryDirectory() as folder:
+        given = score_features.Given(
+            train=_given("train", train),
+            id=("ID", _given("id", id)),
+            ood=sets,
+            val=None if val is None else _given("val", val),
+            validation={each: _given(each, f) for each, f in (validation or {}).items()},
+            grid=Path(grid) if isinstance(grid, str) else grid,
+            name=name or "features",
+            training=training,
+            seed=seed,
+            root=None if name else Path(folder),
+        )
+        outcome = score_features.score(given, How(pick_device(device)), Warned())
+    if outcome.left_out:
+        reasons = "; ".join(f"{count} cells: {reason}" for reason, count in outcome.left_out.items())
+        warnings.warn(f"left out: {reasons}", stacklevel=2)
+    return outcome.rows
+
+
+@dataclass(frozen=True)
+class UnfittedDetector:
+    """A detector that is not fitted yet, as a study would declare it."""
+
+    grid: Mapping[str, Any]
+
+    def fit(
+        self,
+        features: Features,
+        labels: Any = None,
+        *,
+        logits: Any = None,
+        weight: Any = None,
+        bias: Any = None,
+        val: Features | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> Fitted:
+        """Fit on training features (N, D) and labels (N,), and set the cut on held-out ID items.
+
+        These are `val`, or a tenth of the training items by class, which nothing is fitted on. A baseline reads
+        `logits` (N, C) or the head's `weight` (C, D) and `bias` (C,), else a linear probe that is fitted on the labels.
+        Large arrays are not copied: leave them as they are. Raises UserError where features and detector do not fit
+        together.
+        """
+        from oodbench.execution import score_features
+        from oodbench.execution.pipeline import pick_device
+        from oodbench.scoring.detectors import How
+
+        more = {"labels": labels, "logits": logits, "weight": weight, "bias": bias}
+        arrays = dict(features) if isinstance(features, Mapping) else {"features": features}
+        arrays |= {key: each for key, each in more.items() if each is not None}
+        train, held_out = _arrays("train", arrays), None if val is None else _arrays("val", val)
+        try:
+            found = score_features.fitted(self._axes(train), train, held_out, seed, How(pick_device(device)))
+            return Fitted(found, {layer: f.shape[1] for layer, f in train.layers.items()})
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _axes(self, train: FeatureFile) -> Any:
+        from oodbench.study.reader import load_grid
+
+        clustering = {"clustering": "one" if train.labels is None else "labels"} if "distance" in self.grid else {}
+        return load_grid(clustering | dict(self.grid), ())
+
+
+def detector(
+    name: str,
+    *,
+    clustering: Names | None = None,
+    threshold: Names = "pooled",
+    space: Mapping[str, Any] | None = None,
+    plugins: str | list[str] | None = None,
+    **parameters: Any,
+) -> UnfittedDetector:
+    """Return a detector by the name of its distance or post-hoc baseline, with the parameters of that plugin.
+
+    `clustering` is that of the labels where there are any, else a single cluster; `space` has steps as in a study, such
+    as {"unit": True}; `plugins` are files or folders of your own plugins. Raises UserError where one of them is wrong.
+    """
+    from oodbench.study.registry import Registry
+
+    folders = [plugins] if isinstance(plugins, str) else plugins or []
+    registry = Registry([Path(each) for each in folders])
+    rooms = [room for room in ("distance", "posthoc") if name in registry.sources(room)]
+    if not rooms:
+        known = [*registry.sources("distance"), *registry.sources("posthoc")]
+        raise UserError(f"there is no distance and no baseline '{name}'{suggestion(name, known)}")
+    made = registry.load(rooms[0], name)
+    try:
+        made(**parameters)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+    grid: dict[str, Any] = {rooms[0]: {name: parameters} if parameters else name, "threshold": threshold}
+    grid |= {"space": dict(space)} if space else {}
+    grid |= {"plugins": list(folders)} if folders else {}
+    return UnfittedDetector(grid | ({"clustering": clustering} if clustering is not None else {}))
+
+
+class Fitted:
+    """A fitted detector: what scores above its threshold is called OOD."""
+
+    def __init__(self, fitted: FittedDetector, columns: Mapping[str, int]) -> None:
+        self._fitted, self._columns = fitted, columns
+
+    def __repr__(self) -> str:
+        return f"<oodbench detector {self.label}, threshold {self.threshold:g}>"
+
+    @property
+    def label(self) -> str:
+        """What a table would call it."""
+        labels = self._fitted.detector.labels
+        parts = (labels[each] for each in ("space", "clustering", "distance", "posthoc", "threshold"))
+        return " · ".join(str(part) for part in parts if part != "–")
+
+    @property
+    def threshold(self) -> float:
+        """The cut, in the unit of `score`."""
+        return self._fitted.rule.cut
+
+    def score(self, features: Features) -> NDArray[np.float64]:
+        """Return calibrated scores (M,) of features (M, D), larger = more OOD."""
+        return self._fitted.scores(self._layers(features))
+
+    def predict(self, features: Features) -> NDArray[np.bool_]:
+        """Return which items (M,) are OOD."""
+        found: NDArray[np.bool_] = self.score(features) > self.threshold
+        return found
+
+    def nearest(self, features: Features) -> NDArray[np.int64]:
+        """Return the cluster (M,) that each item is scored against: with the labels as clusters, its nearest class."""
+        found: NDArray[np.int64] = self._fitted.nearest(self._layers(features)).numpy()
+        return found
+
+    def _layers(self, features: Features) -> dict[str, Tensor]:
+        layers = _arrays("the items", features).layers
+        for layer, f in layers.items():
+            if f.shape[1] != (wanted := self._columns.get(layer, f.shape[1])):
+                raise UserError(f"the items: {f.shape[1]} columns, train has {wanted} ({layer})")
+        return layers
+
+
+# ---- arrays ---------------------------------------------------------------------------------------------
+
+
+def _given(name: str, given: Features) -> Path | FeatureFile:
+    return Path(given) if isinstance(given, str | Path) else _arrays(name, given)
+
+
+def _arrays(name: str, given: Features) -> FeatureFile:
+    """Return features at hand as a file of this name would hold them. Raises UserError where they cannot be."""
+    import numpy as np
+
+    from oodbench.data.feature_files import ARRAYS, checked, read
+
+    if isinstance(given, str | Path):
+        return read(Path(given))
+    arrays = dict(given) if isinstance(given, Mapping) else {"features": given}
+    for each in arrays:
+        if each not in ARRAYS:
+            raise UserError(f"{name}: what is '{each}'?{suggestion(str(each), ARRAYS)}")
+    found = {each: _numbers(value) for each, value in arrays.items()}
+    sha = hashlib.sha256()
+    for each, value in sorted(found.items()):
+        plain = value if isinstance(value, np.ndarray) else value.double().numpy()
+        sha.update(f"{each} {plain.dtype} {plain.shape} {plain.tolist() if plain.dtype == object else ''}".encode())
+        sha.update(np.ascontiguousarray(plain).tobytes())
+    return checked(Path(name), found, sha.hexdigest()[:16])
+
+
+def _numbers(value: Any) -> Any:
+    """Return a tensor on the CPU, without a gradient, or what else it is as an array of numpy."""
+    import numpy as np
+
+    return value.detach().cpu() if hasattr(value, "detach") else np.asarray(value)

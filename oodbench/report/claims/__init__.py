@@ -1,0 +1,1 @@
+"""A study's claims held against its rows."""

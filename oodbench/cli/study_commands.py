@@ -91,7 +91,7 @@ def run(
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets, tuple(only or ()))
     end = time.monotonic() + seconds
     whole = until_decided or loaded.settings.variance
-    columns = COLUMNS if whole else tables.columns(None if rows_only else study)
+    columns = COLUMNS if whole else tables.columns(None if rows_only else source)
     made = _make(loaded, options, workers, dry_data, columns)
     while until_decided and not made.died and _more_seeds(made, end - time.monotonic()):
         made = _make(loaded, options, workers, dry_data, columns)

@@ -285,15 +285,9 @@ class Results:
         """Return the parts in the order of their stamps; those that may hold rows of a training, if one is said."""
         folders = "[0-9a-f]*" if training is None else training[:2] or "."
         found = (path for where in (".", folders) for path in self.folder.glob(f"{where}/*.*"))
-        parts = {path: part for path in found if (part := PART.match(path.name))}
-        return sorted(
-            (
-                path
-                for path, part in parts.items()
-                if None in (training, part["training"]) or training == part["training"]
-            ),
-            key=lambda path: path.name,
-        )
+        parts = {path: part["training"] for path in found if (part := PART.match(path.name))}
+        own = (path for path, of in parts.items() if training is None or of in (None, training))
+        return sorted(own, key=lambda path: path.name)
 
     def _read_part(
         self, path: Path, names: list[str], training: str | None, cells: Collection[str] | None
@@ -349,9 +343,7 @@ class Results:
         for table in tables:
             rows = arrow(table)
             if writer is None:
-                names = set(rows.schema.names)
-                how: dict[str, Any] = {"use_dictionary": [name for name in (*TEXT, *TRACE) if name in names]}
-                how |= {"use_byte_stream_split": [name for name in FLOATS if name in names]}
+                how: dict[str, Any] = {"use_dictionary": [*TEXT, *TRACE], "use_byte_stream_split": [*FLOATS]}
                 how |= {"compression": "zstd", "write_statistics": ["train_key"], "store_schema": False}
                 writer = pq.ParquetWriter(content, rows.schema, **how)
             writer.write_table(rows, row_group_size=len(rows))

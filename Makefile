@@ -5,6 +5,7 @@
 # make check    what the continuous integration checks besides the tests
 # make constraints   write constraints.txt anew from the newest releases
 # make browser  chromium from Debian's archive (needs root), for the tests of a study's page
+# make latex    pdflatex from Debian's archive (needs root), for the tests of tables in a paper
 # make data     Fashion-MNIST from Debian's archive (needs root), for studies/fashion.yaml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 FAISS ?= cpu
 BIN := .venv/bin
 
-.PHONY: run quick test install check constraints browser data
+.PHONY: run quick test install check constraints browser latex data
 
 run: .venv/runs
 	PYTHONDONTWRITEBYTECODE= $(BIN)/oodbench run benchmark.yaml --workers auto
@@ -56,6 +57,10 @@ constraints:
 browser:
 	command -v chromium chromium-browser google-chrome >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core; }
+
+latex:
+	command -v pdflatex >/dev/null && kpsewhich booktabs.sty >/dev/null || \
+		{ apt-get update && apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended; }
 
 data:
 	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \

@@ -60,13 +60,16 @@ def rows(study: Study) -> pd.DataFrame:
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the tables of a study by name: mean, standard deviation and n, unrounded, in per cent; needs no torch."""
+    """Return the tables of a study by name: mean, standard deviation and n, unrounded, in per cent; needs no torch.
+
+    What a study declares of a table of every study is `tables/NAME`, beside NAME.
+    """
     from oodbench.cli.tables import made
     from oodbench.report import unmade
 
     source = _source(study)
     found = made(source, unmade.declared(rows(study)), warnings.warn)
-    return {table.name: table.numbers() for table, _ in found}
+    return {("tables/" if spec and not spec.rows else "") + table.name: table.numbers() for table, spec in found}
 
 
 def verdict(study: Study) -> pd.DataFrame:

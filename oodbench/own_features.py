@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from oodbench.data.feature_files import FeatureFile
     from oodbench.scoring.fitted import FittedDetector
+    from oodbench.store.memo import Watch
 
 Features = Any  # (M, D): array, tensor, list of rows; {"features": ..., "labels": ..., "logits": ...}; or a file
 Names = str | Mapping[str, Any]  # a plugin's name, or {name: {parameter: value}}
@@ -52,12 +53,7 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
-    from oodbench.store.memo import Watch
     from oodbench.study.study import UNGROUPED
-
-    class Warned(Watch):
-        def warn(self, message: str) -> None:
-            warnings.warn(message, stacklevel=4)
 
     groups = (("near", near), ("far", far), (UNGROUPED, ood))
     sets = [(group, each, _given(each, f)) for group, of in groups for each, f in (of or {}).items()]
@@ -74,11 +70,22 @@ def score(  # noqa: PLR0913 - the sets and options of a command
             seed=seed,
             root=None if name else Path(folder),
         )
-        outcome = score_features.score(given, How(pick_device(device)), Warned())
+        outcome = score_features.score(given, How(pick_device(device)), _watch())
     if outcome.left_out:
         reasons = "; ".join(f"{count} cells: {reason}" for reason, count in outcome.left_out.items())
         warnings.warn(f"left out: {reasons}", stacklevel=2)
     return outcome.rows
+
+
+def _watch() -> Watch:
+    """Return what says in Python's way what a command would print."""
+    from oodbench.store.memo import Watch
+
+    class Warned(Watch):
+        def warn(self, message: str) -> None:
+            warnings.warn(message, stacklevel=5)
+
+    return Warned()
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from oodbench.store.columns import COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from oodbench.store.artifacts import Store
     from oodbench.store.rows import Results
     from oodbench.study.reader import Source
 
-PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds")
+NAMED = ("roc", "histogram", "bank")  # figures of the rows that words name
+PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds", *NAMED)
 
 Against = Annotated[
     str, typer.Option(help="Published numbers to hold the rows against: a CSV, a folder of them, or `targets`, ours.")
@@ -222,6 +224,13 @@ def curve(
 def plot(
     study: StudyFile,
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(PLOTS)}.", show_default=False)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Of roc and histogram: a CELL, or words as `show` takes them. Of bank: the words of a training.",
+            show_default=False,
+        ),
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="A .pdf, .svg or .png file; else figures/KIND.pdf of the results.")
     ] = None,
@@ -229,24 +238,23 @@ def plot(
     dry_data: DryData = False,
 ) -> None:
     """Draw a figure of a study's rows for a paper of two columns; needs the extra `plots`, not torch."""
-    for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
-        if word not in allowed:
-            raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
-    ending = to.suffix.lower().removeprefix(".") if to else "pdf"
-    if ending not in ("pdf", "svg", "png"):
-        raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
+    ending = _checked(kind, words or [], to, column)
     try:
         from oodbench.figures import printed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise UserError("figures take matplotlib, which is not here: pip install 'oodbench[plots]'") from None
+    from oodbench.cli.kept import store
     from oodbench.report import tables as making
     from oodbench.store.files import write_whole
 
     given, rows = arguments.rows(study, dry_data, ok=True)
-    found = _shown(kind, given, rows, str(study))
-    files = making.file_names(list(found)) if len(found) > 1 else dict.fromkeys(found, "")
+    if words:
+        found = _named(kind, store(study, given, dry_data), study, rows, words)
+    else:
+        found = _shown(kind, given, rows, str(study))
+    files = making.file_names(list(found)) if len(found) > 1 or (words and not to) else dict.fromkeys(found, "")
     place = to or given.folder.parent / "figures" / f"{kind}.pdf"
     drawn = {
         place.with_stem("-".join(filter(None, (place.stem, files[board])))): printed.written(
@@ -259,6 +267,34 @@ def plot(
         screen.say(f"{path}")
     if said := tables.remarks(rows):
         screen.warn(said.strip())
+
+
+def _checked(kind: str, words: list[str], to: Path | None, column: str) -> str:
+    """Return the ending of a figure's file. Raises UserError where what is asked for makes no figure."""
+    for said, word, allowed in (("KIND", kind, PLOTS), ("--column", column, ("single", "double"))):
+        if word not in allowed:
+            raise UserError(f"{said} {word}: there is no such{suggestion(word, allowed)}")
+    if bool(words) != (kind in NAMED):
+        wanted = "a cell, or words of a table's line" if kind in NAMED else "no words: it is of all rows"
+        raise UserError(f"plot {kind} {' '.join(words)}".strip() + f": it takes {wanted}")
+    ending = to.suffix.lower().removeprefix(".") if to else "pdf"
+    if ending not in ("pdf", "svg", "png"):
+        raise UserError(f"--to {to}: the name of the file ends in .pdf, .svg or .png")
+    return ending
+
+
+def _named(
+    kind: str, store: Store | None, study: Path, rows: pd.DataFrame, words: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Return what a figure of the rows that words name shows, by these words."""
+    from oodbench.figures import named_rows
+    from oodbench.store import named
+
+    found = named.rows(rows, words)
+    if store is None:
+        how = f"oodbench run {study} keeps features and scores in one, OODBENCH_STORE says where it is"
+        raise UserError(f"plot {kind}: there is no store of {study}; {how}")
+    return {" ".join(words): named_rows.NAMED[kind](found, store, str(study))}
 
 
 def _shown(kind: str, given: Results, rows: pd.DataFrame, study: str) -> dict[str, pd.DataFrame]:

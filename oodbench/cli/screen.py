@@ -72,10 +72,9 @@ def show(table: Table, title: str, top: int) -> None:
 
     Numbers are never cut: of those that still have no room the last ones are left out, and files have them.
     """
-    text = (
-        table.sheet().first(top).cells(escape, "[bold green]{}[/]", "[underline]{}[/]")
-    )  # a label: youden [saw noise]
-    labels = table.mean.index.nlevels
+    sheet = table.sheet()
+    text = sheet.first(top).cells(escape, "[bold green]{}[/]", "[underline]{}[/]")  # a label: youden [saw noise]
+    labels = sheet.labels
     details = [escape(title) for title in table.details]
     shown = _grid(text, "l" * labels)
     while details and _width(shown) > out.width:
@@ -85,7 +84,7 @@ def show(table: Table, title: str, top: int) -> None:
     if _width(shown) > out.width:
         shown = _numbers_first(text.iloc[:, :labels], text.iloc[:, labels:])
     out.print(shown)
-    say("\n".join(table.below), style="italic")
+    say("\n".join(sheet.below), style="italic")
 
 
 def _width(table: RichTable) -> int:

@@ -83,27 +83,66 @@ def made(study: Source | None, rows: Any, warn: Callable[[str], None]) -> Iterat
     from oodbench.study.reader import tables_of
 
     specs, select, floor = tables_of(study) if study else ({}, None, None)
-    yield from ((table, None) for table in _boards(rows, select, floor))
+    store = _store(study, rows)
+    yield from ((table, None) for table in _boards(rows, select, floor, store))
     for name, spec in specs.items():
         try:
-            yield making.declared(rows, name, spec, floor), spec
+            if spec.rows:
+                yield making.declared(rows, name, spec, floor), spec
+            else:
+                yield from ((table, spec) for table in _views(rows, name, spec, select, floor, store))
         except UserError as error:
             if not (rows.attrs.get("only") or rows.attrs.get("lacking")):
                 raise
             warn(f"{error}, in the rows that there are: the table is not written")
 
 
-def _boards(rows: Any, select: Any, floor: float | None) -> Iterator[Table]:
+def _boards(rows: Any, select: Any, floor: float | None, store: Any) -> Iterator[Table]:
     from oodbench.report.selection import selection
-    from oodbench.report.tables import best_of_each_training, leaderboards, thresholds
+    from oodbench.report.tables import thresholds
 
-    for board in leaderboards(rows, floor):
-        yield board
-        yield best_of_each_training(board)
+    for both in _leaderboards(rows, floor, store):
+        yield from both
     if every := thresholds(rows, floor):
         yield every
     if select:
         yield selection(rows, select, floor)
+
+
+def _leaderboards(rows: Any, floor: float | None, store: Any) -> Iterator[tuple[Table, Table]]:
+    """Yield each leaderboard, and its best row of each training."""
+    from oodbench.report import halves
+    from oodbench.report import tables as making
+
+    for board, part in zip(making.leaderboards(rows, floor), making.boards(rows).values(), strict=True):
+        yield board, halves.honest(making.best_of_each_training(board), board, part, store)
+
+
+def _store(study: Source | None, rows: Any) -> Any:
+    """Return the store that may keep scores of rows; None where there is none, or the rows are of stand-in data."""
+    from oodbench.store.artifacts import Store
+    from oodbench.study.reader import store_of
+
+    place = store_of(study) if study and not note(rows) else None
+    return Store(place) if place and place.is_dir() else None
+
+
+def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None, store: Any) -> list[Table]:
+    """Return the tables of a name that every study has as a study wants them, one for each ID data set."""
+    from oodbench.errors import UserError
+    from oodbench.report import selection
+    from oodbench.report import tables as making
+
+    rows = making.kept(rows, spec.of, f"table {name}: ")
+    if name == "selection":
+        found = [selection.selection(rows, select, floor)]
+    elif name == "thresholds":
+        found = [every] if (every := making.thresholds(rows, floor)) else []
+    else:
+        found = [board if name == "leaderboard" else best for board, best in _leaderboards(rows, floor, store)]
+    if not found:
+        raise UserError(f"table {name}: all rows have one threshold")
+    return [making.view(board, spec) for board in found]
 
 
 def note(rows: Any) -> str:

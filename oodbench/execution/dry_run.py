@@ -215,7 +215,7 @@ def _asked(study: Study) -> Iterator[tuple[dict[str, Any], Iterable[str]]]:
     """
     yield from (({}, (axis,)) for axis in (*DETECTOR_AXES, "level"))
     for spec in study.tables.values():
-        yield spec.of, (*spec.rows, *spec.columns)
+        yield spec.of, (*spec.rows, *spec.across)
     for claim in study.claims.values():
         for side in ({}, claim.left, claim.right):
             for place in ({}, claim.at, claim.than):

@@ -23,22 +23,31 @@ SHOWN = 8  # images of a side
 
 def by_image(rows: pd.DataFrame, store: Store, order: list[int]) -> tuple[list[dict[str, Any]], int]:
     """Return what is drawn of the first rows, in an order of their labels, whose scores are kept; and how many are."""
+    kept = kept_rows(rows.loc[order], store)
+    return list(_drawn(kept[:MOST], store)), len(kept)
+
+
+def kept_rows(rows: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Return the rows whose scores are kept."""
     there = set(store.keys(scores.KIND))
-    which = rows[["key", "ood", "ood_data"]]
-    names = {label: scores.name(*map(str, each)) for label, *each in which.itertuples()}
-    kept = [row for row in order if names[row] in there]
-    return list(_drawn(which, store, kept[:MOST])), len(kept)
+    made = rows[rows["status"] == "ok"] if there else rows[:0]  # others have neither key nor scores
+    which = made[["key", "ood", "ood_data"]].itertuples(index=False)
+    return made[np.array([scores.name(*each) in there for each in which], dtype=bool)]
 
 
-def _drawn(which: pd.DataFrame, store: Store, kept: list[int]) -> Iterator[dict[str, Any]]:
-    for label in kept:
-        key, ood, content = map(str, which.loc[label])
-        found = scores.kept(store, (key, ood, content))
+def kept_scores(store: Store, row: Any) -> scores.KeptScores | None:
+    """Return the scores of a row; None where they are damaged."""
+    return scores.kept(store, (row["key"], row["ood"], row["ood_data"]))
+
+
+def _drawn(kept: pd.DataFrame, store: Store) -> Iterator[dict[str, Any]]:
+    for label, row in kept.iterrows():
+        found = kept_scores(store, row)
         if found is not None:
             corners, bins = thinned(data.roc(found)), data.histogram(found)
             sides = {"ID that looks most OOD": found.id_wrong, "OOD that looks most ID": found.ood_wrong}
             yield {
-                "row": int(label),
+                "row": label,
                 "roc": (100 * corners).round(3).to_dict("list"),
                 "histogram": bins.assign(id=100 * bins["id"], ood=100 * bins["ood"]).to_dict("list"),
                 "cut": float(found.cut),

@@ -25,6 +25,7 @@ from oodbench.study.study import GROUPS
 INDEPENDENT = 8  # ID data sets: from as many on mean ranks of fewer than all methods can be told apart
 BINS = 40
 OUTSIDE = 0.005  # share of scores on either side that go to the outermost bins
+REACH = 5  # times as far beside the middle 90 % of ID test as these are wide: what lies further out, too
 AUROC = tables.SHOWN["auroc"]
 
 
@@ -176,9 +177,15 @@ def roc(scores: KeptScores) -> pd.DataFrame:
 
 
 def histogram(scores: KeptScores) -> pd.DataFrame:
-    """Return the shares of ID test and OOD items between `low` and `high`; outliers are in the outermost bins."""
+    """Return the shares of ID test and OOD items between `low` and `high`; outliers are in the outermost bins.
+
+    So is what lies REACH times as far from most of ID test as that is wide, which would else be a single bar.
+    """
+    id_low, id_high = np.quantile(scores.id_.astype(np.float64), [0.05, 0.95])
     both = np.concatenate([scores.id_, scores.ood]).astype(np.float64)
     low, high = np.quantile(both, [OUTSIDE, 1 - OUTSIDE])
+    if reach := REACH * (id_high - id_low):
+        low, high = max(low, id_low - reach), min(high, id_high + reach)
     edges = np.histogram_bin_edges([low, high], BINS)
     shares = {
         name: np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] / len(each)

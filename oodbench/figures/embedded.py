@@ -20,16 +20,19 @@ def script(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_SCRIPT)
 
 
-def columns(table: pd.DataFrame) -> dict[str, dict[str, list[Any]]]:
+def columns(table: pd.DataFrame) -> dict[str, dict[str, list[Any] | None]]:
     """Return each column as its distinct values and, for each row, the place among them; of one value no places.
 
-    Missing is null. Numbers keep six significant digits.
+    Where most values differ there is one for each row, and null for places. Missing is null. Numbers keep six
+    significant digits.
     """
     return {str(name): _column(column) for name, column in table.items()}
 
 
-def _column(column: pd.Series[Any]) -> dict[str, list[Any]]:
+def _column(column: pd.Series[Any]) -> dict[str, list[Any] | None]:
     codes, values = pd.factorize(column, use_na_sentinel=False)
+    if len(values) > max(1, len(column) / 2):
+        return {"values": [_plain(each) for each in column], "codes": None}
     return {"values": [_plain(each) for each in values], "codes": [] if len(values) == 1 else codes.tolist()}
 
 

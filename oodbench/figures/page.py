@@ -18,6 +18,7 @@ from oodbench.figures import embedded
 from oodbench.figures.boards import Leaderboard, board
 from oodbench.figures.by_image import by_image
 from oodbench.figures.drawings import PageFigure, drawings
+from oodbench.figures.feature_maps import SAYS, FeatureMap, feature_maps
 from oodbench.report.claims import verdicts
 from oodbench.report.claims.verdicts import ClaimVerdict
 from oodbench.report.tables import counted
@@ -48,7 +49,7 @@ class Material:
     warnings: list[str] = field(default_factory=list)  # what reading them warned of
     clusters: pd.DataFrame | None = None  # what `quality` measured
     course: pd.DataFrame | None = None  # what `curve` followed
-    store: Store | None = None  # where scores by image may be kept
+    store: Store | None = None  # where features, and scores by image, may be kept
     against: tuple[str, pd.DataFrame] | None = None  # published numbers beside ours, and what stands under them
 
 
@@ -56,7 +57,11 @@ def page(given: Material) -> str:
     """Return the page of a study."""
     found = board(given.rows, given.floor)
     figures = _figures(given, found)
-    images, kept = _by_image(given, found)
+    order = [row for behind in found.rows for row in behind] if found else []  # the highest methods first
+    others = given.rows.index.difference(order).tolist()  # of thresholds that rank alike, and rows without numbers
+    images, kept = by_image(given.rows, given.store, [*order, *others]) if given.store else ([], 0)
+    maps, unmapped = feature_maps(given.rows, given.store, order) if given.store else ([], 0)
+    carried = {"images": images, "maps": [_map(each) for each in maps]}
     scripts = [_asset(name) for name in SCRIPTS]
     environment = Environment(
         loader=PackageLoader("oodbench.figures", "assets"),
@@ -73,16 +78,20 @@ def page(given: Material) -> str:
         verdict_caption=verdicts.caption(given.claims),
         board=found,
         first=_first(found) if found else [],
+        published=_published(given.against[1]) if given.against else [],
         notes=list(_notes(given, found)),
         figures=figures,
         kept=kept,
         shown=len(images),
+        maps=len(maps),
+        unmapped=unmapped,
+        map_says=SAYS,
         drawable=found is not None and {("near", "AUROC"), ("far", "AUROC")} <= {*found.numbers},
         missing=list(missing(given)),
         hashes=Markup(" ".join(map(_hash, scripts))),
         scripts=[Markup(each) for each in scripts],
         styles=[Markup(_asset(name)) for name in STYLES],
-        data=Markup(embedded.script(data(given, found) | _drawn(figures, images, given.against))),
+        data=Markup(embedded.script(data(given, found) | _drawn(figures, given.against) | carried)),
     )
 
 
@@ -126,21 +135,19 @@ def _figures(given: Material, found: Leaderboard | None) -> dict[str, PageFigure
     return drawn
 
 
-def _by_image(given: Material, found: Leaderboard | None) -> tuple[list[dict[str, Any]], int]:
-    """Return the kept scores that are shown, those of the highest methods first, and how many are kept."""
-    if given.store is None or found is None:
-        return [], 0
-    return by_image(given.rows, given.store, [row for behind in found.rows for row in behind])
-
-
-def _drawn(
-    figures: dict[str, PageFigure], images: list[dict[str, Any]], against: tuple[str, pd.DataFrame] | None
-) -> dict[str, Any]:
-    """Return figures, scores by image and published numbers as the page's script reads them."""
+def _drawn(figures: dict[str, PageFigure], against: tuple[str, pd.DataFrame] | None) -> dict[str, Any]:
+    """Return figures and published numbers as the page's script reads them."""
     tables = {name: each.frame for name, each in figures.items() if each.frame is not None}
     tables |= {"against": against[1]} if against else {}
     drawn = {name: {"size": len(each), "columns": embedded.columns(each)} for name, each in tables.items()}
-    return {"figures": drawn, "images": images}
+    return {"figures": drawn}
+
+
+def _map(found: FeatureMap) -> dict[str, Any]:
+    """Return a map as the page's script reads it."""
+    numbers = found.points.select_dtypes(float).map(lambda value: float(f"{value:.4g}"))  # as much as is seen
+    points = {"size": len(found.points), "columns": embedded.columns(found.points.assign(**numbers))}
+    return found._asdict() | {"points": points}
 
 
 def _hash(script: str) -> str:
@@ -171,7 +178,14 @@ def _first(found: Leaderboard) -> list[list[str]]:
 
 def _spread(number: pd.Series[float]) -> str:
     low = "" if pd.isna(number["low"]) else f" [{number['low']:.1f}, {number['high']:.1f}]"
-    return "–" if pd.isna(number["mean"]) else f"{number['mean']:.1f}{low}"
+    return ("–" if pd.isna(number["mean"]) else f"{number['mean']:.1f}{low}").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _published(table: pd.DataFrame) -> list[list[str]]:
+    """Return our numbers beside published ones as text, names of columns first."""
+    shown = table.drop(columns="state")
+    shown["difference"] = [NONE if pd.isna(each) else f"{each:+.2f}" for each in shown["difference"]]
+    return [list(shown), *shown.astype(str).to_numpy().tolist()]
 
 
 def _notes(given: Material, found: Leaderboard | None) -> Iterator[str]:

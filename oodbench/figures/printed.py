@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from oodbench.figures.data import scorer
+from oodbench.figures.feature_maps import PLANES
 from oodbench.report.correlation import correlation
 from oodbench.store.columns import RECALLS
 from oodbench.study.study import GROUPS
@@ -27,6 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP<>X"
 LINES: Any = ("-", "--", ":", "-.")
 LONGEST = 30  # letters of a label
+NAMES = 20  # classes that are named on a map
 TOP = 20  # detectors whose mean ranks are drawn
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"), 8),
@@ -59,7 +63,8 @@ def written(figure: Figure, ending: str) -> bytes:
 def heat(found: pd.DataFrame, width: float) -> Figure:
     """Return a panel for each OOD set: AUROC of scorers, down, after trainings, across."""
     sets, scorers, trainings = (list(found[name].unique()) for name in ("ood", "scorer", "training"))
-    labels = max(len(_short(each)) for each in scorers) * 0.06 + 0.2  # inches
+    names = [_short(each, LONGEST if width < 4 else 40) for each in scorers]
+    labels = max(map(len, names)) * 0.06 + 0.2  # inches
     wide = (width - labels - 0.6) / (len(sets) * len(trainings))  # of a cell
     key = [f"{i}  {_short(each, int(14 * width))}" for i, each in enumerate(trainings, 1)]
     letters = [f"{chr(ord('a') + i % 26)}  {_short(each, int(14 * width))}" for i, each in enumerate(sets)]
@@ -70,8 +75,9 @@ def heat(found: pd.DataFrame, width: float) -> Figure:
         grid = values.reindex(index=scorers, columns=trainings).to_numpy(dtype=float)
         image = ax.imshow(grid, vmin=50, vmax=100, cmap="cividis", aspect="auto", interpolation="nearest")
         ax.set_title(letter[0])
-        ax.set_xticks(range(len(trainings)), [str(i) for i in range(1, len(trainings) + 1)])
-        ax.set_yticks(range(len(scorers)), [_short(each) for each in scorers])
+        numbers = [str(i) for i in range(1, len(trainings) + 1)]
+        ax.set_xticks(range(len(trainings)), numbers, fontsize=7 if wide >= 0.1 else 5)
+        ax.set_yticks(range(len(scorers)), names)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         for (row, column), value in np.ndenumerate(grid if wide >= 0.19 else grid[:0]):
@@ -198,8 +204,76 @@ def ranks(found: pd.DataFrame, width: float) -> Figure:
     return figure
 
 
+def roc(found: pd.DataFrame, width: float) -> Figure:
+    """Return the ROC curve of each row, named with its AUROC."""
+    figure = Figure((width, min(width, 3)))
+    ratios = (3, width - 3) if width > 4 else (1,)
+    ax, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
+    ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.6, linestyle=":", zorder=0)
+    for i, (name, each, colour, _) in enumerate(_each(found, "of")):
+        text = f"{_short(name, int(11 * width))} ({each['auroc'].iloc[0]:.1f} %)"
+        ax.plot(
+            each["id_rejected"], each["ood_found"], LINES[i // len(COLOURS) % 4], color=colour, label=text, gid="curve"
+        )
+    ax.set_xlabel("ID taken for OOD (%)")
+    ax.set_ylabel("OOD found (%)")
+    ax.set_xlim(-1, 101)
+    ax.set_ylim(-1, 101)
+    for each in beside:
+        each.set_axis_off()
+        each.legend(*ax.get_legend_handles_labels(), loc="center left")
+    if not beside:
+        _legend(figure, ax, width)
+    return figure
+
+
+def histogram(found: pd.DataFrame, width: float) -> Figure:
+    """Return a panel for each row: shares of ID test and of OOD by score, dashed the cut."""
+    figure, axes = _panels(list(found["of"].unique()), width, most=4 if width > 4 else 2, tall=1.6)
+    for name, ax in axes.items():
+        bins = found[found["of"] == name]
+        for side, colour in (("id", COLOURS[0]), ("ood", COLOURS[1])):
+            edges = [*bins["low"], bins["high"].iloc[-1]]
+            ax.stairs(bins[side], edges, fill=True, color=colour, alpha=0.5, label=side.upper())
+        ax.axvline(bins["cut"].iloc[0], color="black", linewidth=0.6, linestyle="--", label="cut")
+        ax.set_title(_short(str(name), 32), fontsize=7)
+        ax.set_xlabel("score")
+    _label_left(axes, "images (%)")
+    _legend(figure, next(iter(axes.values())), width)
+    return figure
+
+
+def bank(found: pd.DataFrame, width: float) -> Figure:
+    """Return the images of ID test and of OOD sets by PCA and by t-SNE, ID classes named at the means of theirs."""
+    figure = Figure((width, width / 2 + 0.2))
+    axes = figure.subplots(1, 2)
+    sets = found.drop_duplicates("set").sort_values("group", key=lambda group: group.map(["ID", *GROUPS].index))["set"]
+    named = found[found["class"] != ""].groupby("class")
+    for ax, plane, title in zip(axes, PLANES, PLANES.values(), strict=True):
+        for name, each, colour, marker in _each(found, "set", list(sets)):
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linewidths": 0, "alpha": 0.6}
+            ax.scatter(each[f"{plane}_x"], each[f"{plane}_y"], 2 * width / 3, gid="images", **look)
+            text = f"{_short(name, int(10 * width))} ({each['group'].iloc[0]})"
+            ax.plot([], [], linestyle="", color=colour, marker=marker, label=text)
+        means = named[[f"{plane}_x", f"{plane}_y"]].mean()
+        for label, (x, y) in means.iterrows() if len(means) <= NAMES else ():
+            outline = [Stroke(linewidth=1.5, foreground="white"), Normal()]
+            ax.text(x, y, _short(str(label), 12), ha="center", va="center", fontsize=6, path_effects=outline)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(True)
+        ax.set_aspect("equal", "datalim")
+        ax.set_title(title)
+    axes[0].set_title(
+        "PCA, {:.0f} and {:.0f} % of the variance".format(*found.attrs["explained"]) if width > 4 else "PCA"
+    )
+    _legend(figure, axes[0], width)
+    return figure
+
+
 KINDS: dict[str, Callable[[pd.DataFrame, float], Figure]] = {
-    each.__name__.replace("_", "-"): each for each in (heat, near_far, quality, curve, pareto, ranks, thresholds)
+    each.__name__.replace("_", "-"): each
+    for each in (heat, near_far, quality, curve, pareto, ranks, thresholds, roc, histogram, bank)
 }
 
 
@@ -250,6 +324,8 @@ def _legend(figure: Figure, ax: Axes, width: float, dashes: dict[str, Any] | Non
     texts = [_short(each, 40) for each in shown]
     columns = max(1, min(len(texts), int(width / (0.35 + 0.065 * max(map(len, texts))))))
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(texts) / columns))
-    figure.legend(
-        list(shown.values()), texts, loc="outside lower center", ncols=columns, columnspacing=1, handletextpad=0.3
-    )
+    look: dict[str, Any] = {"ncols": columns, "columnspacing": 1, "handletextpad": 0.3, "markerscale": 1.4}
+    legend = figure.legend(list(shown.values()), texts, loc="outside lower center", **look)
+    for handle in legend.legend_handles:
+        if isinstance(handle, Collection):  # dots, which are faint where many lie on each other
+            handle.set_alpha(1)

@@ -394,7 +394,7 @@ def state(mean: float, target: Target) -> str:
 
 def sheet(found: Comparison, name: str) -> Sheet:
     """Return the table as it is written, the numbers being a row for each line."""
-    return Sheet(name, table(found), [found.caption], listed(found), labels=4, layout="lllllrrp{4cm}ll")
+    return Sheet(name, table(found), [found.caption], listed(found), labels=4)
 
 
 def table(found: Comparison) -> pd.DataFrame:

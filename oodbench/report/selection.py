@@ -90,6 +90,7 @@ def _caption(select: Select, threshold: str) -> str:
         f"Settings of {', '.join(select.over)} chosen in each run by the {metric} of the ID reference against the "
         f"validation OOD sets, mean over these; no test set was seen. Per cent, mean ± standard deviation (ddof 1) "
         f"over runs. `{BEST}`: the setting of highest test AUROC in each run and group; `{GAP}`: what choosing without "
-        "the test sets costs. `of`: how many settings there were to choose from; methods with one are not shown. "
+        f"the test sets costs, part of which is luck: `{BEST}` is picked on the images that it is of. `of`: how many "
+        "settings there were to choose from; methods with one are not shown. "
         f"Of the thresholds, the rows are those of {threshold}."
     )

@@ -18,6 +18,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from oodbench.errors import UserError, suggestion
 from oodbench.report.formats import Sheet
+from oodbench.report.formats.short import shortened
 from oodbench.report.unlearned import MARK, NAME, explained, unlearned
 from oodbench.report.unmade import UNMADE, numberless
 from oodbench.store.artifacts import digest
@@ -39,6 +40,7 @@ MARKED = (
     "Marked are the best of each column, picked on the test sets, and what is not told apart from it: paired t over "
     "runs (over class splits where they are several), two-sided 5 %, Bonferroni over all pairs of rows."
 )
+RATES = " FPR95_id: share of OOD accepted where 95 % of ID is; FPR95_ood: share of ID rejected where 95 % of OOD is."
 FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
@@ -60,6 +62,8 @@ class Table:
     floor: float | None = None  # below which they did not; None = the default
     ranked_by: Any = ""  # the column whose highest number comes first; "" where rows are in the order of the study
     seen: pd.DataFrame | None = None  # the numbers behind the means: columns are (position of the column, observation)
+    picked: tuple[str, ...] = ()  # titles of the columns that it shows, CSV apart; () = all
+    short: bool = False  # it shows short names, for one column of a page
 
     @property
     def marked(self) -> bool:
@@ -69,7 +73,8 @@ class Table:
     @property
     def below(self) -> list[str]:
         """What stands under the table: its caption, and what the mark means where there is one."""
-        together = f" Nothing is told apart in: {', '.join(map(_title, self.together))}." if self.together else ""
+        shown = [title for title in map(_title, self.together) if not self.picked or title in self.picked]
+        together = f" Nothing is told apart in: {', '.join(shown)}." if shown else ""
         return [self.caption.strip() + together, *([explained(self.floor)] if self.marked else [])]
 
     @cached_property
@@ -121,7 +126,9 @@ class Table:
     def sheet(self) -> Sheet:
         """Return the table as it is written."""
         marks = self.marks.reset_index(drop=True).set_axis([_title(each) for each in self.mean.columns], axis=1)
-        return Sheet(self.name, self.text(), self.below, self.numbers(), self.mean.index.nlevels, marks)
+        sheet = Sheet(self.name, self.text(), self.below, self.numbers(), self.mean.index.nlevels, marks)
+        sheet = sheet.picked(self.picked) if self.picked else sheet
+        return shortened(sheet, (*map(str, self.mean.index.names), *SHOWN.values())) if self.short else sheet
 
     def text(self) -> pd.DataFrame:
         """Return `mean ± std` in per cent.
@@ -295,18 +302,61 @@ def varies(column: pd.Series[str]) -> bool:
 def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None = None) -> Table:
     """Return a table that a study declares. Raises UserError where it names what rows do not have."""
     values, rows = spec.values, kept(rows, spec.of, f"table {name}: ")
-    if not {"threshold", "level"} & {*spec.rows, *spec.columns} and not set(values) & set(RECALLS):
+    if not {"threshold", "level"} & {*spec.rows, *spec.across} and not set(values) & set(RECALLS):
         rows = distinct(rows)
     runs, by = runs_of(rows, floor), list(spec.rows)
-    unlearned_ = _wide(runs, by, "unlearned", *spec.columns)
-    found = {value: _wide(runs, by, value, *spec.columns) for value in values}
-    said = {value: "" if len(values) == 1 and spec.columns else value for value in values}
+    unlearned_ = _wide(runs, by, "unlearned", *spec.across)
+    found = {value: _ordered(_wide(runs, by, value, *spec.across), spec) for value in values}
+    said = {value: "" if len(values) == 1 and spec.across else value for value in values}
     titles = [f"{_title(column)} {said[value]}".strip() for value in values for column in found[value]]
     directions = [(value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER) for value in values for _ in found[value]]
     numbers = pd.concat([*found.values()], axis=1).set_axis(titles, axis=1)
     lost = pd.concat([unlearned_] * len(values), axis=1).set_axis(titles, axis=1)
-    caption = spec.caption + _averaged(runs, {*by, *spec.columns})
-    return averaged(name, caption, numbers, lost, by, dict(zip(titles, directions, strict=True)), floor)
+    caption = spec.caption + _averaged(runs, {*by, *spec.across})
+    table = averaged(name, caption, numbers, lost, by, dict(zip(titles, directions, strict=True)), floor)
+    return replace(table, short=spec.short)
+
+
+def _ordered(wide: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
+    """Return a table whose columns are in the order of the labels that `of` lists; others stay as rows have them."""
+    listed = [spec.of.get(label) for label in spec.across]
+    if not any(isinstance(each, list) for each in listed):
+        return wide
+    parts = {column: [*map(str, column if isinstance(column, tuple) else (column,))] for column in wide}
+    orders = [
+        [*map(str, each)] if isinstance(each, list) else [*dict.fromkeys(of[i] for of in parts.values())]
+        for i, each in enumerate(listed)
+    ]
+    places = {column: [order.index(x) for order, x in zip(orders, of, strict=True)] for column, of in parts.items()}
+    return wide[sorted(wide, key=lambda column: places[column])]
+
+
+def view(table: Table, spec: TableSpec) -> Table:
+    """Return a table of every study with the columns that a study picks of it.
+
+    A short one without any has the labels in which rows differ, and AUROC. Raises UserError where there is no such
+    column, or rows would not be told apart.
+    """
+    sheet = table.sheet()
+    every, names = [*map(str, sheet.text.columns)], [*map(str, table.mean.index.names)]
+    of = f"table {table.name}: "
+    for title in spec.columns or ():
+        if title not in every:
+            raise UserError(f"{of}there is no column '{title}'{suggestion(title, every)}")
+    labels = table.mean.index.to_frame(index=False).astype(str)
+    short = [*(name for name in names if varies(labels[name])), *(each for each in every if each.endswith(" AUROC"))]
+    picked = spec.columns or (tuple(short) if spec.short else ())
+    left = [name for name in names if name in picked or not picked]
+    if (len(labels) > 1 and not left) or labels[left].duplicated().any():
+        told = ", ".join(name for name in names if name not in left and varies(labels[name]))
+        raise UserError(
+            f"{of}rows of the columns {', '.join(left) or 'none'} are not told apart; they differ in {told}"
+        )
+    said = (
+        table.caption if not picked or any("FPR95" in title for title in picked) else table.caption.replace(RATES, "")
+    )
+    caption = f"{spec.caption} {said}".strip()
+    return replace(table, caption=caption, picked=picked, short=spec.short, details=())
 
 
 class NotThereError(UserError):
@@ -414,9 +464,7 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
     lost += _few_images(rows) + _held_out(rows)
     return (
         f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
-        f"Near and far are unweighted means over their sets ({sets}). FPR95_id: share of OOD accepted where 95 % of "
-        f"ID is; FPR95_ood: share of ID "
-        f"rejected where 95 % of OOD is.{lost}"
+        f"Near and far are unweighted means over their sets ({sets}).{RATES}{lost}"
     )
 
 

@@ -151,11 +151,16 @@ class Store:
 
     def fields(self, kind: str, key: str) -> dict[str, Any]:
         """Return what the key of an artifact is said to be a hash of, unverified; nothing where that cannot be read."""
+        found = self.manifest(kind, key).get("fields", {})
+        return found if isinstance(found, dict) else {}
+
+    def manifest(self, kind: str, key: str) -> dict[str, Any]:
+        """Return what the manifest of an artifact says, unverified; nothing where it cannot be read."""
         try:
-            found: dict[str, Any] = json.loads((self.path(kind, key) / MANIFEST).read_text(encoding="utf-8"))["fields"]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = json.loads((self.path(kind, key) / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
-        return found
+        return found if isinstance(found, dict) else {}
 
     def made_at(self, kind: str, key: str) -> float:
         """Return when an artifact was made, in seconds since the epoch."""

@@ -35,6 +35,7 @@ from oodbench.study.document import Trail
 from oodbench.study.values import Values
 
 NAME = re.compile(r"\w[\w .+-]{,59}")  # of studies and tables, which become files
+MADE = ("leaderboard", "best", "thresholds", "selection")  # tables that every study has, or every one that selects
 PUBLISHED = "targets"  # under `against:`, the published numbers that come with the package
 LAST = "last"  # under `keep:`, the epoch that a training ends with
 SELECTABLE = ("space", "clustering", "distance", "posthoc")  # axes whose settings rank items in other ways
@@ -50,30 +51,48 @@ Problems = Iterator[tuple[Trail, str]]  # what is wrong with a declaration, and 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """A table that a study declares: one number for each combination of row and column."""
+    """A table that a study declares: one number for each combination of row and column, or a table of every study."""
 
-    rows: tuple[str, ...]  # columns of the row file: training, distance, ...
-    columns: tuple[str, ...] = ("ood",)  # labels whose combinations are the columns
+    rows: tuple[str, ...] = ()  # columns of the row file: training, distance, ...; none: it is the table of its name
+    columns: tuple[str, ...] | None = None  # labels whose combinations are the columns (ood), or, without rows, titles
     value: str | tuple[str, ...] = "auroc"  # the number of each cell, or several
     of: Labels = field(default_factory=dict)  # keep rows where each column has this label, or one of these
     caption: str = ""  # stands below the table
     against: str = ""  # published numbers that its rows are held against: a file or folder, relative to the study
+    short: bool = False  # short names of plugins and sets, for one column of a page of two; CSV has them in full
+
+    @property
+    def across(self) -> tuple[str, ...]:
+        """The labels whose combinations are the columns."""
+        return ("ood",) if self.columns is None else self.columns
 
     @property
     def values(self) -> tuple[str, ...]:
         return (self.value,) if isinstance(self.value, str) else self.value
 
     def problems(self) -> Problems:
-        for key, given in (("rows", self.rows), ("value", self.values)):
-            if not given:
-                yield (key,), "is empty"
-        for key, columns in (("rows", self.rows), ("columns", self.columns), ("of", self.of)):
+        yield from _unknown(("of",), self.of, LABELS, "rows have no label")
+        yield from _empty(self.of)
+        if not self.rows:
+            yield from self._of_view()
+            return
+        if not self.values:
+            yield ("value",), "is empty"
+        for key, columns in (("rows", self.rows), ("columns", self.across)):
             yield from _unknown((key,), columns, LABELS, "rows have no label")
         yield from _unknown(("value",), self.values, NUMBERS, "rows have no number")
-        layout = (*self.rows, *self.columns)
+        layout = (*self.rows, *self.across)
         if len(set(layout)) < len(layout):
             yield (), f"a label stands twice in rows and columns: {', '.join(layout)}"
-        yield from _empty(self.of)
+
+    def _of_view(self) -> Problems:
+        """Yield what has no part in a table that every study has."""
+        if self.values != ("auroc",):
+            yield ("value",), "has no part in a table without rows; say with the key 'columns' what it shows"
+        if self.against:
+            yield ("against",), "has no part in a table without rows"
+        if len({*self.across}) < len(self.across):
+            yield ("columns",), "names a column twice"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +261,12 @@ def tables(values: Values) -> dict[str, TableSpec]:
         if not NAME.fullmatch(name):
             values.fail(("tables", name), f"{name!r} cannot name a file; 60 letters, digits, blanks and . + - _ can")
     found = {name: _declared(values, TableSpec, each, ("tables", name)) for name, each in raw.items()}
+    for name, spec in found.items():
+        if not spec.rows and name not in MADE:
+            said = f"has no rows; without them it is a table of every study{suggestion(name, MADE)}"
+            values.fail(("tables", name), said)
+        if not spec.rows and name == "selection" and "select" not in values.top:
+            values.fail(("tables", name), "has no rows, and is no table of this study without the key 'select'")
     files: dict[str, str] = {}
     for name, spec in found.items():
         for file in (name, f"{name}-against") if spec.against else (name,):

@@ -48,7 +48,8 @@ MEANING = {  # of the keys that are no Settings; docs/study.md says the same
     "threshold": "what turns scores into decisions",
     "skip": "cells to leave out: a list of mappings from axis to names, `{training: simclr, seed: [1, 2]}`",
     "tables": "by name: `rows` and `columns` (labels), `value` (one or several numbers), `of` (labels to "
-    "keep), `caption`, `against` (published numbers: a file, a folder, or `targets`)",
+    "keep; the columns come in the order of a list), `caption`, `against` (published numbers: a file, a folder, or "
+    "`targets`), `short` (for one column of a paper)",
     "select": "`over` (axes whose settings are chosen, not compared), `by` (val_auroc, val_fpr95_id, val_fpr95_ood)",
     "claims": "by name: `says`, `source`, `table` (rows, quality), `value`, `of`, `left` and `right`, `at` "
     "and `than`, or `among` and `winner`; `pick` (mean, best), `relation` (above, at_least, near), "

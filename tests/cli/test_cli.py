@@ -227,7 +227,7 @@ def test_tables_of_a_study_that_never_ran(study: Path) -> None:
     ("spec", "said"),
     [
         ({"rows": ["trainings"]}, "tables.t.rows: rows have no label 'trainings'; did you mean 'training'?"),
-        ({"rows": []}, "tables.t.rows: is empty"),
+        ({"rows": []}, "tables.t: has no rows; without them it is a table of every study"),
         ({"rows": ["training", "training"]}, "a label stands twice in rows and columns: training, training"),
         ({"rows": ["training"], "columns": ["training"]}, "a label stands twice"),
         ({"rows": ["training"], "of": {"distance": []}}, "tables.t.of.distance: is empty"),

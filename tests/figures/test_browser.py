@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import kept_features
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +171,80 @@ def test_scores_by_image_are_drawn_with_the_images_that_are_most_wrong(browser: 
         assert images.evaluate_all("(all) => all.map((each) => each.naturalWidth)") == [8] * 4
         figure.get_by_role("button", name="Where these come from").click()
         assert "1 row behind it" in tab.get_by_role("dialog").inner_text()
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a page of two trainings with features, scores of one of their distances, and published numbers."""
+    folder, rows = tmp_path_factory.mktemp("maps"), kept_features.rows("simclr", HOSTILE)
+    store = kept_features.filled(folder / "store", rows)
+    lines = {"ID": ["digits"] * 2, "OOD": [QUOTES, "–"], "metric": ["auroc"] * 2, "published": ["80.20", "91.00"]}
+    lines |= {"ours": ["81.40 ± 1.00 (n=3)", "–"], "difference": [1.2, np.nan], "state": ["close", "not comparable"]}
+    against = ("A caption.", pd.DataFrame(lines))
+    found = folder / "report.html"
+    material = Material(study="maps", file="maps.yaml", rows=rows, store=store, against=against)
+    found.write_text(page(material), encoding="utf-8")
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_features_are_shown_on_either_plane_in_each_colouring(
+    browser: Any, mapped: Path, width: int, scheme: str
+) -> None:
+    with shown(browser, mapped, width, scheme) as tab:
+        figure = tab.locator("[data-figure=bank]")
+        training, plane, colour = (figure.get_by_label(name, exact=True) for name in ("training", "plane", "colour"))
+        assert training.locator("option").count() == 2
+        images, places = sum(kept_features.COUNTS.values()), {}
+        for at in ("PCA", "t-SNE"):
+            plane.select_option(label=at)
+            for way, least, most, painted in ((0, 3, 3, "stroke"), (1, 4, 4, "stroke"), (2, 10, images, "fill")):
+                colour.select_option(index=way)  # sets; classes and what has none; scores
+                marks = figure.locator(DOTS)
+                assert marks.count() == images
+                drawn = marks.evaluate_all("(all, by) => all.map((each) => getComputedStyle(each)[by])", painted)
+                assert least <= len(set(drawn)) <= most
+                moved = marks.evaluate_all("(all) => all.map((each) => each.getAttribute('transform'))")
+                assert places.setdefault(at, moved) == moved
+        assert places["PCA"] != places["t-SNE"]
+        assert sorted(figure.locator("svg [aria-label=text] text").all_text_contents()) == sorted(kept_features.CLASSES)
+        for name, count in kept_features.COUNTS.items():
+            assert f"{count} of {count}" in figure.locator("span", has_text=name).first.inner_text()
+        training.select_option(index=1)
+        assert figure.locator(DOTS).count() == sum(kept_features.COUNTS.values())
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_published_numbers_are_beside_ours(browser: Any, mapped: Path) -> None:
+    with shown(browser, mapped, WIDE) as tab:
+        board = tab.locator("[data-table=against]")
+        cells = {name: column(tab, "against", name, 2) for name in ("OOD", "published", "ours", "difference")}
+        assert cells == {
+            "OOD": [QUOTES, "–"],
+            "published": ["80.20", "91.00"],
+            "ours": ["81.40 ± 1.00 (n=3)", "–"],
+            "difference": ["+1.20", "–"],
+        }
+        board.locator("summary", has_text="state").click()
+        board.get_by_label("close", exact=True).check()
+        assert board.locator(".count").inner_text() == "1 of 2 lines"
+
+
+def test_on_paper_figures_fit_and_tables_are_whole(browser: Any, mapped: Path, tmp_path: Path) -> None:
+    with shown(browser, mapped, WIDE, "dark") as tab:
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        tab.emulate_media(media="print")
+        tab.set_viewport_size({"width": 680, "height": 900})  # A4 without its margins
+        wide = tab.locator(".drawing svg").evaluate_all(
+            "(all) => all.map((each) => each.getBoundingClientRect().right)"
+        )
+        assert max(wide) <= 680
+        assert tab.locator("#published table").inner_text().count("81.40 ± 1.00 (n=3)") == 1
+        assert tab.locator("#leaderboard table tr").count() == 1 + 4
+        assert not tab.locator("[data-table=board]").is_visible()
+        stroke = tab.locator(f"[data-figure=bank] {DOTS}").first.evaluate("(at) => getComputedStyle(at).stroke")
+        assert stroke in {"rgb(0, 114, 178)", "rgb(179, 89, 0)", "rgb(0, 122, 94)"}  # the colours for light paper
 
 
 def test_many_rows_are_few_elements(browser: Any, file: Path) -> None:

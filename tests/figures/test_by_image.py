@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,20 @@ def test_images_are_as_they_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["--dry-data"]])
-def test_the_page_of_a_run_has_those_that_it_kept(words: list[str], tmp_path: Path) -> None:
+def test_the_page_and_figures_of_a_run_have_what_it_kept(words: list[str], tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", outliers=None, scores={})
     assert call("run", path, "--device", "cpu", "--rows-only", *words).exit_code == 0
     assert call("report", path, "--to", tmp_path / "page.html", *words).exit_code == 0
-    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("data:image/png;base64,") > by_image.SHOWN
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") > by_image.SHOWN
+    maps = json.loads(text.partition('id="data">')[2].partition("</script>")[0])["maps"]
+    assert len(maps) == 2  # of both trainings
+    for each in maps:
+        assert len(each["images"]) == 3
+        assert len(each["scored"]) == 2  # a cell of each distance
+        assert {*each["points"]["columns"]["group"]["values"]} == {"ID", "near", "far"}
+    done = call("plot", path, "roc", "simclr", "cosine", "--to", tmp_path / "roc.svg", *words)
+    assert done.exit_code == 0, done.output
+    done = call("plot", path, "bank", "simclr", "--to", tmp_path / "bank.png", *words)
+    assert done.exit_code == 0, done.output
+    assert {"roc.svg", "bank.png"} < {file.name for file in tmp_path.iterdir()}

@@ -261,6 +261,18 @@ def test_shares_of_a_histogram_are_of_all_items() -> None:
     assert found["id"].iloc[1:-1].tolist() == pytest.approx(slow[1:-1])
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_id_is_no_single_bar_where_ood_lies_far_out(sign: int) -> None:
+    id_, ood = np.linspace(0, 1, 1000), np.linspace(2, 500, 1000)
+    found = data.histogram(scores(sign * id_, sign * ood))
+    assert (found["id"] > 0.05).sum() >= 5
+    assert found["id"].sum() == pytest.approx(1)
+    assert found["ood"].sum() == pytest.approx(1)
+    outermost = found["ood"].iloc[-1 if sign > 0 else 0]
+    edge = 0.95 + data.REACH * 0.9  # of the middle of ID test, and the reach beside it
+    assert outermost == pytest.approx((ood > edge).mean(), abs=2e-3)
+
+
 def test_what_was_followed_is_read_from_its_export() -> None:
     folder = ROOT / "results" / "published" / "fashion"
     found = data.curve(Results(folder).curve())

@@ -6,15 +6,20 @@ import json
 import re
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import kept_features
 import numpy as np
 import pandas as pd
 import pytest
 from hand_made_rows import by_seed, made
 
 from oodbench.figures.boards import board
+from oodbench.figures.feature_maps import feature_maps
 from oodbench.figures.page import Material, data, page
+from oodbench.report.unmade import UNMADE
+from oodbench.store.artifacts import Store
 from oodbench.store.columns import LABELS, MEASURED, SHARES
 from oodbench.store.rows import frame
 
@@ -52,7 +57,9 @@ def records(table: dict[str, Any]) -> pd.DataFrame:
     """Return what the page's script makes of columns that it carries."""
     return pd.DataFrame(
         {
-            name: [column["values"][code] for code in column["codes"] or [0] * table["size"]]
+            name: column["values"]
+            if column["codes"] is None
+            else [column["values"][code] for code in column["codes"] or [0] * table["size"]]
             for name, column in table["columns"].items()
         }
     )
@@ -130,6 +137,36 @@ def test_names_are_data() -> None:
     carried = records(json.loads(found.data)["rows"])
     assert set(carried["training"]) == {HOSTILE}
     assert set(carried["ood"]) == {QUOTES}
+
+
+def test_features_and_their_classes_are_carried_whatever_they_are_called(tmp_path: Path) -> None:
+    rows = kept_features.rows(HOSTILE)
+    store = kept_features.filled(tmp_path, rows)
+    text = page(contents(rows, store=store))
+    (carried,) = json.loads(Elements(text).data)["maps"]
+    ((wanted,), _) = feature_maps(rows, store, list(rows.index))
+    shown = records(carried["points"])
+    assert shown["class"].tolist() == wanted.points["class"].tolist()
+    assert "<b>bee</b>" in set(shown["class"])
+    for name in wanted.points.select_dtypes(float):
+        np.testing.assert_allclose(shown[name].astype(float), wanted.points[name], rtol=6e-4, err_msg=name)
+    assert carried["images"] == kept_features.COUNTS
+    assert "none of the features of these trainings is in the store" not in text
+    assert "none of the features of these trainings is in the store" in page(contents(rows))
+
+
+def test_scores_are_shown_of_a_threshold_that_ranks_like_another(tmp_path: Path) -> None:
+    one = kept_features.rows().query("seed == 0")
+    other = one.assign(threshold="conformal", cell=one["cell"] + " too", key=one["key"].str[::-1])
+    unmade = one.assign(status=UNMADE, distance="cosine, later", cell=one["cell"] + " later", key=pd.NA, ood_data=pd.NA)
+    unmade = unmade.drop_duplicates("ood").assign(auroc=np.nan)
+    rows = pd.concat([one, other, unmade], ignore_index=True)
+    store = Store(tmp_path)
+    kept_features.keep_scores(store, rows[(rows["threshold"] == "conformal") & (rows["distance"] == "knn")])
+    text = page(contents(rows, store=store))
+    shown = [each["row"] for each in json.loads(Elements(text).data)["images"]]
+    assert rows.loc[shown, "threshold"].tolist() == ["conformal"] * 2
+    assert "Shown are 2 of 2 rows whose scores are kept" in text
 
 
 def test_a_page_asks_for_nothing() -> None:

@@ -64,6 +64,31 @@ def course() -> pd.DataFrame:
     return pd.concat(of_epochs).assign(**dict.fromkeys(QUALITY, 0.25))
 
 
+def curves() -> pd.DataFrame:
+    """Return two corners more of each curve than the ends."""
+    draw = np.random.default_rng(0)
+    corners = [np.vstack([[0, 0], np.sort(draw.uniform(0, 100, (2, 2)), axis=0), [100, 100]]) for _ in HOSTILE]
+    parts = [pd.DataFrame(each, columns=["id_rejected", "ood_found"]) for each in corners]
+    return pd.concat([each.assign(of=name, auroc=77.25) for name, each in zip(HOSTILE, parts, strict=True)])
+
+
+def bars() -> pd.DataFrame:
+    shares = np.random.default_rng(0).dirichlet(np.ones(8), 4) * 100
+    parts = [
+        pd.DataFrame({"low": range(8), "high": range(1, 9), "id": shares[i], "ood": shares[i + 1]}) for i in (0, 2)
+    ]
+    return pd.concat([each.assign(of=name, cut=3.5) for name, each in zip(HOSTILE[:2], parts, strict=True)])
+
+
+def planes() -> pd.DataFrame:
+    xy = np.random.default_rng(0).normal(size=(60, 4))
+    found = pd.DataFrame(xy, columns=["pca_x", "pca_y", "tsne_x", "tsne_y"])
+    found = found.assign(set=[*HOSTILE[:3]] * 20, group=["near", "ID", "far"] * 20)
+    found["class"] = [f"$c_{i}$" if group == "ID" else "" for i, group in zip([0, 1] * 30, found["group"], strict=True)]
+    found.attrs = {"explained": (60.0, 20.0), "of": "simclr"}
+    return found
+
+
 FOUND: dict[str, Found] = {
     "heat": lambda: data.heat(rows()),
     "near-far": lambda: data.near_far(rows()),
@@ -72,6 +97,9 @@ FOUND: dict[str, Found] = {
     "pareto": lambda: data.pareto(rows()),
     "ranks": lambda: data.ranks(ranked()),
     "thresholds": lambda: data.thresholds(rows()),
+    "roc": curves,
+    "histogram": bars,
+    "bank": planes,
 }
 
 
@@ -152,6 +180,38 @@ def test_ranks_and_cuts() -> None:
     assert len(ax.containers) == found["threshold"].nunique()
 
 
+def test_curves_are_the_corners_with_the_auroc_beside_their_names() -> None:
+    found = curves()
+    for width in printed.WIDTHS.values():
+        figure = printed.drawn("roc", found, width)
+        drawn = [np.asarray(line.get_xydata()) for line in figure.axes[0].lines if line.get_gid() == "curve"]
+        for line, (_, corners) in zip(drawn, found.groupby("of", sort=False), strict=True):
+            assert (line == corners[["id_rejected", "ood_found"]].to_numpy()).all()
+        (legend,) = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+        assert [each.get_text() for each in legend.get_texts()] == [f"{name} (77.2 %)" for name in HOSTILE]
+
+
+def test_steps_are_shares_and_the_cut() -> None:
+    found = bars()
+    figure = printed.drawn("histogram", found, 6.75)
+    for ax, (name, part) in zip(figure.axes, found.groupby("of", sort=False), strict=True):
+        assert ax.get_title() == name
+        values = [step.get_data().values.tolist() for step in ax.patches]
+        assert values == [part["id"].tolist(), part["ood"].tolist()]
+        assert ax.lines[0].get_xdata()[0] == 3.5
+
+
+def test_planes_hold_all_images_and_names_at_means() -> None:
+    found = planes()
+    figure = printed.drawn("bank", found, 6.75)
+    expected = [*pairs(found, "pca_x", "pca_y"), *pairs(found, "tsne_x", "tsne_y")]
+    assert dots(figure, "images") == sorted(expected)
+    means = found[found["class"] != ""].groupby("class")[["tsne_x", "tsne_y"]].mean()
+    names = {text.get_text(): text.get_position() for text in figure.axes[1].texts}
+    assert names == {name: (pytest.approx(x), pytest.approx(y)) for name, (x, y) in means.iterrows()}
+    assert figure.legends[0].get_texts()[0].get_text() == f"{HOSTILE[1]} (ID)"
+
+
 def test_the_command_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OODBENCH_RESULTS", str(PUBLISHED))
     done = call("plot", ROOT / "benchmark.yaml", "thresholds", "--to", tmp_path / "a.svg")
@@ -169,13 +229,31 @@ def test_the_command_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["curve"], "oodbench curve"),
         (["quality"], "oodbench quality"),
         (["ranks"], "8 independent ID data sets"),
+        (["roc"], "plot roc: it takes a cell, or words of a table's line"),
+        (["heat", "supcon"], "plot heat supcon: it takes no words"),
+        (["roc", "suppcon"], "near are: training supcon"),
+        (["histogram", "supcon", "knn"], "the key `scores` of a study says"),
+        (["bank", "penultimate"], "add a word of training cross_entropy, simclr"),
+        (["bank", "supcon"], "the features of supcon are not in"),
     ],
 )
-def test_what_is_wrong_or_missing_is_told(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_or_missing_is_told(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("OODBENCH_RESULTS", str(PUBLISHED))
+    monkeypatch.setenv("OODBENCH_STORE", str(tmp_path))
     done = call("plot", ROOT / "benchmark.yaml", *words)
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
+
+
+def test_without_a_store_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OODBENCH_RESULTS", str(PUBLISHED))
+    monkeypatch.setenv("OODBENCH_STORE", str(tmp_path / "nowhere"))
+    done = call("plot", ROOT / "benchmark.yaml", "bank", "supcon")
+    assert done.exit_code == 2
+    assert "there is no store of" in " ".join(done.output.split())
+    assert "OODBENCH_STORE says where it is" in " ".join(done.output.split())
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,11 +27,38 @@ def of_markdown(text: str) -> Grid:
 
 
 def of_latex(text: str) -> Grid:
-    head, body = text.partition("\\toprule\n")[2].partition("\\bottomrule")[0].split("\\midrule\n")
-    return [[_of_latex(each) for each in line.removesuffix(r" \\").split(" & ")] for line in (head + body).splitlines()]
+    """Return the parts of a table beside each other, the labels that each repeats once."""
+    found = re.findall(r"^\\begin\{(tabular|longtable)\}\{[^\n]*\}$(.*?)^\\end\{\1\}$", text, re.M | re.S)
+    parts = [
+        [_line(each) for each in re.findall(r"^(?!\\label)(.+) \\\\(?:\[2pt\])?$", part, re.M)] for _, part in found
+    ]
+    parts = [[part[0], *(line for line in part if line != part[0])] for part in parts]
+    heads = [[cell.text for cell in part[0]] for part in parts]
+    same = [len({*cells}) == 1 for cells in zip(*heads, strict=False)]
+    labels = ([*same, False].index(False)) if len(parts) > 1 else 0
+    return [
+        [cell for i, row in enumerate(rows) for cell in row[labels * (i > 0) :]] for rows in zip(*parts, strict=True)
+    ]
+
+
+def joined(grid: Grid, like: Grid) -> Grid:
+    """Return a table whose labels beside the first are one column where those of another are."""
+    count = like[0][1].text.count(" · ") + 1
+    if count == 1:
+        return grid
+    head, *body = [[row[0], row[1 : 1 + count], *row[1 + count :]] for row in grid]
+    cells = [head, *([row[0], [each for each in row[1] if each.text != "–"] or row[1][:1], *row[2:]] for row in body)]
+    return [[row[0], Cell(" · ".join(each.text for each in row[1])), *row[2:]] for row in cells]
+
+
+def _line(line: str) -> list[Cell]:
+    return [_of_latex(each) for each in line.split(" & ")]
 
 
 def _of_latex(cell: str) -> Cell:
+    if found := re.fullmatch(r"\\begin\{tabular\}\[b\]\{@\{\}[lr]@\{\}\}(.*)\\end\{tabular\}", cell):
+        lines = re.sub(r"\\\\|\\.", lambda sign: "\n" if sign[0] == r"\\" else sign[0], found[1]).split("\n")
+        return Cell("".join(map(plain, lines)))
     for command, mark in (("textbf", "best"), ("textit", "second")):
         if found := re.fullmatch(rf"\\{command}\{{(.+)\}}( \$\^\\dagger\$)?", cell):
             return Cell(plain(found[1] + (found[2] or "")), mark)
@@ -40,7 +67,8 @@ def _of_latex(cell: str) -> Cell:
 
 def plain(latex: str) -> str:
     """Return what LaTeX prints."""
-    latex = re.sub(r"^\{\}(?=[\[*])", "", latex)
+    latex = re.sub(r"^\{\}(?=[\[*])", "", latex).replace(r"\hspace{0pt}", "")
+    latex = re.sub(r"\{\\tiny\$\\pm\$([\d.]+)\}", r" ± \1", latex)
     return re.sub("|".join(map(re.escape, sorted(LATEX, key=len, reverse=True))), lambda found: LATEX[found[0]], latex)
 
 

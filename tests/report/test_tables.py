@@ -278,7 +278,7 @@ def test_files(tmp_path: Any) -> None:
     assert numbers["far AUROC mean"].tolist() == pytest.approx([82, 50])
     assert r"\textbf{82.0 $\pm$ 2.8}" in files[".tex"]
     assert r"FPR95\_id" in files[".tex"]
-    assert "\\begin{tabular}{ll" in files[".tex"]
+    assert "\\begin{tabular}{@{}llrrrrr@{}}" in files[".tex"]
     body = files[".tex"].split("\\midrule")[1].split("\\bottomrule")[0]
     assert all(line.count("&") == 6 for line in body.strip().splitlines())
 

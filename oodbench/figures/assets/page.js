@@ -24,12 +24,12 @@
 
   // ---- numbers --------------------------------------------------------------------------------------
 
-  /** Return the records of a table whose columns are distinct values and the place of each row's among them. */
+  /** Return the records of a table whose columns are distinct values and the place of each row's among them, or a value a row. */
   function records(table) {
     const columns = Object.entries(table.columns);
     return Array.from({ length: table.size }, (_, row) => {
       const found = { row };
-      for (const [name, { values, codes }] of columns) found[name] = values[codes.length ? codes[row] : 0];
+      for (const [name, { values, codes }] of columns) found[name] = values[!codes ? row : codes.length ? codes[row] : 0];
       return found;
     });
   }
@@ -48,7 +48,8 @@
   // ---- where a number comes from --------------------------------------------------------------------
 
   const rows = records(data.rows);
-  const method = (record, labels) => labels.map((name) => record[name]).filter((each) => each && each !== NONE).join(" · ");
+  const method = (record, labels) => labels.map((name) => (typeof record[name] === "number" ? `${name} ${record[name]}` : record[name]))
+    .filter((each) => each && each !== NONE).join(" · ");
   const withUnit = (name) => (data.units[name] ? `${name}, ${data.units[name]}` : name);
 
   function origin(row) {
@@ -104,7 +105,7 @@
     place.append(form, picks, count, holder);
 
     const shown = new Tabulator(holder, {
-      data: records, index: "row", height: "min(36rem, 80vh)", nestedFieldSeparator: false, layout: "fitData", placeholder: "No row is left by these filters.",
+      data: records, index: "row", [records.length > 15 ? "height" : "maxHeight"]: "min(36rem, 80vh)", nestedFieldSeparator: false, layout: "fitData", placeholder: "No row is left by these filters.",
       columnDefaults: { resizable: "header", maxInitialWidth: 210 },
       columns: [...(open ? [{ field: "row", title: "#", titleFormatter: () => document.createTextNode("#"), headerSort: false, frozen: innerWidth > 700, formatter: (cell) => {
         const record = cell.getData();
@@ -127,7 +128,7 @@
   function tableColumn({ field, title, text, number, visible, mark }) {
     return {
       field, title: field, visible, sorter: number ? "number" : "alphanum", sorterParams: { alignEmptyValues: "bottom" },
-      headerSortStartingDir: number ? "desc" : "asc", hozAlign: number ? "right" : "left", headerHozAlign: number ? "right" : "left", cssClass: number ? "number" : "",
+      headerSortStartingDir: number ? "desc" : "asc", variableHeight: !number, hozAlign: number ? "right" : "left", headerHozAlign: number ? "right" : "left", cssClass: number ? "number" : "",
       titleFormatter: () => make("button", { type: "button" }, title), formatter: (cell) => {
         const shown = text(cell.getData());
         return make(["span", "strong", "em"][mark?.(cell.getData()) ?? 0], { title: shown }, shown);
@@ -201,7 +202,7 @@
     const found = records(data.figures.against);
     const names = Object.keys(columns);
     return table(place, found, ["ID", "OOD", "metric", "state", "source"], names.map((name) => ({
-      field: name, title: { difference: "difference, points", published: "published, %", ours: "ours, %" }[name] ?? name, number: name === "difference",
+      field: name, title: { difference: "difference, points", published: "published, %", ours: "ours, %" }[name] ?? name, number: name === "difference", visible: name !== "state",
       text: (record) => (name === "difference" && record[name] !== null ? (record[name] > 0 ? "+" : "") + record[name].toFixed(2) : plain(record[name])),
     })), null);
   }
@@ -209,19 +210,25 @@
   // ---- figures --------------------------------------------------------------------------------------
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const colours = () => (dark.matches // each at least 3:1 against the paper, and told apart by the colour-blind
+  let onPaper = false; // where figures are as wide as a page, and in light colours
+  const isDark = () => dark.matches && !onPaper;
+  const colours = () => (isDark() // each at least 3:1 against the paper, and told apart by the colour-blind
     ? ["#56b4e9", "#e69f00", "#2fc59b", "#e59ac4", "#a79bff", "#f0e442", "#ff8a70", "#bbbbbb"]
     : ["#0072b2", "#b35900", "#007a5e", "#a8487f", "#5b4fc4", "#8a6d00", "#c0392b", "#555555"]);
   const look = { style: { background: "none", fontSize: "12px", fontFamily: "inherit" } };
   const unique = (records, name) => [...new Set(records.map((each) => each[name]))];
 
+  const SHAPES = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
+  const shapes = (values) => ({ domain: values, range: values.map((_, i) => SHAPES[(i + Math.floor(i / 8)) % 8]) }); // of one colour no two alike
+  const deeper = (colour) => d3.color(colour)[isDark() ? "brighter" : "darker"](1.2).formatHex(); // still further from the paper
+  const hues = (values) => ({ domain: values, range: values.map((_, i) => (i % 16 < 8 ? colours()[i % 8] : deeper(colours()[i % 8]))) });
+
   /** Return dots with a shape and a colour for each value of a label, a tip, and what a click opens. */
   function dots(records, { x, y, fx, by, say, marks = [] }, options, opened) {
     const values = data.rows.columns[by].values.map((each) => each ?? NONE);
-    const shapes = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
     const drawn = Plot.plot({
-      ...look, height: 440, grid: true, inset: 8, marginTop: 30, ...options,
-      color: { domain: values, range: values.map((_, i) => colours()[i % 8]) }, symbol: { domain: values, range: values.map((_, i) => shapes[i % 8]), legend: true },
+      ...look, height: 440, grid: true, inset: 8, marginTop: 30, marginBottom: 44, ...options,
+      color: hues(values), symbol: { ...shapes(values), legend: true },
       marks: [...marks, Plot.dot(records, { x, y, fx, stroke: by, symbol: by, r: 3.5 }),
         Plot.tip(records, Plot.pointer({ x, y, fx, title: say, fill: "var(--paper)", maxRadius: 20 }))],
     });
@@ -239,9 +246,11 @@
 
   /** Return a function that returns what is chosen of values, each with its text. */
   function select(controls, says, values, changed) {
-    const box = make("select", { onchange: changed }, ...values.map(([value, text]) => make("option", { value }, text)));
+    const box = make("select", { "aria-label": says, onchange: changed });
+    const fill = (given) => box.replaceChildren(...given.map(([value, text]) => make("option", { value }, text)));
+    fill(values);
     controls.append(make("label", {}, `${says} `, box));
-    return Object.assign(() => box.value, { set: (value) => { box.value = value; }, text: () => box.selectedOptions[0].textContent });
+    return Object.assign(() => box.value, { fill, set: (value) => { box.value = value; }, text: () => box.selectedOptions[0].textContent });
   }
 
   // Each takes where its controls go and what redraws it, and returns what draws it at a width.
@@ -253,12 +262,15 @@
       const low = Math.min(...found.map((each) => each.auroc)), high = Math.max(...found.map((each) => each.auroc));
       const at = { x: "training", y: "scorer", fx: "on" };
       const say = (each) => `${each.training}\n${each.scorer}\n${each.on}\n${tenth(each.auroc)} %`;
+      const longest = (names, most) => Math.min(most, Math.max(...names.map((each) => String(each).length))); // letters, of 7 pixels
+      const [across, down] = [longest(distances, innerWidth > 700 ? 46 : 22), longest(trainings, 30)];
+      const [marginLeft, marginBottom] = [20 + 7 * across, 30 + 6 * down];
       return () => Plot.plot({
-        ...look, width: 230 + sets.length * (trainings.length * 42 + 24), height: 220 + distances.length * 24, marginLeft: 210, marginBottom: 150, marginTop: 50,
+        ...look, width: 20 + marginLeft + sets.length * (trainings.length * 42 + 24), height: 70 + marginBottom + distances.length * 24, marginLeft, marginBottom, marginTop: 50,
         padding: 0.04, color: { scheme: "cividis", domain: [low, high], legend: true, label: "AUROC, %" },
         x: { label: null, domain: trainings }, y: { label: null, domain: distances }, fx: { label: null, domain: sets, padding: 0.06 },
         marks: [
-          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: 10 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: 15 }),
+          Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: down * 0.6 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: across * 0.6 }),
           Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
           Plot.cell(found, { ...at, fill: "auroc" }),
           Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.46 * (high - low) ? "white" : "black") }),
@@ -310,8 +322,8 @@
       return (width) => {
         const found = all.filter((each) => each.number === number()), at = { x: "epoch", y: "mean", fx: scorer };
         return Plot.plot({
-          ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40,
-          color: { domain: trainings, range: trainings.map((_, i) => colours()[i % 8]), legend: true },
+          ...look, width: Math.max(width, 220 * unique(found, scorer).length), height: 380, grid: true, inset: 8, marginTop: 40, marginBottom: 44,
+          color: { ...hues(trainings), legend: true },
           x: { label: "epoch" }, y: { label: `${number.text()}, ${found[0].kind === "clusters" ? "times 100" : "%"}` }, fx: { label: null },
           marks: [Plot.lineY(found, { ...at, stroke: "training", z: (each) => method(each, by), strokeWidth: 2, marker: "dot" }), Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say }))],
         });
@@ -327,19 +339,53 @@
       });
     },
 
+    bank(controls, redraw) {
+      const varied = (labels, given) => labels.filter((name) => new Set(given.map((row) => rows[row][name])).size > 1);
+      const told = (labels) => new Set(data.maps.map(({ row }) => method(rows[row], labels))).size; // apart by labels
+      const called = ["id", "encoder", "outliers", "precision", "reference", "recipe"].reduce((before, name) => (told([...before, name]) > told(before) ? [...before, name] : before), ["training"]);
+      const name = ({ row, space }) => `${method(rows[row], called)}, seed ${rows[row].seed}: ${space}`;
+      const colourings = ({ scored }) => [["set", "set"], ["class", "ID class"], ...scored.map((row) => [`score ${row}`,
+        `score: ${method(rows[row], varied(data.rows.labels, scored)) || method(rows[row], ["distance", "posthoc"])}`])];
+      const training = select(controls, "training", data.maps.map((each, i) => [i, name(each)]), () => { colour.fill(colourings(data.maps[training()])); redraw(); });
+      const plane = select(controls, "plane", [["pca", "PCA"], ["tsne", "t-SNE"]], redraw);
+      const colour = select(controls, "colour", colourings(data.maps[0]), redraw);
+      return (width) => {
+        const shown = data.maps[training()], points = records(shown.points), by = colour(), scored = by.startsWith("score");
+        const at = { x: `${plane()}_x`, y: `${plane()}_y` }, sets = Object.keys(shown.images);
+        const counted = new Map(sets.map((set) => [set, points.filter((each) => each.set === set)]));
+        const legend = (set) => `${set} (${counted.get(set)[0].group}), ${counted.get(set).length} of ${shown.images[set]}`;
+        const classes = d3.groups(points.filter((each) => each.class), (each) => each.class).sort(([one], [other]) => d3.ascending(one, other));
+        const centres = classes.length > 20 ? [] : classes.map(([text, of]) => ({ text, x: d3.mean(of, (each) => each[at.x]), y: d3.mean(of, (each) => each[at.y]) }));
+        const numbers = points.map((each) => each[by]).filter((each) => typeof each === "number").sort(d3.ascending);
+        const shade = (t) => d3.interpolateCividis(isDark() ? 0.25 + 0.75 * t : 0.9 * t); // never as dark, or light, as the paper
+        const color = scored ? { type: "linear", domain: [0.02, 0.98].map((q) => d3.quantile(numbers, q)), clamp: true, interpolate: shade, legend: true, label: "score, larger is more OOD" }
+          : by === "set" ? hues(sets.map(legend)) : { ...hues(classes.map(([each]) => each)), legend: classes.length <= 20 };
+        const value = (each) => (by === "set" ? legend(each.set) : each[by] || null);
+        const say = (each) => [each.set, each.class, `image ${each.position}`, ...(scored ? [`score ${plain(each[by])}`] : [])].filter(Boolean).join("\n");
+        const axis = (i) => (plane() === "pca" ? { label: `PCA ${i + 1}, ${tenth(shown.explained[i])} % of the variance`, tickSpacing: 70 } : { label: null, ticks: [] });
+        return Plot.plot({
+          ...look, width: Math.min(width, 760), aspectRatio: 1, grid: true, inset: 8, marginBottom: 44, x: axis(0), y: axis(1),
+          color: { unknown: "gray", ...color }, symbol: { ...shapes(sets.map(legend)), legend: true },
+          marks: [Plot.dot(points, { ...at, [scored ? "fill" : "stroke"]: value, symbol: (each) => legend(each.set), r: 3, strokeWidth: 1.2 }),
+            Plot.text(centres, { x: "x", y: "y", text: "text", fill: "currentColor", stroke: "var(--paper)", strokeWidth: 5, fontWeight: "bold", fontSize: 13 }),
+            Plot.tip(points, Plot.pointer({ ...at, title: say, fill: "var(--paper)", maxRadius: 20 }))],
+        });
+      };
+    },
+
     images(controls, redraw) {
       const labels = data.rows.labels.filter((name) => new Set(data.images.map((each) => rows[each.row][name])).size > 1);
       const chosen = select(controls, "row", data.images.map((each, i) => [i, method(rows[each.row], labels) || NONE]), redraw);
       return (width) => {
-        const shown = data.images[chosen()], { id_rejected: x, ood_found: y } = shown.roc, { low, high } = shown.histogram, size = Math.min(width, 480);
+        const shown = data.images[chosen()], { id_rejected: x, ood_found: y } = shown.roc, { low, high } = shown.histogram, size = width < 600 ? width : Math.min(480, width / 2 - 8);
         const bars = ["id", "ood"].flatMap((of) => shown.histogram[of].map((share, i) => ({ of: of.toUpperCase(), share, from: low[i], to: high[i] })));
         const colour = { domain: ["ID", "OOD"], range: colours().slice(0, 2), legend: true };
         const wrong = ([side, images]) => make("div", {}, make("h4", {}, side), make("div", { class: "wrong" }, ...images.map(({ position, src }) =>
           make("figure", {}, make("img", { src, alt: `${side}, image ${position} of its set` }), make("figcaption", {}, `image ${position}`)))));
         return make("div", {}, make("div", { class: "pair" },
-          Plot.plot({ ...look, width: size, height: 400, grid: true, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
+          Plot.plot({ ...look, width: size, height: 400, grid: true, marginBottom: 44, x: { label: "ID taken for OOD, %" }, y: { label: "OOD found, %" },
             marks: [Plot.line([[0, 0], [100, 100]], { strokeDasharray: "3 3", strokeOpacity: 0.5 }), Plot.line(x, { x, y, stroke: colours()[0], strokeWidth: 2 })] }),
-          Plot.plot({ ...look, width: size, height: 400, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
+          Plot.plot({ ...look, width: size, height: 400, marginBottom: 44, color: colour, x: { label: "score, larger is more OOD" }, y: { label: "share of images, %" }, marks: [
             Plot.rect(bars, { x1: "from", x2: "to", y1: () => 0, y2: "share", fill: "of", fillOpacity: 0.5 }), Plot.ruleX([shown.cut], { strokeDasharray: "4 3" }), Plot.ruleY([0])] })),
         ...Object.entries(shown.wrong).map(wrong), make("button", { onclick: () => showOrigin(method(rows[shown.row], labels), [shown.row]) }, "Where these come from"));
       };
@@ -351,7 +397,7 @@
   function figure(place) {
     const [controls, drawing] = [".controls", ".drawing"].map((each) => place.querySelector(each));
     const redraw = () => {
-      const width = Math.max(320, Math.min(drawing.clientWidth, 1000));
+      const width = onPaper ? 660 : Math.max(320, Math.min(drawing.clientWidth, 1000));
       const wide = drawing.scrollLeft;
       drawing.replaceChildren(draw(width));
       drawing.scrollLeft = wide;
@@ -380,6 +426,12 @@
     waiting = requestAnimationFrame(() => redraws.forEach((each) => each()));
   }
   dark.addEventListener("change", renewAll);
+  for (const [event, is] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      onPaper = is;
+      redraws.forEach((each) => each());
+    });
+  }
   let before = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== before) { before = innerWidth; renewAll(); } });
   document.querySelector("nav").append(...[...document.querySelectorAll("section")].map((each) => make("a", { href: `#${each.id}` }, each.querySelector("h2").textContent)));

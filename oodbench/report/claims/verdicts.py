@@ -449,7 +449,7 @@ def sheet(found: list[ClaimVerdict], about: str = "") -> Sheet:
         "source": [each.claim.source or NONE for each in found],
     }
     numbers = pd.DataFrame(list(_listed(found)))
-    return Sheet(FILE, pd.DataFrame(text), [about + caption(found)], numbers, len(text), layout="p{5cm}lp{7cm}l")
+    return Sheet(FILE, pd.DataFrame(text), [about + caption(found)], numbers, len(text))
 
 
 def _listed(found: list[ClaimVerdict]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from oodbench.cli import screen
 from oodbench.cli.progress import Board
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError, suggestion
+from oodbench.store.columns import COLUMNS
 
 if TYPE_CHECKING:
     from oodbench.execution.pipeline import Pipeline
@@ -139,11 +140,13 @@ def made(study: Path | Changed, dry_data: bool) -> Study:
     return found.study
 
 
-def rows(study: Path | Changed, dry_data: bool = False, ok: bool = False) -> tuple[Results, Any]:
+def rows(
+    study: Path | Changed, dry_data: bool = False, ok: bool = False, columns: Iterable[str] = COLUMNS
+) -> tuple[Results, Any]:
     """Return what is kept of a study's rows, and those in its tables, of which there is one; an `ok` one if wanted."""
     from oodbench.cli.kept import current
 
-    given, found = current(study, screen.warn, dry_data)
+    given, found = current(study, screen.warn, dry_data, columns)
     if found.empty or (ok and not (found["status"] == "ok").any()):
         raise without_rows(given)
     return given, found

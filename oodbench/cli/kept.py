@@ -6,10 +6,11 @@ since, it is planned again. That takes torch and the data; the rest of this modu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from oodbench.store.artifacts import Store
+from oodbench.store.columns import COLUMNS
 from oodbench.store.rows import Results
 from oodbench.study import reader
 from oodbench.study.document import Document, read
@@ -38,10 +39,12 @@ def results(study: reader.Source, warn: Say, dry_data: bool = False) -> Results:
     return found
 
 
-def current(study: reader.Source, warn: Say, dry_data: bool = False) -> tuple[Results, pd.DataFrame]:
+def current(
+    study: reader.Source, warn: Say, dry_data: bool = False, columns: Iterable[str] = COLUMNS
+) -> tuple[Results, pd.DataFrame]:
     """Return what is kept of a study and the rows that it asks for; `warn` hears what is missing of them."""
     found = results(study, warn, dry_data)
-    rows = found.current()
+    rows = found.current(columns)
     if len(rows) and (said := rows.attrs.get("lacking")):
         warn(said)
     return found, rows

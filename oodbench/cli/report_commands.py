@@ -14,6 +14,7 @@ from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
+from oodbench.store.columns import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def tables_(
     source = arguments.changed(study, set_)
     if against and dry_data:
         raise UserError("--against: the numbers of a dry run mean nothing")
-    given, rows = arguments.rows(source, dry_data)
+    given, rows = arguments.rows(source, dry_data, columns=COLUMNS if against else tables.columns(source))
     if only:
         from oodbench.store import named
 

@@ -73,7 +73,7 @@ def show(table: Table, title: str, top: int) -> None:
     Numbers are never cut: of those that still have no room the last ones are left out, and files have them.
     """
     sheet = table.sheet()
-    text = sheet.cells(escape, "[bold green]{}[/]", "[underline]{}[/]")[:top]  # a label: youden [saw noise]
+    text = sheet.first(top).cells(escape, "[bold green]{}[/]", "[underline]{}[/]")  # a label: youden [saw noise]
     labels = sheet.labels
     details = [escape(title) for title in table.details]
     shown = _grid(text, "l" * labels)

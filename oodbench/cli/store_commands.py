@@ -19,6 +19,7 @@ from oodbench.cli.arguments import DryData, Set, StudyFile
 from oodbench.cli.cluster.commands import say_jobs
 from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
+from oodbench.store.columns import COLUMNS, LABELS
 
 if TYPE_CHECKING:
     from oodbench.exchange.submit import FeatureFolder
@@ -62,7 +63,7 @@ def status(study: StudyFile, dry_data: DryData = False) -> None:
         return
     if not dry_data and plan.get("of") not in (None, reader.stamp(read(study))):
         screen.warn(f"{study} or its plugins have changed since its last run, by whose plan this is")
-    rows = results.current()
+    rows = results.current(["score_seconds"])
     found = standing(plan, rows, results.runs(), running)
     _show_standing(found)
     _say_running(running)
@@ -129,20 +130,22 @@ def show(study: StudyFile, which: Which) -> None:
     from oodbench.store.rows import SAME
 
     given = results(study, screen.warn)
-    current = given.current()
-    found = _rows(study, which, given, current)
+    current, found = _rows(which, given)
     if found["cell"].nunique() > 1:
         _list_cells(study, found)
         return
-    in_tables = set(current[SAME].itertuples(index=False, name=None))
-    for record in found.to_dict("records"):
+    in_tables = set(current[current["cell"].isin(found["cell"])][SAME].itertuples(index=False, name=None))
+    read = (given.read(training=key, cells=set(found["cell"])) for key in found["train_key"].unique())
+    whole = pd.concat(read).drop(columns="group")
+    whole = found[[*SAME, "group"]].merge(whole, on=SAME)[list(COLUMNS)]
+    for record in whole.to_dict("records"):
         if tuple(record[name] for name in SAME) not in in_tables:
             where = f"{record['cell']}/{record['ood']}"
             reason = "code or data have changed since, or the study no longer has this cell"
             screen.warn(f"{where} is in no table: {reason}")
         shown = {name: value for name, value in record.items() if value != "" and pd.notna(value)}
         screen.out.print_json(json.dumps(shown, default=str))
-    for train_key in found["train_key"].unique():
+    for train_key in whole["train_key"].unique():
         facts = given.run(train_key)
         if facts is None:
             lost = f"the training {train_key} behind it is not known: runs/{train_key}.json is lost or damaged"
@@ -165,22 +168,30 @@ def _list_cells(study: Path, found: Any) -> None:
     screen.say(f"{len(cells)} cells are called so{shown}; add a word, such as seed=0, or: oodbench show {study} CELL")
 
 
-def _rows(study: Path, which: list[str], given: Results, current: Any) -> Any:
-    """Return the rows of CELL or CELL/OOD: the current one of each OOD set, else the newest; or those of words."""
+def _rows(which: list[str], given: Results) -> tuple[Any, Any]:
+    """Return the current rows, and those of CELL or CELL/OOD or of words, by SAME and LABELS.
+
+    Of a cell these are the current one of each OOD set, else the newest.
+    """
     import pandas as pd
 
     from oodbench.store import named
 
-    table = pd.concat([given.read(), current]).drop_duplicates(["cell", "ood"], keep="last")
-    if table.empty:
-        raise arguments.without_rows(given)
     cell, _, ood = which[0].partition("/")
-    found = table[table["cell"].str.startswith(cell)]
-    if len(which) > 1 or found.empty:
-        return named.rows(table if current.empty else current, which)
-    if ood and ood not in set(found["ood"]):
-        raise UserError(f"the cell {cell} has no OOD set '{ood}'{suggestion(ood, set(found['ood']))}")
-    return found[found["ood"] == ood] if ood else found
+    cells = given.cells(cell) if len(which) == 1 else {}
+    training = next(iter(cells.values())) if len(cells) == 1 else None
+    current = given.current([*LABELS, "train_key"], training, set(cells) or None)
+    if cells or current.empty:
+        newest = given.read([*LABELS, "train_key", "scored_at"], cells=set(cells) or None)
+        newest = newest.sort_values("scored_at", kind="stable")
+        table = pd.concat([newest, current]).drop_duplicates(["cell", "ood"], keep="last")
+        if table.empty:
+            raise arguments.without_rows(given)
+    if not cells:
+        return current, named.rows(table if current.empty else current, which)
+    if ood and ood not in set(table["ood"]):
+        raise UserError(f"the cell {cell} has no OOD set '{ood}'{suggestion(ood, set(table['ood']))}")
+    return current, table[table["ood"] == ood] if ood else table
 
 
 def compact(study: StudyFile) -> None:
@@ -205,7 +216,7 @@ def verify(study: StudyFile) -> None:
     checked = [store.read(kind, key) for kind in store.kinds() for key in store.keys(kind)]
     for message in damaged:
         screen.warn(message)
-    if said := Results(loaded.results).current().attrs.get("lacking"):
+    if said := Results(loaded.results).current(["cell"]).attrs.get("lacking"):
         screen.warn(said)
     what = f"{len(checked)} artifacts and {files} files of {loaded.results}"
     screen.say(f"{what} checked, {len(damaged)} damaged")
@@ -241,8 +252,12 @@ def gc(
     if not dry_run:
         for kind, key in found:
             store.remove(kind, key)
-        if left := store.tidy():
-            screen.say(f"removed {left} folders that killed processes left half made")
+        removed, others = store.tidy()
+        if removed:
+            screen.say(f"removed {removed} folders that killed processes left half made")
+        if others:
+            said = f"{len(others)} folders are half made by processes at work, or left by killed ones of other machines"
+            screen.say(f"{said}, such as {others[0]}; where nothing runs, they may be deleted")
     screen.say(f"{'would free' if dry_run else 'freed'} {len(found)} artifacts, {freed}, in {store.root}")
 
 

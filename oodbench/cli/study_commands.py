@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile
 from oodbench.cli.cluster import flags
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
+from oodbench.store.columns import COLUMNS
 from oodbench.store.memo import REDO
 
 if TYPE_CHECKING:
@@ -93,9 +95,11 @@ def run(
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets, tuple(only or ()))
     place = Workplace(workers, where, not no_wait)
-    made = _make(loaded, options, place, dry_data)
+    whole = until_decided or loaded.settings.variance
+    columns = COLUMNS if whole else tables.columns(None if rows_only else source)
+    made = _make(loaded, options, place, dry_data, columns)
     while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
-        made = _make(loaded, options, place, dry_data)
+        made = _make(loaded, options, place, dry_data, columns)
     if made is None:
         return
     if not rows_only:
@@ -138,8 +142,8 @@ class Ran(NamedTuple):
     died: list[str]
 
 
-def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool) -> Ran | None:
-    """Make the rows that are missing; None where nobody waits for them."""
+def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool, columns: Iterable[str]) -> Ran | None:
+    """Make the rows that are missing; the outcome's have these columns. None where nobody waits for them."""
     if place.cluster is not None:
         from oodbench.cli.cluster import commands
 
@@ -163,7 +167,7 @@ def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool) -> 
         with processes.helped(words, others, board.hear, cards) as died:
             board.workers = others + 1
             board.where = f"on {', '.join(machine(str(runner.pipeline.device)).values())}; {_precision(runner)}"
-            outcome = runner.run()
+            outcome = runner.run(columns)
         return Ran(runner, outcome, others, died)
 
 
@@ -432,7 +436,7 @@ def _plan_here(source: Path | Changed, loaded: Study, options: Options) -> None:
         screen.say("what is there, time and disk: unknown until the data is here")
     else:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
-        if counts := _not_made(runner, runner.results.current()):
+        if runner.study.missing and (counts := _not_made(runner, runner.results.current(["ood"]))):
             screen.say(f"{_rows(counts)} would not be made: the files of {', '.join(counts)} are not here")
         screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
         if cost.device and runner.pipeline.device.type == "cuda":

@@ -13,6 +13,8 @@ from oodbench.cli import screen
 from oodbench.errors import UserError
 
 SHOWN = 10  # detectors of a front that are printed
+RANKING = "aupr_in"  # which thresholds rank alike is told by it, too
+TRACING = ("detector", "id_data", "version", "commit", "libraries", "device", "scored_at")  # no table shows them
 
 if TYPE_CHECKING:
     from oodbench.report.comparison import Comparison
@@ -20,6 +22,25 @@ if TYPE_CHECKING:
     from oodbench.study.declarations import TableSpec
     from oodbench.study.document import Changed
     from oodbench.study.reader import Source
+
+
+def columns(study: Path | Changed | None) -> list[str]:
+    """Return the columns of rows that a study's tables are made of, or where none is said, what a run says of rows.
+
+    What it is held against may ask for any.
+    """
+    from oodbench.report.tables import SHOWN as OF_BOARDS
+    from oodbench.store.columns import ACCURACIES, CHOSEN_BY, COLUMNS, COMPAT, LABELS, METRICS
+    from oodbench.study.reader import tables_of
+
+    if study is None:
+        return [*LABELS, "cell", "status", "error", "train_key", "classes", *ACCURACIES, "accuracy_by"]
+    specs, select, _ = tables_of(study)
+    if any(spec.against for spec in specs.values()):
+        return list(COLUMNS)
+    read = {*OF_BOARDS, RANKING, *(value for spec in specs.values() for value in spec.values)}
+    read |= {select.by} if select else set()
+    return [name for name in COLUMNS if name in read or name not in (*METRICS, *COMPAT, *CHOSEN_BY, *TRACING)]
 
 
 def write(study: Path | Changed | None, folder: Path, rows: Any, top: int) -> None:

@@ -48,7 +48,7 @@ class Library:
             raise UserError(f"data set {dataset.label}: it has no {split} images, and cannot be {uses}")
         if known not in self._prepared:
             try:
-                with self.memo.store.lock("fetch", dataset.name), download.shown(self.memo.watch.downloading):
+                with self.memo.store.lock(f"fetch-{dataset.name}"), download.shown(self.memo.watch.downloading):
                     download.fetch_set(dataset, self.study.data)
                 found, others = self._prepare(dataset, split), self.other_files(dataset, split)
                 self._prepared[known] = found._replace(warnings=(*found.warnings, *others))

@@ -46,7 +46,7 @@ class Asks:
 
     def score(self, works: Sequence[Work]) -> Needs:
         """Return what the scoring of some encoders asks for, one after the other."""
-        job, spent = self.cluster.score, self.runner.results.read()["score_seconds"].dropna()
+        job, spent = self.cluster.score, self.runner.results.read(["score_seconds"])["score_seconds"].dropna()
         a_row = float(spent.mean()) if len(spent) else estimate.ROW_SECONDS
         takes = a_row * sum(len(work.cells) * len(work.run.sets) for work in works)
         pieces = [(work.run, self.pipeline.banks.pieces(work.run, work.ways)) for work in works]

@@ -40,8 +40,8 @@ class Driver:
 
     def missing(self) -> list[Work]:
         """Return the trainings of which rows are pending."""
-        books, known = self.runner.bookkeeping, self.runner.bookkeeping.known()
-        return [work for work in self.runner.plan.work if books.pending(self.runner.source(work), known)]
+        books = self.runner.bookkeeping
+        return [work for work in self.runner.plan.work if books.pending(self.runner.source(work))]
 
     def tasks(self, works: Sequence[Work], alive: Sequence[Task] = ()) -> tuple[list[Task], list[Task]]:
         """Return the tasks that make the rows of trainings: those that are alive, and those that have to be given."""
@@ -92,7 +92,7 @@ class Driver:
 
     def submit(self) -> set[str]:
         """Give the engine what is missing and does not run, and return the names of all tasks that make it."""
-        with self.runner.pipeline.store.lock("jobs", digest(str(self.runner.study.results.resolve()))):
+        with self.runner.pipeline.store.lock(f"jobs-{digest(str(self.runner.study.results.resolve()))}"):
             ledger, alive = Ledger(self.runner.study.results), self.engine.alive()
             given = ledger.read(self.engine.by)
             ledger.drop(*(given.keys() - alive.keys()))
@@ -114,8 +114,7 @@ class Driver:
                 self._say_some(len(waiting))
                 continue
             works = [self._works[name] for name in task.runs if name in self._works]
-            known = self.runner.bookkeeping.known()
-            left = [each for each in works if self.runner.bookkeeping.pending(self.runner.source(each), known)]
+            left = [each for each in works if self.runner.bookkeeping.pending(self.runner.source(each))]
             again = [each for each in left if self._may_try(each, ended)]
             _, new = self.tasks(again)
             self.engine.submit(new)

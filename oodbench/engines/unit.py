@@ -122,7 +122,7 @@ def train(runner: Runner) -> None:
 def _train(runner: Runner, work: Work) -> None:
     source, books = runner.source(work), runner.bookkeeping
     with source.lock(wait=True):
-        wanted = books.pending(source, books.known())
+        wanted = books.pending(source)
         if wanted and isinstance(why := books.embedded(source, [each.detector for each in wanted]), str):
             books.fail(source, why)
 

@@ -64,8 +64,8 @@ class Checks:
     def check_tables(self) -> None:
         """Refuse a declared table, a curve, or scores to keep, of what no row will have."""
         labels: dict[str, set[str]] = {}
-        for cell in self.whole.cells:
-            for column, label in (cell.run.labels | cell.detector.labels).items():
+        for each in (*(work.run.labels for work in self.whole.work), *(each.labels for each in self.whole.detectors)):
+            for column, label in each.items():
                 labels.setdefault(column, set()).add(str(label))
         declared = [self.study.setups[work.run.id.label].ood for work in self.whole.work]  # missing sets, too
         sets = [(name, group) for ood in declared for group, members in ood.items() for name in members]
@@ -122,7 +122,7 @@ class Checks:
     def _check_installed(self) -> None:
         """Refuse plugins whose modules are not installed."""
         plugins: list[Plugin | None] = [*self.study.datasets, *(work.run.training for work in self.plan.work)]
-        for each in {cell.detector for cell in self.plan.cells}:
+        for each in self.plan.detectors:
             plugins += [each.clustering, each.distance, each.posthoc, each.threshold]
         for plugin in filter(None, plugins):
             for module, how in plugin.requires.items():

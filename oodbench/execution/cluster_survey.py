@@ -138,7 +138,7 @@ def _stored(pipeline: Pipeline, run: Run, piece: Piece) -> embed.Layers | None:
     if run.epoch is not None:
         there = pipeline.store.read("train", pipeline.encoders.train_key(run))
         return pipeline.banks.layers(run, piece) if there else None
-    artifact = pipeline.store.read("bank", digest(pipeline.banks.bank_fields(run, piece)))
+    artifact = pipeline.library.memo.found("bank", pipeline.banks.bank_fields(run, piece))
     return None if artifact is None else load_file(artifact.file("features.safetensors"))
 
 

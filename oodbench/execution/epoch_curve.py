@@ -95,7 +95,7 @@ def artifacts(runner: Runner, work: Work) -> dict[tuple[str, str], Fields]:
 
 def _of_the_study(runner: Runner) -> Rows:
     """Return the numbers that the study itself has, by the key of a cell and the content of an OOD set."""
-    rows = runner.results.read()
+    rows = runner.results.read([*SCORED, "status"])
     rows = rows[rows["status"] == "ok"]
     places = zip(rows["key"], rows["ood_data"], strict=True)
     return dict(zip(places, rows[[*SCORED]].to_dict("records"), strict=True))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from oodbench.execution.pipeline import Pipeline
-from oodbench.execution.runner import Known, Runner
+from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import digest
 from oodbench.study.grid import TURNS, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment
@@ -50,8 +50,8 @@ def counted(runner: Runner) -> Estimate:
 
 def estimate(runner: Runner) -> Estimate:
     """Return the cost of what a study misses. Prepares data that is not prepared; reads no other artifact."""
-    pipeline, known = runner.pipeline, runner.bookkeeping.known()
-    missing = [_missing(runner, work, known) for work in runner.plan.work]
+    pipeline = runner.pipeline
+    missing = [_missing(runner, work) for work in runner.plan.work]
     all_ = counted(runner)
     return dataclasses.replace(
         all_,
@@ -79,14 +79,14 @@ def unembedded(pipeline: Pipeline, work: Work) -> list[Piece]:
     return [each for each in pieces if not pipeline.store.has("bank", digest(banks.bank_fields(work.run, each)))]
 
 
-def _missing(runner: Runner, work: Work, known: Known) -> _Missing:
+def _missing(runner: Runner, work: Work) -> _Missing:
     pieces = unembedded(runner.pipeline, work)
-    pending = runner.bookkeeping.pending(runner.source(work), known)
+    pending = runner.bookkeeping.pending(runner.source(work))
     return _Missing(work.run, len({each.cell for each in pending}), pieces)
 
 
 def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
-    pipeline, spent = runner.pipeline, runner.results.read()["score_seconds"].dropna()
+    pipeline, spent = runner.pipeline, runner.results.read(["score_seconds"])["score_seconds"].dropna()
     per_row = float(spent.mean()) if len(spent) else ROW_SECONDS
     rates: dict[str, float] = {}
     total = 0.0

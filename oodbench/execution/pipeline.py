@@ -72,6 +72,7 @@ class Pipeline:
         checkpoints = Pace(options.checkpoint_minutes, options.checkpoint_epochs, options.asked)
         self.encoders = Encoders(self.library, self.device, checkpoints, options.graph, options.auto)
         self.banks = Banks(self.encoders)
+        self.scored_by: dict[str, dict[str, str]] = {}  # of a detector, written -> the parts of its rows' keys, written
 
     def bank(self, run: Run, ways: Iterable[Seen], baselines: bool) -> detectors.Bank:
         """Return the features of a run on every set of its study, for each way to see items; baselines get a head."""

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +32,8 @@ from oodbench.execution.pipeline import Options, Pipeline, pick_device
 from oodbench.scoring import detectors as scoring
 from oodbench.scoring import metrics
 from oodbench.store import scores as image_scores
-from oodbench.store.artifacts import digest
+from oodbench.store.artifacts import digest_of, written
+from oodbench.store.columns import COLUMNS
 from oodbench.store.files import FileError
 from oodbench.store.heartbeat import Heartbeat
 from oodbench.store.memo import NUMBER, Watch
@@ -54,6 +55,7 @@ PASSING = re.compile(
 # Those of them that every other training would meet, too: they end a run.
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EFBIG)
 LOST_DEVICE = re.compile(r"CUDA error: (?!out of memory)")  # nothing runs on it any more in this process
+SOON, LATER = 0.1, 5.0  # seconds between two looks for a training that no other process works on any more
 WRONG, PIXELS = 12, 64  # images of a set that are kept with scores, and their longer side at most
 GOES_ON = "what is finished is kept, and the same command goes on"
 ENDING = [os.strerror(each) for each in _OF_DISK]
@@ -74,6 +76,7 @@ class FeatureSource(Protocol):
     """Where the features of one encoder come from, and the rows that its detectors are to have."""
 
     title: str
+    key: str  # names the encoder
     seed: int
     trains: bool  # whether the encoder is trained here
 
@@ -86,8 +89,8 @@ class FeatureSource(Protocol):
     @property
     def scores(self) -> ScoresKept | None: ...  # of which rows scores by image are kept; None: of none
 
-    def lock(self, wait: bool) -> AbstractContextManager[bool]:
-        """Return a lock on the encoder; it gives False where it does not wait and another process has it."""
+    def lock(self) -> AbstractContextManager[bool]:
+        """Return a lock on the encoder; it gives False where another process has it."""
 
     def measured(self) -> dict[str, Any]:
         """Return the columns that are measured of the encoder, which is made and kept where it is missing."""
@@ -129,48 +132,49 @@ class Bookkeeping:
         self.results, self.how, self.redo, self.watch = results, how, redo, watch
         self._redone: set[tuple[str, str]] = set()  # rows that were made here
 
-    def known(self) -> Known:
-        """Return the rows that count as done."""
-        rows = self.results.read()
+    def known(self, source: FeatureSource) -> Known:
+        """Return the rows of an encoder that count as done."""
+        rows = self.results.read((*SAME, "status", "error"), training=source.key)
         found: Known = {}
-        for *same, status, error in zip(*(rows[name] for name in (*SAME, "status", "error")), strict=True):
+        for *same, status, error in zip(*(rows[name].tolist() for name in (*SAME, "status", "error")), strict=True):
             cell, ood, key, content = same
-            again = status != "ok" if self.redo == "failed" else self.redo or PASSING.search(error)
+            again = status != "ok" if self.redo == "failed" else self.redo or (error and PASSING.search(error))
             if not again or (cell, ood) in self._redone:
                 found[cell, ood, key, content] = status == "ok"
         return found
 
-    def pending(self, source: FeatureSource, known: Known) -> list[Wanted]:
+    def pending(self, source: FeatureSource) -> list[Wanted]:
         """Return the rows that are missing, were made by other code or from other data, or lack scores to be kept."""
-        scores = source.scores
+        scores, known = source.scores, self.known(source)
         found = ((each, known.get((each.cell, each.ood, each.key, each.ood_data))) for each in source.wanted)
         return [each for each, is_ok in found if is_ok is None or (is_ok and scores and scores.lacks(each))]
 
-    def run(self, sources: Sequence[FeatureSource]) -> Outcome:
-        """Make every row that is pending."""
-        known = self.known()
-        pending = [(each, cells) for each in sources if (cells := _cells(self.pending(each, known)))]
+    def run(self, sources: Sequence[FeatureSource], columns: Iterable[str] = COLUMNS) -> Outcome:
+        """Make every row that is pending; the outcome's rows have these columns."""
+        pending = [(each, cells) for each in sources if (cells := _cells(self.pending(each)))]
         todo = [(each, cells) for each, cells in pending if each.allowed]
         total, left = sum(_cells(each.wanted) for each in sources), sum(cells for _, cells in pending)
         missing = left - sum(cells for _, cells in todo)
         self.watch.planned(sum(each.trains for each, _ in todo), total, total - left)
-        scored = 0
-        for wait in (False, True):  # first what no other process works on, then what is left
+        scored, pause = 0, SOON
+        while todo:  # what no other process works on, then what one has left or let fall
             others = []
             for each, cells in todo:
-                with each.lock(wait) as mine:
+                with each.lock() as mine:
                     if not mine:
                         others.append((each, cells))
                         continue
-                    wanted = self.pending(each, self.known())
+                    wanted = self.pending(each)
                     self.watch.found(cells - _cells(wanted))
                     if wanted:
                         self._write(self._whole(each, wanted))
                         scored += _cells(wanted)
+            if others:
+                self.watch.stage("wait", f"{len(others)} trainings that another process works on")
+                pause = SOON if len(others) < len(todo) else min(2 * pause, LATER)
+                time.sleep(pause)
             todo = others
-            if todo:
-                self.watch.stage("wait", f"{len(todo)} trainings that another process works on")
-        rows = self.results.current()
+        rows = self.results.current(columns)
         return Outcome(rows, scored, int((rows["status"] == "error").sum()), missing)
 
     def _whole(self, source: FeatureSource, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
@@ -204,7 +208,7 @@ class Bookkeeping:
 
     def fail(self, source: FeatureSource, why: str) -> None:
         """Make every row that is pending of an encoder an error row."""
-        if wanted := self.pending(source, self.known()):
+        if wanted := self.pending(source):
             self._write(list(self.rows(source, wanted, why)))
 
     def rows(self, source: FeatureSource, wanted: Sequence[Wanted], failed: str = "") -> Iterator[dict[str, Any]]:
@@ -310,19 +314,18 @@ class Runner:
     def checks(self) -> Checks:
         return Checks(self.pipeline, self.plan, self.whole)
 
-    def run(self) -> Outcome:
-        """Make every row of the study that is not there, and return all of them."""
-        self.begin()
-        sources = [self.source(work) for work in self.plan.work]
+    def run(self, columns: Iterable[str] = COLUMNS) -> Outcome:
+        """Make every row of the study that is not there, and return these columns of all of them."""
+        sources = self.begin()
         with self.watch.beating():
-            outcome = self.bookkeeping.run(sources)
+            outcome = self.bookkeeping.run(sources, columns)
             for each in sources:  # of rows that are there already
                 if self.encoders.has_weights(each.run) and self.results.run(each.key) is None:
                     each.measured()
         return dataclasses.replace(outcome, trained=self.encoders.trainings, unkept=len(self.unkept()))
 
-    def begin(self) -> None:
-        """Refuse what cannot work, look for near duplicates, and write the plan of the study."""
+    def begin(self) -> list[TrainedFeatures]:
+        """Refuse what cannot work, look for near duplicates, write the plan of the study, and return its trainings."""
         check_owner(self.study.document, self.study.results, self.results.plan() or {})
         self.checks.check()
         self.results.open()
@@ -330,7 +333,9 @@ class Runner:
         if message := audit.warning(found, self.study.file):
             self.watch.warn(message)
         self._near = audit.notes(found)
-        self.results.write_plan(self.plan_facts())
+        sources = [self.source(work) for work in self.plan.work]
+        self.results.write_plan(self.plan_facts(sources))
+        return sources
 
     def begin_part(self) -> None:
         """Begin with some trainings of a study that was checked and planned: what their rows say of duplicates."""
@@ -342,7 +347,7 @@ class Runner:
         """Return the runs at epochs that the study keeps, and that their trainings, which are done, did not."""
         return [each for work in self.plan.work for each in self.encoders.unkept(work.run)]
 
-    def plan_facts(self) -> dict[str, Any]:
+    def plan_facts(self, sources: Sequence[TrainedFeatures] = ()) -> dict[str, Any]:
         """Return what tables have to know: the key of each cell, the OOD sets of each ID set, what was left out.
 
         A set that the study goes without has the content that the last plan had of it, if the study is the same. Where
@@ -353,11 +358,13 @@ class Runner:
         counts = []
         last = (self.results.plan() or {}) if self.study.missing else {}
         unplanned = self._unplanned() if self.options.only else []
+        ready = {} if self.options.only else {source.title: source for source in sources}
         for work in self.whole.work:
             if work.run.title in unplanned:
                 continue
-            wanted, before = self.source(work).wanted, len(cells)
-            cells |= {each.cell: each.key for each in wanted}
+            source = ready.get(work.run.title) or self.source(work)
+            wanted, before = source.wanted, len(cells)
+            cells.update((each.cell, each.key) for each in wanted)
             sets[work.run.id.label] = self._sets(work.run.id, {each.ood: each.ood_data for each in wanted}, last)
             counts.append((work.run.title, work.run.id.label, work.run.seed, len(cells) - before))
         path = os.path.relpath(self.study.file.resolve(), self.study.results.resolve())
@@ -420,6 +427,7 @@ class TrainedFeatures:
     @cached_property
     def wanted(self) -> list[Wanted]:
         run, library = self.run, self.pipeline.library
+        sets = [(name, group) for group, members in run.ood.items() for name in members]
         base: dict[str, Any] = {"train": self.key, "test": library.prepared(run.id, "test").content}
         base |= {"called": run.called} if run.called else {}
         if run.validation:
@@ -427,13 +435,16 @@ class TrainedFeatures:
         if run.reference.held_out:
             base["reference"] = library.reference_set(run.reference.held_out).content
         contents = {name: library.prepared(each, "test").content for name, each in run.sets.items()}
-        return [
-            Wanted(cell.detector, name, group, cell.id, key, contents[name])
-            for cell in self.work.cells
-            for key in [digest(base | scored_by(self.pipeline.study.detectors, cell.detector))]
-            for group, members in run.ood.items()
-            for name in members
-        ]
+        shared, known = {name: written(value) for name, value in base.items()}, self.pipeline.scored_by
+        found = []
+        for cell in self.work.cells:
+            detector = cell.detector
+            if detector.written not in known:
+                parts = scored_by(self.pipeline.study.detectors, detector)
+                known[detector.written] = {name: written(value) for name, value in parts.items()}
+            key = digest_of(shared | known[detector.written])
+            found += [Wanted(detector, name, group, cell.id, key, contents[name]) for name, group in sets]
+        return found
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -442,8 +453,8 @@ class TrainedFeatures:
         found = {"classes": classes, "train_key": self.key, "id_data": self.id_data}
         return self.run.labels | {"precision": precision} | found
 
-    def lock(self, wait: bool) -> AbstractContextManager[bool]:
-        return self.pipeline.store.lock("run", self.key, wait=wait)
+    def lock(self, wait: bool = False) -> AbstractContextManager[bool]:
+        return self.pipeline.store.lock(f"run-{self.key}", wait)
 
     def measured(self) -> dict[str, Any]:
         artifact = self.pipeline.encoders.trained(self.run)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from oodbench.store.artifacts import digest
 from oodbench.store.files import scratch
 from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
+from oodbench.store.sharing import locked
 from oodbench.study.axes import one_line
 from oodbench.study.declarations import NAME
 from oodbench.study.grid import CLASSIFIER, NONE, PROBE, Detector, detectors, resolved, senseless_of_one_cluster
@@ -375,7 +375,7 @@ class FileFeatures:
             "id_data": self.loaded.test.content,
         }
 
-    def lock(self, wait: bool) -> AbstractContextManager[bool]:
+    def lock(self) -> AbstractContextManager[bool]:
         return nullcontext(True)
 
     def measured(self) -> dict[str, Any]:
@@ -399,7 +399,7 @@ class FileFeatures:
 
     def keep(self, facts: dict[str, Any]) -> None:
         """Keep where the features came from, with the OOD sets of earlier calls."""
-        with FileLock(self.results.folder.parent / PLAN_LOCK):
+        with locked(self.results.folder.parent / PLAN_LOCK):
             before = (self.results.run(self.key) or {"parameters": {"files": {}, "contents": {}}})["parameters"]
             files = before["files"] | {name: str(each.path) for name, each in self.loaded.every.items()}
             contents = before["contents"] | {name: each.content for name, each in self.loaded.every.items()}
@@ -414,9 +414,9 @@ class FileFeatures:
         given, loaded, owner = self.given, self.loaded, digest(self.base)
         self.results.open()
         folder = self.results.folder.parent
-        with FileLock(folder / PLAN_LOCK):
+        with locked(folder / PLAN_LOCK):
             plan = self.results.plan()
-            if plan is None and len(self.results.read()):
+            if plan is None and len(self.results.read(["cell"])):
                 what = "plan.json, which says of which features the rows are, is lost or damaged"
                 raise UserError(f"{folder}: {what}; take another --name, or remove the folder to score all anew")
             plan = plan or {"study": given.name, "cells": {}, "sets": {}, "left_out": {}, "features": {}}

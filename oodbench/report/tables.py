@@ -222,7 +222,8 @@ def boards(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of each ID data set and number of its classes, whose numbers can stand beside each other."""
     several = rows.groupby("family")["protocol"].transform("nunique") > 1
     names = rows["family"] + (", " + rows["protocol"]).where(several, "")
-    return {name: rows[names == name] for name in dict.fromkeys(names)}
+    each = names.unique()
+    return {name: rows[names == name] if len(each) > 1 else rows for name in each}
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
@@ -405,7 +406,7 @@ def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of
     if done.empty:
         raise UserError(f"there are no rows to {use}; run the study first")
     done["unlearned"] = unlearned(done, floor).astype(float)
-    done[list(SHARES)] *= 100
+    done[[name for name in SHARES if name in done]] *= 100
     done["run"] = done["id"] + " " + done["seed"].astype(str)
     return done
 

@@ -29,7 +29,7 @@ def declared(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     if lost.empty:
         return rows
-    blank = {name: pd.Series(float("nan"), lost.index, lost[name].dtype) for name in (*OF_OOD, "n_ood")}
+    blank = {name: pd.Series(float("nan"), lost.index, lost[name].dtype) for name in (*OF_OOD, "n_ood") if name in lost}
     lost = lost.assign(**blank, ood_data="", error="", status=UNMADE)
     order = {cell: i for i, cell in enumerate(rows["cell"].unique())}
     both = pd.concat([rows.merge(places[["id", "ood", "of sets"]], "left", ["id", "ood"]), lost], ignore_index=True)

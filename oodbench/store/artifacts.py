@@ -1,12 +1,15 @@
 """Artifacts by content address: folders of files with a manifest, whole or absent. It knows bytes, not ML.
 
-An artifact lives at ROOT/KIND/KEY. Its manifest holds the fields its key is a hash of, facts about it, and
+An artifact lives at ROOT/KIND/KE/KEY. Its manifest holds the fields its key is a hash of, facts about it, and
 the SHA-256 of every file; what does not match is set aside, named and never used. What a user may do with an
-artifact is what the umask of the one who made it leaves.
+artifact is what the umask of the one who made it leaves. It is made in a folder that bears the mark of its process and
+gets its name when it is whole: of several processes that make one artifact, the first one's stays. No lock is needed
+for that; locks keep processes from doing the same work twice.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,14 +17,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from oodbench.store.files import FileError, writing
+from oodbench.store.sharing import is_dead, locked, mark
 
 MANIFEST = "manifest.json"
 KEY = re.compile(r"[0-9a-f]{16}(-.*)?")  # a hash of fields, and which of several of them; other folders are not ours
@@ -34,6 +36,17 @@ def digest(value: Any) -> str:
     return _digest(value)[:16]
 
 
+def written(value: Any) -> str:
+    """Return plain values as the text that `digest` hashes."""
+    return json.dumps(value, sort_keys=True)
+
+
+def digest_of(parts: dict[str, str]) -> str:
+    """Return the `digest` of a mapping of words to values that are `written` already: many mappings share a part."""
+    text = ", ".join([f'"{name}": {parts[name]}' for name in sorted(parts)])
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A verified artifact."""
@@ -41,6 +54,7 @@ class Artifact:
     path: Path
     fields: dict[str, Any]  # what its key is a hash of
     meta: dict[str, Any]  # facts about it
+    files: dict[str, str]  # name -> SHA-256
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -55,7 +69,9 @@ class Store:
         self._verified: dict[tuple[str, str], Artifact] = {}
 
     def path(self, kind: str, key: str) -> Path:
-        return self.root / kind / key
+        """Return where an artifact is, or is to be; older versions put them all beside each other."""
+        old = self.root / kind / key
+        return old if old.exists() else self.root / kind / key[:2] / key
 
     def free(self) -> int:
         """Return the bytes that are free on its disk."""
@@ -76,14 +92,14 @@ class Store:
             return None
         damage = _damage(path)
         if damage:
-            with self.lock(kind, key):  # another process may be making it again just now
+            with locked(self.root / "locks" / "damaged.lock"):
                 damage = _damage(path) if path.exists() else "it is gone"
-                if damage:
+                if damage:  # else another process has set it aside and made it again
                     self._warn(f"{path}: {damage}; it is not used, and made again where it is needed")
                     self._set_aside(path)
                     return None
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        artifact = Artifact(path, manifest["fields"], manifest["meta"])
+        artifact = Artifact(path, manifest["fields"], manifest["meta"], manifest["files"])
         self._verified[kind, key] = artifact
         return artifact
 
@@ -95,49 +111,43 @@ class Store:
         if key.partition("-")[0] != digest(fields):
             raise ValueError(f"{kind} {key} is no key of these fields, which is {digest(fields)}")
         path = self.path(kind, key)
-        with self.lock(kind, key):
-            with writing(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.sweep(kind, key)  # this process has the lock: what is half made is of one that was killed
-                folder = _new_folder(path.parent, f".{key}-")
-            try:
-                meta = fill(folder)
-                _seal(folder, {"fields": fields, "meta": meta})
-                if not path.exists():  # else what has the same key is as good
-                    folder.rename(path)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        self._verified[kind, key] = artifact = Artifact(path, fields, meta)
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.sweep(kind, key)
+            folder = _new_folder(path.parent, key)
+        try:
+            meta = fill(folder)
+            files = _seal(folder, {"fields": fields, "meta": meta})
+            while not _renamed(folder, path):
+                theirs = self.read(kind, key)
+                if theirs is not None:  # else it is damaged, and set aside
+                    return theirs
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._verified[kind, key] = artifact = Artifact(path, fields, meta, files)
         return artifact
 
-    @contextmanager
-    def lock(self, kind: str, key: str, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of a key while it is worked on; yields False where another process has it and `wait` is off.
+    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[bool]:
+        """Return a lock that is held while something is worked on; it gives False where another process has it.
 
-        A process that has the lock may take it again.
+        With `wait` that is never so. A process that has the lock may take it again. Raises UserError where the file
+        system has no locks.
         """
-        file = self.root / "locks" / f"{kind}-{key}.lock"
-        with writing(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(file, mode=0o666, is_singleton=True)  # another user may lock it, too
-            with suppress(Timeout):
-                lock.acquire(blocking=wait)
-        if not lock.is_locked:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        return locked(self.root / "locks" / f"{name}.lock", wait)
 
-    def keys(self, kind: str) -> list[str]:
-        """Return the keys of all artifacts of a kind, of those that lost their manifest, too."""
-        found = (path for path in (self.root / kind).glob("[!.]*") if path.is_dir())
-        return sorted(path.name for path in found if (path / MANIFEST).is_file() or KEY.fullmatch(path.name))
+    def keys(self, kind: str, start: str = "") -> list[str]:
+        """Return the keys of all artifacts of a kind that begin so, of those that lost their manifest, too."""
+        return sorted({path.name for path in self._folders(kind, start)})
+
+    def _folders(self, kind: str, start: str = "") -> Iterator[Path]:
+        places = (f"[!.]{start[1:]}*" if start else "[!.]*", f"{start[:2] or '[0-9a-f][0-9a-f]'}/{start or '[!.]'}*")
+        for path in (path for place in places for path in (self.root / kind).glob(place)):
+            if path.name.startswith(start) and (KEY.fullmatch(path.name) or (path / MANIFEST).is_file()):
+                yield path
 
     def kinds(self) -> list[str]:
         names = sorted(path.name for path in self.root.glob("[!.]*") if path.is_dir())
-        return [name for name in names if name not in NO_KINDS and self.keys(name)]
+        return [name for name in names if name not in NO_KINDS and next(self._folders(name), None)]
 
     def fields(self, kind: str, key: str) -> dict[str, Any]:
         """Return what the key of an artifact is said to be a hash of, unverified; nothing where that cannot be read."""
@@ -177,37 +187,34 @@ class Store:
     def remove(self, kind: str, key: str) -> None:
         self._verified.pop((kind, key), None)
         path = self.path(kind, key)
-        with self.lock(kind, key):
-            if path.exists():
-                with writing(path):
-                    gone = _new_folder(path.parent, f".{key}-")
+        if path.exists():
+            with writing(path):
+                gone = _new_folder(path.parent, key)
+                with suppress(FileNotFoundError):  # another process has removed it
                     path.rename(gone / key)  # at once, so that nobody sees half of it
-                    shutil.rmtree(gone)
+                shutil.rmtree(gone)
 
     def sweep(self, kind: str, key: str) -> None:
-        """Remove what killed processes left half made of keys that begin so."""
-        for stale in (self.root / kind).glob(f".{key}-*"):
-            shutil.rmtree(stale)
+        """Remove what killed processes of this machine left half made of keys that begin so."""
+        for stale in self.path(kind, key).parent.glob(f".{key}*"):
+            _remove_dead(stale)
 
-    def tidy(self) -> int:
-        """Remove what killed processes left half made of any key, and return how many folders that were."""
-        found = 0
-        for folder in self.root.glob("*/.*-*"):
-            key = folder.name[1:].rpartition("-")[0]
-            if not KEY.fullmatch(key):
-                continue
-            with self.lock(folder.parent.name, key, wait=False) as mine:
-                if mine and folder.is_dir():  # else another process is at it
-                    with writing(folder):
-                        shutil.rmtree(folder)
-                    found += 1
-        return found
+    def tidy(self) -> tuple[int, list[Path]]:
+        """Remove what killed processes of this machine left half made of any key.
+
+        Returns how many folders that were, and those of other machines, whose processes may be at work or not.
+        """
+        hidden = (path for depth in ("*", "*/*") for path in self.root.glob(f"{depth}/.*"))
+        found = [path for path in hidden if KEY.match(path.name[1:])]
+        return sum(_remove_dead(path) for path in found), [path for path in found if path.exists()]
 
     def _set_aside(self, path: Path) -> None:
         damaged = self.root / "damaged"
         with writing(damaged):
             damaged.mkdir(parents=True, exist_ok=True)
-            path.rename(_new_folder(damaged, f"{path.name}-") / path.name)
+            aside = damaged / f"{path.name}-{secrets.token_hex(4)}"
+            aside.mkdir()
+            path.rename(aside / path.name)
 
 
 def sha256(file: Path) -> str:
@@ -223,14 +230,34 @@ def _same_file(file: str, target: str) -> None:
         shutil.copyfile(file, target)
 
 
-def _new_folder(parent: Path, prefix: str) -> Path:
-    """Return a new folder that has, other than those of tempfile, the mode that the umask leaves."""
-    folder = parent / f"{prefix}{secrets.token_hex(4)}"
+def _new_folder(parent: Path, key: str) -> Path:
+    """Return a new folder for something half made; it has, other than tempfile's, the mode that the umask leaves."""
+    folder = parent / f".{key}{mark()}~{secrets.token_hex(4)}"
     folder.mkdir()
     return folder
 
 
-def _seal(folder: Path, content: dict[str, Any]) -> None:
+def _remove_dead(folder: Path) -> bool:
+    """Remove a folder whose process is gone, and return whether it is."""
+    if not is_dead(folder.name):
+        return False
+    with writing(folder), suppress(FileNotFoundError):  # another process removes it, too
+        shutil.rmtree(folder)
+    return True
+
+
+def _renamed(folder: Path, path: Path) -> bool:
+    """Give a folder its name; return False where another process was faster and that name is taken."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _seal(folder: Path, content: dict[str, Any]) -> dict[str, str]:
     files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
     for file in folder.iterdir():
         _flush(file)
@@ -239,6 +266,7 @@ def _seal(folder: Path, content: dict[str, Any]) -> None:
     manifest.write_text(json.dumps({**content, "digest": _digest(content)}, indent=1), encoding="utf-8")
     _flush(manifest)
     _flush(folder)
+    return files
 
 
 def _flush(path: Path) -> None:
@@ -250,7 +278,7 @@ def _flush(path: Path) -> None:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(written(content).encode()).hexdigest()
 
 
 def _damage(path: Path) -> str:

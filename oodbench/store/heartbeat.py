@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from oodbench.store.files import FileError, write_whole
 from oodbench.store.memo import WORKER, Watch
+from oodbench.store.sharing import born, lives
 
 FOLDER = "running"  # in the folder of results
 EVERY = 3.0  # seconds between two renewals, at least
@@ -51,7 +51,7 @@ class Beat(BaseModel):
     @property
     def is_gone(self) -> bool:
         """Whether its process has ended, as far as this machine can tell."""
-        return self.is_here and sys.platform != "win32" and not _lives(self.pid, self.born)
+        return self.is_here and not lives(self.pid, self.born)
 
     @property
     def is_quiet(self) -> bool:
@@ -67,9 +67,7 @@ class Heartbeat(Watch):
         self._folder = results / FOLDER
         now, pid = time.time(), os.getpid()
         worker = int(os.environ.get(WORKER) or 1)
-        self.beat = Beat(
-            pid=pid, host=platform.node(), born=_born(pid), worker=worker, device=device, began=now, at=now
-        )
+        self.beat = Beat(pid=pid, host=platform.node(), born=born(pid), worker=worker, device=device, began=now, at=now)
         self._is_on = False
 
     @contextmanager
@@ -158,21 +156,3 @@ def _files(folder: Path) -> Iterator[tuple[Path, Beat]]:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def _born(pid: int) -> str:
-    """Return when a process began, in ticks of its system; empty where Linux does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _lives(pid: int, born: str) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        pass
-    return _born(pid) == born

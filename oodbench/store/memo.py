@@ -8,6 +8,7 @@ stage's arithmetic changes. The cache is the dependency graph.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ REDO = ("train", "bank", "score", "failed")  # what a run may be asked to make a
 NUMBER = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 AFTER = {"train": ("train", "bank", "probe"), "bank": ("bank", "probe")}  # what is made again with a stage
 Fields = dict[str, Any]
+WEIGHTS = "weights"  # a fact of what is made of a training: which weights these were
 WORKER = "OODBENCH_WORKER"  # a variable: which of several processes of one command this is, from 2
 
 
@@ -51,21 +53,49 @@ class Memo:
         if kind in AFTER.get(self.redo, ()) and key not in self._made:
             self.store.remove(kind, key)
         self._made.add(key)
-        artifact = self.store.read(kind, key)
-        if artifact is not None:
-            return artifact
-        with self.store.lock(kind, key):
-            artifact = self.store.read(kind, key)  # another process may have made it meanwhile
-            if artifact is None:
+        found = self.found(kind, fields)
+        if found is not None:
+            return found
+
+        def filled(folder: Path) -> dict[str, Any]:
+            meta = fill(folder)
+            weights = self._weights(fields)
+            return meta | ({WEIGHTS: digest(weights.files)} if weights else {})
+
+        of = key if kind == "train" else fields.get("train")  # one lock for a training and what is made of it
+        with self.store.lock(f"run-{of}" if of else f"{kind}-{key}"):
+            found = self.found(kind, fields)  # another process may have made it meanwhile
+            if found is None:
                 self.watch.stage(kind, title)
-                artifact = self.store.write(kind, key, fields, fill)
-            return artifact
+                found = self.store.write(kind, key, fields, filled)
+            return found
+
+    def found(self, kind: str, fields: Fields) -> Artifact | None:
+        """Return an artifact that is there, or None; what was made of other weights than are there now is removed."""
+        key = digest(fields)
+        found = self.store.read(kind, key)
+        weights = self._weights(fields) if found else None
+        if found is None or weights is None or found.meta.get(WEIGHTS) == digest(weights.files):
+            return found
+        trained = datetime.fromisoformat(weights.meta.get("trained_at", "1970-01-01T00:00:00Z")).timestamp()
+        if WEIGHTS not in found.meta and self.store.made_at(kind, key) >= trained:  # older versions did not say
+            return found
+        self.store.remove(kind, key)
+        return None
+
+    def _weights(self, fields: Fields) -> Artifact | None:
+        """Return the weights that something is made of, where it is made of any that are there."""
+        return self.store.read("train", fields["train"]) if "train" in fields else None
 
     def facts(self, kind: str, fields: Fields) -> dict[str, Any] | None:
         """Return the facts of an artifact that is there, or None."""
-        artifact = self.store.read(kind, digest(fields))
+        artifact = self.found(kind, fields)
         return None if artifact is None else artifact.meta
 
     def keep(self, kind: str, fields: Fields, facts: dict[str, Any], title: str) -> dict[str, Any]:
         """Return facts, once they are an artifact that has no files."""
-        return self.remembered(kind, fields, lambda _: facts, title).meta
+        found = self.found(kind, fields)
+        if found is None:
+            self.watch.stage(kind, title)
+            found = self.store.write(kind, digest(fields), fields, lambda _: facts)
+        return found.meta

@@ -1,9 +1,12 @@
 """The rows of a study: part files, one per piece of work, read as their union.
 
-A part is `rows/STAMP-DIGEST.csv.gz`, the digest that of its bytes: one cut short or altered is named and not
-used. Of rows of one cell, set, key and content the one of the last stamp counts. A stamp is the time, or what comes
-after the last stamp there is where the clock says less. Beside them, `runs/TRAIN_KEY.json` holds the parameters and
-circumstances of each training, and `plan.json` the cells of the study. It knows pandas and files; no torch, no methods.
+A part is `rows/TR/STAMP-TRAIN_KEY-DIGEST.parquet`, the digest that of its bytes: one cut short or altered is named and
+not used. What is asked of one training reads its own parts, and what is asked of all reads the columns it needs.
+`compact` makes one part `rows/STAMP-DIGEST.parquet` of them, in the order of trainings; older versions wrote
+`rows/STAMP-DIGEST.csv.gz`. Of rows of one cell, set, key and content the one of the last stamp counts. A stamp is the
+time, or what comes after the last stamp there is where the clock says less. Beside them, `runs/TRAIN_KEY.json` holds
+the parameters and circumstances of each training, and `plan.json` the cells of the study. It knows pandas and files; no
+torch, no methods.
 """
 
 from __future__ import annotations
@@ -18,14 +21,18 @@ import os
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from oodbench.store.artifacts import digest
@@ -36,7 +43,11 @@ CLUSTERS = "quality.csv"  # what `oodbench quality` measures
 CURVE = "curve.csv"  # what `oodbench curve` follows
 IMAGE_ERRORS = "image_errors.csv"  # of claims, what `oodbench verdict` measures where scores are kept
 SAME = ["cell", "ood", "key", "ood_data"]  # rows that agree in these are one
-PART = re.compile(r"^(\d{8}T\d{12})-([0-9a-f]{16})\.csv\.gz$")
+PART = re.compile(
+    r"^(?P<stamp>\d{8}T\d{12})(-(?P<training>[0-9a-f]{16}))?-(?P<digest>[0-9a-f]{16})\.(parquet|csv\.gz)$"
+)
+GROUP = 20_000  # rows that a row group of a whole has, at least: what is read to find those of a training
+OF_STUDY = (*SAME, "id", "group", "status", "trained_on", "scored_on")  # what tells which rows are a study's, and how
 
 
 @dataclass(frozen=True)
@@ -57,45 +68,78 @@ class Results:
         self._added = results / "seeds.json"
         self._clusters = results / CLUSTERS
         self._warn = warn
-        self._known: dict[str, pd.DataFrame] = {}  # parts by name; a part never changes
+        self._whole: set[str] = set()  # parts that are what their names say; a part never changes
         self._damaged: set[str] = set()  # parts warned of
+        self._planned: tuple[tuple[int, int, int], dict[str, Any] | None] | None = None  # the plan, as it was last read
+        self._old: dict[str, pd.DataFrame] = {}  # parts of older versions, which cannot be read by column
 
-    def read(self) -> pd.DataFrame:
-        """Return all rows, the newest of each cell, OOD set, key and content, in the order they were written."""
+    def read(
+        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Collection[str] | None = None
+    ) -> pd.DataFrame:
+        """Return all rows, the newest of each cell, OOD set, key and content; of a training, and of cells, if said.
+
+        Those of a training are in the order they were written. They have the columns that are named, and those that
+        tell one row from another.
+        """
         while True:
-            parts = self._parts()
-            found = [part for path in parts if (part := self._read_part(path)) is not None]
-            if all(path.name in self._known or path.exists() for path in parts):
-                return _newest(found)  # else another process compacted the parts meanwhile: one has their rows
+            with suppress(FileNotFoundError):  # another process compacted the parts meanwhile: one has their rows
+                return self._rows(self._parts(training), columns, training, cells)
 
-    def current(self) -> pd.DataFrame:
+    def _rows(
+        self,
+        parts: list[Path],
+        columns: Iterable[str],
+        training: str | None = None,
+        cells: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        names = [name for name in COLUMNS if name in {*columns, *SAME}]
+        read = (self._read_part(path, names, training, cells) for path in parts)
+        found = [part for part in read if part is not None and len(part)]
+        if not found:
+            return frame([], names)
+        again = pd.concat([part[SAME] for part in found], ignore_index=True).duplicated(keep="last")
+        rows = pd.concat(found, ignore_index=True)
+        return rows[~again].reset_index(drop=True) if again.any() else rows
+
+    def cells(self, start: str) -> dict[str, str]:
+        """Return the cells that there are rows of whose hash begins so -> their training, the last one."""
+        found: dict[str, str] = {}
+        for path in self._parts():
+            with suppress(FileNotFoundError):  # compacted meanwhile: what has its rows is asked for next
+                part = self._read_part(path, ["cell", "train_key"], None, None)
+                fits = {cell for cell in part["cell"].unique() if cell.startswith(start)} if part is not None else ()
+                if part is not None and fits:
+                    part = part[part["cell"].isin(fits)]
+                    found |= dict(zip(part["cell"], part["train_key"], strict=True))
+        return found
+
+    def current(
+        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Collection[str] | None = None
+    ) -> pd.DataFrame:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
 
-        They are in the order of the study's cells and sets, in whatever order they were made. Rows made by other code
-        or from other data than the study has now are left out and warned of, and so are machines that differ. Their
-        `attrs` hold the `sets` that a study declares, ID set -> OOD set -> group, what they are `lacking`, a line, and
-        what was `set` of the study's file.
+        They are in the order of the study's cells and sets, in whatever order they were made; of a training or of
+        cells, if said. Rows made by other code or from other data than the study has now are left out and warned of,
+        and so are machines that differ. Their `attrs` hold the `sets` that a study declares, ID set -> OOD set ->
+        group, what all of them are `lacking`, a line, and what was `set` of the study's file.
         """
-        rows, facts = self.read(), self.plan()
+        rows, facts = self.read({*columns, *OF_STUDY}, training, cells), self.plan()
         if facts is None:
             if len(rows):
                 self._warn(f"{self._plan} is not there to say which rows are the study's: all are taken; run it again")
             return rows.drop_duplicates(["cell", "ood"], keep="last", ignore_index=True)
-        sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
-        wanted = pd.DataFrame(sets, columns=["id", "ood", "group", "content"], dtype="str").reset_index(names="of sets")
-        rows = rows[rows["cell"].isin(facts["cells"].keys())].drop(columns="group").merge(wanted, on=["id", "ood"])
-        fresh = (rows["cell"].map(facts["cells"]) == rows["key"]) & (rows["ood_data"] == rows["content"])
-        rows["of cells"] = rows["cell"].map({cell: place for place, cell in enumerate(facts["cells"])})
-        places = ["of cells", "of sets"]
-        stale = len(rows[places].drop_duplicates()) - fresh.sum()
+        places, groups, stale = _places(rows, facts)
         if stale:
             self._warn(f"{stale} rows were made by other code or from other data; run the study to renew them")
-        found = rows[fresh].sort_values(places)[list(COLUMNS)].reset_index(drop=True)
+        order = np.argsort(places, kind="stable")[(places < 0).sum() :]
+        found = rows if len(order) == len(rows) and (np.diff(order) == 1).all() else rows.take(order)
+        del rows
+        found = found.assign(group=pd.array(groups[order], _TEXT)).reset_index(drop=True)
         if said := machines(found):
             self._warn(said)
-        if "work" in facts:
-            sets_ = {id_: {ood: group for ood, (group, _) in members.items()} for id_, members in facts["sets"].items()}
-            found.attrs = {"sets": sets_, "lacking": lacking(found, facts), "set": facts.get("set", [])}
+        if "work" in facts and cells is None and training is None:
+            sets = {id_: {ood: group for ood, (group, _) in members.items()} for id_, members in facts["sets"].items()}
+            found.attrs = {"sets": sets, "lacking": lacking(found, facts), "set": facts.get("set", [])}
         return found
 
     def clusters(self) -> pd.DataFrame | None:
@@ -141,23 +185,34 @@ class Results:
         self.add(frame(rows))
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Add rows (COLUMNS) as one part, the last one, whatever the clock says."""
+        """Add rows (COLUMNS), a part for each training, as the last ones, whatever the clock says."""
         last = max((path.name.partition("-")[0] for path in self._parts()), default="0")
         after = f"{int(last.replace('T', '')) + 1:020d}"
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        self._write(rows, max(now, f"{after[:8]}T{after[8:]}"))
+        stamp = max(datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"), f"{after[:8]}T{after[8:]}")
+        for training, part in rows.groupby("train_key", sort=False):
+            self._write([part], stamp, str(training))
 
     def compact(self) -> int:
         """Put all parts that are whole into one, with every row that `read` returns, and return how many they were.
 
         It gets the stamp of the newest of them: what another process adds meanwhile stays newer.
         """
-        parts = {path: part for path in self._parts() if (part := self._read_part(path)) is not None}
-        if len(parts) > 1:
-            whole = self._write(_newest(list(parts.values())), max(parts).name.partition("-")[0])
-            for path in parts.keys() - {whole}:  # where the newest part holds all rows, it is the whole
-                path.unlink(missing_ok=True)
-        return len(parts)
+        while True:
+            parts = self._parts()
+            with suppress(FileNotFoundError):  # another process compacts, too
+                trainings = sorted(self._rows(parts, ["train_key"])["train_key"].unique())
+                parts = [path for path in parts if path.name not in self._damaged]
+                if len(parts) > 1:
+                    by = {path: part["training"] for path in parts if (part := PART.match(path.name))}
+                    own = {each: [path for path in parts if by[path] in (None, each)] for each in trainings}
+                    rows = (self._rows(own[each], COLUMNS, each) for each in trainings)
+                    whole = self._write(_together(rows), max(path.name.partition("-")[0] for path in parts))
+                    for path in parts:
+                        if path != whole:
+                            path.unlink(missing_ok=True)
+                            with suppress(OSError):  # others are in it
+                                path.parent.rmdir()
+                return len(parts)
 
     def open(self) -> None:
         """Make the folder where it is not there. Raises FileError where rows could not be written."""
@@ -171,7 +226,7 @@ class Results:
         runs = [*self._runs.glob("*.json")]
         facts = [self.plan(), self.added(), self.clusters(), *(self.run(path.stem) for path in runs)]
         absent = sum(not path.is_file() for path in (self._plan, self._added, self._clusters))
-        rows = self.read()
+        rows = self.read(["train_key"])
         lost = [self._runs / f"{key}.json" for key in rows["train_key"].unique()]
         for path in [each for each in (*lost, self._plan) if len(rows) and not each.is_file()]:
             self._warn(f"{path} is not there, and rows are")
@@ -187,7 +242,13 @@ class Results:
 
     def plan(self) -> dict[str, Any] | None:
         """Return what `write_plan` kept, or None; what is damaged is warned of, and as good as none."""
-        return self._json(self._plan, _Plan)
+        with suppress(OSError):
+            found = self._plan.stat()
+            now = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if self._planned is None or self._planned[0] != now:
+                self._planned = (now, self._json(self._plan, _Plan))
+            return None if self._planned[1] is None else {**self._planned[1]}
+        return None
 
     def runs(self) -> list[dict[str, Any]]:
         """Return what `write_run` kept of each training."""
@@ -211,7 +272,7 @@ class Results:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             form.model_validate(found)
             seal = found.pop("digest", None)
-            if seal not in (None, _seal(path, found)):
+            if seal not in (None, digest([path.stem, found])):
                 raise ValueError("it was altered, or is another file")
         except FileNotFoundError:
             return None
@@ -220,32 +281,78 @@ class Results:
             return None
         return found
 
-    def _parts(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.csv.gz") if PART.match(path.name))
+    def _parts(self, training: str | None = None) -> list[Path]:
+        """Return the parts in the order of their stamps; those that may hold rows of a training, if one is said."""
+        folders = "[0-9a-f]*" if training is None else training[:2] or "."
+        found = (path for where in (".", folders) for path in self.folder.glob(f"{where}/*.*"))
+        parts = {path: part["training"] for path in found if (part := PART.match(path.name))}
+        own = (path for path, of in parts.items() if training is None or of in (None, training))
+        return sorted(own, key=lambda path: path.name)
 
-    def _read_part(self, path: Path) -> pd.DataFrame | None:
-        if path.name not in self._known:
-            if path.name in self._damaged:
-                return None
-            try:
-                content = path.read_bytes()
-                if not path.name.endswith(f"-{_digest(content)}.csv.gz"):
-                    raise ValueError("it was altered or cut short")
-                self._known[path.name] = parse(gzip.decompress(content))
-            except FileNotFoundError:  # another process compacted the parts
-                return None
-            except (IsADirectoryError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
-                self._damaged.add(path.name)
-                self._warn(f"{path}: {_briefly(error)}; its rows are not used, and made again where needed")
-                return None
-            except OSError as error:
-                raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
-        return self._known[path.name]
+    def _read_part(
+        self, path: Path, names: list[str], training: str | None, cells: Collection[str] | None
+    ) -> pd.DataFrame | None:
+        if path.name in self._damaged:
+            return None
+        try:
+            if path.name not in self._whole:
+                with path.open("rb") as stream:
+                    if f"-{hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}." not in path.name:
+                        raise ValueError("it was altered or cut short")
+            found = self._columns_of(path, names, training, cells)
+        except FileNotFoundError:
+            raise
+        except (IsADirectoryError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, pa.ArrowException) as error:
+            self._damaged.add(path.name)
+            self._warn(f"{path}: {_briefly(error)}; its rows are not used, and made again where needed")
+            return None
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+        self._whole.add(path.name)
+        return found
 
-    def _write(self, rows: pd.DataFrame, stamp: str) -> Path:
-        content = gzip.compress(rows.to_csv(index=False).encode(), mtime=0)
-        path = self.folder / f"{stamp}-{_digest(content)}.csv.gz"
-        write_whole(path, content)
+    def _columns_of(
+        self, path: Path, names: list[str], training: str | None, cells: Collection[str] | None
+    ) -> pd.DataFrame:
+        """Return columns of a part, of the rows of a training and of cells, if said."""
+        if path.suffix == ".gz":
+            if path.name not in self._old:
+                self._old[path.name] = parse(gzip.decompress(path.read_bytes()))
+            found = self._old[path.name]
+            if training is not None:
+                found = found[found["train_key"] == training]
+            return (found if cells is None else found[found["cell"].isin(cells)])[names]
+        metadata = pq.read_metadata(path)
+        texts = [name for name in metadata.schema.names if name in (*TEXT, *TRACE)]
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
+            groups = row_groups(file, training)
+            if cells is not None:
+                there = frame_of(file.read_row_groups(groups, ["cell"]), ["cell"])
+                if not there["cell"].isin(cells).any():
+                    return there[:0]
+            limits = {"train_key": training, "cell": cells}
+            extra = [name for name, limit in limits.items() if limit is not None and name not in names]
+            found = frame_of(file.read_row_groups(groups, [*names, *extra]), [*names, *extra])
+        if training is not None:
+            found = found[found["train_key"] == training]
+        return (found if cells is None else found[found["cell"].isin(cells)])[names]
+
+    def _write(self, tables: Iterable[pd.DataFrame], stamp: str, training: str = "") -> Path:
+        """Write a part, each of the tables a row group."""
+        content, writer = io.BytesIO(), None
+        for table in tables:
+            rows = arrow(table)
+            if writer is None:
+                how: dict[str, Any] = {"use_dictionary": [*TEXT, *TRACE], "use_byte_stream_split": [*FLOATS]}
+                how |= {"compression": "zstd", "write_statistics": ["train_key"], "store_schema": False}
+                writer = pq.ParquetWriter(content, rows.schema, **how)
+            writer.write_table(rows, row_group_size=len(rows))
+        if writer is not None:
+            writer.close()
+        middle = f"-{training}" if PART.match(f"{stamp}-{training}-{'0' * 16}.parquet") else ""
+        folder = self.folder / training[:2] if middle else self.folder
+        path = folder / f"{stamp}{middle}-{_digest(content.getvalue())}.parquet"
+        write_whole(path, content.getvalue())
         return path
 
 
@@ -266,12 +373,8 @@ class _Plan(_Sealed):
 
 
 def _write_json(path: Path, facts: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(facts | {"digest": _seal(path, facts)}, indent=1, ensure_ascii=False).encode())
-
-
-def _seal(path: Path, facts: dict[str, Any]) -> str:
-    """Return a hash of what a file of this name holds."""
-    return digest([path.stem, json.loads(json.dumps(facts))])
+    seal = digest([path.stem, json.loads(json.dumps(facts))])  # a hash of what a file of this name holds
+    write_whole(path, json.dumps(facts | {"digest": seal}, indent=1, ensure_ascii=False).encode())
 
 
 def _briefly(error: Exception) -> str:
@@ -329,10 +432,48 @@ def machines(rows: pd.DataFrame) -> str:
     return f"These rows are of {kinds}, whose numbers may differ: {'; '.join(counts)}."
 
 
-def _newest(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    if not parts:
-        return frame([])
-    return pd.concat(parts, ignore_index=True).drop_duplicates(SAME, keep="last", ignore_index=True)
+def _together(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Yield tables put together until they have the rows of a row group."""
+    held: list[pd.DataFrame] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= GROUP:
+            yield pd.concat(held, ignore_index=True)
+            held = []
+    if held:
+        yield pd.concat(held, ignore_index=True)
+
+
+def row_groups(file: pq.ParquetFile, training: str | None) -> list[int]:
+    """Return the row groups of a part that may hold rows of a training."""
+    metadata, every = file.metadata, list(range(file.num_row_groups))
+    if training is None or "train_key" not in file.schema_arrow.names:
+        return every
+    place = file.schema_arrow.names.index("train_key")
+    known = [metadata.row_group(i).column(place).statistics for i in every]
+    return [i for i, each in zip(every, known, strict=True) if not each or each.min <= training <= each.max]
+
+
+def _places(rows: pd.DataFrame, facts: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return each row's place in the order of a study's cells and sets, -1 where it is not the study's; its group now.
+
+    Beside them, of how many rows that a study asks for there are only old ones.
+    """
+    cells = pd.Index(list(facts["cells"]), dtype=object)
+    keys = np.array([*facts["cells"].values(), ""], dtype=object)
+    sets = [(id_, ood, *each) for id_, members in facts["sets"].items() for ood, each in members.items()]
+    numbers = {each[:2]: i for i, each in enumerate(sets)}
+    groups, contents = (np.array([*(each[i] for each in sets), ""], dtype=object) for i in (2, 3))
+    (ids, id_names), (oods, ood_names) = (pd.factorize(rows[name].to_numpy(dtype=object)) for name in ("id", "ood"))
+    lookup = [[numbers.get((id_, ood), -1) for ood in ood_names] for id_ in id_names]
+    of_set = np.array(lookup, dtype=np.int64).reshape(len(id_names), len(ood_names))[ids, oods]
+    of_cell = cells.get_indexer(rows["cell"].to_numpy(dtype=object))
+    places = np.where((of_cell >= 0) & (of_set >= 0), of_cell * max(1, len(sets)) + of_set, -1)
+    is_fresh = keys[of_cell] == rows["key"].to_numpy(dtype=object)
+    is_fresh &= contents[of_set] == rows["ood_data"].to_numpy(dtype=object)
+    fresh = np.where(is_fresh, places, -1)
+    stale = len(np.unique(places[places >= 0])) - int((fresh >= 0).sum())
+    return fresh, groups[of_set], stale
 
 
 def _digest(content: bytes) -> str:
@@ -343,15 +484,40 @@ def frame(rows: Iterable[dict[str, Any]], names: Iterable[str] = COLUMNS) -> pd.
     """Return rows with every column that is named, in order, each of its type."""
     table = pd.DataFrame.from_records(list(rows), columns=list(names))
     types = {name: (_TYPES | _MEASURED).get(name, "str") for name in table}
-    return table.astype(types).fillna({name: "" for name, kind in types.items() if kind == "str"})
+    return table.astype(types).fillna({name: "" for name, kind in types.items() if kind in ("str", _TEXT)})
 
 
 def parse(content: bytes) -> pd.DataFrame:
-    """Return the rows of a part."""
+    """Return the rows of a part of older versions."""
     table = pd.read_csv(io.BytesIO(content), dtype=_TYPES, keep_default_na=False, na_values=[""])
     return table.reindex(columns=list(COLUMNS)).astype(_TYPES).fillna(dict.fromkeys((*TEXT, *TRACE), ""))
 
 
+def arrow(rows: pd.DataFrame) -> pa.Table:
+    """Return rows as they are written."""
+    types = dict.fromkeys(INTEGERS, pa.int64()) | dict.fromkeys(FLOATS, pa.float64())
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    return pa.Table.from_pandas(rows[list(COLUMNS)], schema, preserve_index=False).replace_schema_metadata()
+
+
+def frame_of(table: pa.Table, names: Iterable[str]) -> pd.DataFrame:
+    """Return the columns of a part that are named; texts that are alike are one object."""
+    found = {name: _column(table[name]) for name in names if name in table.column_names}
+    absent = [name for name in names if name not in found]
+    lost: Any = frame([{}] * len(table), absent) if absent else {}  # older versions did not have them
+    return pd.DataFrame({**found, **lost}, columns=list(names), copy=False)
+
+
+def _column(column: pa.ChunkedArray) -> Any:
+    if pa.types.is_int64(column.type):
+        return column.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    if not pa.types.is_dictionary(column.type):
+        return column.to_numpy()
+    parts = [np.array(each.dictionary.to_pylist(), dtype=object)[each.indices.to_numpy()] for each in column.chunks]
+    return pd.array(np.concatenate([np.empty(0, dtype=object), *parts]), dtype=_TEXT)
+
+
+_TEXT: Any = pd.StringDtype("python", na_value=np.nan)  # eight bytes a text that others share
 _NUMBERS: Any = dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
-_TYPES: Any = dict.fromkeys((*TEXT, *TRACE), "str") | _NUMBERS
+_TYPES: Any = dict.fromkeys((*TEXT, *TRACE), _TEXT) | _NUMBERS
 _MEASURED: Any = dict.fromkeys(("epoch", "n"), "Int64") | dict.fromkeys(("noise", *QUALITY), "float64")  # of exports

@@ -57,10 +57,8 @@ def keep(store: Store, row: tuple[str, str, str], cell: str, found: KeptScores) 
         save_file({each: np.ascontiguousarray(array) for each, array in arrays.items()}, folder / _FILE)
         return {"cut": found.cut, "cell": cell, "ood": row[1]}
 
-    with store.lock(KIND, name(*row)):
-        if store.has(KIND, name(*row)):
-            store.remove(KIND, name(*row))
-        store.write(KIND, name(*row), fields(row[0]), fill)
+    store.remove(KIND, name(*row))
+    store.write(KIND, name(*row), fields(row[0]), fill)
 
 
 def kept(store: Store, row: tuple[str, str, str]) -> KeptScores | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from oodbench.api import Clustering, Dataset, Distance, Layer, Plugin, Posthoc, Threshold, Training
 from oodbench.errors import UserError
 from oodbench.store import named
-from oodbench.store.artifacts import digest
+from oodbench.store.artifacts import digest, digest_of, written
 from oodbench.store.columns import SETS
 from oodbench.study.class_protocol import class_count, family, protocol
 from oodbench.study.declarations import CellsSpec, ClaimSpec, Labels
@@ -77,6 +78,10 @@ class Run:
             "precision": self.precision,
             **({} if self.epoch is None else {"epoch": self.epoch}),
         }
+
+    @cached_property
+    def written(self) -> str:
+        return written(self.canonical)
 
     @cached_property
     def but_seed(self) -> str:
@@ -162,6 +167,10 @@ class Detector:
         return scoring | {"threshold": canonical(self.threshold)} | ({"saw": list(self.saw)} if self.saw else {})
 
     @cached_property
+    def written(self) -> str:
+        return written(self.canonical)
+
+    @cached_property
     def labels(self) -> dict[str, Any]:
         plain = dataclasses.replace(self.threshold, level=type(self.threshold).level)
         threshold = self.threshold.shown_as or plain.label
@@ -189,7 +198,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """The cell's identity: its parameters, whatever code and data they met."""
-        return digest({"run": self.run.canonical, "detector": self.detector.canonical})
+        return digest_of({"run": self.run.written, "detector": self.detector.written})
 
     @property
     def title(self) -> str:
@@ -266,6 +275,11 @@ class Plan:
     def cells(self) -> list[Cell]:
         return [cell for work in self.work for cell in work.cells]
 
+    @property
+    def detectors(self) -> list[Detector]:
+        """The detectors of its cells, which many runs share."""
+        return list({id(cell.detector): cell.detector for cell in self.cells}.values())
+
     def only(self, words: Sequence[str]) -> Plan:
         """Return the part of it whose rows have the labels that AXIS=LABEL words name; no key changes.
 
@@ -327,17 +341,20 @@ def plan(study: Study, bind: Bind) -> Plan:
     added = sorted({seed for seeds in study.added.values() for seed in seeds} - {*study.seeds})
     later = _runs(dataclasses.replace(study, seeds=added), bind, Counter())
     wanted = (run for run in later if run.seed in study.added.get(run.but_seed, ()))
+    on = functools.cache(lambda i, head, saw: _on(found[i], head, saw))  # one object for all runs that it is alike on
     for run in itertools.chain(_runs(study, bind, left_out), wanted):
         if study.runs is not None and run.named not in study.runs:
             continue
         left_out.update(unfit)
         cells: list[Cell] = []
-        for detector in found:
-            reason = _senseless(run, detector) or _skipped(study.skips, run, detector)
+        classes, saw = class_count(run.id), tuple(each.label for each in run.validation)
+        head = CLASSIFIER if LAYER_HEAD["logits"] in run.training.heads else PROBE
+        for i, detector in enumerate(found):
+            reason = _senseless(run, detector, classes) or _skipped(study.skips, run, detector)
             if reason:
                 left_out[reason] += 1
             else:
-                cell = Cell(run, _on(run, detector))
+                cell = Cell(run, on(i, head, saw))
                 if study.cells is None or cell.id in study.cells:
                     cells.append(cell)
                 else:
@@ -477,12 +494,12 @@ def _unfit(detector: Detector, reference: Reference) -> str:
     return next((why for holds, why in unfit if holds), "")
 
 
-def _senseless(run: Run, detector: Detector) -> str:
+def _senseless(run: Run, detector: Detector, classes: int | None) -> str:
     layer = detector.space.layer
     head = LAYER_HEAD.get(layer)
     if (head and head not in run.training.heads) or (layer == "shifted" and not has_shifted(run.training)):
         return f"{run.training.label} has no {layer} layer"
-    clustering, classes = detector.clustering, class_count(run.id)
+    clustering = detector.clustering
     if clustering and clustering.labels and classes == 1:
         return f"{clustering.label} needs labels, {run.id.label} has one class"
     if why := senseless_of_one_cluster(detector, classes):
@@ -498,23 +515,29 @@ def _senseless(run: Run, detector: Detector) -> str:
 def senseless_of_one_cluster(detector: Detector, classes: int | None) -> str:
     """Return why a detector says nothing where its clustering makes one cluster; "" where it may."""
     clustering, distance = detector.clustering, detector.distance
-    if not clustering or not distance or not (resolved(clustering, classes) if classes else clustering).single:
+    if not clustering or not distance:
         return ""
-    if distance.several or detector.threshold.clusters:
+    needs_several = distance.several or detector.threshold.clusters
+    if not needs_several and not (distance.angular and detector.space.centred):
+        return ""
+    if not _is_single(clustering, classes):
+        return ""
+    if needs_several:
         needy = distance if distance.several else detector.threshold
         return f"{needy.label} needs several clusters, {clustering.label} makes one"
-    if distance.angular and detector.space.centred:
-        return f"{distance.label} to the one centroid of {detector.space.label}, its origin, is rounding"
-    return ""
+    return f"{distance.label} to the one centroid of {detector.space.label}, its origin, is rounding"
 
 
-def _on(run: Run, detector: Detector) -> Detector:
+@functools.lru_cache(maxsize=4096)
+def _is_single(clustering: Clustering, classes: int | None) -> bool:
+    return (resolved(clustering, classes) if classes else clustering).single
+
+
+def _on(detector: Detector, head: str, saw: tuple[str, ...]) -> Detector:
     """Return a detector as it is on a run: a baseline reads the run's own classifier, or the linear probe."""
     if detector.saw:
-        detector = dataclasses.replace(detector, saw=tuple(each.label for each in run.validation))
-    if not detector.posthoc:
-        return detector
-    return dataclasses.replace(detector, head=CLASSIFIER if LAYER_HEAD["logits"] in run.training.heads else PROBE)
+        detector = dataclasses.replace(detector, saw=saw)
+    return dataclasses.replace(detector, head=head) if detector.posthoc else detector
 
 
 def _skipped(skips: list[Skip], run: Run, detector: Detector) -> str:

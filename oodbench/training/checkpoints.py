@@ -109,4 +109,4 @@ class Checkpoints:
             self._store.remove(KIND, key)
 
     def _keys(self) -> list[str]:
-        return [key for key in self._store.keys(KIND) if key.startswith(f"{self._train_key}-")]
+        return self._store.keys(KIND, f"{self._train_key}-")

@@ -20,7 +20,7 @@ from oodbench.data import prepare
 from oodbench.data.library import Library
 from oodbench.errors import UserError
 from oodbench.store.artifacts import Artifact, digest
-from oodbench.store.memo import AFTER, NUMBER
+from oodbench.store.memo import NUMBER
 from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.study.fingerprints import fingerprint_module
 from oodbench.study.grid import Run, canonical, resolved
@@ -149,21 +149,6 @@ class Encoders:
         """Return a run at each kept epoch that is not in the store although its training is: `keep` came later."""
         return [each for each in self.kept(run) if self.has_weights(run) and not self.has_weights(each)]
 
-    def _forget_kept(self, run: Run) -> None:
-        """Remove the kept epochs of a run, and what was made of them."""
-        keys = {self.train_key(each) for each in self.kept(run)}
-        self._forget_made_of(keys)
-        for key in keys.intersection(self.memo.store.keys("train")):
-            self.memo.store.remove("train", key)
-
-    def _forget_made_of(self, keys: set[str]) -> None:
-        """Remove what was made of trainings: features of weights that are made again go with no others."""
-        store = self.memo.store
-        for kind in AFTER["bank"]:
-            for key in store.keys(kind):
-                if store.fields(kind, key).get("train") in keys:
-                    store.remove(kind, key)
-
     def trained(self, run: Run) -> Artifact:
         """Return the weights of a training. Raises LookupError where those of an epoch were not kept."""
         if run.epoch is not None:
@@ -205,13 +190,13 @@ class Encoders:
         }
 
     def _train(self, run: Run, folder: Path) -> dict[str, Any]:
-        self._forget_made_of({self.train_key(run)})
         if run.training.weights is not None:
             return self._load(run, folder)
         checkpoints = self._checkpoints(run)
         if self.memo.redo == "train":
             checkpoints.clear()
-            self._forget_kept(run)
+            for each in self.kept(run):
+                self.memo.store.remove("train", self.train_key(each))
         done = checkpoints.latest()
         training, model, seen = self._ready(run)
         losses = list(done.losses) if done else []

@@ -332,7 +332,7 @@ def test_list_names_every_recipe_with_its_source() -> None:
 def test_verify_names_what_is_damaged(study: Path, tmp_path: Path) -> None:
     call("run", study)
     assert "0 damaged" in call("verify", study).stdout
-    victim = next((tmp_path / "results" / "store" / "bank").glob("*/features.safetensors"))
+    victim = next((tmp_path / "results" / "store" / "bank").glob("*/*/features.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-1])
     done = call("verify", study)
     assert done.exit_code == 1
@@ -348,13 +348,13 @@ def test_gc_frees_what_no_study_needs(tmp_path: Path) -> None:
     call("run", first)
     call("run", second)
     store = tmp_path / "results" / "store"
-    everything = sorted(store.glob("*/*/manifest.json"))
+    everything = sorted(store.glob("*/*/*/manifest.json"))
     assert "freed 0 artifacts" in call("gc", folder).stdout
     second.unlink()
     assert "would free 7 artifacts" in call("gc", folder, "--dry-run").stdout  # 1 training, 5 sets, 1 probe
-    assert sorted(store.glob("*/*/manifest.json")) == everything
+    assert sorted(store.glob("*/*/*/manifest.json")) == everything
     assert "freed 7 artifacts" in call("gc", folder).stdout
-    assert len(list(store.glob("*/*/manifest.json"))) == len(everything) - 7
+    assert len(list(store.glob("*/*/*/manifest.json"))) == len(everything) - 7
     assert "0 trained, 0 cells" in call("run", first).stdout
     assert "1 trained" in call("run", write(folder / "deep" / "c.yml", training="simclr", seed=1)).stdout
     assert "freed 0 artifacts" in call("gc", folder).stdout

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from oodbench.cli import workers
 from oodbench.cli.arguments import check_workers
 from oodbench.errors import UserError
 from oodbench.execution.pipeline import Options
-from oodbench.execution.runner import Runner
+from oodbench.execution.runner import Bookkeeping, Runner, Wanted
+from oodbench.scoring import detectors as scoring
+from oodbench.store.artifacts import digest
+from oodbench.store.memo import Watch
+from oodbench.store.rows import Results
 from oodbench.study import reader
 
 
@@ -42,6 +48,43 @@ def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("0", "-1", "all", "1.5", "²", "٣", "9" * 5000, ""):
         with pytest.raises(UserError, match=f"workers {wrong}: give a number of processes from 1, cards or auto"):
             check_workers(wrong)
+
+
+class Taken:
+    """An encoder that another process works on, the first times that it is looked at."""
+
+    trains, allowed, scores, seed = False, True, None, 0
+
+    def __init__(self, title: str, looks: int) -> None:
+        self.title, self.key, self.looks = title, digest(title), looks
+        self.wanted = [Wanted(title, "noise", "far", title, "k")]  # type: ignore[arg-type]
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        self.looks -= 1
+        yield self.looks < 0
+
+
+def test_a_process_goes_on_to_whichever_training_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is taken the longest, and nobody waits for it while another is free."""
+    made: list[str] = []
+    paused: list[float] = []
+
+    def rows(self: Bookkeeping, source: Any, wanted: Any) -> list[dict[str, Any]]:
+        made.append(source.title)
+        (each,) = wanted
+        identity = {"cell": each.cell, "ood": each.ood, "key": each.key, "train_key": source.key}
+        return [identity | {"status": "ok", "detector": source.title}]
+
+    monkeypatch.setattr(Bookkeeping, "_whole", rows)
+    monkeypatch.setattr(time, "sleep", paused.append)
+    how = scoring.How(torch.device("cpu"), 10**9, False)
+    keeping = Bookkeeping(Results(tmp_path / "study"), how, "", Watch())
+    sources: Any = [Taken("longest", 4), Taken("free", 0), Taken("short", 1), Taken("long", 3)]
+    assert keeping.run(sources).scored == 4
+    assert made == ["free", "short", "long", "longest"]
+    assert paused == [0.1, 0.1, 0.2, 0.1]
+    assert keeping.run(sources).scored == 0
 
 
 def test_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

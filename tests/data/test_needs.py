@@ -74,7 +74,7 @@ def test_generated_sets_are_prepared_as_run_prepares_them(tmp_path: Path, monkey
     runner = Runner(pipeline.study, Options(device="cpu"))
     for work in runner.plan.work:
         runner.pipeline.encoders.train_key(work.run)
-        runner.bookkeeping.pending(runner.source(work), {})
+        runner.bookkeeping.pending(runner.source(work))
     assert set(pipeline.store.keys("data")) == there
     assert len(there) == 6  # train and test of ID, one split of each other
 

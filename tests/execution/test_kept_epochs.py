@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from command_line import call
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import TINY, write
 from warm import Command
 
@@ -121,18 +121,18 @@ def test_a_killed_training_misses_no_epoch_and_doubles_none(tmp_path: Path) -> N
     for there, options in ((2, ["--checkpoint-minutes", "0"]), (4, ["--checkpoint-epochs", "4"])):
         process = Command(results, "run", path, *options)
         deadline = time.monotonic() + 240
-        while len(list(results.glob("store/train/*/manifest.json"))) < there:
+        while len(list(results.glob("store/train/*/*/manifest.json"))) < there:
             assert process.runs(), process.output()
             assert time.monotonic() < deadline
             time.sleep(0.001)
         process.kill()
-        assert len(list(results.glob("store/train/[!.]*"))) < 6
+        assert len(list(results.glob("store/train/*/[!.]*"))) < 6
     assert "1 trained" in Command(results, "run", path).finished()
-    assert not list(results.glob("store/*/.*"))
-    assert not list(results.glob("store/checkpoint/*"))
+    assert not list(results.glob("store/*/*/.*"))
+    assert not list(results.glob("store/checkpoint/*/*"))
     assert json.loads(next(results.glob("s/runs/*.json")).read_text())["resumed_at_epoch"] >= 8
     rows = go(path).rows
-    files = [sorted(root.glob("store/train/*/weights.safetensors")) for root in (results, tmp_path / "results")]
+    files = [sorted(root.glob("store/train/*/*/weights.safetensors")) for root in (results, tmp_path / "results")]
     names = [[file.parent.name for file in found] for found in files]
     assert names[0] == names[1]
     assert len(names[0]) == 6
@@ -175,15 +175,42 @@ def test_redo_makes_kept_epochs_and_what_hangs_on_them_again(tmp_path: Path) -> 
     each = runner(path)
     (at,) = each.pipeline.encoders.kept(each.plan.work[0].run)
     each.pipeline.bank(at, [PLAIN], baselines=False)
-    banks = set(each.pipeline.store.keys("bank"))
     kept = each.pipeline.store.path("train", each.pipeline.encoders.train_key(at)) / "manifest.json"
     before = kept.stat().st_mtime_ns
     assert go(path, redo="train").unkept == 0
     assert kept.stat().st_mtime_ns > before
-    left = set(runner(path).pipeline.store.keys("bank"))
-    assert left < banks
-    assert len(left) == len(banks) / 2
-    assert runner(path).pipeline.store.keys("probe") != []
+
+
+def test_features_and_probe_of_an_epoch_are_of_the_weights_that_are_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", recipe=LONG, training="simclr", keep=[1])
+    go(path)
+    each = runner(path)
+    (at,) = each.pipeline.encoders.kept(each.plan.work[0].run)
+    store, key = each.pipeline.store, each.pipeline.encoders.train_key(at)
+
+    def made() -> dict[tuple[str, str], float]:
+        pipeline = runner(path).pipeline
+        pipeline.bank(at, [PLAIN], baselines=False)
+        pipeline.banks.accuracies(at)
+        return {(kind, each): store.made_at(kind, each) for kind in ("bank", "probe") for each in store.keys(kind)}
+
+    first = made()
+    assert made() == first
+    weights = store.read("train", key)
+    assert weights is not None
+    state = load_file(weights.file("weights.safetensors"))
+
+    def other(folder: Path) -> dict[str, Any]:
+        save_file({name: 1.01 * value for name, value in state.items()}, folder / "weights.safetensors")
+        return weights.meta
+
+    store.remove("train", key)
+    store.write("train", key, weights.fields, other)
+    second = made()
+    assert second.keys() == first.keys()
+    changed = {place for place in first if second[place] != first[place]}
+    assert len(changed) == len(first) / 2
+    assert all((store.fields(*place)["train"] == key) == (place in changed) for place in first)
 
 
 def test_verify_and_gc_know_kept_epochs(tmp_path: Path) -> None:
@@ -240,7 +267,7 @@ def test_a_diverging_training_leaves_the_epochs_before_and_no_last(tmp_path: Pat
     assert set(again.rows.loc[again.rows["training"] == "fragile", "error"]) == set(
         rows.loc[rows["training"] == "fragile", "error"]
     )
-    assert not list((tmp_path / "results").glob("store/*/.*"))
+    assert not list((tmp_path / "results").glob("store/*/*/.*"))
 
 
 def test_trainings_of_other_lengths_keep_what_they_have(tmp_path: Path) -> None:

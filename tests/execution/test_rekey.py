@@ -97,7 +97,7 @@ def test_rows_of_other_data_are_left(old: Path) -> None:
     results = runner(old).results
     rows = results.read()
     changed = rows["ood"] == rows["ood"].iloc[0]
-    for part in results.folder.iterdir():
+    for part in results.folder.rglob("*.parquet"):
         part.unlink()
     results.add(rows.assign(ood_data=rows["ood_data"].mask(changed, "of other images")))
     done = call("rekey", old)

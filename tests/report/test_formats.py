@@ -183,3 +183,16 @@ for name in ("one", "two"):
         assert there.items() <= whole.items()
         assert run(folder, 99) == 0
         assert {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".part-")} == whole
+
+
+def test_a_table_that_nobody_reads_to_the_end_is_whole_as_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "READ", 2)
+    text = pd.DataFrame({"method": ["a", "b", "c"], "AUROC": ["9", "8", "7"]})
+    long = formats.Sheet("t", text, ["Below."], text, 1, pd.DataFrame({"AUROC": [1, 0, 0]}))
+    formats.write_table(long, tmp_path)
+    assert (tmp_path / "t.csv").read_text().splitlines()[1:] == ["a,9", "b,8", "c,7"]
+    for ending in ("md", "tex", "html"):
+        written = (tmp_path / f"t.{ending}").read_text()
+        assert "These are the first 2 of 3 lines; t.csv has them all." in written
+        assert "7" not in written
+    assert "first" not in formats.markdown(long.first(3))

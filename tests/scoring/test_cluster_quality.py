@@ -29,6 +29,7 @@ from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.report import correlation, formats
 from oodbench.scoring import cluster_quality, detectors
 from oodbench.scoring.cluster_quality import MEASURES, OF_THE_CLASSES, measures
+from oodbench.store.artifacts import Store
 from oodbench.store.memo import Watch
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader
@@ -304,7 +305,7 @@ def test_nothing_is_trained_for_it(tmp_path: Path) -> None:
 def test_damaged_features_are_as_good_as_none(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     oodbench.run(path, device="cpu")
-    for file in (tmp_path / "results" / "store" / "bank").glob("*/features.safetensors"):
+    for file in (tmp_path / "results" / "store" / "bank").glob("*/*/features.safetensors"):
         file.write_bytes(file.read_bytes()[:-1])
     listener = Listener()
     found = surveyed(path, listener)
@@ -333,7 +334,7 @@ def test_damaged_measures_are_made_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     oodbench.run(path, device="cpu")
     before = surveyed(path).rows
-    manifest = tmp_path / "results" / "store" / "quality" / before["key"][0] / "manifest.json"
+    manifest = Store(tmp_path / "results" / "store").path("quality", before["key"][0]) / "manifest.json"
     manifest.write_text(manifest.read_text().replace("0.", "1."))
     listener = Listener()
     again = surveyed(path, listener)

@@ -18,6 +18,7 @@ import pytest
 from oodbench.errors import UserError
 from oodbench.store.artifacts import MANIFEST, Store, digest
 from oodbench.store.files import write_whole
+from oodbench.store.sharing import boot, mark
 
 KEY = digest({})
 
@@ -55,7 +56,7 @@ def test_a_failed_write_leaves_nothing(store: Store) -> None:
 
     with pytest.raises(RuntimeError, match="disk full"):
         store.write("bank", KEY, {}, fail)
-    assert list((store.root / "bank").iterdir()) == []
+    assert [path.name for path in (store.root / "bank").rglob("*")] == [KEY[:2]]
 
 
 def cut_short(path: Path) -> None:
@@ -145,9 +146,10 @@ def test_remove_and_size(store: Store) -> None:
 def test_exchanged_artifacts_are_named_and_not_used(store: Store, heard: list[str]) -> None:
     """Each is whole, and another one than its folder's name says."""
     keys = [store.write("bank", digest({"x": i}), {"x": i}, fill).path.name for i in range(2)]
-    store.path("bank", keys[0]).rename(store.path("bank", "aside"))
-    store.path("bank", keys[1]).rename(store.path("bank", keys[0]))
-    store.path("bank", "aside").rename(store.path("bank", keys[1]))
+    one, other = (store.path("bank", key) for key in keys)
+    one.rename(store.root / "aside")
+    other.rename(one)
+    (store.root / "aside").rename(other)
     fresh = Store(store.root, heard.append)
     assert [fresh.read("bank", key) for key in keys] == [None, None]
     assert f"its fields have the key {keys[1]}" in heard[0]
@@ -156,7 +158,7 @@ def test_exchanged_artifacts_are_named_and_not_used(store: Store, heard: list[st
 
 def test_a_copy_under_another_key_is_not_used(store: Store, heard: list[str]) -> None:
     made = store.write("bank", KEY, {}, fill)
-    shutil.copytree(made.path, made.path.with_name("0" * 16))
+    shutil.copytree(made.path, store.path("bank", "0" * 16))
     assert Store(store.root, heard.append).read("bank", "0" * 16) is None
     assert Store(store.root).read("bank", KEY) is not None
     assert "it is another one" in heard[0]
@@ -174,6 +176,8 @@ def test_an_artifact_has_the_mode_that_the_umask_leaves(store: Store, umask: int
     try:
         path = store.write("bank", KEY, {}, fill).path
         write_whole(store.root / "rows.csv", b"")
+        with store.lock("run-k"):
+            pass
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~umask
@@ -203,19 +207,90 @@ def test_what_cannot_be_read_just_now_is_not_set_aside(
     assert Store(store.root).read("bank", KEY) is not None
 
 
-def test_what_killed_processes_left_half_made_goes_and_what_is_being_made_stays(store: Store) -> None:
+DEAD = "from oodbench.store.sharing import mark; print(mark())"
+
+
+def test_what_killed_processes_left_half_made_goes_and_what_others_make_stays(store: Store) -> None:
+    """Dead ones of this machine go; those of processes at work, and of other machines, stay and are told of."""
+    dead = subprocess.run([sys.executable, "-c", DEAD], check=True, capture_output=True, text=True).stdout.strip()
+    elsewhere = mark().replace(boot(), "01234567").replace(f"~{os.getpid()}.", "~999999.")
+    reborn = f"{mark().rpartition('.')[0]}.1"  # another process had this one's number
+    old = f".{KEY}-0123abcd"  # of a version that marked nothing
+
     def fill_while_others_tidy(folder: Path) -> dict[str, Any]:
-        for name in (f".{'0' * 16}-abcd", ".cifar10-x", f"{'1' * 16}"):
+        for name in (*(f".{KEY}{each}~00" for each in (dead, elsewhere, reborn)), old, ".cifar10-x"):
             folder.with_name(name).mkdir()
-        other = "from pathlib import Path; import sys; from oodbench.store.artifacts import Store\n"
-        other += "print(Store(Path(sys.argv[1])).tidy())"
-        command = [sys.executable, "-c", other, str(store.root)]
-        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "1\n"
+        removed, left = Store(store.root).tidy()
+        assert removed == 2
+        assert sorted(path.name for path in left) == sorted([folder.name, f".{KEY}{elsewhere}~00", old])
         return fill(folder)
 
     made = store.write("bank", KEY, {}, fill_while_others_tidy)
     assert Store(store.root).read("bank", KEY) == made
-    assert sorted(each.name for each in made.path.parent.iterdir()) == sorted([".cifar10-x", "1" * 16, KEY])
+    there = [path.name for path in made.path.parent.iterdir()]
+    assert sorted(there) == sorted([".cifar10-x", f".{KEY}{elsewhere}~00", old, KEY])
+
+
+def test_the_faster_of_two_writers_wins_where_locks_keep_nobody_out(store: Store) -> None:
+    def late(folder: Path) -> dict[str, Any]:
+        Store(store.root).write("bank", KEY, {}, fill)
+        return {"n": 11}
+
+    made = store.write("bank", KEY, {}, late)
+    assert made.meta == {"n": 10}
+    assert made.file("a.bin").is_file()
+    assert [path.name for path in made.path.parent.iterdir()] == [KEY]
+
+
+def test_what_a_faster_writer_left_damaged_is_not_used(store: Store, heard: list[str]) -> None:
+    def late(folder: Path) -> dict[str, Any]:
+        cut_short(Store(store.root).write("bank", KEY, {}, fill).path)
+        return fill(folder) | {"n": 11}
+
+    assert store.write("bank", KEY, {}, late).meta == {"n": 11}
+    assert "a.bin was altered or cut short" in heard[0]
+    again = Store(store.root).read("bank", KEY)
+    assert again is not None
+    assert again.meta == {"n": 11}
+
+
+def test_artifacts_of_older_versions_are_read_where_they_are(store: Store) -> None:
+    made = store.write("bank", KEY, {}, fill)
+    flat = store.root / "bank" / KEY
+    made.path.rename(flat)
+    fresh = Store(store.root)
+    found = fresh.read("bank", KEY)
+    assert found is not None
+    assert (found.path, found.meta, fresh.keys("bank"), fresh.kinds()) == (flat, {"n": 10}, [KEY], ["bank"])
+    assert fresh.write("bank", KEY, {}, lambda folder: {"n": 11}).meta == {"n": 10}
+    fresh.remove("bank", KEY)
+    assert (fresh.keys("bank"), fresh.read("bank", KEY)) == ([], None)
+
+
+def test_keys_that_begin_alike(store: Store) -> None:
+    keys = [f"{KEY}-000001", f"{KEY}-000002"]
+    for key in (*keys, KEY):
+        store.write("checkpoint", key, {}, fill)
+    other = store.write("checkpoint", digest({"x": 1}), {"x": 1}, fill).path.name
+    assert store.keys("checkpoint", f"{KEY}-") == keys
+    assert store.keys("checkpoint") == sorted([*keys, KEY, other])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no flock")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 0])
+def test_a_file_system_without_locks_is_named(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses them, or as some that machines share do, lets everybody have one."""
+
+    def flock(handle: Any, how: int) -> None:
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("oodbench.store.sharing.fcntl.flock", flock)
+    why = f"flock: {os.strerror(number)}" if number else "a lock keeps nobody out"
+    said = f"the file system of {store.root / 'locks'} has no locks, by which processes share work ({why}); mount it"
+    with pytest.raises(UserError, match=re.escape(said)), store.lock("run-k"):
+        pass
+    assert list((store.root / "locks").iterdir()) == []
 
 
 def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -232,7 +307,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from oodbench.store.artifacts import Store
-with Store(Path(sys.argv[1])).lock("run", "k") as mine:
+with Store(Path(sys.argv[1])).lock("run-k") as mine:
     print(mine, flush=True)
     time.sleep(60)
 """
@@ -242,12 +317,12 @@ def test_a_lock_is_exclusive_and_falls_with_its_process(store: Store) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(store.root)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "True\n"
-    with store.lock("run", "k", wait=False) as mine:
+    with store.lock("run-k", wait=False) as mine:
         assert mine is False
-    with store.lock("run", "other", wait=False) as mine:
+    with store.lock("run-other", wait=False) as mine:
         assert mine is True
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with store.lock("run", "k") as mine:
+    with store.lock("run-k") as mine:
         assert mine is True

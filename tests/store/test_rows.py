@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import math
 import os
 import re
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from oodbench.errors import UserError
-from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS
+from oodbench.store.artifacts import digest
+from oodbench.store.columns import COLUMNS, FLOATS, INTEGERS, TEXT, TRACE
 from oodbench.store.files import write_whole
-from oodbench.store.rows import Results, frame
+from oodbench.store.rows import Results, frame, row_groups
 
 
 @pytest.fixture
@@ -91,19 +94,116 @@ def test_compaction_keeps_every_row_and_one_part(rows: Results) -> None:
 def test_rows_are_read_whole_while_another_process_compacts(rows: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
         rows.write([{"cell": f"{i}", "auroc": 0.5}])
-    whole = Path.read_bytes
+    whole = Path.open
     other, calls = Results(rows.folder.parent), []
 
-    def late(path: Path) -> bytes:
+    def late(path: Path, *how: Any) -> Any:
         calls.append(path)
         if len(calls) == 2:
-            other.compact()
-        return whole(path)
+            with monkeypatch.context() as meanwhile:
+                meanwhile.setattr(Path, "open", whole)
+                assert other.compact() == 5
+        return whole(path, *how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", late)
+        patch.setattr(Path, "open", late)
         assert sorted(Results(rows.folder.parent).read()["cell"]) == list("01234")
-    assert len(calls) > 5
+    assert len(calls) > 2
+
+
+def test_what_one_training_has_is_read_of_its_own_parts(rows: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of a whole, of its row groups alone: here two of three, each of one training or of a few."""
+    monkeypatch.setattr("oodbench.store.rows.GROUP", 2)
+    keys = [digest(i) for i in range(4)]
+    for key in keys:
+        rows.write([{"cell": f"{key}-{i}", "train_key": key, "auroc": i / 10} for i in range(2)])
+    rows.write([{"cell": f"{keys[0]}-0", "train_key": keys[0], "auroc": 0.9}])
+    opened: list[str] = []
+    whole = pq.ParquetFile
+
+    def seen(path: Path, **how: Any) -> Any:
+        opened.append(path.name)
+        return whole(path, **how)
+
+    monkeypatch.setattr("oodbench.store.rows.pq.ParquetFile", seen)
+    before = rows.read(["auroc"], training=keys[0])
+    assert before["auroc"].tolist() == [0.1, 0.9]
+    assert len(opened) == 2
+    assert all(f"-{keys[0]}-" in name for name in opened)
+    assert rows.read(training=digest("another")).empty
+    every = rows.read().sort_values("cell", ignore_index=True)
+    assert rows.compact() == 5
+    fresh = Results(rows.folder.parent)
+    pd.testing.assert_frame_equal(fresh.read(["auroc"], training=keys[0]), before)
+    pd.testing.assert_frame_equal(fresh.read().sort_values("cell", ignore_index=True), every)
+    (part,) = rows.folder.rglob("*.parquet")
+    groups = whole(part).metadata.num_row_groups
+    assert groups == 4
+    assert [len(row_groups(whole(part), key)) for key in (*keys, digest("another"))] == [1, 1, 1, 1, 0]
+
+
+def test_columns_and_cells_that_are_asked_for(rows: Results) -> None:
+    rows.write([{"cell": "a", "ood": ood, "auroc": 0.5, "train_key": "0" * 16} for ood in ("x", "y")])
+    rows.write([{"cell": "b", "ood": "x", "auroc": 0.25, "train_key": "1" * 16}])
+    assert rows.read(["auroc"]).columns.tolist() == ["cell", "key", "ood", "auroc", "ood_data"]
+    assert rows.read(cells={"b"})["auroc"].tolist() == [0.25]
+    assert rows.read(cells={"c"}).empty
+    assert rows.read(cells={"c"}).columns.tolist() == list(COLUMNS)
+    assert rows.cells("") == {"a": "0" * 16, "b": "1" * 16}
+    assert rows.cells("b") == {"b": "1" * 16}
+    assert rows.cells("c") == {}
+    assert rows.current(["auroc"], cells={"b"})["auroc"].tolist() == [0.25]
+
+
+def old_part(rows: Results, stamp: str, *given: dict[str, Any]) -> Path:
+    """Write a part as versions before 2026-12 did."""
+    content = gzip.compress(frame(given).to_csv(index=False).encode(), mtime=0)
+    path = rows.folder / f"{stamp}-{hashlib.sha256(content).hexdigest()[:16]}.csv.gz"
+    write_whole(path, content)
+    return path
+
+
+def test_parts_of_older_versions_are_read_beside_new_ones(rows: Results) -> None:
+    one, other = {"cell": "a", "train_key": "0" * 16}, {"cell": "b", "train_key": "1" * 16}
+    old = old_part(rows, "20260101T000000000000", one | {"auroc": 1 / 3, "seed": 7}, other | {"auroc": 0.2})
+    rows.write([other | {"auroc": 0.3, "warnings": "a, b"}])
+    found = rows.read().set_index("cell")
+    assert found["auroc"].to_dict() == {"a": 1 / 3, "b": 0.3}
+    assert rows.read(["auroc"], training="0" * 16)["auroc"].tolist() == [1 / 3]
+    assert rows.read(cells={"a"})["seed"].tolist() == [7]
+    assert rows.compact() == 2
+    assert not old.exists()
+    pd.testing.assert_frame_equal(Results(rows.folder.parent).read().set_index("cell"), found)
+
+
+def test_a_damaged_part_outlives_compaction_and_no_other_row_is_lost(tmp_path: Path) -> None:
+    heard: list[str] = []
+    rows = Results(tmp_path / "study", heard.append)
+    for i in range(3):
+        rows.write([{"cell": f"{i}", "train_key": f"{i}" * 16}])
+    bad = next(path for path in rows.folder.rglob("*.parquet") if f"-{'1' * 16}-" in path.name)
+    bad.write_bytes(bad.read_bytes()[:-1])
+    fresh = Results(rows.folder.parent, heard.append)
+    assert fresh.compact() == 2
+    assert bad.exists()
+    assert len(heard) == 1
+    assert Results(rows.folder.parent, heard.append).read()["cell"].tolist() == ["0", "2"]
+
+
+def test_columns_that_a_part_does_not_have_are_empty(rows: Results) -> None:
+    """As those that a later version adds."""
+    rows.write([{"cell": "a", "auroc": 0.5}])
+    (part,) = rows.folder.iterdir()
+    table = pq.read_table(part).drop_columns(["warnings", "fpr95_id", "seed"])
+    part.unlink()
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    name = f"20260101T000000000000-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.parquet"
+    (rows.folder / name).write_bytes(content.getvalue())
+    found = rows.read()
+    assert found.dtypes.to_dict() == frame([]).dtypes.to_dict() | dict.fromkeys(TEXT + TRACE, found["cell"].dtype)
+    assert (found["auroc"].tolist(), found["warnings"].tolist()) == ([0.5], [""])
+    assert found[["fpr95_id", "seed"]].isna().all(axis=None)
 
 
 def test_compaction_keeps_a_newest_part_that_holds_all_rows(rows: Results) -> None:
@@ -195,7 +295,7 @@ def test_rows_of_a_machine_whose_clock_is_ahead_hide_none_of_another_key(rows: R
     """As where two machines with other code write at the same time, and neither sees the other's part."""
     base = {"id": "digits", "ood": "noise", "ood_data": "d", "cell": "a", "group": "far"}
     rows.write([base | {"key": "mine", "auroc": 0.3}])
-    rows._write(frame([base | {"key": "other", "auroc": 0.1}]), "20990101T000000000000")
+    old_part(rows, "20990101T000000000000", base | {"key": "other", "auroc": 0.1})
     rows.write_plan(plan({"a": "mine"}, noise=("far", "d")))
     assert rows.current()["auroc"].tolist() == [0.3]
 

@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     warned: list[str] = []
     store = Store(tmp_path, warned.append)
     offered(Checkpoints(store, FIELDS, 0), store, 2)
-    (file,) = tmp_path.glob(f"{KIND}/*-*/progress.safetensors")
+    (file,) = tmp_path.glob(f"{KIND}/*/*-*/progress.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
     assert Checkpoints(Store(tmp_path, warned.append), FIELDS, 0).latest() is None
     assert "altered or cut short" in warned[0]

@@ -308,7 +308,7 @@ def test_a_plugin_that_breaks_its_contract_is_error_rows_and_spoils_nothing(
 def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "s.yaml", training="simclr")
     before = go(path).rows
-    for artifact in (tmp_path / "results" / "store" / kind).iterdir():
+    for artifact in (tmp_path / "results" / "store" / kind).glob("*/*"):
         victim = max(artifact.iterdir(), key=lambda file: file.stat().st_size)
         victim.write_bytes(victim.read_bytes()[:-9])
     shutil.rmtree(tmp_path / "results" / "s")
@@ -323,7 +323,7 @@ def test_a_damaged_artifact_is_named_rebuilt_and_changes_nothing(tmp_path: Path,
 def test_damaged_rows_are_made_again(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml")
     before = go(path).rows
-    part = sorted((tmp_path / "results" / "s" / "rows").iterdir())[0]
+    part = sorted((tmp_path / "results" / "s" / "rows").rglob("*.parquet"))[0]
     part.write_bytes(part.read_bytes()[:-5])
     listener = Listener()
     after = go(path, listener)
@@ -554,12 +554,12 @@ def test_a_killed_run_goes_on_and_gives_the_same_rows(tmp_path: Path, undisturbe
     process = Command(results, "run", path)
     weights = results / "store" / "train"
     deadline = time.monotonic() + 120
-    while not list(weights.glob("[!.]*/manifest.json")):
+    while not list(weights.glob("*/[!.]*/manifest.json")):
         assert process.runs(), process.output()
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
-    there = len(list(weights.glob("[!.]*/manifest.json")))
+    there = len(list(weights.glob("*/[!.]*/manifest.json")))
     assert there < 4
     assert f"{4 - there} trained" in Command(results, "run", path).finished()
     pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), undisturbed)
@@ -577,22 +577,22 @@ def test_a_training_killed_in_the_middle_goes_on_at_its_checkpoint(tmp_path: Pat
     for more in (1, 2):
         process = Command(results, *words)
         deadline = time.monotonic() + 120
-        while not any(int(each.name[-6:]) >= epoch + more for each in checkpoints.glob("[!.]*")):
+        while not any(int(each.name[-6:]) >= epoch + more for each in checkpoints.glob("*/[!.]*")):
             assert process.runs(), process.output()
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.kill()
-        assert not list((results / "store" / "train").glob("[!.]*/manifest.json"))
-        epoch = max(int(each.name[-6:]) for each in checkpoints.glob("[!.]*"))
+        assert not list((results / "store" / "train").glob("*/[!.]*/manifest.json"))
+        epoch = max(int(each.name[-6:]) for each in checkpoints.glob("*/[!.]*"))
     assert "1 trained" in Command(results, *words).finished()
-    assert not list(checkpoints.glob("*"))
-    assert not list(results.glob("store/*/.*"))
+    assert not list(checkpoints.glob("*/*"))
+    assert not list(results.glob("store/*/*/.*"))
     (facts,) = [json.loads(file.read_text()) for file in (results / "s" / "runs").iterdir()]
     assert facts["resumed_at_epoch"] == epoch
     assert len(facts["losses"]) == 16
     expected = go(path).rows
     pd.testing.assert_frame_equal(numbers(Results(results / "s").current()), numbers(expected))
-    weights = [next(root.glob("store/train/*/weights.safetensors")) for root in (results, tmp_path / "results")]
+    weights = [next(root.glob("store/train/*/*/weights.safetensors")) for root in (results, tmp_path / "results")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 

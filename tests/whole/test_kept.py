@@ -91,7 +91,7 @@ def test_rows_of_another_machine_are_taken(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "elsewhere"))
     call("run", file)
     monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
-    for part in (tmp_path / "elsewhere" / "s" / "rows").iterdir():
+    for part in (tmp_path / "elsewhere" / "s" / "rows").rglob("*.parquet"):
         shutil.copy(part, tmp_path / "results" / "s" / "rows")
     done = call("tables", file)
     assert (done.exit_code, done.stderr) == (0, "")
@@ -101,7 +101,7 @@ def test_rows_of_another_machine_are_taken(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     file = study(tmp_path, training=["cross_entropy", "simclr"])
     call("run", file)
-    parts = sorted((tmp_path / "results" / "s" / "rows").iterdir())
+    parts = sorted((tmp_path / "results" / "s" / "rows").rglob("*.parquet"))
     parts[0].unlink()
     assert " rows are there; nothing of cross_entropy" in call("tables", file).stderr
     with pytest.warns(UserWarning, match="rows are there; nothing of cross_entropy"):

@@ -23,6 +23,14 @@ class Sheet:
     marks: pd.DataFrame | None = None  # of some of its columns: 1 at the best cells, 2 at those not told apart from it
     short: bool = False  # it is for one column of a page of two
 
+    def first(self, count: int) -> Sheet:
+        """Return the table with so many of its lines, and where that is not all of them, a word of where they are."""
+        if len(self.text) <= count:
+            return self
+        said = f"These are the first {count:,} of {len(self.text):,} lines; {self.name}.csv has them all."
+        marks = None if self.marks is None else self.marks[:count]
+        return replace(self, text=self.text[:count], below=[*self.below, said], marks=marks)
+
     def cells(self, escape: Callable[[str], str], *tags: str) -> pd.DataFrame:
         """Return the text, escaped, the best and what is not told apart from it each in a tag such as `**{}**`."""
         text, sign = self.text.map(printable).map(escape), escape(f" {MARK}")

@@ -22,7 +22,7 @@ def declared(rows: pd.DataFrame) -> pd.DataFrame:
     """
     sets = [(id_, ood, group) for id_, of in rows.attrs.get("sets", {}).items() for ood, group in of.items()]
     done = rows[rows["status"] == "ok"].drop_duplicates("cell")
-    places = pd.DataFrame(sets, columns=["id", "ood", "group"], dtype="str").reset_index(names="of sets")
+    places = pd.DataFrame(sets, columns=["id", "ood", "group"], dtype=rows["id"].dtype).reset_index(names="of sets")
     every = done.drop(columns=["ood", "group"]).merge(places, on="id")
     lost = every[
         ~pd.MultiIndex.from_frame(every[["cell", "ood"]]).isin(pd.MultiIndex.from_frame(rows[["cell", "ood"]]))

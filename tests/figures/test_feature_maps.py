@@ -106,7 +106,7 @@ def test_features_that_are_alike_or_of_a_damaged_set_are_no_map(tmp_path: Path) 
     alike = kept.filled(tmp_path / "alike", rows, lambda name: np.ones((kept.COUNTS[name], 6), np.float32))
     assert maps.feature_maps(rows, alike, list(rows.index)) == ([], 1)
     damaged = kept.filled(tmp_path / "damaged", rows)
-    for file in (tmp_path / "damaged" / "data").glob("*/y.npy"):
+    for file in (tmp_path / "damaged" / "data").rglob("y.npy"):
         file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     assert maps.feature_maps(rows, damaged, list(rows.index)) == ([], 1)
     assert maps.feature_maps(rows, Store(tmp_path / "nowhere"), list(rows.index)) == ([], 1)

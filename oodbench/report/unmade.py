@@ -34,7 +34,7 @@ def declared(rows: pd.DataFrame) -> pd.DataFrame:
     order = {cell: i for i, cell in enumerate(rows["cell"].unique())}
     both = pd.concat([rows.merge(places[["id", "ood", "of sets"]], "left", ["id", "ood"]), lost], ignore_index=True)
     both = both.assign(of_cells=both["cell"].map(order)).sort_values(["of_cells", "of sets"], kind="stable")
-    found = both[list(rows.columns)].reset_index(drop=True)
+    found = both[list(rows.columns)].astype(rows.dtypes.to_dict()).reset_index(drop=True)
     found.attrs = rows.attrs
     return found
 

@@ -287,7 +287,8 @@ def checkpoint_ours(scale: Scale) -> Work:
     folder = tempfile.TemporaryDirectory()
     training, recipe, data, model = ready(Scale(0.01), CHECKPOINT_WIDTH)
     kept = []
-    train.train(model, training, recipe, "float32", data, SEED, lambda epoch, loss, progress: kept.append(progress))
+    watch = train.EachEpoch(lambda epoch, loss, progress: kept.append(progress))
+    train.train(model, training, recipe, "float32", data, SEED, watch)
     store = Store(Path(folder.name), lambda message: None)
 
     def work() -> None:

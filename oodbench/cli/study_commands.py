@@ -100,13 +100,17 @@ def run(
     made = _make(loaded, options, place, dry_data, columns)
     while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
         made = _make(loaded, options, place, dry_data, columns)
-    if made is None:
-        return
-    if not rows_only:
-        tables.write(source, made.runner.study.results, made.outcome.rows, top)
-    if loaded.settings.variance and not rows_only and where is None:
-        words = [*_words(loaded, options, dry_data), "--workers", str(made.others + 1)]
-        _vary(source, made.runner, made.outcome.rows, words)
+    if made is not None:
+        _finish(source, made, [*_words(loaded, options, dry_data)], top=-1 if rows_only else top, here=where is None)
+
+
+def _finish(source: Path | Changed, made: Ran, words: list[str], top: int, here: bool) -> None:
+    """Write and print the tables of what was run, where `top` is not below 0, and say what was done."""
+    runner, outcome = made.runner, made.outcome
+    if top >= 0:
+        tables.write(source, runner.study.results, outcome.rows, top)
+    if runner.study.settings.variance and top >= 0 and here:
+        _vary(source, runner, outcome.rows, [*words, "--workers", str(made.others + 1)])
     _say_done(source, made)
 
 

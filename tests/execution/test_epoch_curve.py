@@ -118,7 +118,7 @@ def test_only_what_is_new_is_scored(tmp_path: Path) -> None:
     file.write_bytes(before.replace(b"0.", b"1."))  # an export, whose numbers nobody reads back
     assert epoch_curve.curve(runner(path)).scored == 0
     assert file.read_bytes() == before
-    kept = sorted((tmp_path / "results" / "store" / epoch_curve.KIND).glob("*/manifest.json"))
+    kept = sorted((tmp_path / "results" / "store" / epoch_curve.KIND).rglob("manifest.json"))
     assert len(kept) == 8  # two distances on two sets at two epochs
     kept[0].write_text(kept[0].read_text().replace("0.", "1."))
     assert epoch_curve.curve(runner(path)).scored == 1

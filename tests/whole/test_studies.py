@@ -73,14 +73,14 @@ def test_a_study_runs_on_stand_in_data(file: Path, monkeypatch: pytest.MonkeyPat
     if file.stem == "fashion":
         found = dataclasses.replace(found, trainings=whole.trainings[:1])
     sizes = [standins.ALIKE]
-    clusters = detectors._clusters
+    clusters = detectors.clusters_in
 
     def noted(*args: Any) -> Clusters:
         made = clusters(*args)
         sizes.append(int(torch.bincount(made.assign[made.assign >= 0]).min()))
         return made
 
-    monkeypatch.setattr(detectors, "_clusters", noted)
+    monkeypatch.setattr(detectors, "clusters_in", noted)
     outcome = runner.Runner(found, Options(device="cpu")).run()
     rows = outcome.rows
     assert set(rows["error"]) == {""}

@@ -6,7 +6,7 @@
 # make constraints   write constraints.txt anew from the newest releases
 # make browser  chromium from Debian's archive (needs root), for the tests of a study's page
 # make latex    pdflatex from Debian's archive (needs root), for the tests of tables in a paper
-# make slurm    Slurm from Debian's archive (needs root), for the tests of a study on a cluster
+# make slurm    Slurm from Debian's archive (needs root), and the tests of a study on a real one; no other target runs them
 # make data     Fashion-MNIST from Debian's archive (needs root), for studies/fashion.yaml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -63,10 +63,11 @@ latex:
 	command -v pdflatex >/dev/null && kpsewhich booktabs.sty >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends texlive-latex-base texlive-latex-recommended; }
 
-slurm:
+slurm: install
 	{ command -v slurmctld && command -v slurmd && command -v munged && command -v srun; } >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends \
 			slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins; }
+	OODBENCH_SLURM=1 $(PYTEST) -n 0 -m slurm
 
 data:
 	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \

@@ -358,11 +358,11 @@ class Runner:
         counts = []
         last = (self.results.plan() or {}) if self.study.missing else {}
         unplanned = self._unplanned() if self.options.only else []
-        ready = {} if self.options.only else {source.title: source for source in sources}
+        ready = {} if self.options.only else {source.run.named: source for source in sources}
         for work in self.whole.work:
             if work.run.title in unplanned:
                 continue
-            source = ready.get(work.run.title) or self.source(work)
+            source = ready.get(work.run.named) or self.source(work)
             wanted, before = source.wanted, len(cells)
             cells.update((each.cell, each.key) for each in wanted)
             sets[work.run.id.label] = self._sets(work.run.id, {each.ood: each.ood_data for each in wanted}, last)

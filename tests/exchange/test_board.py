@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import Result, call
-from grids import of_html, of_latex, of_markdown
+from grids import of_html, of_markdown
 from safetensors.numpy import load_file, save_file
 from tiny import write
 
@@ -86,8 +86,8 @@ def test_two_people_have_lines_of_their_own(sent: Path, tmp_path: Path) -> None:
     said = table.set_index("who")["verified"]
     assert said["Ann"] == "keys fit; code as here; 1 of 1 claim hold, by runs alone; 3 of 3 cells scored again agree"
     assert "no cell could be scored again" in said["Bob"]  # the features are of seed 0
-    texts = {ending: (tmp_path / "in" / f"board.{ending}").read_text() for ending in ("md", "tex", "html")}
-    grids = [of_markdown(texts["md"]), of_latex(texts["tex"]), of_html(texts["html"])]
+    texts = {ending: (tmp_path / "in" / f"board.{ending}").read_text() for ending in ("md", "html")}
+    grids = [of_markdown(texts["md"]), of_html(texts["html"])]
     assert len({tuple(tuple(cell.text for cell in line) for line in grid) for grid in grids}) == 1
     assert {"who", "machine", "date", "commit", "verified", "n"} <= {cell.text for cell in grids[0][0]}
 

@@ -256,13 +256,13 @@ def test_every_cluster_of_a_study_is_measured_once(tmp_path: Path) -> None:
 def test_the_clusters_are_those_that_detectors_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.yaml", space=SPACES, clustering=[{"kmeans": {"k": 5, "restarts": 1}}])
     fitted: list[Clusters] = []
-    fit = detectors._clusters
+    fit = detectors.clusters_in
 
     def seen(*args: Any) -> Clusters:
         fitted.append(fit(*args))
         return fitted[-1]
 
-    monkeypatch.setattr(detectors, "_clusters", seen)
+    monkeypatch.setattr(detectors, "clusters_in", seen)
     oodbench.run(path, device="cpu")
     scored, fitted = fitted, []
     surveyed(path)

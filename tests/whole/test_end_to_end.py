@@ -641,3 +641,10 @@ def test_csi_is_scored_over_turned_views(tmp_path: Path) -> None:
     assert planned.bytes == pytest.approx(stored, rel=0.1)
     again = go(path)
     assert (again.trained, again.scored) == (0, 0)
+
+
+@pytest.mark.slow
+def test_trainings_that_differ_in_precision_alone_all_have_rows(tmp_path: Path) -> None:
+    one = {"outliers": None, "training": "cross_entropy", "distance": "cosine", "clustering": "labels"}
+    outcome = go(write(tmp_path / "s.yaml", **one, threshold="pooled", precision=["float32", "float64"]))
+    assert outcome.rows["precision"].tolist() == ["float32"] * 2 + ["float64"] * 2

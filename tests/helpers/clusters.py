@@ -137,5 +137,5 @@ def told_study(folder: Path, pause: float = 0.0, **changes: Any) -> Path:
 
 
 def slow_study(folder: Path) -> Path:
-    """Write a study whose training takes eight seconds, in 80 steps, and return its file."""
-    return told_study(folder, 0.1, recipe={"epochs": 40, "batch": 32, "lr": 0.05, "warmup": 0})
+    """Write a study whose training takes 20 s, longer than Slurm lets a job live that it preempts, in 80 steps."""
+    return told_study(folder, 0.25, recipe={"epochs": 40, "batch": 32, "lr": 0.05, "warmup": 0})

@@ -44,7 +44,7 @@ MpiDefault=none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=16000 Gres=gpu:fake:2 State=UNKNOWN
-PartitionName=gpu Nodes={host} Default=YES MaxTime=120 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=gpu Nodes={host} Default=YES MaxTime=120 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=1
 PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 WANTED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")

@@ -95,23 +95,16 @@ def run(
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets, tuple(only or ()))
     place = Workplace(workers, where, not no_wait)
-    whole = until_decided or loaded.settings.variance
-    columns = COLUMNS if whole else tables.columns(None if rows_only else source)
+    columns = COLUMNS if until_decided or loaded.settings.variance else tables.columns(None if rows_only else source)
     made = _make(loaded, options, place, dry_data, columns)
     while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
         made = _make(loaded, options, place, dry_data, columns)
     if made is not None:
-        _finish(source, made, [*_words(loaded, options, dry_data)], top=-1 if rows_only else top, here=where is None)
-
-
-def _finish(source: Path | Changed, made: Ran, words: list[str], top: int, here: bool) -> None:
-    """Write and print the tables of what was run, where `top` is not below 0, and say what was done."""
-    runner, outcome = made.runner, made.outcome
-    if top >= 0:
-        tables.write(source, runner.study.results, outcome.rows, top)
-    if runner.study.settings.variance and top >= 0 and here:
-        _vary(source, runner, outcome.rows, [*words, "--workers", str(made.others + 1)])
-    _say_done(source, made)
+        if not rows_only:
+            tables.write(source, made.runner.study.results, made.outcome.rows, top)
+        if loaded.settings.variance and not rows_only and where is None:
+            _vary(made, _words(loaded, options, dry_data))
+        _say_done(source, made)
 
 
 def _check(
@@ -278,19 +271,20 @@ def _precision(runner: Runner) -> str:
     return f"precision {', '.join(dict.fromkeys(found))}"
 
 
-def _vary(study: Path | Changed, runner: Runner, rows: Any, words: list[str]) -> None:
-    """Run a study again as a lesser CPU, and write and print by how much its rows differ."""
+def _vary(made: Ran, words: list[str]) -> None:
+    """Run a study again as a lesser CPU, by as many processes, and write and print by how much its rows differ."""
     from oodbench.cli.workers import as_lesser_cpu
     from oodbench.report.machines import variance
     from oodbench.store.rows import Results
 
+    runner, rows = made.runner, made.outcome.rows
     folder, device = runner.study.results / arguments.LESSER_CPU, runner.pipeline.device
     if device.type != "cpu":
         screen.say(
             f"variance: machine: compares a CPU with a lesser one, and this run is on {device}; see --device cpu"
         )
         return
-    if not as_lesser_cpu(words, folder):
+    if not as_lesser_cpu([*words, "--workers", str(made.others + 1)], folder):
         screen.say("variance: machine: this is the least CPU already, there is nothing to compare with")
         return
     there = Results(folder / runner.study.name, screen.warn).current()

@@ -224,8 +224,10 @@ class Results:
     def check(self) -> int:
         """Look at every file and return how many there are; `warn` hears of what is damaged."""
         runs = [*self._runs.glob("*.json")]
-        facts = [self.plan(), self.added(), self.clusters(), *(self.run(path.stem) for path in runs)]
-        absent = sum(not path.is_file() for path in (self._plan, self._added, self._clusters))
+        tables = [self.clusters(), self.curve(), self.image_errors()]
+        facts = [self.plan(), self.added(), *tables, *(self.run(path.stem) for path in runs)]
+        exports = [self.folder.with_name(name) for name in (CLUSTERS, CURVE, IMAGE_ERRORS)]
+        absent = sum(not path.is_file() for path in (self._plan, self._added, *exports))
         rows = self.read(["train_key"])
         lost = [self._runs / f"{key}.json" for key in rows["train_key"].unique()]
         for path in [each for each in (*lost, self._plan) if len(rows) and not each.is_file()]:

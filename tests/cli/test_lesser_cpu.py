@@ -67,7 +67,8 @@ def test_a_study_says_by_how_much_a_lesser_cpu_moves_it(tmp_path: Path) -> None:
 def test_a_card_is_not_held_against_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     pipeline = SimpleNamespace(device=torch.device("cuda"))
     on: Any = SimpleNamespace(study=SimpleNamespace(results=Path("r")), pipeline=pipeline)
-    study_commands._vary(Path("s.yaml"), on, pd.DataFrame(), [])
+    outcome: Any = SimpleNamespace(rows=pd.DataFrame())
+    study_commands._vary(study_commands.Ran(on, outcome, 0, []), [])
     assert "this run is on cuda; see --device cpu" in capsys.readouterr().out
 
 

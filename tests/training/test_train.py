@@ -43,6 +43,16 @@ def trained(training: Training, data: batches.TrainingData, recipe: Recipe = QUI
     return model
 
 
+def trained_whole(
+    training: Training, recipe: Recipe, data: batches.TrainingData
+) -> tuple[networks.Trained, list[float], list[train.Progress]]:
+    """Return a model that is trained without a stop, the loss of each epoch, and the progress after each."""
+    kept: list[train.Progress] = []
+    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
+    watch = train.EachEpoch(lambda *heard: kept.append(heard[2]()))
+    return model, train.train(model, training, recipe, "float32", data, 0, watch), kept
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("stop", [1, 3])
@@ -60,17 +70,7 @@ def test_a_training_that_goes_on_ends_as_if_it_had_not_stopped(
 ) -> None:
     data, recipe = toy(device=device), dataclasses.replace(QUICK, epochs=5, optimizer=optimizer)
     training = plugin(name, **params)
-    kept: list[train.Progress] = []
-    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
-    whole = train.train(
-        model,
-        training,
-        recipe,
-        "float32",
-        data,
-        0,
-        train.EachEpoch(lambda *heard: kept.append(heard[2]())),
-    )
+    model, whole, kept = trained_whole(training, recipe, data)
     fresh = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
     assert kept[stop - 1].epochs == stop
     assert train.train(fresh, training, recipe, "float32", data, 0, done=kept[stop - 1]) == whole
@@ -98,17 +98,7 @@ def test_a_training_that_draws_and_counts_goes_on_as_if_it_had_not_stopped() -> 
             }
 
     data, recipe, training = toy(), dataclasses.replace(QUICK, epochs=4), Drifting()
-    kept: list[train.Progress] = []
-    model = networks.untrained(training, SMALL, recipe, IMAGE, data, 0)
-    whole = train.train(
-        model,
-        training,
-        recipe,
-        "float32",
-        data,
-        0,
-        train.EachEpoch(lambda *heard: kept.append(heard[2]())),
-    )
+    _, whole, kept = trained_whole(training, recipe, data)
     assert [int(each.tensors["state/steps"]) for each in kept] == [3, 6, 9, 12]
     for stop in (1, 3):
         torch.manual_seed(stop)

@@ -206,14 +206,14 @@ def kl_matching(toy: Toy) -> list[float]:
     return found
 
 
-def fdbd(toy: Toy) -> list[float]:
+def fdbd(toy: Toy, normalizer: str = "mean") -> list[float]:
     W, mean = rows(toy.W), toy.train.h.double().mean(0).numpy()
-    found = []
+    found, origin = [], mean if normalizer == "mean" else 0
     for h in rows(toy.x.h):
         z = through(toy, h)
         k = int(z.argmax())
         distances = [(z[k] - z[c]) / np.linalg.norm(W[k] - W[c]) for c in range(C) if c != k]
-        found.append(-sum(distances) / (C - 1) / np.linalg.norm(h - mean))
+        found.append(-sum(distances) / (C - 1) / np.linalg.norm(h - origin))
     return found
 
 
@@ -285,6 +285,7 @@ CASES: list[tuple[Callable[..., list[float]], dict[str, Any]]] = [
     (vim, {"dims": 9}),
     (kl_matching, {}),
     (fdbd, {}),
+    (fdbd, {"normalizer": "norm"}),
     (rmds, {}),
     (dice, {}),
     (dice, {"sparsity": 0.3}),

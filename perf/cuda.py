@@ -6,8 +6,9 @@
 
 Parts: `tests`, those that need CUDA; `exact`, trainings made twice, after a stop, with and without a graph; `study`,
 the default study on the device, beside its published rows and its features scored on the CPU; `train`, steps beside
-bare passes and a stock loop; `score`, clusterings and distances of 50,000 features of 512 on both devices. Each is a
-process of its own with a limit; what one breaks the others keep. Ends with 1 where a bar does not hold. `--to FOLDER`
+bare passes and a stock loop; `plan`, what it says of a study beside what the study then takes; `score`, clusterings and
+distances of 50,000 features of 512 on both devices. Each is a process of its own with a limit; what one breaks the
+others keep. Ends with 1 where a bar does not hold. `--to FOLDER`
 keeps findings.json, table.txt and rows.csv.gz. Needs torchvision and, for `tests`, the extra `dev`.
 """
 
@@ -18,6 +19,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -30,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMITS = {"machine": 60, "tests": 180, "exact": 200, "study": 200, "train": 180, "score": 120}  # seconds
+LIMITS = {"machine": 60, "tests": 180, "exact": 200, "study": 200, "train": 180, "plan": 100, "score": 120}  # seconds
 TOGETHER = "tests", "exact", "study"  # side by side: they do not look at the clock
 GIVEN: argparse.Namespace
 START = time.perf_counter()
@@ -265,7 +267,7 @@ def exact() -> None:
 
 
 SMALL = """
-image: {{size: 8, channels: 1, levels: 17}}
+image: {{size: {size}, channels: 1, levels: 17}}
 id: {{digits: {{keep: [1, 2, 3, 4]}}}}
 ood: {{far: [{{noise: {{size: 8, count: 200}}}}]}}
 encoder: {encoder}
@@ -277,12 +279,12 @@ threshold: [pooled]
 """
 
 
-def small_study(name: str, encoder: str, epochs: int, batch: int) -> tuple[Path, dict[str, str]]:
+def small_study(name: str, encoder: str, epochs: int, batch: int, size: int = 8) -> tuple[Path, dict[str, str]]:
     """Write a study, and return it with the environment of its runs."""
     folder = Path(GIVEN.to) / "work" / name
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "small.yaml"
-    file.write_text(SMALL.format(encoder=encoder, epochs=epochs, batch=batch), encoding="utf-8")
+    file.write_text(SMALL.format(encoder=encoder, epochs=epochs, batch=batch, size=size), encoding="utf-8")
     return file, os.environ | {f"OODBENCH_{each}": str(folder / each.lower()) for each in ("RESULTS", "STORE", "DATA")}
 
 
@@ -298,12 +300,12 @@ def killed() -> None:
         store, words = Path(environment["OODBENCH_STORE"]), command(file, "--checkpoint-epochs", "1")
         if name == "killed":
             process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while process.poll() is None and not list(store.glob("checkpoint/[!.]*/manifest.json")):
+            while process.poll() is None and not list(store.glob("checkpoint/*/[!.]*/manifest.json")):
                 time.sleep(0.02)
             process.kill()
             process.wait()
         subprocess.run(words, env=environment, check=True, capture_output=True, timeout=max(20, left()))
-        (manifest,) = store.glob("train/*/manifest.json")
+        (manifest,) = store.glob("train/*/*/manifest.json")
         found[name] = json.loads(manifest.read_text())
     same = found["whole"]["files"] == found["killed"]["files"]
     resumed = found["killed"]["meta"]["resumed_at_epoch"]
@@ -515,6 +517,21 @@ def train() -> None:
         say("embedding, float32, images/s", f"{len(case.data.x) / own:,.0f}")
 
 
+def plan() -> None:
+    """What `plan` says of a study beside what the study then takes."""
+    file, environment = small_study("plan", f"{{resnet18: {{width: {8 if tiny() else 64}}}}}", 2 if tiny() else 300, 128, size=32)
+    said = subprocess.run(
+        [sys.executable, "-m", "oodbench", "plan", str(file), "--device", GIVEN.device],
+        env=environment, capture_output=True, text=True, check=True, timeout=left(),
+    ).stdout  # fmt: skip
+    number, unit = re.findall(r"time: about ([\d.]+) (s|min)", said)[0]
+    expected, start = float(number) * {"s": 1, "min": 60}[unit], time.perf_counter()
+    subprocess.run(command(file), env=environment, check=True, capture_output=True, timeout=left())
+    taken = time.perf_counter() - start
+    apart = max(expected, taken) / max(1e-9, min(expected, taken))
+    say("a study's time", f"{expected:.0f} s by plan, {taken:.0f} s by the clock", bar(apart <= 1.5))
+
+
 class TwoViews:
     """Arrays that become PIL images, of which two SimCLR views are made, as people write it."""
 
@@ -669,7 +686,8 @@ def distance(plugin: Any, given: Any, sets: Any, device: Any) -> None:
 
 
 PARTS: dict[str, Work] = {
-    "machine": machine, "tests": tests, "exact": exact, "study": study, "train": train, "score": score
+    "machine": machine, "tests": tests, "exact": exact, "study": study, "train": train,
+    "plan": plan, "score": score,
 }  # fmt: skip
 
 
@@ -698,7 +716,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "findings.jsonl").unlink(missing_ok=True)
     shutil.rmtree(folder / "work", ignore_errors=True)  # what is there already would not be made again
-    for parts in (("machine",), TOGETHER, ("train",), ("score",)):
+    for parts in (("machine",), TOGETHER, ("train",), ("plan",), ("score",)):
         with ThreadPoolExecutor() as pool:
             ended = {part: pool.submit(ended_with, part) for part in parts if part in ("machine", *GIVEN.parts)}
         for part, code in ended.items():

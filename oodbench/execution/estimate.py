@@ -1,8 +1,9 @@
-"""What a study will cost: time from two measured steps of each training on this device, disk from sizes."""
+"""What a study will cost: time from a few measured steps and probes on this device, disk from sizes."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,20 @@ from oodbench.execution.runner import Runner
 from oodbench.store.artifacts import digest
 from oodbench.study.grid import TURNS, Run, Work, has_shifted, resolved
 from oodbench.study.settings import Augment
-from oodbench.training import batches, embed, graphs, networks, train
+from oodbench.training import batches, embed, graphs, networks, probes, train
 from oodbench.training.banks import Piece
 
 BATCH = 64  # images of a measured step, or a quarter of them
 QUICK = 1.0  # seconds in which the quarter is done, where the whole is measured, too
 FORWARD = 1 / 3  # the share of a step that embedding takes: no backward pass
-LONGER = 10  # epochs of a few steps by which a training is longer, to tell its steps from its beginning
+LONGER = 3  # epochs by which a training with graphs is longer, to tell its steps from its beginning
+STEPS = 20  # of such an epoch, for which its images are at most so many bytes
+IMAGES = 1 << 28
+PROBED = (
+    5,
+    5_000,
+    200,
+)  # iterations of a linear probe, items that it is fitted to, and items of which neighbours are sought
 ROW_SECONDS = 0.02  # of a row, where no row tells
 PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 
@@ -98,8 +106,27 @@ def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
                 runner.watch.warn(f"a step of {run.title} cannot be measured: {type(error).__name__}: {error}")
                 return None
-        total += rates.get(kind, 0.0) * passed + per_row * cells * len(run.sets)
+        total += rates.get(kind, 0.0) * passed + per_row * cells * len(run.sets) + _probing(pipeline, run)
     return total
+
+
+def _probing(pipeline: Pipeline, run: Run) -> float:
+    """Return the seconds that the probes of a run take, if they are not there: from a few items and iterations."""
+    if pipeline.store.has("probe", digest(pipeline.banks.probe_fields(run))):
+        return 0.0
+    train, test = (pipeline.library.prepared(run.id, split) for split in ("train", "test"))
+    items, classes = len(pipeline.encoders.split(run)[0]), len(train.classes)
+    if classes < 2:
+        return 0.0
+    iterations, most, sought = PROBED
+    h = torch.randn(min(items, max(most, 2 * classes)), networks.feature_dim(run.encoder, run.image))
+    y, few = torch.arange(len(h)) % classes, {"penultimate": h[:sought]}
+    probe = probes.linear(h, y, 1)
+    fit = _timed(lambda: probes.linear(h, y, iterations)) * probes.ITERATIONS / iterations
+    seek = (
+        _timed(lambda: probes.accuracies(probe, {"penultimate": h}, y, few, y[:sought])) * len(test.y) / len(y[:sought])
+    )
+    return (fit + seek) * items / len(h)
 
 
 def kind_of(run: Run) -> str:
@@ -144,9 +171,11 @@ def _rate(pipeline: Pipeline, run: Run, batch: int) -> float:
     """Return the seconds a view of steps of a batch."""
     classes = len(pipeline.library.prepared(run.id, "train").classes)
     steps = -(-2 * max(batch, classes) // batch)
-    shape = (steps * batch, run.image.channels, run.image.size, run.image.size)
-    x = torch.randint(256, shape, dtype=torch.uint8, device=pipeline.device)
+    image = run.image.channels, run.image.size, run.image.size
     graph = pipeline.options.graph and graphs.wanted(run.recipe, run.encoder, pipeline.device)
+    if graph:  # so that what begins and ends an epoch is as little of it as in the run
+        steps = max(steps, min(STEPS, IMAGES // (batch * math.prod(image))))
+    x = torch.randint(256, (steps * batch, *image), dtype=torch.uint8, device=pipeline.device)
     world = graphs.Card(pipeline.watch.warn) if graph else batches.ALONE
     data = batches.TrainingData(x, torch.arange(len(x), device=pipeline.device) % classes, classes, x, world)
     recipe = dataclasses.replace(

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor
 
 NEIGHBOURS = 20
+ITERATIONS = 200  # of the linear probe, at most
 
 
 class Linear(NamedTuple):
@@ -26,13 +27,13 @@ class Linear(NamedTuple):
         return h @ self.weight.T + self.bias
 
 
-def linear(h: Tensor, y: Tensor) -> Linear:
+def linear(h: Tensor, y: Tensor, iterations: int = ITERATIONS) -> Linear:
     """Return multinomial logistic regression (C = 1) on standardised features h (N, D), as one linear map of h.
 
     Of two classes scikit-learn fits the difference of the logits alone; each class gets half of it.
     """
     scaler = StandardScaler().fit(h.double().numpy())
-    model = LogisticRegression(C=1.0, max_iter=200)
+    model = LogisticRegression(C=1.0, max_iter=iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has settled long before the weights
         model.fit(scaler.transform(h.double().numpy()), y.numpy())

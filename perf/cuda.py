@@ -519,7 +519,9 @@ def train() -> None:
 
 def plan() -> None:
     """What `plan` says of a study beside what the study then takes."""
-    file, environment = small_study("plan", f"{{resnet18: {{width: {8 if tiny() else 64}}}}}", 2 if tiny() else 300, 128, size=32)
+    file, environment = small_study(
+        "plan", f"{{resnet18: {{width: {8 if tiny() else 64}}}}}", 2 if tiny() else 300, 128, size=32
+    )
     said = subprocess.run(
         [sys.executable, "-m", "oodbench", "plan", str(file), "--device", GIVEN.device],
         env=environment, capture_output=True, text=True, check=True, timeout=left(),
@@ -639,25 +641,31 @@ def score() -> None:
             given = clusters["gmm" if plugin.mixture else "labels"]
             distance(plugin, given, (data.train, data.test, data.ood[0]) if plugin.raw else (train, test, ood), device)
     with step("work of the host"):
-        host_work(train, data.y, test)
+        host_work(train, data.y, test, device)
     if on_cuda():
         say("peak memory of scoring, GiB", round(torch.cuda.max_memory_allocated() / 2**30, 2))
 
 
-def host_work(train: Any, y: Any, test: Any) -> None:
-    """Say what scikit-learn's probes, and the judging of rows, take of the host: the device waits meanwhile."""
+def host_work(train: Any, y: Any, test: Any, device: Any) -> None:
+    """Say what probes take on the device and on the host, and the judging of rows on the host."""
     import numpy as np
 
     from oodbench.scoring import metrics
     from oodbench.training import probes
 
     fit, own = {"penultimate": train}, y[: len(test)]
-    linear = probes.linear(train, y)
+    linear = probes.linear(train, y, 1)
     rng = np.random.default_rng(0)
     pairs = [(rng.normal(size=len(test)), rng.normal(1, size=len(test))) for _ in range(50)]
     for name, work in (
-        ("the linear probe", lambda: probes.linear(train, y)),
-        ("the k-NN probe", lambda: probes.accuracies(linear, fit, y, {"penultimate": test}, own)),
+        *(
+            (f"the linear probe, {at}", lambda at=at: probes.linear(train, y, device=at))
+            for at in (device, probes.HOST)
+        ),
+        *(
+            (f"the k-NN probe, {at}", lambda at=at: probes.accuracies(linear, fit, y, {"penultimate": test}, own, at))
+            for at in (device, probes.HOST)
+        ),
         ("judging 50 rows", lambda: [metrics.ranking(*pair) for pair in pairs]),
     ):
         if left() > 15:

@@ -29,8 +29,9 @@ class FDBD(Posthoc):
         if self.normalizer == "mean":
             return of_features(fitted.predict_features)
 
-        def score(h: Tensor) -> Tensor:
+        def relative_to_length(h: Tensor) -> Tensor:
             far = (h.float() - fitted.train_mean.to(h.device)).norm(dim=1).clamp_min(LEAST)
-            return fitted.predict_features(h) * far / h.float().norm(dim=1).clamp_min(LEAST)
+            score: Tensor = fitted.predict_features(h) * far / h.float().norm(dim=1).clamp_min(LEAST)
+            return score
 
-        return of_features(score)
+        return of_features(relative_to_length)

@@ -122,9 +122,11 @@ def _probing(pipeline: Pipeline, run: Run) -> float:
     h = torch.randn(min(items, max(most, 2 * classes)), networks.feature_dim(run.encoder, run.image))
     y, few = torch.arange(len(h)) % classes, {"penultimate": h[:sought]}
     probe = probes.linear(h, y, 1)
-    fit = _timed(lambda: probes.linear(h, y, iterations)) * probes.ITERATIONS / iterations
+    fit = _timed(lambda: probes.linear(h, y, iterations, pipeline.device)) * probes.ITERATIONS / iterations
     seek = (
-        _timed(lambda: probes.accuracies(probe, {"penultimate": h}, y, few, y[:sought])) * len(test.y) / len(y[:sought])
+        _timed(lambda: probes.accuracies(probe, {"penultimate": h}, y, few, y[:sought], pipeline.device))
+        * len(test.y)
+        / len(y[:sought])
     )
     return (fit + seek) * items / len(h)
 

@@ -20,7 +20,7 @@ from oodbench.study.grid import LAYER_HEAD, Run, has_shifted
 from oodbench.study.settings import Seen
 from oodbench.toolkit.seeds import seed_of
 from oodbench.training import embed, probes
-from oodbench.training.encoders import Encoders, Indices
+from oodbench.training.encoders import Encoders, Indices, room
 
 PROBE = "linear.safetensors"
 
@@ -138,9 +138,12 @@ class Banks:
             y_test = torch.from_numpy(np.array(self.encoders.library.prepared(run.id, "test").y))
             fit = {name: f[0] for name, f in self.layers(run, Piece(run.id, "train", "fit", 1)).items()}
             test = {name: f[0] for name, f in self.layers(run, Piece(run.id, "test", "all", 1)).items()}
-            linear = probes.linear(fit["penultimate"], y)
+            device, features = self.encoders.device, fit["penultimate"]
+            if features.numel() * features.element_size() > room(device):
+                device = probes.HOST
+            linear = probes.linear(features, y, device=device)
             save_file(linear._asdict(), folder / PROBE)
-            return {"classes": len(linear.bias), "accuracies": probes.accuracies(linear, fit, y, test, y_test)}
+            return {"classes": len(linear.bias), "accuracies": probes.accuracies(linear, fit, y, test, y_test, device)}
 
         return self.memo.remembered("probe", self.probe_fields(run), fill, run.title)
 

@@ -193,7 +193,7 @@ CODE = {
     "training.train": "ba65fdc55d29",
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
-    "training.probes": "75c0e4e685db",
+    "training.probes": "3aba1bc8a37c",
     "scoring.detectors": "f2bb29422161",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",

@@ -56,6 +56,27 @@ def test_probes_against_their_slowest_form() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("block", [probes.BLOCK, 5 * 50])
+def test_on_a_device_probes_are_scikit_learns(
+    device: str, classes: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same solver on the same loss; a block is all of the items, or 50 of them."""
+    monkeypatch.setattr(probes, "BLOCK", block)
+    (f, y), (x, y_test) = groups(120, 0, 1.5), groups(90, 1, 1.5)
+    f, y, x, y_test = f[y < classes], 7 * y[y < classes], x[y_test < classes], 7 * y_test[y_test < classes]
+    scaler = StandardScaler().fit(f.double().numpy())
+    wanted = probes.by_scikit_learn(scaler, f, y, 200, probes.HOST)
+    found = probes.by_products(scaler, f, y, 200, torch.device(device))
+    for a, b in zip(found, wanted, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    linear, sets = probes.linear(f, y), ({"penultimate": f}, y, {"penultimate": x}, y_test)
+    share = probes.votes(*(each.to(device) for each in (f, y, x, y_test)))
+    assert share == probes.accuracies(linear, *sets)["knn"]
+    assert 0.5 < share < 1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
 def test_the_linear_probe_is_scikit_learns_as_one_map(classes: int) -> None:
     f, y = groups(120, 0, 1.5)
     f, y = f[y < classes], y[y < classes]

@@ -16,6 +16,7 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from oodbench.errors import UserError
 from oodbench.report import correlation, epochs, tables
+from oodbench.report.claims.estimates import ERROR
 from oodbench.store.columns import INTERVALS, QUALITY
 from oodbench.store.scores import KeptScores
 from oodbench.study.declarations import TableSpec
@@ -146,7 +147,7 @@ def ranks(rows: pd.DataFrame) -> pd.DataFrame:
     place = rankdata(-values.to_numpy(), axis=0).mean(axis=1)
     found = values.index.to_frame(index=False).assign(rank=place).sort_values("rank", kind="stable", ignore_index=True)
     k, blocks = values.shape
-    quantile = float(studentized_range.ppf(1 - tables.APART, k, np.inf)) / math.sqrt(2)
+    quantile = float(studentized_range.ppf(1 - ERROR, k, np.inf)) / math.sqrt(2)
     found.attrs = {
         "difference": quantile * math.sqrt(k * (k + 1) / (6 * blocks)),
         "p": float(friedmanchisquare(*values.to_numpy()).pvalue),

@@ -18,8 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.errors import UserError
-from oodbench.report.claims.estimates import Runs, by_observation
-from oodbench.report.claims.verdicts import LEAST
+from oodbench.report.claims.estimates import ERROR, LEAST, Runs, by_observation
 from oodbench.report.effects import ends, marked, paired, signed
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import counted, distinct, named, runs_of, spread
@@ -33,7 +32,6 @@ WHO = ("outliers", "recipe", "precision", "reference")  # beside its name, where
 PARTS = ("space", "clustering", "distance", "posthoc")
 COSTS = {"train_seconds": "training, s", "score_seconds": "scoring, s"}  # what rows have of costs
 UNRECORDED = "fitting apart from scoring, latency of one image, memory"
-ERROR = 0.05  # that a rival is told apart by chance, shared by all of a scope
 NAMED = 3  # candidates that lack numbers, of which a sentence says the names
 LONG = 100  # seconds, of which two digits are no number to read
 SAME = 1e-9  # points: rounding is no difference
@@ -217,8 +215,8 @@ def against(candidates: pd.Index[Any], answer: int, runs: Runs, validated: bool)
     An answer that validation chose has its rivals, by Holm. One that is the best of the numbers that it is compared by
     may have been any of the candidates: all of their pairs count, by Bonferroni.
     """
-    ahead = (runs.values - runs.values[:, [answer]]).T
-    found = pd.DataFrame([vars(paired(runs._replace(values=each))) for each in ahead], index=candidates)
+    ahead = runs._replace(values=runs.values - runs.values[:, [answer]])
+    found = pd.DataFrame(map(vars, paired(ahead)), index=candidates)
     found = found.rename(columns={"mean": "difference"}).assign(p_of_all=np.nan)
     rivals = np.arange(len(found)) != answer
     if found["observations"].max() >= LEAST:

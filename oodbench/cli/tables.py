@@ -106,7 +106,7 @@ def _boards(rows: Any, select: Any, floor: float | None, store: Any) -> Iterator
     if every := thresholds(rows, floor):
         yield every
     if select:
-        yield selection(rows, select, floor)
+        yield selection(rows, select, floor, store)
 
 
 def _leaderboards(rows: Any, floor: float | None, store: Any) -> Iterator[tuple[Table, Table]]:
@@ -135,7 +135,7 @@ def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None, st
 
     rows = making.kept(rows, spec.of, f"table {name}: ")
     if name == "selection":
-        found = [selection.selection(rows, select, floor)]
+        found = [selection.selection(rows, select, floor, store)]
     elif name == "thresholds":
         found = [every] if (every := making.thresholds(rows, floor)) else []
     else:

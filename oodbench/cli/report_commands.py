@@ -152,7 +152,7 @@ def recommend(study: StudyFile, dry_data: DryData = False) -> None:
     """Name one detector of a study, what it is expected to cost on another OOD set, and what is as good or cheaper."""
     from oodbench.study.reader import tables_of
 
-    given, rows = arguments.rows(study, dry_data, ok=True)
+    given, rows = arguments.rows(study, dry_data, ok=True, columns=[*tables.columns(study), "val_auroc"])
     tables.recommend(given.folder.parent, rows, tables_of(study)[2])
 
 

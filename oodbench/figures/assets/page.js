@@ -1,9 +1,15 @@
 "use strict";
 // What is data becomes text nodes, never markup. Tables are Tabulator's, figures are Observable Plot's.
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  const data = await unpacked(document.getElementById("data").textContent);
   const NONE = "–";
   const dialog = document.getElementById("origin");
+
+  /** Return what JSON in base64 of gzip says. */
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  }
 
   // ---- elements -------------------------------------------------------------------------------------
 

@@ -53,7 +53,8 @@ def heat(rows: pd.DataFrame) -> pd.DataFrame:
 def near_far(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each detector with `near`, `far` and their 95 % t intervals (`near_low`, ...), best near first.
 
-    Intervals are NaN of fewer than three observations. Raises UserError where a group has no OOD set.
+    Intervals end at 0 and 100 %, and are NaN of fewer than three observations. Raises UserError where a group has no
+    OOD set.
     """
     board = detectors(rows)
     found = board.mean.index.to_frame(index=False)
@@ -61,7 +62,8 @@ def near_far(rows: pd.DataFrame) -> pd.DataFrame:
         if (group, AUROC) not in board.mean:
             raise UserError(f"no row is of {group}-OOD; `ood:` of a study says which sets are near and which far")
         mean, half = (part[group, AUROC].to_numpy() for part in (board.mean, board.half))
-        found = found.assign(**{group: mean, f"{group}_low": mean - half, f"{group}_high": mean + half})
+        low, high = np.maximum(mean - half, 0), np.minimum(mean + half, 100)
+        found = found.assign(**{group: mean, f"{group}_low": low, f"{group}_high": high})
     return found.dropna(subset=[*GROUPS]).reset_index(drop=True)
 
 

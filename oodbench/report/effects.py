@@ -274,7 +274,10 @@ def share_table(design: Design) -> pd.DataFrame:
     lines = [(each.of, each.share, str(each.freedom)) for each in large]
     if small:
         freedom = str(sum(each.freedom for each in small))
-        lines.append((f"{counted(len(small), 'other')}, each below {SMALL:.1%}", sum(x.share for x in small), freedom))
+        each_ = "each " * (len(small) > 1)
+        lines.append(
+            (f"{counted(len(small), 'other')}, {each_}below {SMALL:.1%}", sum(x.share for x in small), freedom)
+        )
     lines += [(each.of, each.share, str(each.freedom)) for each in design.shares[-1:]]
     if not np.isnan(design.images):
         lines.append((f"{IMAGES}, of one number", design.images, NONE))

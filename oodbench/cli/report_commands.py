@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -108,6 +109,7 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     from oodbench.cli.kept import judged, store
     from oodbench.report import formats, unmade
     from oodbench.report.claims import verdicts
+    from oodbench.report.tables import counted
     from oodbench.study.reader import claims_of
 
     claims = claims_of(study)
@@ -120,11 +122,14 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
     formats.write_table(verdicts.sheet(found, tables.remarks(rows)), folder)
     colours = {verdicts.HOLDS: "green", verdicts.FAILS: "red", verdicts.OPEN: "yellow"}
     shown = screen.columns("claim", "verdict", "evidence")
+    shown.padding = (0, 1, 1, 1)  # claims are of several lines
     for each in found:
         state = Text(each.state, style=f"bold {colours.get(each.state, 'dim')}")
         shown.add_row(screen.text(f"{each.name}: {each.claim.says}"), state, screen.text(each.text()))
     screen.out.print(shown)
-    screen.say(tables.remarks(rows) + verdicts.caption(found), "italic")
+    counts = ", ".join(f"{state} {n}" for state, n in Counter(each.state for each in found).most_common())
+    screen.say(f"\n{counted(len(found), 'claim')}: {counts}", "bold")
+    screen.caption(f"\n{tables.remarks(rows)}{verdicts.caption(found)}")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 
@@ -140,11 +145,11 @@ def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_dat
     caption = tables.remarks(rows) + report.caption(designs, value, group, floor)
     formats.write_table(report.sheet(designs, value, caption), folder)
     for design in designs:
-        screen.say(f"\n{report.about(design)}", "bold")
+        screen.prose(f"\n{report.about(design)}", "bold")
         screen.lines(report.share_table(design), 1)
         for axis, each in report.level_table(design).groupby("axis", sort=False):
             screen.lines(each.drop(columns="axis").rename(columns={"level": str(axis)}), 1)
-    screen.say(f"\n{caption}", "italic")
+    screen.caption(f"\n{caption}")
     screen.say(f"\nas .md, .csv, .tex and .html: {folder}")
 
 
@@ -152,7 +157,7 @@ def recommend(study: StudyFile, dry_data: DryData = False) -> None:
     """Name one detector of a study, what it is expected to cost on another OOD set, and what is as good or cheaper."""
     from oodbench.study.reader import tables_of
 
-    given, rows = arguments.rows(study, dry_data, ok=True)
+    given, rows = arguments.rows(study, dry_data, ok=True, columns=[*tables.columns(study), "val_auroc"])
     tables.recommend(given.folder.parent, rows, tables_of(study)[2])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -40,6 +41,16 @@ NONE = "–"  # a label of what has no part in a row
 def say(message: str, style: str = "") -> None:
     """Print a line as it is: no markup, never wrapped, its control characters shown."""
     out.print(printable(message), style=style, soft_wrap=True)
+
+
+def prose(message: str, style: str = "") -> None:
+    """Print sentences: wrapped between words on a terminal, elsewhere a line."""
+    out.print(printable(message), style=style, soft_wrap=not out.is_terminal)
+
+
+def caption(message: str) -> None:
+    """Print what is said of a table."""
+    prose(message, "italic")
 
 
 def complain(head: str, message: str) -> None:
@@ -84,7 +95,7 @@ def show(table: Table, title: str, top: int) -> None:
     if _width(shown) > out.width:
         shown = _numbers_first(text.iloc[:, :labels], text.iloc[:, labels:])
     out.print(shown)
-    say("\n".join(sheet.below), style="italic")
+    caption("\n".join(sheet.below))
 
 
 def _width(table: RichTable) -> int:
@@ -95,14 +106,20 @@ def _width(table: RichTable) -> int:
 def _numbers_first(labels: Any, numbers: Any) -> RichTable:
     """Return a table of numbers whose labels are one column, the last, folded; print first what all rows share."""
     varying = [i for i in range(labels.shape[1]) if labels.iloc[:, i].nunique() > 1] or [0]
-    methods = [" · ".join(each for each in row if each != NONE) for row in labels.iloc[:, varying].to_numpy()]
-    shared = [each for each in labels.drop(columns=labels.columns[varying]).iloc[0] if each != NONE]
-    if shared:
-        out.print(f"all of {' · '.join(shared)}", markup=True)
+    methods = [_labels(labels.columns[varying], row) for row in labels.iloc[:, varying].to_numpy()]
+    alike = labels.drop(columns=labels.columns[varying])
+    if shared := _labels(alike.columns, alike.iloc[0]):
+        out.print(f"all of {shared}", markup=True)
     numbers = numbers.rename(columns=lambda title: title.replace(" ", "\n"))
     while _width(_grid(numbers)) + LABEL >= out.width and numbers.shape[1] > 1:
         numbers = numbers.iloc[:, :-1]
     return _grid(numbers.assign(**{" · ".join(labels.columns[varying]): methods}), "r" * numbers.shape[1] + "p")
+
+
+def _labels(names: Iterable[str], row: Iterable[str]) -> str:
+    """Return the labels of a row as one; those that are numbers say of what."""
+    there = ((name, each) for name, each in zip(names, row, strict=True) if each != NONE)
+    return " · ".join(f"{name} {each}" if each.replace(".", "", 1).isdigit() else each for name, each in there)
 
 
 def _grid(text: Any, layout: str = "") -> RichTable:

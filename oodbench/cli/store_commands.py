@@ -367,7 +367,7 @@ def board(
     _show_board(sheet.text)
     for line in found.submissions:
         screen.say(line)
-    screen.say(sheet.below[0], "italic")
+    screen.caption(sheet.below[0])
     counts = f"{counted(len(found.submissions), 'submission')}, {counted(len(sheet.text), 'line')}"
     screen.say(f"\n{counts}: {folder / making.NAME}.md, .csv, .tex and .html")
     if found.problems:

@@ -176,6 +176,7 @@ def _more_seeds(made: Ran, left: float) -> bool:
     """
     from oodbench.report import unmade
     from oodbench.report.claims import images, sides, verdicts
+    from oodbench.report.claims.estimates import LEAST
     from oodbench.report.tables import counted
     from oodbench.store.rows import Added
 
@@ -192,7 +193,7 @@ def _more_seeds(made: Ran, left: float) -> bool:
         if not more or more == verdicts.MOST:
             said.append(f"{each.name} is {each.state}, and more seeds would not decide it")
             continue
-        count = min(more, max(verdicts.LEAST, *(line.runs for line in each.evidence)))
+        count = min(more, max(LEAST, *(line.runs for line in each.evidence)))
         runs, cost = _sides(runner, sides.compared(rows, each.claim))
         steps.append((count * cost, each.name, count, runs))
         needs = f"{counted(count, 'more seed')} would take about {screen.duration(count * cost)}"

@@ -106,7 +106,7 @@ def _boards(rows: Any, select: Any, floor: float | None, store: Any) -> Iterator
     if every := thresholds(rows, floor):
         yield every
     if select:
-        yield selection(rows, select, floor)
+        yield selection(rows, select, floor, store)
 
 
 def _leaderboards(rows: Any, floor: float | None, store: Any) -> Iterator[tuple[Table, Table]]:
@@ -135,7 +135,7 @@ def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None, st
 
     rows = making.kept(rows, spec.of, f"table {name}: ")
     if name == "selection":
-        found = [selection.selection(rows, select, floor)]
+        found = [selection.selection(rows, select, floor, store)]
     elif name == "thresholds":
         found = [every] if (every := making.thresholds(rows, floor)) else []
     else:
@@ -182,7 +182,7 @@ def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
     formats.write_table(report.sheet(every, below), folder)
     screen.say("")
     for i, sentence in enumerate(report.sentences(every[0])):
-        screen.say(sentence, "" if i else "bold")
+        screen.prose(sentence, "" if i else "bold")
     screen.lines(report.answers(every), 2)
     front = report.fronts(every[0])
     screen.lines(front[:SHOWN], 1)
@@ -190,7 +190,7 @@ def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:
         screen.say(f"the first {SHOWN} of {len(front)}")
     for each in without:
         screen.warn(each)
-    screen.say(f"\n{below[0]}", "italic")
+    screen.caption(f"\n{below[0]}")
     screen.say(f"\nas .md, .csv, .tex and .html, every detector in .csv: {folder}")
 
 
@@ -257,5 +257,5 @@ def _show(found: Comparison, file: Path) -> None:
     screen.out.print(f"\n[bold]{escape(file.name)}[/]: {counts}", markup=True)
     if found.lines:
         screen.out.print(shown)
-    screen.say(found.caption, "italic")
+    screen.caption(found.caption)
     screen.say(f"as .md, .csv, .tex and .html: {file}.*")

@@ -16,6 +16,7 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from oodbench.errors import UserError
 from oodbench.report import correlation, epochs, tables
+from oodbench.report.claims.estimates import ERROR
 from oodbench.store.columns import INTERVALS, QUALITY
 from oodbench.store.scores import KeptScores
 from oodbench.study.declarations import TableSpec
@@ -52,7 +53,8 @@ def heat(rows: pd.DataFrame) -> pd.DataFrame:
 def near_far(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each detector with `near`, `far` and their 95 % t intervals (`near_low`, ...), best near first.
 
-    Intervals are NaN of fewer than three observations. Raises UserError where a group has no OOD set.
+    Intervals end at 0 and 100 %, and are NaN of fewer than three observations. Raises UserError where a group has no
+    OOD set.
     """
     board = detectors(rows)
     found = board.mean.index.to_frame(index=False)
@@ -60,7 +62,8 @@ def near_far(rows: pd.DataFrame) -> pd.DataFrame:
         if (group, AUROC) not in board.mean:
             raise UserError(f"no row is of {group}-OOD; `ood:` of a study says which sets are near and which far")
         mean, half = (part[group, AUROC].to_numpy() for part in (board.mean, board.half))
-        found = found.assign(**{group: mean, f"{group}_low": mean - half, f"{group}_high": mean + half})
+        low, high = np.maximum(mean - half, 0), np.minimum(mean + half, 100)
+        found = found.assign(**{group: mean, f"{group}_low": low, f"{group}_high": high})
     return found.dropna(subset=[*GROUPS]).reset_index(drop=True)
 
 
@@ -146,7 +149,7 @@ def ranks(rows: pd.DataFrame) -> pd.DataFrame:
     place = rankdata(-values.to_numpy(), axis=0).mean(axis=1)
     found = values.index.to_frame(index=False).assign(rank=place).sort_values("rank", kind="stable", ignore_index=True)
     k, blocks = values.shape
-    quantile = float(studentized_range.ppf(1 - tables.APART, k, np.inf)) / math.sqrt(2)
+    quantile = float(studentized_range.ppf(1 - ERROR, k, np.inf)) / math.sqrt(2)
     found.attrs = {
         "difference": quantile * math.sqrt(k * (k + 1) / (6 * blocks)),
         "p": float(friedmanchisquare(*values.to_numpy()).pvalue),

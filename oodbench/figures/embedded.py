@@ -1,7 +1,9 @@
-"""Frames as JSON that a page carries: compact, and safe inside a script element whatever a name holds."""
+"""Frames as JSON that a page carries: compressed, and safe inside a script element whatever a name holds."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 from collections.abc import Mapping
@@ -12,12 +14,12 @@ import pandas as pd
 from oodbench.store.columns import COLUMNS, SHARES
 
 DIGITS = 6  # significant ones of a number
-IN_SCRIPT = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
 
 
-def script(content: Any) -> str:
-    """Return JSON that ends no script element and opens no comment in one."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_SCRIPT)
+def packed(content: Any) -> str:
+    """Return JSON as base64 of gzip: letters alone, a quarter of the length."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 
 def columns(table: pd.DataFrame) -> dict[str, dict[str, list[Any] | None]]:

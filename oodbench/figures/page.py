@@ -91,7 +91,7 @@ def page(given: Material) -> str:
         hashes=Markup(" ".join(map(_hash, scripts))),
         scripts=[Markup(each) for each in scripts],
         styles=[Markup(_asset(name)) for name in STYLES],
-        data=Markup(embedded.script(data(given, found) | _drawn(figures, given.against) | carried)),
+        data=Markup(embedded.packed(data(given, found) | _drawn(figures, given.against) | carried)),
     )
 
 

@@ -68,13 +68,16 @@ def heat(found: pd.DataFrame, width: float) -> Figure:
     wide = (width - labels - 0.6) / (len(sets) * len(trainings))  # of a cell
     key = [f"{i}  {_short(each, int(14 * width))}" for i, each in enumerate(trainings, 1)]
     letters = [f"{chr(ord('a') + i % 26)}  {_short(each, int(14 * width))}" for i, each in enumerate(sets)]
+    titles = [letter[0] for letter in letters]
+    if max(map(len, sets)) * 0.08 < wide * len(trainings):  # all names have room
+        titles, letters = sets, []
     figure = Figure((width, 0.15 * len(scorers) + 0.14 * len([*key, *letters]) + 0.7))
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
-    for ax, ood, letter in zip(axes, sets, letters, strict=True):
+    for ax, ood, title in zip(axes, sets, titles, strict=True):
         values = found[found["ood"] == ood].pivot(index="scorer", columns="training", values="auroc")
         grid = values.reindex(index=scorers, columns=trainings).to_numpy(dtype=float)
         image = ax.imshow(grid, vmin=50, vmax=100, cmap="cividis", aspect="auto", interpolation="nearest")
-        ax.set_title(letter[0])
+        ax.set_title(title)
         numbers = [str(i) for i in range(1, len(trainings) + 1)]
         ax.set_xticks(range(len(trainings)), numbers, fontsize=7 if wide >= 0.1 else 5)
         ax.set_yticks(range(len(scorers)), names)

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from oodbench.errors import UserError, suggestion
-from oodbench.report.claims.estimates import Runs, by_observation, estimate, interval
+from oodbench.report.claims.estimates import TWO_SIDED, Runs, by_observation, estimate, interval
 from oodbench.report.claims.sides import AT_CUT
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, counted, distinct, kept, named, spread
@@ -36,7 +35,6 @@ VALUES = (*METRICS, *RECALLS, *COMPAT)
 SMALL = 0.005  # a share that the table adds up with others
 OUTSIDE = "*"  # of a level that is not in the full grid
 IMAGES, RESIDUAL = "images", "residual"
-TWO_SIDED = 2  # ends that share the 5 %
 Floats = NDArray[np.floating[Any]]
 
 
@@ -226,19 +224,14 @@ def shares(values: Floats, axes: Sequence[str]) -> tuple[Share, ...]:
 # ---- levels ---------------------------------------------------------------------------------------------
 
 
-def paired(runs: Runs) -> Paired:
-    """Return the mean of differences by run, whose observations are those of verdicts; NaN is no run."""
-    there = ~np.isnan(runs.values)
-    values, unit = runs.values[there], runs.unit[there]
-    units = [values[unit == each] for each in np.unique(unit)]
-    found = estimate(units, these=False)
-    if found is None:
-        mean = float(np.mean([each.mean() for each in units])) if units else np.nan
-        return Paired(mean, np.nan, np.nan, np.nan, len(values), len(units), runs.of)
-    error, freedom = found.spread()
-    with np.errstate(divide="ignore", invalid="ignore"):  # runs that are all alike
-        p = float(2 * student.sf(abs(found.mean) / error, freedom)) if found.mean or error else 1.0
-    return Paired(found.mean, *interval(found, TWO_SIDED), p, len(values), len(units), runs.of)
+def paired(runs: Runs) -> list[Paired]:
+    """Return of each candidate the mean of its differences by run, whose observations are those of verdicts."""
+    found = estimate(runs)
+    numbers = (found.mean, *interval(found, TWO_SIDED), found.p, (~np.isnan(runs.values)).sum(0), found.size[:, 0])
+    return [
+        Paired(mean, low, high, p, count, observations, runs.of)
+        for mean, low, high, p, count, observations in zip(*(part.tolist() for part in numbers), strict=True)
+    ]
 
 
 def _marginal(
@@ -251,11 +244,11 @@ def _marginal(
     wide = cells.set_index([*run, *place, axis])["number"].unstack(axis, sort=False)
     common = wide[list(levels)].mean(axis=1, skipna=False)
     ahead = wide.sub(common, axis=0)
-    mean = paired(by_observation(common.groupby(run).mean())).mean
+    mean = float(estimate(by_observation(common.groupby(run).mean())).mean)
+    differences = paired(by_observation(ahead.groupby(run).mean()))
     spots = ahead.notna().groupby(place).any().sum() if place else ahead.notna().any().astype(int)
     found = []
-    for (level, each), places in zip(ahead.items(), spots, strict=True):
-        over = paired(by_observation(each.groupby(run).mean()))
+    for level, over, places in zip(ahead, differences, spots, strict=True):
         found.append(Effect(axis, str(level), mean + over.mean, over, int(places), level in levels))
     yield from sorted(found, key=lambda each: (not each.in_grid, -np.nan_to_num(each.difference.mean, nan=-np.inf)))
 
@@ -281,7 +274,10 @@ def share_table(design: Design) -> pd.DataFrame:
     lines = [(each.of, each.share, str(each.freedom)) for each in large]
     if small:
         freedom = str(sum(each.freedom for each in small))
-        lines.append((f"{counted(len(small), 'other')}, each below {SMALL:.1%}", sum(x.share for x in small), freedom))
+        each_ = "each " * (len(small) > 1)
+        lines.append(
+            (f"{counted(len(small), 'other')}, {each_}below {SMALL:.1%}", sum(x.share for x in small), freedom)
+        )
     lines += [(each.of, each.share, str(each.freedom)) for each in design.shares[-1:]]
     if not np.isnan(design.images):
         lines.append((f"{IMAGES}, of one number", design.images, NONE))

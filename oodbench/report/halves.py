@@ -53,14 +53,36 @@ def other_half(rows: pd.DataFrame, by: list[str], group: str, store: Store) -> p
     """
     rows = named(distinct(rows))
     rows = rows[(rows["group"] == group) & (rows["status"] == "ok")]
-    which = [(str(key), str(ood), str(content)) for key, ood, content in rows[["key", "ood", "ood_data"]].to_numpy()]
+    table = by_half(rows, store)
+    if table is None:
+        return None
+    runs = rows["id"] + " " + rows["seed"].astype(str)
+    table = table.assign(run=runs, **{name: rows[name] for name in by})
+    return both_ways(table.groupby([*by, "run"], sort=False, dropna=False)[[0, 1]].mean())
+
+
+def by_half(rows: pd.DataFrame, store: Store) -> pd.DataFrame | None:
+    """Return in per cent the AUROC of each row on either half of its images; NaN of rows that failed.
+
+    None where the scores of another row are not kept, or there is none.
+    """
+    ok = rows[rows["status"] == "ok"]
+    which = [(str(key), str(ood), str(content)) for key, ood, content in ok[["key", "ood", "ood_data"]].to_numpy()]
     if not which or not {scores.name(*each) for each in which} <= set(store.keys(scores.KIND)):
         return None
     found = [scores.kept(store, each) for each in which]
     halves = [[np.nan] * 2 if each is None else of_halves(each.id_, each.ood) for each in found]
-    runs = rows["id"] + " " + rows["seed"].astype(str)
-    table = pd.DataFrame(halves, index=rows.index).assign(run=runs, **{name: rows[name] for name in by})
-    return both_ways(100 * table.groupby([*by, "run"], sort=False, dropna=False)[[0, 1]].mean())
+    return 100 * pd.DataFrame(halves, index=ok.index).reindex(rows.index)
+
+
+def best_of_run(numbers: pd.DataFrame, run: list[str]) -> pd.Series[float]:
+    """Return for each run what the candidate that is best on one half has on the other, the mean of both ways.
+
+    `numbers` has a line for each candidate and run, with a column of each half; `run` are the columns that tell runs.
+    """
+    best = numbers.fillna({0: -np.inf, 1: -np.inf}).groupby(run, sort=False)[[0, 1]].idxmax()
+    ways = [numbers.loc[best[one], other].to_numpy() for one, other in ((0, 1), (1, 0))]
+    return pd.Series((ways[0] + ways[1]) / 2, best.index)
 
 
 def both_ways(numbers: pd.DataFrame) -> pd.Series[float]:

@@ -18,8 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oodbench.errors import UserError
-from oodbench.report.claims.estimates import Runs, by_observation
-from oodbench.report.claims.verdicts import LEAST
+from oodbench.report.claims.estimates import ERROR, LEAST, Runs, by_observation
 from oodbench.report.effects import ends, marked, paired, signed
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import counted, distinct, named, runs_of, spread
@@ -33,7 +32,6 @@ WHO = ("outliers", "recipe", "precision", "reference")  # beside its name, where
 PARTS = ("space", "clustering", "distance", "posthoc")
 COSTS = {"train_seconds": "training, s", "score_seconds": "scoring, s"}  # what rows have of costs
 UNRECORDED = "fitting apart from scoring, latency of one image, memory"
-ERROR = 0.05  # that a rival is told apart by chance, shared by all of a scope
 NAMED = 3  # candidates that lack numbers, of which a sentence says the names
 LONG = 100  # seconds, of which two digits are no number to read
 SAME = 1e-9  # points: rounding is no difference
@@ -109,19 +107,18 @@ def recommendations(rows: pd.DataFrame, floor: float | None = None) -> tuple[lis
     trainings = {str(name): each for name, each in cells.groupby("training", sort=False)}
     found = [_answer(name, each, RUN) for name, each in trainings.items()]
     if len(trainings) > 1:
-        found.insert(0, _over_all(cells, list(trainings.values())))
+        found.insert(0, _over_all(cells))
     if not (there := [each for each in found if isinstance(each, Recommendation)]):
         raise UserError(" ".join(map(str, found)))
     return there, [each for each in found if isinstance(each, str)]
 
 
-def _over_all(cells: pd.DataFrame, trainings: Sequence[pd.DataFrame]) -> Recommendation | str:
+def _over_all(cells: pd.DataFrame) -> Recommendation | str:
     """Return the answer over trainings in the runs that all have; an encoder that is of one training is part of it."""
     own = cells.groupby("training")["encoder"].nunique().max() == 1 and cells["encoder"].nunique() > 1
     run = [label for label in RUN if not (own and label == "encoder")]
-    runs = [set(each[run].itertuples(index=False, name=None)) for each in trainings]
-    shared = [each in set.intersection(*runs) for each in cells[run].itertuples(index=False, name=None)]
-    return _answer(ALL, cells[shared], run) if any(shared) else f"No answer over {ALL}: they have no run in common."
+    in_each = cells.groupby(run, sort=False)["training"].transform("nunique") == cells["training"].nunique()
+    return _answer(ALL, cells[in_each], run) if in_each.any() else f"No answer over {ALL}: they have no run in common."
 
 
 def _candidates(rows: pd.DataFrame, floor: float | None) -> pd.DataFrame:
@@ -139,9 +136,12 @@ def _candidates(rows: pd.DataFrame, floor: float | None) -> pd.DataFrame:
     return done.assign(training=training, detector=_joined(parts), **{"family of costs": family})
 
 
-def _joined(labels: pd.DataFrame) -> list[str]:
+def _joined(labels: pd.DataFrame) -> NDArray[np.object_]:
     """Return the labels of each row as one."""
-    return [" · ".join(each for each in row if each != NONE) for row in labels.itertuples(index=False, name=None)]
+    place = labels.groupby([*labels], sort=False, dropna=False).ngroup()
+    rows = labels[~place.duplicated()].itertuples(index=False, name=None)
+    names = [" · ".join(each for each in row if each != NONE) for row in rows]
+    return np.array(names, dtype=object)[place]
 
 
 def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendation | str:
@@ -217,8 +217,8 @@ def against(candidates: pd.Index[Any], answer: int, runs: Runs, validated: bool)
     An answer that validation chose has its rivals, by Holm. One that is the best of the numbers that it is compared by
     may have been any of the candidates: all of their pairs count, by Bonferroni.
     """
-    ahead = (runs.values - runs.values[:, [answer]]).T
-    found = pd.DataFrame([vars(paired(runs._replace(values=each))) for each in ahead], index=candidates)
+    ahead = runs._replace(values=runs.values - runs.values[:, [answer]])
+    found = pd.DataFrame(map(vars, paired(ahead)), index=candidates)
     found = found.rename(columns={"mean": "difference"}).assign(p_of_all=np.nan)
     rivals = np.arange(len(found)) != answer
     if found["observations"].max() >= LEAST:
@@ -240,8 +240,12 @@ def front(table: pd.DataFrame) -> pd.DataFrame:
     """Return the candidates to which no other is at least equal in AUROC and every cost, and better in one."""
     costs = [name for name in COSTS if table[name].notna().any()]
     numbers = np.column_stack([-table["auroc"], *(table[name].fillna(np.inf) for name in costs)])  # lower is better
-    beaten = [bool(((numbers <= each).all(1) & (numbers < each).any(1)).any()) for each in numbers]
-    return table[~np.array(beaten)].sort_values("auroc", ascending=False)
+    on: list[int] = []
+    for i in np.lexsort(numbers.T[::-1]):  # what beats a candidate comes before it
+        better = numbers[on]
+        if not ((better <= numbers[i]).all(1) & (better < numbers[i]).any(1)).any():
+            on.append(int(i))
+    return table.iloc[on]
 
 
 # ---- writing --------------------------------------------------------------------------------------------

@@ -1,23 +1,26 @@
-"""Settings chosen on validation OOD, beside the choice that the test sets would have made. It knows rows alone."""
+"""Settings chosen on validation OOD, beside what the test sets would have chosen. It knows rows and kept scores."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from oodbench.errors import UserError
+from oodbench.report.halves import OTHER, best_of_run, by_half
 from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, averaged, commonest_threshold, named, runs_of, varies
 from oodbench.report.unmade import numberless
+from oodbench.store.artifacts import Store
 from oodbench.study.declarations import Select
 
 CHOSEN, BEST, GAP = "AUROC", "best on test", "oracle gap"
 
 
-def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) -> Table:
+def selection(rows: pd.DataFrame, select: Select, floor: float | None = None, store: Store | None = None) -> Table:
     """Return for each method the settings that validation chooses in each run, and what they cost.
 
     A setting is what the axes in `select.over` say beyond the name of a plugin; a space is a setting as a whole. A
     candidate that failed on a set, or lacks the validation number, is none. Ties go to the first in the study.
-    `floor` is the study's, below which a frozen probe tells that an encoder did not learn.
+    `floor` is the study's, below which a frozen probe tells that an encoder did not learn. What the test sets would
+    have chosen is measured on images that had no part in it where `store` keeps the scores of all settings.
     """
     done = runs_of(rows, floor, "select from")
     threshold, level = commonest_threshold(done)
@@ -33,14 +36,17 @@ def selection(rows: pd.DataFrame, select: Select, floor: float | None = None) ->
     by_run = candidates.groupby([*method, "run"], sort=False)
     best = by_run[select.by].idxmax() if select.by == "val_auroc" else by_run[select.by].idxmin()
     chosen = candidates.loc[best].set_index([*method, "run"])
+    halves = None if store is None else by_half(done, store)
+    title, run = BEST if halves is None else f"{BEST}, {OTHER}", [*method, "run"]
     columns: dict[tuple[str, str], pd.Series[float]] = {}
     for group in (group for group in SHOWN_GROUPS if group in candidates):
-        best_of_all = by_run[group].max().where(by_run[group].count() == by_run.size())
-        columns |= {(group, CHOSEN): chosen[group], (group, BEST): best_of_all}
-        columns[group, GAP] = columns[group, BEST] - columns[group, CHOSEN]
+        parts = _halved(candidates, run, group, None if halves is None else done.join(halves))
+        oracle = best_of_run(parts, run).where(by_run[group].count() == by_run.size())
+        gap = oracle - parts.loc[best, [0, 1]].mean(axis=1).set_axis(chosen.index)
+        columns |= {(group, CHOSEN): chosen[group], (group, title): oracle, (group, GAP): gap}
     lost = done.groupby([*method, "run"], sort=False)["unlearned"].any().reindex(chosen.index)
     better = {column: int(column[1] == CHOSEN) for column in columns}
-    caption = _caption(select, f"{threshold} at {level:g}")
+    caption = _caption(select, f"{threshold} at {level:g}", halves is not None)
     numbers, flags = pd.DataFrame(columns), pd.DataFrame(dict.fromkeys(columns, lost))
     table = averaged("selection", caption, numbers, flags, method, better, floor)
     texts = chosen.groupby(method, sort=False)["setting"].agg(_counted).reset_index()
@@ -77,6 +83,20 @@ def _candidates(done: pd.DataFrame, method: list[str], select: Select) -> pd.Dat
     return table
 
 
+def _halved(candidates: pd.DataFrame, run: list[str], group: str, rows: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the run of each candidate and its mean AUROC over a group on either half of the images, columns 0 and 1.
+
+    Without rows that have them both are of all images.
+    """
+    keys = [*run, "setting"]
+    if rows is None:
+        numbers = candidates[[group, group]]
+    else:
+        means = rows[rows["group"] == group].groupby(keys, sort=False)[[0, 1]].mean()
+        numbers = means.reindex(pd.MultiIndex.from_frame(candidates[keys]))
+    return candidates[run].join(pd.DataFrame(numbers.to_numpy(), index=candidates.index))
+
+
 def _counted(settings: pd.Series[str]) -> str:
     counts = settings.value_counts(sort=False)
     if len(counts) == 1:
@@ -84,13 +104,19 @@ def _counted(settings: pd.Series[str]) -> str:
     return "; ".join(f"{setting} ({count} of {len(settings)})" for setting, count in counts.items())
 
 
-def _caption(select: Select, threshold: str) -> str:
+def _caption(select: Select, threshold: str, halved: bool) -> str:
     metric = {"val_auroc": "AUROC", "val_fpr95_id": "FPR95_id", "val_fpr95_ood": "FPR95_ood"}[select.by]
+    oracle = (
+        f"`{BEST}, {OTHER}`: the setting of highest test AUROC on one half of the images of each set, in each run and "
+        f"group, measured on the other half, both ways, averaged; `{GAP}`: what choosing without the test sets costs, "
+        "on the same halves"
+        if halved
+        else f"`{BEST}`: the setting of highest test AUROC in each run and group; `{GAP}`: what choosing without the "
+        f"test sets costs, part of which is luck: `{BEST}` is picked on the images that it is of"
+    )
     return (
         f"Settings of {', '.join(select.over)} chosen in each run by the {metric} of the ID reference against the "
         f"validation OOD sets, mean over these; no test set was seen. Per cent, mean ± standard deviation (ddof 1) "
-        f"over runs. `{BEST}`: the setting of highest test AUROC in each run and group; `{GAP}`: what choosing without "
-        f"the test sets costs, part of which is luck: `{BEST}` is picked on the images that it is of. `of`: how many "
-        "settings there were to choose from; methods with one are not shown. "
+        f"over runs. {oracle}. `of`: how many settings there were to choose from; methods with one are not shown. "
         f"Of the thresholds, the rows are those of {threshold}."
     )

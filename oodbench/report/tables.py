@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from oodbench.errors import UserError, suggestion
+from oodbench.report.claims.estimates import ERROR, LEAST, TWO_SIDED, Runs, estimate
 from oodbench.report.formats import Sheet
 from oodbench.report.formats.short import shortened
 from oodbench.report.unlearned import MARK, NAME, explained, unlearned
@@ -33,8 +32,6 @@ RANKED = (
 )
 METHOD = (*RANKED, "threshold")
 LONGEST = 80  # letters of an ID set's name in the names of files
-APART = 0.05  # two-sided
-LEAST = 3  # observations: the deviation of two says nothing
 BEST = "The best of each column, picked on the test sets, is marked."
 MARKED = (
     "Marked are the best of each column, picked on the test sets, and what is not told apart from it: paired t over "
@@ -119,8 +116,8 @@ class Table:
         """Half the width of the two-sided 95 % t interval of each mean over observations; NaN of fewer than three."""
         found = self.mean * math.nan
         for place, seen in () if self.seen is None else self.seen.T.groupby(level=0):
-            n, deviation = seen.count(), seen.std()
-            found.isetitem(int(str(place)), (deviation / n**0.5 * stdtrit(n - 1, 1 - APART / 2)).where(n >= LEAST))
+            over = estimate(_apiece(seen.to_numpy(dtype=float)))
+            found.isetitem(int(str(place)), np.where(over.size[:, 0] >= LEAST, over.half(TWO_SIDED), np.nan))
         return found
 
     def sheet(self) -> Sheet:
@@ -179,15 +176,15 @@ def told_apart(values: NDArray[np.floating[Any]], best: int) -> NDArray[np.bool_
     Differences are paired, by a two-sided t test at 5 %. The best is known from the same numbers, so that it could be
     any row: Bonferroni is over all pairs of rows. Of fewer than three observations nothing is told apart.
     """
-    ahead = values[best] - values
-    n = np.isfinite(ahead).sum(1)
+    over = estimate(_apiece((values[best] - values).T))
     known = np.isfinite(values).any(1).sum()
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # means of nothing
-        error = np.nanstd(ahead, axis=1, ddof=1) / np.sqrt(n)
-        p = 2 * stdtr(n - 1, -np.abs(np.nanmean(ahead, axis=1)) / error)  # NaN where nothing differs
-    found: NDArray[np.bool_] = (n >= LEAST) & (p * max(1, known * (known - 1) // 2) <= APART)
+    found: NDArray[np.bool_] = (over.size[:, 0] >= LEAST) & (over.p * max(1, known * (known - 1) // 2) <= ERROR)
     return found
+
+
+def _apiece(values: NDArray[np.floating[Any]]) -> Runs:
+    """Return numbers (n, K), of which each line is an observation."""
+    return Runs(values, np.arange(len(values)), "")
 
 
 def spread(mean: float, std: float = math.nan, digits: int = 1) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
@@ -112,6 +113,7 @@ def parsed(file: Path, content: bytes) -> Document:
     return found
 
 
+@lru_cache(maxsize=4)  # a command asks for one study several times, and its tree is only read
 def _tree(file: Path | str, content: bytes) -> Any:
     """Return what YAML holds, as ruamel has it. `file` is what a message calls it."""
     try:

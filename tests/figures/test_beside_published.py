@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from command_line import call
 from hand_made_rows import BASE, by_seed
+from page_data import page_data
 from tiny import write
 
 from oodbench.report import comparison
@@ -101,9 +102,7 @@ def records(table: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_numbers_are_those_of_the_rows_and_of_the_targets(study: Path) -> None:
     text = page(study)
-    data = re.search(r'id="data">(.*?)</script>', text)
-    assert data
-    found = records(json.loads(data[1])["figures"]["against"])
+    found = records(page_data(text)["figures"]["against"])
     shown = [tuple(each[name] for name in ("method", "published", "ours", "difference", "state")) for each in found]
     assert shown == WANTED
     assert "epochs" in found[3]["verdict"]

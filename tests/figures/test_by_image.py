@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from command_line import call
 from hand_made_rows import made
+from page_data import page_data
 from PIL import Image
 from tiny import write
 
@@ -84,8 +85,8 @@ def test_the_page_and_figures_of_a_run_have_what_it_kept(words: list[str], tmp_p
     assert call("run", path, "--device", "cpu", "--rows-only", *words).exit_code == 0
     assert call("report", path, "--to", tmp_path / "page.html", *words).exit_code == 0
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert text.count("data:image/png;base64,") > by_image.SHOWN
-    maps = json.loads(text.partition('id="data">')[2].partition("</script>")[0])["maps"]
+    assert json.dumps(page_data(text)).count("data:image/png;base64,") > by_image.SHOWN
+    maps = page_data(text)["maps"]
     assert len(maps) == 2  # of both trainings
     for each in maps:
         assert len(each["images"]) == 3

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hand_made_rows import by_seed, made
+from page_data import page_data
 
 from oodbench.figures.boards import board
 from oodbench.figures.feature_maps import feature_maps
@@ -28,12 +29,12 @@ QUOTES = """a"b'c`<img src=x onerror=alert(2)>{{ 7*7 }}"""
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and the text of its data."""
+    """The elements of a page, and its text without its data."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.text = self.data = ""
+        self.text = ""
         self._in_data = False
         self.feed(text)
 
@@ -45,7 +46,6 @@ class Elements(HTMLParser):
         self._in_data = False
 
     def handle_data(self, data: str) -> None:
-        self.data += data * self._in_data
         self.text += data * (not self._in_data)
 
 
@@ -77,7 +77,7 @@ def several() -> pd.DataFrame:
 
 def test_the_rows_that_a_page_carries_are_the_rows() -> None:
     rows = several()
-    carried = json.loads(Elements(page(contents(rows))).data)["rows"]
+    carried = page_data(page(contents(rows)))["rows"]
     shown = records(carried)
     assert carried["size"] == len(rows)
     for name in shown:
@@ -134,7 +134,7 @@ def test_names_are_data() -> None:
     assert "img" not in found.tags
     assert HOSTILE in found.text
     assert QUOTES in found.text
-    carried = records(json.loads(found.data)["rows"])
+    carried = records(page_data(text)["rows"])
     assert set(carried["training"]) == {HOSTILE}
     assert set(carried["ood"]) == {QUOTES}
 
@@ -143,7 +143,7 @@ def test_features_and_their_classes_are_carried_whatever_they_are_called(tmp_pat
     rows = kept_features.rows(HOSTILE)
     store = kept_features.filled(tmp_path, rows)
     text = page(contents(rows, store=store))
-    (carried,) = json.loads(Elements(text).data)["maps"]
+    (carried,) = page_data(text)["maps"]
     ((wanted,), _) = feature_maps(rows, store, list(rows.index))
     shown = records(carried["points"])
     assert shown["class"].tolist() == wanted.points["class"].tolist()
@@ -164,7 +164,7 @@ def test_scores_are_shown_of_a_threshold_that_ranks_like_another(tmp_path: Path)
     store = Store(tmp_path)
     kept_features.keep_scores(store, rows[(rows["threshold"] == "conformal") & (rows["distance"] == "knn")])
     text = page(contents(rows, store=store))
-    shown = [each["row"] for each in json.loads(Elements(text).data)["images"]]
+    shown = [each["row"] for each in page_data(text)["images"]]
     assert rows.loc[shown, "threshold"].tolist() == ["conformal"] * 2
     assert "Shown are 2 of 2 rows whose scores are kept" in text
 
@@ -230,4 +230,4 @@ def test_ten_thousand_rows_are_a_page_of_eight_megabytes_in_twenty_seconds() -> 
     text = page(contents(rows))
     assert time.process_time() - start < 20  # of one core
     assert len(text.encode()) < 8e6
-    assert {*LABELS} > {*json.loads(Elements(text).data)["rows"]["labels"]}
+    assert {*LABELS} > {*page_data(text)["rows"]["labels"]}

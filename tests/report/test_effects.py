@@ -228,7 +228,7 @@ def test_intervals_cover_the_true_difference(ids: int, seeds: int) -> None:
     draws = 1500
     by_id = RNG.normal(scale=2.0, size=(draws, ids, 1)) * (ids > 1)
     numbers = (1.5 + by_id + RNG.normal(size=(draws, ids, seeds))).reshape(draws, -1)
-    found = [paired(by_observation(pd.Series(each, index=runs))) for each in numbers]
+    found = paired(by_observation(pd.DataFrame(numbers.T, index=runs)))
     covered = np.mean([each.low <= 1.5 <= each.high for each in found])
     assert 0.93 <= covered <= 0.97
 

@@ -14,8 +14,10 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from oodbench.report import formats, halves, tables
+from oodbench.report.selection import selection
 from oodbench.store import scores
 from oodbench.store.artifacts import Store
+from oodbench.study.declarations import Select
 
 SCORES = {"ID": 60, "near": 40}
 AHEAD = 1.0  # of OOD, in deviations: the true AUROC is that of two normal distributions
@@ -117,3 +119,56 @@ def test_where_scores_are_not_all_kept_the_caption_says_so(tmp_path: Path) -> No
     store.remove(scores.KIND, scores_of_one)
     assert best(rows, store).caption.endswith(said)
     assert "other half" not in " ".join(map(str, best(rows, store).mean.columns))
+
+
+# ---- settings chosen on validation
+
+
+def settings(store: Store, ahead: tuple[float, ...], val: tuple[float, ...]) -> pd.DataFrame:
+    """Return rows of settings of one method in two runs, each on two near sets, with their scores in the store."""
+    rng, rows = np.random.default_rng(7), []
+    for i, seed, ood in [(i, seed, ood) for i in range(len(ahead)) for seed in range(2) for ood in "ab"]:
+        found = kept(rng.normal(size=SCORES["ID"]), rng.normal(ahead[i], size=SCORES["near"]))
+        key = f"{i}{seed}"
+        scores.keep(store, (key, ood, "x"), key, found)
+        auroc = roc_auc_score([0] * len(found.id_) + [1] * len(found.ood), [*found.id_, *found.ood])
+        labels = {"distance": f"knn(k={i + 1})", "seed": seed, "ood": ood, "group": "near", "ood_data": "x"}
+        rows.append(labels | {"auroc": auroc, "key": key, "cell": key, "posthoc": "–", "val_auroc": val[i]})
+    return made(*rows)
+
+
+def test_the_best_setting_on_test_is_of_images_apart_by_a_slow_loop(tmp_path: Path) -> None:
+    store, over = Store(tmp_path), Select(over=("distance",))
+    rows = settings(store, ahead=(1.0, 1.1, 0.9), val=(0.9, 0.8, 0.7))
+    found = selection(rows, over, store=store)
+    best, gaps = [], []
+    for seed in range(2):
+        there = [[scores.kept(store, (f"{i}{seed}", ood, "x")) for ood in "ab"] for i in range(3)]
+        halves_of = [np.mean([halves.of_halves(k.id_, k.ood) for k in each if k], axis=0) for each in there]
+        ways = [max(halves_of, key=lambda each: each[one])[1 - one] for one in (0, 1)]
+        best.append(100 * np.mean(ways))
+        gaps.append(best[-1] - 100 * halves_of[0].mean())
+    assert found.mean["near", "best on test, other half"].tolist() == pytest.approx([np.mean(best)])
+    assert found.std["near", "oracle gap"].tolist() == pytest.approx([np.std(gaps, ddof=1)])
+    assert found.mean["near", "oracle gap"].tolist() == pytest.approx([np.mean(gaps)])
+    assert "measured on the other half" in found.caption
+    assert "is luck" not in found.caption
+    assert ("near", "best on test") not in found.mean
+    row = rows.iloc[-1]
+    store.remove(scores.KIND, scores.name(row["key"], row["ood"], row["ood_data"]))
+    without = selection(rows, over, store=store)
+    assert "part of which is luck" in without.caption
+    assert (without.mean["near", "oracle gap"] > found.mean["near", "oracle gap"]).all()
+
+
+def test_under_the_null_the_best_of_a_run_gains_nothing_on_the_other_half() -> None:
+    """Eight settings that are all alike, in 200 runs, on halves of 30 and 20 images."""
+    rng, truth = np.random.default_rng(3), 100 * norm.cdf(AHEAD / 2**0.5)
+    shape = (200 * 8,)
+    id_, ood = rng.normal(size=(*shape, SCORES["ID"])), rng.normal(AHEAD, size=(*shape, SCORES["near"]))
+    numbers = 100 * pd.DataFrame([halves.of_halves(*each) for each in zip(id_, ood, strict=True)])
+    numbers = numbers.assign(run=np.repeat(np.arange(200), 8))
+    found = halves.best_of_run(numbers, ["run"])
+    assert len(found) == 200
+    assert found.mean() == pytest.approx(truth, abs=2.5 * float(found.sem()))
+    assert numbers.assign(mean=numbers[[0, 1]].mean(axis=1)).groupby("run")["mean"].max().mean() > truth + 4

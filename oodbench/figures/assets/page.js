@@ -1,9 +1,15 @@
 "use strict";
 // What is data becomes text nodes, never markup. Tables are Tabulator's, figures are Observable Plot's.
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  const data = await unpacked(document.getElementById("data").textContent);
   const NONE = "–";
   const dialog = document.getElementById("origin");
+
+  /** Return what JSON in base64 of gzip says. */
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  }
 
   // ---- elements -------------------------------------------------------------------------------------
 
@@ -265,13 +271,14 @@
       const longest = (names, most) => Math.min(most, Math.max(...names.map((each) => String(each).length))); // letters, of 7 pixels
       const [across, down] = [longest(distances, innerWidth > 700 ? 46 : 22), longest(trainings, 30)];
       const [marginLeft, marginBottom] = [20 + 7 * across, 30 + 6 * down];
+      const wide = Math.max(trainings.length * 42 + 24, 7 * longest(sets, 24) + 16); // of a set, whose name is above its cells
       return () => Plot.plot({
-        ...look, width: 20 + marginLeft + sets.length * (trainings.length * 42 + 24), height: 70 + marginBottom + distances.length * 24, marginLeft, marginBottom, marginTop: 50,
+        ...look, width: 20 + marginLeft + sets.length * wide, height: 70 + marginBottom + distances.length * 24, marginLeft, marginBottom, marginTop: 50,
         padding: 0.04, color: { scheme: "cividis", domain: [low, high], legend: true, label: "AUROC, %" },
         x: { label: null, domain: trainings }, y: { label: null, domain: distances }, fx: { label: null, domain: sets, padding: 0.06 },
         marks: [
           Plot.axisX({ tickRotate: -60, textOverflow: "ellipsis", lineWidth: down * 0.6 }), Plot.axisY({ textOverflow: "ellipsis", lineWidth: across * 0.6 }),
-          Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: Math.max(8, trainings.length * 3) }),
+          Plot.axisFx({ anchor: "top", textOverflow: "ellipsis", lineWidth: (wide - 16) / 11 }),
           Plot.cell(found, { ...at, fill: "auroc" }),
           Plot.text(found, { ...at, text: (each) => tenth(each.auroc), fontSize: 11, fill: (each) => (each.auroc - low < 0.46 * (high - low) ? "white" : "black") }),
           Plot.tip(found, Plot.pointer({ ...at, fill: "var(--paper)", title: say })),

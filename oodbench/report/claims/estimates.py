@@ -1,17 +1,21 @@
-"""Means over runs, and their errors: of the runs, and of the test images that all of them share."""
+"""Means over runs, their errors, intervals and t tests: of the runs, and of the test images that all of them share.
+
+A paired test is that of the mean of differences. All tests of tables, effects, recommendations and claims are these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 ERROR = 0.05  # one-sided
+TWO_SIDED = 2  # ends that share it
+LEAST = 3  # observations: the deviation of two says nothing
 UNITS = {"id": "ID set", "encoder": "encoder"}  # what runs are of, the outermost first: several are the observations
 Floats = NDArray[np.floating[Any]]
 
@@ -43,11 +47,15 @@ class ImageError(NamedTuple):
 
 
 class MeanEstimate(NamedTuple):
-    """A mean, and what its error is of: the sizes and variances (ddof 1) of the blocks of observations, and images."""
+    """A mean, and what its error is of: sizes and variances (ddof 1) of B blocks of observations, and images.
 
-    mean: float
-    size: Floats  # (B,)
-    variance: Floats  # (B,)
+    Of K candidates all have an axis K before that of the blocks. Where a block is of one observation, or none, there is
+    no error: it is NaN, as are the interval and p.
+    """
+
+    mean: Any  # a number, or (K,)
+    size: Floats  # (B,) or (K, B)
+    variance: Floats  # (B,) or (K, B)
     images: Sequence[ImageError] = ()  # of each block; none where observations have images of their own
 
     def spread(self, more: Floats | int = 0) -> tuple[Any, Any]:
@@ -62,7 +70,20 @@ class MeanEstimate(NamedTuple):
         fixed = sum(each.variance**2 / (each.items - 1) for each in self.images)
         with np.errstate(invalid="ignore"):  # 0 / 0 of runs that are all alike
             found = total**2 / ((parts**2 / (size - 1)).sum(-1) + fixed)
-        return np.sqrt(total) / len(self.size), np.where(np.isnan(found), (size - 1).sum(-1), found)
+        return np.sqrt(total) / self.size.shape[-1], np.where(np.isnan(found), (size - 1).sum(-1), found)
+
+    def half(self, tests: int) -> Any:
+        """Return half the width of the t interval of the mean, one-sided each, at a share of the error."""
+        error, freedom = self.spread()
+        return stdtrit(freedom, 1 - ERROR / tests) * error
+
+    @property
+    def p(self) -> Any:
+        """The two-sided p of the t test that the mean is 0; 1 where all observations are 0."""
+        error, freedom = self.spread()
+        with np.errstate(divide="ignore", invalid="ignore"):  # of observations that are all alike
+            found = 2 * stdtr(freedom, -np.abs(self.mean) / error)
+        return np.where((error == 0) & (self.mean == 0), 1.0, found)
 
     @property
     def of_images(self) -> float:
@@ -70,26 +91,27 @@ class MeanEstimate(NamedTuple):
         return float(np.sqrt(sum(each.variance for each in self.images))) / len(self.size) if self.images else np.nan
 
 
-def estimate(values: list[Floats], these: bool = False, images: Sequence[ImageError] = ()) -> MeanEstimate | None:
-    """Return the mean over units of the means of their runs, None where it has no error.
+def estimate(runs: Runs, these: bool = False, images: Sequence[ImageError] = ()) -> MeanEstimate:
+    """Return the mean over observations of the means of their runs, of each candidate; NaN is no run.
 
-    `these`: its error is that of the runs in each; else that of the units, which are one block.
+    `these`: its error is that of the runs in each; else that of the observations, which are one block.
     """
-    blocks = values if these else [np.array([each.mean() for each in values if len(each)])]
-    if not blocks or min(map(len, blocks)) < 2:
-        return None
-    mean = float(np.mean([each.mean() for each in values if len(each)]))
-    size, variance = (np.array([f(each) for each in blocks], float) for f in (len, lambda x: x.var(ddof=1)))
-    return MeanEstimate(mean, size, variance, images)
+    units = [_moments(runs.values[runs.unit == each]) for each in np.unique(runs.unit)]
+    over = _moments(np.array([mean for mean, _, _ in units]))
+    _, size, variance = zip(*(units if these else [over]), strict=True)
+    return MeanEstimate(over[0], np.stack(size, -1), np.stack(variance, -1), images)
 
 
-def interval(found: MeanEstimate, tests: int) -> tuple[float, float]:
+def _moments(values: Floats) -> tuple[Any, Any, Any]:
+    """Return along the first axis mean, number and variance (ddof 1) of what is not NaN."""
+    there = ~np.isnan(values)
+    size = there.sum(0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 of no number, or one
+        mean = np.where(there, values, 0).sum(0) / size
+        return mean, size, (np.where(there, values - mean, 0) ** 2).sum(0) / np.maximum(size - 1, 0)
+
+
+def interval(found: MeanEstimate, tests: int) -> tuple[Any, Any]:
     """Return the ends of the t interval of a mean, one-sided each, at a share of the error."""
-    error, freedom = found.spread()
-    half = _quantile(float(freedom), tests) * float(error)
+    half = found.half(tests)
     return found.mean - half, found.mean + half
-
-
-@cache
-def _quantile(freedom: float, tests: int) -> float:
-    return float(student.ppf(1 - ERROR / tests, freedom))

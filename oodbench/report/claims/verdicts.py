@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 from scipy.stats import nct
-from scipy.stats import t as student
 
 from oodbench.report.claims import sides
 from oodbench.report.claims.estimates import (
     ERROR,
+    LEAST,
     UNITS,
     Floats,
     ImageError,
@@ -52,7 +53,6 @@ HOLDS, FAILS, EQUAL, OPEN, MISSING = "holds", "fails", "equal", "open", "not eno
 DECIDED = (HOLDS, FAILS, EQUAL)
 POWER = 0.8  # that a claim is decided with as many more runs as an open one asks for
 MOST = 1000  # runs that it asks for
-LEAST = 3  # runs: the deviation of two says nothing
 PLACES = 3  # that a cell lists; of more it says the counts and the ends, and CSV has all
 FILE = "verdict"
 
@@ -332,23 +332,21 @@ def _evidence(
     """
     there = ~np.isnan(runs.values)
     these = claim.ids == "these" and runs.of == UNITS["id"]
-    units = [runs.values[there & (runs.unit == each)] for each in np.unique(runs.unit)]
-    values, found = runs.values[there], estimate(units, these, images)
+    values, found = runs.values[there], estimate(runs, these, images)
     decided *= 2 if claim.relation == "near" else 1
-    state, error, low, high, more = MISSING, np.nan, np.nan, np.nan, 0
-    if found:
-        error = float(found.spread()[0])
-    if found and len(values) >= LEAST:
+    state, error, low, high, more = MISSING, float(found.spread()[0]), np.nan, np.nan, 0
+    known = not np.isnan(error)
+    if known and len(values) >= LEAST:
         within = _region(claim, *interval(found, enough))
         beyond = _region(claim, *interval(found, decided))
         state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
         low, high = interval(found, 1)
         more = _more(claim, found, enough, decided) if ask and state == OPEN else 0
-    mean = found.mean if found else _mean(values)
-    count = len(values) if these else sum(len(each) > 0 for each in units)
+    mean = found.mean if known else _mean(values)
+    count = len(values) if these else int(found.size[0])
     seen = (error, low, high, len(values), int((values > 0).sum()), int((~there).sum()), count)
     of, where_more = ("run", f" in each {runs.of}") if these else (runs.of, "")
-    return Evidence(place, pair, state, mean, *seen, of, more, where_more, found.of_images if found else np.nan)
+    return Evidence(place, pair, state, mean, *seen, of, more, where_more, found.of_images if known else np.nan)
 
 
 def _mean(values: Floats) -> float:
@@ -379,7 +377,7 @@ def _more(claim: ClaimSpec, found: MeanEstimate, enough: int, decided: int) -> i
     ends = [edge - found.mean, edge + found.mean] if near and ahead else [abs(abs(found.mean) - edge)]
     ends = ends if near else [abs(found.mean - edge)]
     error, freedom = found.spread(np.arange(1.0, MOST))
-    wanted = student.ppf(1 - ERROR / (enough if ahead else decided), freedom)
+    wanted = stdtrit(freedom, 1 - ERROR / (enough if ahead else decided))
     power = sum(nct.sf(wanted, freedom, end / error) for end in ends) - (len(ends) - 1)
     reached = np.flatnonzero(power >= POWER)
     return int(reached[0]) + 1 if len(reached) else MOST

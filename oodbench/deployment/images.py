@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def blocks(paths: Iterable[Path], image: ImageFormat, bits: int | None, size: in
     waiting: list[tuple[_Source, Images]] = []
     sources = _sources(paths, bits, failed)
     with ThreadPoolExecutor() as pool:
-        while some := [each for each, _ in zip(sources, range(size), strict=False)]:
+        while some := [*islice(sources, size)]:
             for each, found in zip(some, pool.map(partial(_read, image=image), some), strict=True):
                 if isinstance(found, str):
                     failed(each.file if each.position is None else f"{each.file}[{each.position}]", found)

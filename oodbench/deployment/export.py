@@ -31,7 +31,7 @@ from oodbench.training.weights import plan_of
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
-class Asked(NamedTuple):
+class ExportRequest(NamedTuple):
     """What is to be exported, and how."""
 
     cell: str
@@ -51,7 +51,7 @@ class _Known:
     fitted: FittedDetector
 
 
-def export(pipeline: Pipeline, asked: Asked) -> DeployedFacts:
+def export(pipeline: Pipeline, asked: ExportRequest) -> DeployedFacts:
     """Write the detector of a cell to a folder, whole or not at all, and hold it against the study's scores.
 
     Raises UserError where the cell cannot be exported, has failed, or its training is not in the store.
@@ -84,7 +84,7 @@ def export(pipeline: Pipeline, asked: Asked) -> DeployedFacts:
     return folders.write(asked.to, fill)
 
 
-def _cell(pipeline: Pipeline, asked: Asked) -> Cell:
+def _cell(pipeline: Pipeline, asked: ExportRequest) -> Cell:
     """Return the cell of a hash. Raises UserError where it cannot be exported."""
     study = pipeline.study
     cell = next((each for work in plan_of(study).work for each in work.cells if each.id == asked.cell), None)
@@ -141,7 +141,7 @@ def _held(pipeline: Pipeline, known: _Known, made: deployed.DeployedDetector, fo
 # ---- what stands in detector.json ----------------------------------------------------------------------------
 
 
-def _facts(pipeline: Pipeline, known: _Known, asked: Asked) -> DeployedFacts:
+def _facts(pipeline: Pipeline, known: _Known, asked: ExportRequest) -> DeployedFacts:
     run, detector, rows = known.cell.run, known.cell.detector, asked.rows
     parts, first = known.fitted.parts, rows.iloc[0]
     return DeployedFacts(

@@ -64,11 +64,11 @@ def export(
     rows = given.read(training=str(found["train_key"].iloc[0]), cells={name})
     rows = rows.sort_values("scored_at", kind="stable").drop_duplicates("ood", keep="last")
     rows = rows.drop(columns="group").merge(found[["ood", "group"]].drop_duplicates("ood"), on="ood", validate="1:1")
-    from oodbench.deployment.export import Asked
+    from oodbench.deployment.export import ExportRequest
     from oodbench.deployment.export import export as written
 
     with arguments.at_work(study, device, without_missing_sets) as pipeline:
-        facts = written(pipeline, Asked(name, rows, to, onnx, screen.say))
+        facts = written(pipeline, ExportRequest(name, rows, to, onnx, screen.say))
     _say_exported(facts, to)
 
 

@@ -155,7 +155,7 @@ def show(study: StudyFile, which: Which) -> None:
         screen.out.print_json(json.dumps(facts))
 
 
-def list_cells(study: Path, found: Any) -> None:
+def list_cells(study: Path, found: Any, command: str = "show") -> None:
     """Print the cells of rows, each by its hash and the labels in which they differ."""
     from oodbench.store.named import varying
 
@@ -165,7 +165,9 @@ def list_cells(study: Path, found: Any) -> None:
         table.add_row(each["cell"][:SHORT], *(screen.text(str(each[name])) for name in names))
     screen.out.print(table)
     shown = f", {MOST} of them shown" if len(cells) > MOST else ""
-    screen.say(f"{len(cells)} cells are called so{shown}; add a word, such as seed=0, or: oodbench show {study} CELL")
+    screen.say(
+        f"{len(cells)} cells are called so{shown}; add a word, such as seed=0, or: oodbench {command} {study} CELL"
+    )
 
 
 def rows_called(which: list[str], given: Results) -> tuple[Any, Any]:

@@ -57,7 +57,7 @@ def write(model: networks.Trained, size: int, file: Path) -> None:
             )
     except Exception as error:  # of many kinds, by what the network does
         said = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-        raise UserError(f"torch cannot write this encoder as ONNX: {said}") from error
+        raise UserError(f"torch cannot write this encoder as ONNX, leave --onnx out: {said}") from error
 
 
 class OnnxEncoder(networks.Trained):

@@ -43,7 +43,8 @@ def test_several_cells_are_listed(study: Path, tmp_path: Path) -> None:
     done = call("export", study, "cosine", "--to", tmp_path / "a")
     assert done.exit_code == 2
     assert "4 cells are called so" in done.stdout
-    assert "a detector is one cell" in done.stderr
+    assert f"oodbench export {study} CELL" in done.stdout
+    assert "a detector is one cell; give a word more" in done.stderr
     assert not (tmp_path / "a").exists()
     nothing = call("export", study, "cosin", "--to", tmp_path / "a")
     assert nothing.exit_code == 2
@@ -87,7 +88,7 @@ def test_views_are_refused(trained: None, tmp_path: Path) -> None:
     assert "augmented views whose draw depends on the set that an image is in" in done.stderr
 
 
-def test_a_reference_of_training_items_is_kept_as_its_scores(tmp_path: Path) -> None:
+def test_a_reference_of_training_items_is_kept_as_its_scores(device: str, tmp_path: Path) -> None:
     path = write(
         tmp_path / "s.yaml",
         outliers=None,
@@ -97,11 +98,11 @@ def test_a_reference_of_training_items_is_kept_as_its_scores(tmp_path: Path) -> 
         distance={"knn": {"k": 3}},
         threshold="pooled",
     )
-    rows = oodbench.run(path, device="cpu")
-    done = call("export", path, "knn", "--to", tmp_path / "a", "--device", "cpu")
+    rows = oodbench.run(path, device=device)
+    done = call("export", path, "knn", "--to", tmp_path / "a", "--device", device)
     assert done.exit_code == 0, done.output
     assert "scores are the study's, bit for bit" in done.stdout
-    assert oodbench.load_detector(tmp_path / "a", device="cpu").threshold == rows["cut"].iloc[0]
+    assert oodbench.load_detector(tmp_path / "a", device=device).threshold == rows["cut"].iloc[0]
 
 
 @pytest.mark.parametrize("words", [["--onnx"]])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,8 +59,8 @@ def export(
     given = results(study, screen.warn)
     _, found = store_commands.rows_called(cell, given)
     if found["cell"].nunique() > 1:
-        store_commands.list_cells(study, found)
-        raise UserError("a detector is one cell: add a word, or give the hash of one of these")
+        store_commands.list_cells(study, found, "export")
+        raise UserError("a detector is one cell; give a word more, or the hash of one of these")
     name = str(found["cell"].iloc[0])
     rows = given.read(training=str(found["train_key"].iloc[0]), cells={name})
     rows = rows.sort_values("scored_at", kind="stable").drop_duplicates("ood", keep="last")
@@ -120,33 +121,31 @@ def predict(
         failed.append(file)
         screen.complain("[bold red]no image:[/]", f"{file}: {why}")
 
-    facts, seen = detector.facts, list[reading.Block]()
-
-    def read() -> Iterator[Any]:
-        for each in reading.blocks(images, facts.image, facts.bits, EMBED_BATCH, fail):
-            seen.append(each._replace(x=each.x[:1].copy()))  # one image of a block is enough to measure with
-            yield each.x
-
-    blocks = read()
-    if (first := next(blocks, None)) is not None:
-        seconds: list[float] = []
-        layers = detector.layers(_timed(first, blocks, seconds))
+    facts, seen, seconds = detector.facts, list[reading.Block](), list[float]()
+    blocks = reading.blocks(images, facts.image, facts.bits, EMBED_BATCH, fail)
+    if first := next(blocks, None):
+        one = first.x[:1].copy()
+        detector.predictions(detector.layers([one]))  # whatever a first pass sets up
+        layers = detector.layers(_timed(chain([first], blocks), seen, seconds))
         start = time.perf_counter()
         found = detector.predictions(layers)
+        seconds.append(time.perf_counter() - start)
         _print(detector, seen, found, as_json)
-        _say_measured(detector, seen[0], sum(seconds) + time.perf_counter() - start, len(found.score))
+        alone = _alone(lambda: detector.predictions(detector.layers([one])))
+        each = 1000 * sum(seconds) / len(found.score)
+        batches = f"{each:.3g} ms in batches of {min(EMBED_BATCH, len(found.score))}"
+        _say_measured(detector, f"{1000 * median(alone):.3g} ms an image alone (median of {len(alone)}), {batches}")
     if failed:
         raise typer.Exit(1)
 
 
-def _timed(first: Any, rest: Iterator[Any], seconds: list[float]) -> Iterator[Any]:
-    """Yield blocks, and keep how long whoever takes them works on each."""
-    block = first
-    while block is not None:
+def _timed(blocks: Iterable[Block], seen: list[Block], seconds: list[float]) -> Iterator[Any]:
+    """Yield the images of blocks; keep whose they are, and how long whoever takes them works on each block."""
+    for block in blocks:
+        seen.append(block._replace(x=block.x[:0].copy()))
         start = time.perf_counter()
-        yield block
+        yield block.x
         seconds.append(time.perf_counter() - start)
-        block = next(rest, None)
 
 
 def _print(detector: DeployedDetector, seen: list[Block], found: Predictions, as_json: bool) -> None:
@@ -171,12 +170,9 @@ def _print(detector: DeployedDetector, seen: list[Block], found: Predictions, as
         screen.say(f"{out}; {printable(detector.label)}")
 
 
-def _say_measured(detector: DeployedDetector, block: Block, seconds: float, images: int) -> None:
+def _say_measured(detector: DeployedDetector, took: str) -> None:
     """Say on standard error how long images take, without reading them, and how much memory there was at most."""
-    alone = _alone(lambda: detector.predictions(detector.layers([block.x])))
-    batch = min(images, 1024)
-    one = f"{1000 * median(alone):.3g} ms an image alone (median of {len(alone)})"
-    parts = [f"{one}, {1000 * seconds / images:.3g} ms in batches of {batch}"]
+    parts = [took]
     with suppress(ImportError):  # not on Windows
         import resource
 
@@ -190,10 +186,9 @@ def _say_measured(detector: DeployedDetector, block: Block, seconds: float, imag
 
 
 def _alone(work: Callable[[], object]) -> list[float]:
-    """Return the seconds that work takes each time, after a first one."""
-    work()
+    """Return the seconds that work takes each time."""
     found: list[float] = []
-    while len(found) < TIMED and (not found or sum(found) < SECONDS):
+    while len(found) < TIMED and sum(found) < SECONDS:
         start = time.perf_counter()
         work()
         found.append(time.perf_counter() - start)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +118,8 @@ class DeployedDetector:
     def predictions(self, layers: dict[str, Tensor]) -> Predictions:
         """Return what it says of raw features (M, D)."""
         try:
-            score, cluster = self.fitted.scores_and_nearest(layers)
+            with quiet():
+                score, cluster = self.fitted.scores_and_nearest(layers)
         except ValueError as error:
             raise UserError(f"{self.label}: {error}") from error
         return Predictions(score, score > self.threshold, self._nearest(layers, cluster), cluster.numpy())
@@ -142,6 +145,14 @@ class DeployedDetector:
             raise UserError(f"{file}: {why}")
 
         return (each.x for each in reading.blocks(map(Path, paths), facts.image, facts.bits, size, failed))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what plugins warn of: the rows of the study have it, and detector.json."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def load(folder: Path, device: torch.device, trust: Trust, onnx: bool = False) -> DeployedDetector:
@@ -177,7 +188,8 @@ def assembled(
     model = _model(facts, weights, device, trust)
     head = _head(detector, model, bank, device)
     parts = _parts(facts, bank)
-    fitted = FittedDetector(detector, _bank(facts, bank, head), facts.seed, scoring.How(device), parts)
+    with quiet():
+        fitted = FittedDetector(detector, _bank(facts, bank, head), facts.seed, scoring.How(device), parts)
     return DeployedDetector(facts, model, fitted, head)
 
 

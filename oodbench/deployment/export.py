@@ -112,7 +112,8 @@ def _known(pipeline: Pipeline, cell: Cell) -> _Known:
     first = next(scoring.judged([detector], replace(bank, ood=one), [*one], run.seed, how), None)
     if first is None or first.scores is None:
         raise UserError(f"{cell.title} fails: {first.error if first else 'there is no OOD set'}")
-    return _Known(cell, bank, first.scores, FittedDetector(detector, bank, run.seed, how))
+    with deployed.quiet():
+        return _Known(cell, bank, first.scores, FittedDetector(detector, bank, run.seed, how))
 
 
 def _probe(pipeline: Pipeline, cell: Cell) -> Tensors | None:
@@ -167,6 +168,7 @@ def _facts(pipeline: Pipeline, known: _Known, asked: ExportRequest) -> DeployedF
         reference=_quantiles(known.scores.reference),
         accuracy=None if pd.isna(first["accuracy"]) else float(first["accuracy"]),
         id_recall=float((known.scores.id_ <= known.scores.cut).mean()),
+        warnings=sorted({str(each) for each in rows["warnings"] if each}),
         expected={str(row["ood"]): _expected(row) for _, row in rows.iterrows()},
         held=None,
         bytes={},

@@ -73,6 +73,7 @@ class DeployedFacts(BaseModel):
     accuracy: float | None  # of ID test
     id_recall: float  # share of ID test that is accepted
     expected: dict[Text, ExpectedNumbers]  # OOD set -> numbers
+    warnings: list[str]  # of the rows
     held: HeldAgainst | None
     bytes: dict[Text, int]
     files: dict[Text, Hash]

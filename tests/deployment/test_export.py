@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from tiny import write
 
 import oodbench
+from oodbench import UserError
 from oodbench.deployment import export
 from oodbench.deployment.folder import BANK
 
@@ -103,6 +104,53 @@ def test_a_reference_of_training_items_is_kept_as_its_scores(device: str, tmp_pa
     assert done.exit_code == 0, done.output
     assert "scores are the study's, bit for bit" in done.stdout
     assert oodbench.load_detector(tmp_path / "a", device=device).threshold == rows["cut"].iloc[0]
+
+
+NETWORK = """
+from torch import nn
+
+
+def small(channels: int, size: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, width), nn.ReLU())
+"""
+
+
+def test_an_encoder_of_ones_own_is_imported_if_one_says_so(tmp_path: Path) -> None:
+    (tmp_path / "taken_along.py").write_text(NETWORK)
+    path = write(
+        tmp_path / "s.yaml",
+        outliers=None,
+        encoder={"taken_along:small": {"width": 12}},
+        training="cross_entropy",
+        clustering="labels",
+        distance="mahalanobis",
+        threshold="pooled",
+    )
+    rows = oodbench.run(path, device="cpu")
+    done = call("export", path, "mahalanobis", "--to", tmp_path / "a", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "scores are the study's, bit for bit" in done.stdout
+    with pytest.raises(
+        UserError, match="its encoder is taken_along:small, code that is not of oodbench: --own-encoder"
+    ):
+        oodbench.load_detector(tmp_path / "a")
+    assert oodbench.load_detector(tmp_path / "a", device="cpu", own_encoder=True).threshold == rows["cut"].iloc[0]
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8), np.uint8))
+    words = ("predict", tmp_path / "a", tmp_path / "x.npy", "--device", "cpu")
+    assert call(*words).exit_code == 2
+    assert call(*words, "--own-encoder").exit_code == 0
+
+
+def test_what_a_plugin_warns_of_is_in_the_json_and_said_once(tmp_path: Path) -> None:
+    distance = {"ssd": {}}
+    path = write(tmp_path / "s.yaml", outliers=None, distance=distance, clustering="labels", training="simclr")
+    rows = oodbench.run(path, device="cpu")
+    said = rows["warnings"].iloc[0]
+    assert "rank" in said
+    done = call("export", path, "ssd", "pooled", "--to", tmp_path / "a", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count(said) == 1
+    assert oodbench.load_detector(tmp_path / "a", device="cpu").facts.warnings == [said]
 
 
 @pytest.mark.parametrize("words", [["--onnx"]])

@@ -78,6 +78,8 @@ def _say_exported(facts: DeployedFacts, to: Path) -> None:
     for ood, each in facts.expected.items():
         screen.say(f"  {each.group}, {ood}: AUROC {100 * each.auroc:.1f}, {100 * each.ood_recall:.1f} % found")
     screen.say(f"  ID test: {100 * facts.id_recall:.1f} % accepted; cut {DIGITS.format(facts.cut)}, the study's own")
+    for said in facts.warnings:
+        screen.warn(said)
     files = ", ".join(f"{name} {decimal(size)}" for name, size in facts.bytes.items())
     screen.say(f"{to}: {files}")
     if facts.held:

@@ -81,6 +81,7 @@ def test_a_training_that_is_gone_is_named(study: Path, tmp_path: Path) -> None:
     assert "is not trained; oodbench run" in done.stderr
 
 
+@pytest.mark.slow
 def test_views_are_refused(trained: None, tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", outliers=None, threshold="pooled", distance="cosine", space={"views": 2})
     assert call("run", path, "--device", "cpu", "--rows-only").exit_code == 0
@@ -89,6 +90,7 @@ def test_views_are_refused(trained: None, tmp_path: Path) -> None:
     assert "augmented views whose draw depends on the set that an image is in" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reference_of_training_items_is_kept_as_its_scores(device: str, tmp_path: Path) -> None:
     path = write(
         tmp_path / "s.yaml",
@@ -115,6 +117,7 @@ def small(channels: int, size: int, width: int) -> nn.Module:
 """
 
 
+@pytest.mark.slow
 def test_an_encoder_of_ones_own_is_imported_if_one_says_so(tmp_path: Path) -> None:
     (tmp_path / "taken_along.py").write_text(NETWORK)
     path = write(
@@ -141,6 +144,7 @@ def test_an_encoder_of_ones_own_is_imported_if_one_says_so(tmp_path: Path) -> No
     assert call(*words, "--own-encoder").exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_a_plugin_warns_of_is_in_the_json_and_said_once(tmp_path: Path) -> None:
     distance = {"ssd": {}}
     path = write(tmp_path / "s.yaml", outliers=None, distance=distance, clustering="labels", training="simclr")

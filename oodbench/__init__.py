@@ -7,6 +7,7 @@ rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
 rows = oodbench.score(train={"features": h, "labels": y}, id=h_test, ood={"SVHN": h_svhn})  # features at hand
 fitted = oodbench.detector("mahalanobis", covariance="shared").fit(h, y)
 fitted.score(h_new), fitted.predict(h_new), fitted.threshold
+taken = oodbench.load_detector("folder")  # what `oodbench export` wrote; taken.predict(images), taken.predict("a.png")
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from oodbench.own_features import Fitted, UnfittedDetector, detector, score
 if TYPE_CHECKING:
     import pandas as pd
 
+    from oodbench.deployment.detector import DeployedDetector
+
 __all__ = [
     "Fitted",
     "UnfittedDetector",
     "UserError",
     "detector",
+    "load_detector",
     "plugins",
     "rows",
     "run",
@@ -89,6 +93,28 @@ def write_report(study: Study, to: str | Path | None = None) -> Path:
     from oodbench.cli.report_commands import written
 
     return written(_source(study), None if to is None else Path(to), warnings.warn)
+
+
+def load_detector(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    onnx: bool = False,
+    plugins: str | list[str] | None = None,
+    own_encoder: bool = False,
+) -> DeployedDetector:
+    """Return a detector that `oodbench export` wrote: `score`, `predict` and `nearest` of images, `threshold`.
+
+    `onnx` runs its encoder in ONNX Runtime; `plugins` are files or folders of your own plugins, where it is made of
+    some; `own_encoder` lets a module be imported that its encoder is from. Raises UserError where it is damaged.
+    """
+    from oodbench.deployment.detector import Trust, load
+    from oodbench.execution.pipeline import pick_device
+    from oodbench.study.registry import Registry
+
+    own = [plugins] if isinstance(plugins, str) else plugins or []
+    trust = Trust(Registry([Path(each) for each in own]), own_encoder, lambda said: warnings.warn(said, stacklevel=4))
+    return load(Path(folder), pick_device(device), trust, onnx)
 
 
 def plugins(room: str = "") -> list[dict[str, Any]]:

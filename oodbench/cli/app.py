@@ -20,6 +20,7 @@ from oodbench.cli import (
     study_commands,
 )
 from oodbench.cli.cluster import commands as cluster_commands
+from oodbench.cli.deployment import commands as deployment_commands
 from oodbench.errors import UserError
 from oodbench.store.process import outlived
 from oodbench.store.provenance import version
@@ -36,6 +37,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     feature_commands.score,
     feature_commands.export_features,
     feature_commands.scores,
+    deployment_commands.export,
+    deployment_commands.predict,
     report_commands.quality,
     report_commands.curve,
     report_commands.plot,

@@ -130,9 +130,9 @@ def show(study: StudyFile, which: Which) -> None:
     from oodbench.store.rows import SAME
 
     given = results(study, screen.warn)
-    current, found = _rows(which, given)
+    current, found = rows_called(which, given)
     if found["cell"].nunique() > 1:
-        _list_cells(study, found)
+        list_cells(study, found)
         return
     in_tables = set(current[current["cell"].isin(found["cell"])][SAME].itertuples(index=False, name=None))
     read = (given.read(training=key, cells=set(found["cell"])) for key in found["train_key"].unique())
@@ -155,7 +155,7 @@ def show(study: StudyFile, which: Which) -> None:
         screen.out.print_json(json.dumps(facts))
 
 
-def _list_cells(study: Path, found: Any) -> None:
+def list_cells(study: Path, found: Any, command: str = "show") -> None:
     """Print the cells of rows, each by its hash and the labels in which they differ."""
     from oodbench.store.named import varying
 
@@ -165,10 +165,12 @@ def _list_cells(study: Path, found: Any) -> None:
         table.add_row(each["cell"][:SHORT], *(screen.text(str(each[name])) for name in names))
     screen.out.print(table)
     shown = f", {MOST} of them shown" if len(cells) > MOST else ""
-    screen.say(f"{len(cells)} cells are called so{shown}; add a word, such as seed=0, or: oodbench show {study} CELL")
+    screen.say(
+        f"{len(cells)} cells are called so{shown}; add a word, such as seed=0, or: oodbench {command} {study} CELL"
+    )
 
 
-def _rows(which: list[str], given: Results) -> tuple[Any, Any]:
+def rows_called(which: list[str], given: Results) -> tuple[Any, Any]:
     """Return the current rows, and those of CELL or CELL/OOD or of words, by SAME and LABELS.
 
     Of a cell these are the current one of each OOD set, else the newest.

@@ -91,16 +91,7 @@ class Banks:
         if name not in run.training.heads:
             found = self.probe(run)
             return None if found is None else linear_head(*(each.to(self.encoders.device) for each in found))
-        head = copy.deepcopy(self.encoders.model(run).network.heads[name]).float()  # as the features that it takes
-        if isinstance(head, torch.nn.Linear):
-            return linear_head(head.weight.detach(), head.bias.detach())
-
-        @torch.no_grad()
-        def apply(h: Tensor) -> Tensor:
-            logits: Tensor = head(h)
-            return logits
-
-        return ClassifierHead(apply, None, None)
+        return own_head(self.encoders.model(run).network.heads[name])
 
     def correct(self, run: Run) -> Tensor | None:
         """Return which ID test items (M,) the classifier, or else the linear probe, classifies right."""
@@ -152,6 +143,20 @@ def reference_of(run: Run) -> tuple[Dataset, Split, Literal["val", "all"]]:
     """Return where the held-out reference of a run is: a part of ID train, or a set of its own."""
     held_out = run.reference.held_out
     return (run.id, "train", "val") if held_out is None else (held_out, "test", "all")
+
+
+def own_head(module: torch.nn.Module) -> ClassifierHead:
+    """Return a training's own classifier as baselines read it: in float32, as the features that it takes."""
+    head = copy.deepcopy(module).float()
+    if isinstance(head, torch.nn.Linear):
+        return linear_head(head.weight.detach(), head.bias.detach())
+
+    @torch.no_grad()
+    def apply(h: Tensor) -> Tensor:
+        logits: Tensor = head(h)
+        return logits
+
+    return ClassifierHead(apply, None, None)
 
 
 def linear_head(weight: Tensor, bias: Tensor) -> ClassifierHead:

@@ -1,4 +1,4 @@
-"""What the site has beside docs/: README, CHANGELOG, CONTRIBUTING, and every file of the repository that a page links to."""
+"""What the site has beside docs/: README, CHANGELOG, CONTRIBUTING, and every file that a page links to."""
 
 from __future__ import annotations
 

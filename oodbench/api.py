@@ -126,7 +126,9 @@ def _checked(cls: type[Plugin], name: str, value: Any) -> Any:
     try:
         return types[name].validate_json(plain, strict=True)
     except ValidationError as error:
-        wants = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input ") for each in error.errors()))
+        wants = " or ".join(
+            dict.fromkeys(each["msg"].removeprefix("Input ").removeprefix("Value error, ") for each in error.errors())
+        )
         raise ValueError(f"{cls.name}: {name} is {value!r}, {wants}") from None
 
 

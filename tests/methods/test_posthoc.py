@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import sys
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
@@ -14,7 +17,8 @@ from pytorch_ood import detector
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import weibull_min
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from oodbench.api import ClassifierHead, Posthoc, Split
 from oodbench.study.registry import Registry
@@ -217,6 +221,12 @@ def fdbd(toy: Toy, normalizer: str = "mean") -> list[float]:
     return found
 
 
+def pytorch_ood(toy: Toy) -> list[float]:
+    """Its default, NCI (Liu & Qin 2025): minus the length of a centred feature's projection on its class's weights."""
+    W, mean = rows(toy.W), toy.train.h.double().mean(0).numpy()
+    return [-float((h - mean) @ W[through(toy, h).argmax()]) / np.linalg.norm(h - mean) for h in rows(toy.x.h)]
+
+
 def rmds(toy: Toy) -> list[float]:
     h, y = toy.train.h.double().numpy(), toy.train.y.numpy()
     mean = h.mean(0)
@@ -284,6 +294,7 @@ CASES: list[tuple[Callable[..., list[float]], dict[str, Any]]] = [
     (vim, {}),
     (vim, {"dims": 9}),
     (kl_matching, {}),
+    (pytorch_ood, {}),
     (fdbd, {}),
     (fdbd, {"normalizer": "norm"}),
     (rmds, {}),
@@ -511,3 +522,52 @@ def test_openmax_of_pytorch_ood_depends_on_the_batch(toy: Toy) -> None:
 def test_a_training_set_without_labels_is_refused(toy: Toy) -> None:
     with pytest.raises(ValueError, match="no labels"):
         plugin("she").fit(toy.train._replace(y=None), None, toy.head)
+
+
+# ---- any of pytorch-ood's detectors ----------------------------------------------------------------
+
+NEEDED = {"DICE": {"p": 0.5}, "ViM": {"d": 4}}
+ANY = Registry().load("posthoc", "pytorch_ood")
+
+
+@pytest.mark.parametrize("name", sys.modules[ANY.__module__].detectors())
+def test_any_detector_scores_as_pytorch_ood_scores_with_a_network(toy: Toy, name: str) -> None:
+    """Held to the library's own way: fitted by a loader, asked through an encoder and a head that it calls itself."""
+    made = ANY(detector=name, options=NEEDED.get(name, {}))
+    head = adapter.linear(toy.head)
+    own = {"encoder": nn.Identity(), "model": head, "head": head, "w": toy.W, "b": toy.b}
+    kind = getattr(detector, name)
+    maps = hasattr(kind, "predict_feature_maps")
+    shaped = adapter.maps if maps else lambda h: h
+    if maps:
+        own |= {"backbone": nn.Identity(), "head": nn.Sequential(nn.Flatten(), head)}
+    needed = {key: own[key] for key in inspect.signature(kind.__init__).parameters if key in own}
+    theirs = kind(**needed, **NEEDED.get(name, {}))
+    theirs.fit(DataLoader(TensorDataset(shaped(toy.train.h), toy.train.y), batch_size=N))
+    expected = theirs.predict(shaped(toy.x.h)).detach().numpy()
+    np.testing.assert_allclose(toy.score(made), expected, rtol=1e-4, atol=1e-4)
+    assert np.ptp(expected) > 0
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"detector": "NCl"}, "no detector NCl, did you mean NCI?"),
+        ({"detector": "ODIN"}, "ODIN reads more than logits and features"),
+        ({"detector": "RankFeat"}, "RankFeat reads more"),
+        ({"options": {"alhpa": 1}}, "NCI has no option alhpa; did you mean alpha?"),
+        ({"options": {"alpha": "x"}}, "alpha is 'x', allowed is float"),
+        ({"detector": "ViM"}, "ViM needs the option d"),
+        ({"detector": "DICE", "options": {"p": 2.0}}, "p"),
+    ],
+)
+def test_what_pytorch_ood_cannot_give_is_refused_when_it_is_made(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ANY(**params)
+
+
+def test_options_are_told_apart_in_labels() -> None:
+    assert ANY(options={"alpha": 0.1}).label == "pytorch_ood(NCI, alpha=0.1)"
+    assert ANY(detector="DICE", options={"p": 0.5}).linear
+    assert ANY(detector="LTS").applies
+    assert not ANY(detector="Entropy").applies

@@ -115,7 +115,8 @@ class PytorchOOD(Posthoc):
 
     @property
     def label(self) -> str:
-        return f"pytorch_ood({', '.join([self.detector, *(f'{name}={value}' for name, value in dict(self.options).items())])})"
+        options = [f"{name}={value}" for name, value in dict(self.options).items()]
+        return f"pytorch_ood({', '.join([self.detector, *options])})"
 
     @property
     def _class(self) -> Any:

@@ -3,6 +3,7 @@
 # make test     install into .venv, run all tests
 # make install  the set-up alone, with the versions of constraints.txt
 # make check    what the continuous integration checks besides the tests
+# make docs     the documentation as a site, build/site; broken links fail
 # make constraints   write constraints.txt anew from the newest releases
 # make browser  chromium from Debian's archive (needs root), for the tests of a study's page
 # make latex    pdflatex from Debian's archive (needs root), for the tests of tables in a paper
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 FAISS ?= cpu
 BIN := .venv/bin
 
-.PHONY: run quick test install check constraints browser latex slurm data
+.PHONY: run quick test install check docs constraints browser latex slurm data
 
 run: .venv/runs
 	PYTHONDONTWRITEBYTECODE= $(BIN)/oodbench run benchmark.yaml --workers auto
@@ -32,7 +33,7 @@ test: install
 install: .venv/installed
 
 .venv/installed: .venv/runs
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(FAISS),dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(FAISS),dev,docs]'
 	touch $@
 
 # Python compiles what it imports; pip would compile everything, which takes a minute.
@@ -47,10 +48,14 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(MAKE) docs
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 
 constraints:
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet -e '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[cpu,dev,docs]'
 	{ sed '/^$$/q' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude-editable | \
 		grep -vE '^(pip|torch|torchvision|triton|nvidia-.*|cuda-.*)=='; } > constraints.new
 	mv constraints.new constraints.txt

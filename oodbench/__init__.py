@@ -1,13 +1,15 @@
 """oodbench: what really makes an out-of-distribution detector work.
 
-import oodbench
-rows = oodbench.run("benchmark.yaml")    # a DataFrame: a row for each method, ID set, seed and OOD set
-rows = oodbench.run({"name": "mine", "image": {"size": 8}, ...})  # what would stand in a file
-rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
-rows = oodbench.score(train={"features": h, "labels": y}, id=h_test, ood={"SVHN": h_svhn})  # features at hand
-fitted = oodbench.detector("mahalanobis", covariance="shared").fit(h, y)
-fitted.score(h_new), fitted.predict(h_new), fitted.threshold
-taken = oodbench.load_detector("folder")  # what `oodbench export` wrote; taken.predict(images), taken.predict("a.png")
+From Python:
+
+    import oodbench
+    rows = oodbench.run("benchmark.yaml")    # a DataFrame: a row for each method, ID set, seed and OOD set
+    rows = oodbench.run({"name": "mine", "image": {"size": 8}, ...})  # what would stand in a file
+    rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
+    rows = oodbench.score(train={"features": h, "labels": y}, id=h_test, ood={"SVHN": h_svhn})  # features at hand
+    fitted = oodbench.detector("mahalanobis", covariance="shared").fit(h, y)
+    fitted.score(h_new), fitted.predict(h_new), fitted.threshold
+    taken = oodbench.load_detector("folder")  # of `oodbench export`; taken.predict("a.png")
 """
 
 from __future__ import annotations

@@ -95,12 +95,12 @@ def _known(name: str) -> str:
 class PytorchOOD(Posthoc):
     """A detector of pytorch-ood, by its name and the parameters of its constructor."""
 
-    detector: Annotated[str, AfterValidator(_known)] = "NCI"
-    options: Options = ()
+    detector: Annotated[str, AfterValidator(_known)] = "NCI"  # the name of its class in pytorch-ood
+    options: Options = ()  # parameters of its constructor, by name
 
     def __post_init__(self) -> None:
         allowed = {name: each for name, each in _parameters(self._class).items() if name not in GIVEN}
-        for name, value in self.options:
+        for name, value in dict(self.options).items():
             if name not in allowed:
                 near = get_close_matches(name, allowed, 1, 0.5)
                 hint = f"did you mean {near[0]}? " if near else ""
@@ -115,7 +115,8 @@ class PytorchOOD(Posthoc):
 
     @property
     def label(self) -> str:
-        return f"pytorch_ood({', '.join([self.detector, *(f'{name}={value}' for name, value in self.options)])})"
+        options = [f"{name}={value}" for name, value in dict(self.options).items()]
+        return f"pytorch_ood({', '.join([self.detector, *options])})"
 
     @property
     def _class(self) -> Any:

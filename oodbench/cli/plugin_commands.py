@@ -25,12 +25,11 @@ Listed = Annotated[str, typer.Argument(help=f"{ROOM}; recipes, or suites.", auto
 Markdown = Annotated[
     Path | None,
     typer.Option(
-        help="A file, such as README.md, in which to renew the list between its two marks.", show_default=False
+        help="A file, such as docs/plugins.md, in which to renew the lists between marks.", show_default=False
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="All that is known, as JSON: see docs/commands.md.")]
 FORMAT = 1  # of what `--json` prints; raised where what is there is renamed or goes
-BEGIN, END = "<!-- oodbench list -->\n", "<!-- end -->"
 
 
 def list_(room: Listed = "", markdown: Markdown = None, as_json: AsJson = False) -> None:
@@ -51,10 +50,12 @@ def list_(room: Listed = "", markdown: Markdown = None, as_json: AsJson = False)
     if as_json:
         _print_json(registry, [room] if room else rooms)
         return
-    lines = {each: {name: summary(it) for name, it in registry.sources(each).items()} for each in ROOMS} | books
     if markdown:
-        _renew(markdown, {each: lines[each] for each in ([room] if room else ROOMS)})
+        from oodbench.cli.reference.markdown import renew
+
+        renew(markdown, registry, books, room)
         return
+    lines = {each: {name: summary(it) for name, it in registry.sources(each).items()} for each in ROOMS} | books
     table = screen.columns()
     table.show_header = False
     for each in [room] if room else rooms:
@@ -129,21 +130,6 @@ def _parameters(registry: Registry, room: str, name: str) -> Iterator[str]:
     for field in dataclasses.fields(found):  # type: ignore[arg-type]
         default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
         yield f"{field.name}: {types[field.name]}{default}"
-
-
-def _renew(file: Path, rooms: dict[str, dict[str, str]]) -> None:
-    """Write plugins by room between the marks of a file: their names, and folded away a line of each."""
-    before, begin, rest = (file.read_text(encoding="utf-8") if file.is_file() else "").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise UserError(f"{file} has no {BEGIN.strip()} and {END} after it; the list would stand between them")
-    lists = "".join(
-        f"\n<details><summary><b>{room}</b>: {', '.join(found)}</summary>\n\n"
-        + "".join(f"- `{name}`: {line}\n" for name, line in found.items())
-        + "\n</details>\n"
-        for room, found in rooms.items()
-    )
-    file.write_text(f"{before}{begin}{lists}\n{end}{after}", encoding="utf-8")
 
 
 def new(

@@ -193,7 +193,10 @@ def test_a_study_of_failures_has_no_leaderboard(tmp_path: Path) -> None:
         (["score", "--train", "t", "--id", "i", "--redo", "bank"], "no such stage; allowed: failed, score"),
         (["new", "training", "simclr"], "there is a training 'simclr' already"),
         (["gc", "."], "there is no study"),
-        (["list", "--markdown", "nowhere.md"], "nowhere.md has no <!-- oodbench list --> and <!-- end --> after it"),
+        (
+            ["list", "--markdown", "nowhere.md"],
+            "nowhere.md has no <!-- oodbench list ROOM --> and <!-- end --> after it",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(

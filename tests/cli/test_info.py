@@ -175,6 +175,36 @@ def test_the_list_as_json() -> None:
     assert {each["name"] for each in json.loads(call("list", "recipes", "--json").stdout)["recipes"]} >= {"fast"}
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- oodbench list distanse -->\n<!-- end -->\n", "did you mean 'distance'?"),
+        ("<!-- oodbench list distance -->\nand so on\n", "has no <!-- end --> after <!-- oodbench list distance -->"),
+        ("# Notes\n", "has no <!-- oodbench list ROOM -->"),
+    ],
+)
+def test_a_page_whose_marks_are_wrong_stays_as_it_is(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(text)
+    done = call("list", "--markdown", tmp_path / "page.md")
+    assert (done.exit_code, said in done.stderr) == (2, True)
+    assert (tmp_path / "page.md").read_text() == text
+
+
+def test_a_list_in_a_page_has_formula_paper_and_parameters(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    other = "<!-- oodbench list keys -->\n<!-- end -->\n"
+    page.write_text(f"before\n<!-- oodbench list threshold -->\nof last year\n<!-- end -->\nafter\n{other}")
+    assert call("list", "threshold", "--markdown", page).exit_code == 0
+    text = page.read_text()
+    assert "of last year" not in text
+    assert text.startswith("before\n")
+    assert text.endswith(f"\nafter\n{other}")  # another list stays
+    assert "### `conformal`" in text
+    assert "[arXiv 1604.04173](https://arxiv.org/abs/1604.04173)" in text
+    assert "| `level` | number above 0 below 1 | `0.95` |" in text
+    assert "3:1&lt;32::AID" in text  # of a docstring no sign is Markdown
+
+
 @pytest.mark.slow
 def test_the_whole_list_as_json_has_every_plugin() -> None:
     found = json.loads(call("list", "--json").stdout)
@@ -233,8 +263,7 @@ def test_status_of_published_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_status_while_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path))
     shutil.copytree(ROOT / "results" / "published" / "benchmark", tmp_path / "benchmark")
-    for part in (tmp_path / "benchmark" / "rows").iterdir():
-        part.unlink()
+    shutil.rmtree(tmp_path / "benchmark" / "rows")
     title = json.loads((tmp_path / "benchmark" / "plan.json").read_text())["work"][4][0]
     beat = Heartbeat(tmp_path / "benchmark", "cpu", Watch())
     with beat.beating():

@@ -12,7 +12,7 @@ import pytest
 from filled_stubs import FILLED
 from places import ROOT
 
-COPIED = ["oodbench", "methods", "datasets", "tests/helpers", "tests/conftest.py", "pyproject.toml", "README.md"]
+COPIED = ["oodbench", "methods", "datasets", "tests/helpers", "tests/conftest.py", "pyproject.toml", "docs/plugins.md"]
 TESTS = ["tests/whole/test_architecture.py", "tests/conformance/test_conformance.py"]
 
 
@@ -55,5 +55,7 @@ def test_a_distance_is_one_file(copy: Path) -> None:
     assert "distance my_distance" in call(copy, "oodbench", "check", "methods/distance/my_distance.py")
     said = call(copy, "pytest", "-q", "-p", "no:cacheprovider", *TESTS, "-k", "test_architecture or my_distance")
     assert "failed" not in said
-    call(copy, "oodbench", "list", "--markdown", "README.md")
-    assert "`my_distance`: MyDistance, authors, year" in (copy / "README.md").read_text(encoding="utf-8")
+    call(copy, "oodbench", "list", "--markdown", "docs/plugins.md")
+    assert "### `my_distance`\n\nMyDistance, authors, year" in (copy / "docs" / "plugins.md").read_text(
+        encoding="utf-8"
+    )

@@ -25,11 +25,9 @@ FORWARD = 1 / 3  # the share of a step that embedding takes: no backward pass
 LONGER = 3  # epochs by which a training with graphs is longer, to tell its steps from its beginning
 STEPS = 20  # of such an epoch, for which its images are at most so many bytes
 IMAGES = 1 << 28
-PROBED = (
-    5,
-    5_000,
-    200,
-)  # iterations of a linear probe, items that it is fitted to, and items of which neighbours are sought
+ITERATIONS = 5  # of a measured linear probe
+FITTED = 5_000  # items that it is fitted to
+SOUGHT = 200  # items whose neighbours a measured probe looks for
 ROW_SECONDS = 0.02  # of a row, where no row tells
 PLAIN = Augment(crop=None, flip=0, jitter=None, gray=0)
 
@@ -97,6 +95,7 @@ def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
     pipeline, spent = runner.pipeline, runner.results.read(["score_seconds"])["score_seconds"].dropna()
     per_row = float(spent.mean()) if len(spent) else ROW_SECONDS
     rates: dict[str, float] = {}
+    probing: dict[_Probes, float] = {}
     total = 0.0
     for run, cells, pieces in missing:
         kind, passed = kind_of(run), views(pipeline, run, pieces)
@@ -106,29 +105,41 @@ def _seconds(runner: Runner, missing: list[_Missing]) -> float | None:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plan tells what it can; the run's rows will say what failed
                 runner.watch.warn(f"a step of {run.title} cannot be measured: {type(error).__name__}: {error}")
                 return None
-        total += rates.get(kind, 0.0) * passed + per_row * cells * len(run.sets) + _probing(pipeline, run)
+        total += rates.get(kind, 0.0) * passed + per_row * cells * len(run.sets)
+        if lacking := _probes(pipeline, run):
+            if lacking not in probing:
+                probing[lacking] = _probing(lacking, pipeline.device)
+            total += probing[lacking]
     return total
 
 
-def _probing(pipeline: Pipeline, run: Run) -> float:
-    """Return the seconds that the probes of a run take, if they are not there: from a few items and iterations."""
-    if pipeline.store.has("probe", digest(pipeline.banks.probe_fields(run))):
-        return 0.0
+class _Probes(NamedTuple):
+    """What the probes of a training are fitted on and asked about: those alike take as long as each other's."""
+
+    items: int
+    tested: int
+    dim: int
+    classes: int
+
+
+def _probes(pipeline: Pipeline, run: Run) -> _Probes | None:
+    """Return what is to be probed of a run; None where that is there, or where there is one class."""
     train, test = (pipeline.library.prepared(run.id, split) for split in ("train", "test"))
-    items, classes = len(pipeline.encoders.split(run)[0]), len(train.classes)
-    if classes < 2:
-        return 0.0
-    iterations, most, sought = PROBED
-    h = torch.randn(min(items, max(most, 2 * classes)), networks.feature_dim(run.encoder, run.image))
-    y, few = torch.arange(len(h)) % classes, {"penultimate": h[:sought]}
+    if len(train.classes) < 2 or pipeline.store.has("probe", digest(pipeline.banks.probe_fields(run))):
+        return None
+    dim = networks.feature_dim(run.encoder, run.image)
+    return _Probes(len(pipeline.encoders.split(run)[0]), len(test.y), dim, len(train.classes))
+
+
+def _probing(given: _Probes, device: torch.device) -> float:
+    """Return the seconds that probes take, from some iterations on a few random items."""
+    h = torch.randn(min(given.items, max(FITTED, 2 * given.classes)), given.dim)
+    y = torch.arange(len(h)) % given.classes
+    few, known = {"penultimate": h[:SOUGHT]}, y[:SOUGHT]
     probe = probes.linear(h, y, 1)
-    fit = _timed(lambda: probes.linear(h, y, iterations, pipeline.device)) * probes.ITERATIONS / iterations
-    seek = (
-        _timed(lambda: probes.accuracies(probe, {"penultimate": h}, y, few, y[:sought], pipeline.device))
-        * len(test.y)
-        / len(y[:sought])
-    )
-    return (fit + seek) * items / len(h)
+    fit = _timed(lambda: probes.linear(h, y, ITERATIONS, device)) / ITERATIONS
+    seek = _timed(lambda: probes.accuracies(probe, {"penultimate": h}, y, few, known, device)) / len(known)
+    return (fit * probes.ITERATIONS + seek * given.tested) * given.items / len(h)
 
 
 def kind_of(run: Run) -> str:

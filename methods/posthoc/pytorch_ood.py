@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from pytorch_ood import detector as library
 from torch import nn
 
 from oodbench.api import ClassifierHead, Posthoc, Split
+from oodbench.errors import suggestion
 from oodbench.toolkit import pytorch_ood as adapter
 from oodbench.toolkit.pytorch_ood import SetScore
 
@@ -87,9 +87,7 @@ def _known(name: str) -> str:
         raise ValueError(
             f"pytorch-ood's {name} reads more than logits and features; can be taken: {', '.join(allowed)}"
         )
-    near = get_close_matches(name, allowed, 1, 0.5)
-    hint = f", did you mean {near[0]}?" if near else ";"
-    raise ValueError(f"pytorch-ood has no detector {name}{hint} can be taken: {', '.join(allowed)}")
+    raise ValueError(f"pytorch-ood has no detector {name}{suggestion(name, allowed)}")
 
 
 class PytorchOOD(Posthoc):
@@ -102,9 +100,7 @@ class PytorchOOD(Posthoc):
         allowed = {name: each for name, each in _parameters(self._class).items() if name not in GIVEN}
         for name, value in dict(self.options).items():
             if name not in allowed:
-                near = get_close_matches(name, allowed, 1, 0.5)
-                hint = f"did you mean {near[0]}? " if near else ""
-                raise ValueError(f"{self.detector} has no option {name}; {hint}it has {', '.join(allowed) or 'none'}")
+                raise ValueError(f"{self.detector} has no option {name}{suggestion(name, allowed)}")
             kind = allowed[name].annotation
             if not _is_of(value, kind):
                 raise ValueError(f"{self.detector}: {name} is {value!r}, allowed is {inspect.formatannotation(kind)}")

@@ -33,7 +33,6 @@ from oodbench.training.banks import linear_head, own_head
 
 FIT, REFERENCE, CLUSTERS, PROBE = "fit.", "reference.", "clusters.", "probe."  # how names of a bank's tensors begin
 STAGES = ("data", "bank", "score")  # whose arithmetic a detector takes from the package
-OWN = ":"  # in the name of an encoder that is a function of somebody's module
 Images = Any  # (N, H, W) or (N, H, W, C) of uint8, or files, folders and arrays by path
 
 
@@ -221,14 +220,14 @@ def _model(facts: DeployedFacts, weights: Tensors, device: torch.device, trust: 
 
 def _check_encoder(encoder: Encoder, code: str | None, trust: Trust) -> None:
     """Refuse to import somebody's module because a folder names it."""
-    if OWN not in encoder.name:
+    if not encoder.module:
         return
     if not trust.own_encoder:
         raise UserError(
             f"its encoder is {encoder.name}, code that is not of oodbench: --own-encoder (`own_encoder=True`) says "
             "that you trust this folder, and the module is imported"
         )
-    if fingerprint_module(encoder.name.partition(OWN)[0]) != code:
+    if fingerprint_module(encoder.module) != code:
         trust.tell(f"encoder {encoder.name}: its code is not that of the study any more; scores may be others")
 
 

@@ -184,11 +184,9 @@ def _made(pipeline: Pipeline) -> dict[str, Any]:
 
 def _sources(pipeline: Pipeline, run: Run, detector: Detector) -> dict[str, str]:
     """Return the hash of the code of each plugin, and of an encoder that is somebody's own."""
-    parts = ("clustering", "distance", "posthoc", "threshold")
-    plugins = {room: each for room in parts if (each := getattr(detector, room))}
-    found = {room: pipeline.study.registry.fingerprint(room, each.name) for room, each in plugins.items()}
-    own = run.encoder.name.partition(deployed.OWN)
-    return found | ({"encoder": fingerprint_module(own[0])} if own[1] else {})
+    registry, own = pipeline.study.registry, run.encoder.module
+    found = {room: registry.fingerprint(room, each.name) for room, each in detector.plugins.items()}
+    return found | ({"encoder": fingerprint_module(own)} if own else {})
 
 
 def _quantiles(reference: NDArray[np.float64]) -> dict[str, float]:

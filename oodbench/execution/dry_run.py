@@ -165,7 +165,7 @@ def _short(recipe: Recipe, trainings: list[Training]) -> Recipe:
 
 def _slim(study: Study, encoder: Encoder) -> Encoder:
     """Return a narrow encoder with a stem for small images; a ResNet in the place of one that has its own sizes."""
-    if ":" in encoder.name or any(match.params for skip in study.skips for match in skip.entries.get("encoder", [])):
+    if encoder.module or any(match.params for skip in study.skips for match in skip.entries.get("encoder", [])):
         return encoder  # a user's own; or one of whose parameters the study speaks
     name, width = (encoder.name, encoder.params["width"]) if encoder.name in RESNETS else ("resnet18", WIDTH)
     return standins.Slim(name=name, params={"width": min(WIDTH, width), "stem": "cifar"}, shown=encoder.label).called(

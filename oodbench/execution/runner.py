@@ -250,13 +250,11 @@ def _end_where_all_would(title: str, message: str, cause: BaseException | None =
 
 def scored_by(axes: Detectors, detector: Detector) -> dict[str, Any]:
     """Return what a detector's numbers depend on, but for the features: part of the key of its rows."""
-    parts = ("clustering", "distance", "posthoc", "threshold")
-    plugins = {room: plugin for room in parts if (plugin := getattr(detector, room))}
-    called = {room: each.shown_as for room, each in plugins.items() if each.shown_as}
+    called = {room: each.shown_as for room, each in detector.plugins.items() if each.shown_as}
     return {
         "number": NUMBER["score"],
         "detector": detector.canonical,
-        "sources": {room: axes.registry.fingerprint(room, each.name) for room, each in plugins.items()},
+        "sources": {room: axes.registry.fingerprint(room, each.name) for room, each in detector.plugins.items()},
         **({"probe": NUMBER["probe"]} if detector.posthoc else {}),
         **({"compat": True} if axes.compat else {}),
         **({"called": called} if called else {}),

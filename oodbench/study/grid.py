@@ -155,6 +155,12 @@ class Detector:
         assert found is not None
         return found
 
+    @property
+    def plugins(self) -> dict[str, Clustering | Distance | Posthoc | Threshold]:
+        """What it is made of, by room."""
+        parts = {"clustering": self.clustering, "distance": self.distance, "posthoc": self.posthoc}
+        return {room: each for room, each in parts.items() if each} | {"threshold": self.threshold}
+
     @cached_property
     def canonical(self) -> dict[str, Any]:
         scoring: dict[str, Any] = {

@@ -181,13 +181,19 @@ class Encoder:
         object.__setattr__(found, "shown_as", alias)
         return found
 
+    @property
+    def module(self) -> str:
+        """The module of a user's function that makes it (`module:function`); "" of any other encoder."""
+        module, own, _ = self.name.partition(":")
+        return module if own else ""
+
     def check(self, image: ImageFormat) -> None:
         """Refuse a user's function that cannot be imported or takes no such parameters, before torch is there."""
-        if ":" not in self.name:
+        if not self.module:
             return
-        module, _, name = self.name.partition(":")
+        name = self.name.partition(":")[2]
         try:
-            function = getattr(importlib.import_module(module), name)
+            function = getattr(importlib.import_module(self.module), name)
         except (Exception, SystemExit) as error:  # whatever the module's own code raises is its author's to read
             raise UserError(f"encoder {self.name} cannot be imported: {type(error).__name__}: {error}") from error
         given = {"channels": image.channels, "size": image.size, **self.params}

@@ -78,7 +78,7 @@ class Encoders:
 
     def train_fields(self, run: Run) -> dict[str, Any]:
         id_ = self.library.prepared(run.id, "train")
-        module = run.encoder.name.partition(":")[0] if ":" in run.encoder.name else ""
+        module = run.encoder.module
         return {
             "number": NUMBER["train"],
             "id": id_.content,

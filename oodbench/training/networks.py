@@ -55,8 +55,8 @@ def build(encoder: Encoder, heads: dict[str, str], image: ImageFormat, classes: 
 
 def feature_dim(encoder: Encoder, image: ImageFormat) -> int:
     """Return the number of penultimate features, from a forward pass without data."""
-    own = ":" in encoder.name  # a user's network may not know torch's meta device
-    with torch.device("cpu" if own else "meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
+    own = "cpu" if encoder.module else "meta"  # a user's network may not know torch's meta device
+    with torch.device(own), torch.random.fork_rng(devices=[]), torch.no_grad():
         network = _backbone(encoder, image).eval()
         images = torch.zeros(2, image.channels, image.size, image.size)
         try:

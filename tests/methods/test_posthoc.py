@@ -552,10 +552,10 @@ def test_any_detector_scores_as_pytorch_ood_scores_with_a_network(toy: Toy, name
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"detector": "NCl"}, "no detector NCl, did you mean NCI?"),
+        ({"detector": "NCl"}, "no detector NCl; did you mean 'NCI'?"),
         ({"detector": "ODIN"}, "ODIN reads more than logits and features"),
         ({"detector": "RankFeat"}, "RankFeat reads more"),
-        ({"options": {"alhpa": 1}}, "NCI has no option alhpa; did you mean alpha?"),
+        ({"options": {"alhpa": 1}}, "NCI has no option alhpa; did you mean 'alpha'?"),
         ({"options": {"alpha": "x"}}, "alpha is 'x', allowed is float"),
         ({"detector": "ViM"}, "ViM needs the option d"),
         ({"detector": "DICE", "options": {"p": 2.0}}, "p"),

@@ -188,7 +188,7 @@ NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
     "data.prepare": "85f4da8f160d",
     "training.augment": "0e2517be40f3",
-    "training.networks": "a41d432e3ff5",
+    "training.networks": "3ed9a3e9ba7f",
     "training.batches": "ff06fb864108",
     "training.train": "ba65fdc55d29",
     "training.embed": "71284bab954c",

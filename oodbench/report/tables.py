@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -32,16 +32,28 @@ RANKED = (
 )
 METHOD = (*RANKED, "threshold")
 LONGEST = 80  # letters of an ID set's name in the names of files
-BEST = "The best of each column, picked on the test sets, is marked."
+BEST = "The best of each column{apiece}, picked on the test sets, is marked."
 MARKED = (
-    "Marked are the best of each column, picked on the test sets, and what is not told apart from it: paired t over "
-    "runs (over class splits where they are several), two-sided 5 %, Bonferroni over all pairs of rows."
+    "Marked are the best of each column{apiece}, picked on the test sets, and what is not told apart from it: paired t "
+    "over runs (over class splits where they are several), two-sided 5 %, Bonferroni over all pairs of rows."
 )
+APIECE = " among the rows of an ID set"  # where rows are of several: none is better than one of another task
 RATES = " FPR95_id: share of OOD accepted where 95 % of ID is; FPR95_ood: share of ID rejected where 95 % of OOD is."
 FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Numbers of a table that one would rank: those of a column, of which the highest is best."""
+
+    column: int  # its position
+    rows: NDArray[np.intp]  # their positions
+    values: NDArray[np.float64]  # one at least is a number
+    known: NDArray[np.bool_]  # of enough runs to be held against the best
+    apart: NDArray[np.bool_]  # told apart from the best
 
 
 @dataclass(frozen=True)
@@ -78,38 +90,36 @@ class Table:
     def marks(self) -> pd.DataFrame:
         """1 at the best value of each column that has a direction, 2 at what is not told apart from it, else 0.
 
-        In a column in which nothing is told apart the best alone is marked.
+        Where rows are of several ID sets, those of each are compared among themselves. Where nothing is told apart the
+        best alone is marked.
         """
         found = np.zeros(self.mean.shape, dtype=int)
-        for i, values in self._directed:
-            if i in self._apart and self._apart[i].any():
-                found[:, i] = 2 * (values.notna() & ~self._apart[i])
-            found[values == values.max(), i] = 1
+        for each in self._compared:
+            if each.apart.any():
+                found[each.rows, each.column] = 2 * (each.known & ~each.apart)
+            found[each.rows[each.values == np.nanmax(each.values)], each.column] = 1
         return pd.DataFrame(found, index=self.mean.index, columns=self.mean.columns)
 
     @property
     def together(self) -> list[Any]:
-        """The columns of several numbers in which nothing is told apart."""
-        several = [i for i, values in self._directed if values.nunique() > 1]
-        return [self.mean.columns[i] for i in several if i in self._apart and not self._apart[i].any()]
-
-    @property
-    def _directed(self) -> Iterator[tuple[int, pd.Series[float]]]:
-        """The columns that have a direction, and numbers: their position, and values of which the highest is best."""
-        for i, column in enumerate(self.mean.columns):
-            values = self.mean.iloc[:, i] * self.better[column]
-            if self.better[column] and values.notna().any():
-                yield i, values
+        """The columns of several numbers, of enough runs each, in which nothing is told apart."""
+        several = [each for each in self._compared if len(np.unique(each.values[each.known])) > 1]
+        told = {each.column for each in several if each.apart.any()}
+        return [self.mean.columns[i] for i in sorted({each.column for each in several} - told)]
 
     @cached_property
-    def _apart(self) -> dict[int, pd.Series[bool]]:
-        """Which rows are told apart from the best of a column, by its position, where there are enough observations."""
-        seen = self.seen
-        return {
-            i: pd.Series(told_apart(seen[i].to_numpy(dtype=float), int(values.argmax())), index=self.mean.index)
-            for i, values in self._directed
-            if seen is not None and seen[i].shape[1] >= LEAST
-        }
+    def _compared(self) -> list[_Compared]:
+        """What is compared: the numbers of a column that has a direction, of the rows of one ID set."""
+        index, found = self.mean.index, []
+        sets = np.zeros(len(index)) if "id" not in index.names else index.get_level_values("id")
+        blocks = [np.flatnonzero(sets == each) for each in pd.unique(sets)]
+        for i, column in enumerate(self.mean.columns):
+            for rows in blocks if self.better[column] else ():
+                values = self.mean.iloc[rows, i].to_numpy(dtype=float) * self.better[column]
+                if np.isfinite(values).any():
+                    seen = None if self.seen is None else self.seen[i].to_numpy(dtype=float)[rows]
+                    found.append(_Compared(i, rows, values, *_told(seen, int(np.nanargmax(values)), len(rows))))
+        return found
 
     @property
     def half(self) -> pd.DataFrame:
@@ -180,6 +190,13 @@ def told_apart(values: NDArray[np.floating[Any]], best: int) -> NDArray[np.bool_
     known = np.isfinite(values).any(1).sum()
     found: NDArray[np.bool_] = (over.size[:, 0] >= LEAST) & (over.p * max(1, known * (known - 1) // 2) <= ERROR)
     return found
+
+
+def _told(seen: NDArray[np.float64] | None, best: int, rows: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which rows have enough runs in common with the best one, and which of them are told apart from it."""
+    if seen is None:
+        return np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
+    return np.isfinite(seen - seen[best]).sum(axis=1) >= LEAST, told_apart(seen, best)
 
 
 def _apiece(values: NDArray[np.floating[Any]]) -> Runs:
@@ -439,14 +456,16 @@ def averaged(
     """Return a table of numbers by run, an index; `lost` is above 0 where an encoder behind a number did not learn."""
     runs = numbers.index.get_level_values("run")
     splits = runs.str.rpartition(" ").get_level_values(0)
-    many = runs if splits.nunique() == 1 else splits  # of several class splits each is an observation, not its seeds
+    alone = "id" in by or splits.nunique() == 1
+    many = runs if alone else splits  # of several class splits in a row each is an observation, not its seeds
     each = numbers.set_axis(range(numbers.shape[1]), axis=1).groupby([*by, many], sort=False, dropna=False).mean()
     over = numbers.groupby(by, sort=False, dropna=False)
     bad = (lost > 0).where(numbers.notna(), False).groupby(by, sort=False, dropna=False).sum()
     mean = over.mean()
     wide = pd.DataFrame(each.unstack(-1)).reindex(mean.index)
-    said = MARKED if many.nunique() >= LEAST else BEST
-    marked = f"{caption} {said}" if any(better.values()) else caption
+    several = wide.notna().T.groupby(level=0).sum().to_numpy().max() >= LEAST
+    apiece = APIECE if "id" in by and splits.nunique() > 1 else ""
+    marked = f"{caption} {(MARKED if several else BEST).format(apiece=apiece)}" if any(better.values()) else caption
     return Table(name, marked, mean, over.std(ddof=1), over.count(), better, unlearned=bad, floor=floor, seen=wide)
 
 

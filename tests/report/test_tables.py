@@ -109,7 +109,7 @@ def test_what_is_not_told_apart_from_the_best_is_marked() -> None:
     assert none.marks["far", "AUROC"].tolist() == [1, 0]
     assert none.below[0].endswith("Nothing is told apart in: far AUROC.")
     assert formats.markdown(board.sheet()).count("**92.0 ± 2.6**") == 2
-    assert tables.MARKED in board.caption
+    assert tables.MARKED.format(apiece="") in board.caption
 
 
 def test_of_class_splits_each_is_an_observation_and_not_its_seeds() -> None:
@@ -322,7 +322,7 @@ def test_a_set_of_few_images_is_named(items: int | None, said: str) -> None:
 
 def test_what_is_held_out_of_training_is_said() -> None:
     (board,) = tables.leaderboards(made({}))
-    caption = board.caption.removesuffix(f" {tables.BEST}")
+    caption = board.caption.removesuffix(" " + tables.BEST.format(apiece=""))
     assert caption.endswith("Held out for thresholds, and no part of training: a share 0.1 of ID train.")
     (whole,) = tables.leaderboards(made({"reference": "set(x)"}))
     assert "Held out" not in whole.caption
@@ -336,3 +336,22 @@ def test_every_threshold_is_in_a_table_whatever_it_ranks_like() -> None:
         {("pooled", 0.95): 95, ("mine", 0.95): 50, ("mine", 0.9): 40}
     )
     assert tables.thresholds(made({}, {"distance": "knn"})) is None
+
+
+def test_rows_of_several_id_sets_are_compared_within_each_and_a_row_of_one_run_is_called_equal_to_none() -> None:
+    found = {
+        ("a", "x"): [0.90, 0.91, 0.95],
+        ("a", "y"): [0.91, 0.88, 0.93],
+        ("a", "z"): [0.70, 0.7101, 0.7502],
+        ("a", "one run"): [0.60],
+        ("b", "x"): [0.50, 0.51, 0.55],
+        ("b", "z"): [0.30, 0.3101, 0.3502],
+    }
+    by_run = {(*of, f"{of[0]} {i}"): value for of, values in found.items() for i, value in enumerate(values)}
+    index = pd.MultiIndex.from_tuples(by_run, names=["id", "distance", "run"])
+    numbers = pd.DataFrame({"near": [*by_run.values()]}, index=index)
+    table = tables.averaged("t", "t.", numbers, numbers * 0, ["id", "distance"], {"near": 1}, None)
+    assert dict(zip(found, table.marks.loc[[*found], "near"], strict=True)) == dict(
+        zip(found, [1, 2, 0, 0, 1, 0], strict=True)
+    )
+    assert "of each column among the rows of an ID set, picked" in table.caption

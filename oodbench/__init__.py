@@ -42,7 +42,7 @@ __all__ = [
     "write_report",
 ]
 
-Study = str | Path | Mapping[str, Any]  # a file, or what would stand in it
+Study = str | Path | Mapping[str, Any]  # a file, the name of one that comes with oodbench, or what would stand in it
 
 
 def run(study: Study, device: str = "auto", without_missing_sets: bool = False) -> pd.DataFrame:
@@ -145,4 +145,6 @@ def __getattr__(name: str) -> Any:
 
 
 def _source(study: Study) -> Path | Mapping[str, Any]:
-    return Path(study) if isinstance(study, str | Path) else study
+    from oodbench.study.document import file_of
+
+    return file_of(study) if isinstance(study, str | Path) else study

@@ -34,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report_commands.verdict,
     report_commands.effects,
     report_commands.recommend,
+    feature_commands.demo,
     feature_commands.score,
     feature_commands.export_features,
     feature_commands.scores,

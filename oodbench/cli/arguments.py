@@ -20,6 +20,7 @@ from oodbench.cli.progress import Board
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError, suggestion
 from oodbench.store.columns import COLUMNS
+from oodbench.study.document import file_of
 
 if TYPE_CHECKING:
     from oodbench.execution.pipeline import Pipeline
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 StudyFile = Annotated[
     Path,
     typer.Argument(
-        help="A study file, such as benchmark.yaml.", show_default=False, autocompletion=completion.study_files
+        help="A study file, such as benchmark.yaml, or the name of one that comes with oodbench, such as default.",
+        show_default=False,
+        autocompletion=completion.study_files,
+        callback=file_of,
     ),
 ]
 Device = Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import webbrowser
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
 if TYPE_CHECKING:
+    from oodbench.execution.runner import Outcome
     from oodbench.execution.score_features import Given
 
 REASONS = 8  # why cells are left out that are printed
@@ -29,6 +32,8 @@ Name = Annotated[str, typer.Option(help="Folder of results; calls of one name sh
 Encoder = Annotated[str, typer.Option(help="What tables call the encoder; default: the training file.")]
 Seed = Annotated[int, typer.Option(help="Of clusterings, and of the held-out share.", min=0, max=2**63 - 1)]
 Recommend = Annotated[bool, typer.Option("--recommend", help="Say which detector to take, as `oodbench recommend`.")]
+Page = Annotated[bool, typer.Option("--page", help="Write the page, too, as `oodbench report` does of a study.")]
+Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")]
 Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
 Cell = Annotated[str, typer.Argument(help="A cell's hash, or its start.", show_default=False)]
 ToFile = Annotated[Path, typer.Option("--to", help="File to write: .csv, .csv.gz or .parquet.")]
@@ -52,6 +57,7 @@ def score(
     memory: Memory = "2GB",
     top: Top = 20,
     recommend: Recommend = False,
+    page: Page = False,
 ) -> None:
     """Run the detector grid on features that you bring: no training, no images; the same tables."""
     arguments.check_stage(redo, "score", "failed")
@@ -78,10 +84,39 @@ def score(
         seed=seed,
         redo=redo,
     )
-    _score(given, grid, device, memory, top, recommend)
+    outcome = _score(given, grid, device, memory, top, recommend)
+    if page:
+        _write_page(given, outcome)
 
 
-def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, recommend: bool) -> None:
+def demo(device: Device = "auto", top: Top = 10, open_: Open = True) -> None:
+    """See it at work in a minute: the grid on features that come with oodbench, one recommendation, one page."""
+    from oodbench.execution.score_features import Given
+
+    folder = Path(str(resources.files("oodbench"))) / "demo"
+    sets = [("near", "held_out"), ("far", "photographs"), ("far", "noise")]
+    given = Given(
+        train=folder / "train.safetensors",
+        id=("digits", folder / "id.safetensors"),
+        ood=[(group, name, folder / f"ood-{name}.safetensors") for group, name in sets],
+        val=folder / "val.safetensors",
+        name="demo",
+        training="cross_entropy",
+    )
+    page = _write_page(given, _score(given, None, device, "2GB", top, True))
+    if open_ and not webbrowser.open(page.resolve().as_uri()):
+        screen.warn(f"there is no browser to open {page}")
+
+
+def _write_page(given: Given, outcome: Outcome) -> Path:
+    from oodbench.cli.report_commands import written_of_features
+
+    page = written_of_features(given.folder, outcome.rows)
+    screen.say(f"\n{page}")
+    return page
+
+
+def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, recommend: bool) -> Outcome:
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
@@ -101,6 +136,7 @@ def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, 
         tables.recommend(folder, outcome.rows)
     if outcome.failed:
         arguments.say_failures(outcome.rows)
+    return outcome
 
 
 def _named(option: str, given: list[str] | None) -> dict[str, Path]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oodbench.store.rows import Results
     from oodbench.study.reader import Source
 
+PAGE = "report.html"  # in a folder of results
 NAMED = ("roc", "histogram", "bank")  # figures of the rows that words name
 PLOTS = ("heat", "near-far", "quality", "curve", "pareto", "ranks", "thresholds", *NAMED)
 
@@ -62,7 +63,7 @@ def tables_(
 
 def report(
     study: StudyFile,
-    to: Annotated[Path | None, typer.Option(help="The file to write; report.html in the results, if not said.")] = None,
+    to: Annotated[Path | None, typer.Option(help=f"The file to write; {PAGE} in the results, if not said.")] = None,
     dry_data: DryData = False,
 ) -> None:
     """Write a study as one page of HTML, which opens from disk without a network; needs neither torch nor a GPU."""
@@ -99,9 +100,21 @@ def written(study: Source, to: Path | None, warn: Callable[[str], None], dry_dat
         store=artifacts,
         against=tables.beside_published(study, folder, rows) if len(rows) else None,
     )
-    file = to or folder / "report.html"
+    file = to or folder / PAGE
     write_whole(file, page(contents).encode())
     return file
+
+
+def written_of_features(folder: Path, rows: pd.DataFrame) -> Path:
+    """Write the page of features that `oodbench score` scored to their folder of results, and return its file."""
+    from oodbench.figures.page import Material, page
+    from oodbench.store.files import write_whole
+    from oodbench.store.rows import Results
+
+    plan = Results(folder, screen.warn).plan() or {}
+    contents = Material(study=folder.name, file="", rows=rows, plan=plan, remarks=tables.remarks(rows))
+    write_whole(folder / PAGE, page(contents).encode())
+    return folder / PAGE
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:

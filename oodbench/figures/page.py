@@ -39,7 +39,7 @@ class Material:
     """What a page is made of."""
 
     study: str  # its name
-    file: str  # as a command takes it
+    file: str  # as a command takes it; "" of features, which no study made
     rows: pd.DataFrame  # those of its tables, with those that are declared and not made
     claims: list[ClaimVerdict] = field(default_factory=list)
     runs: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # train_key -> facts

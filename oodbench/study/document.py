@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
+from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ OTHER_YAML = re.compile(r"\A%YAML (?!1\.2).*")
 COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
 LARGEST = 2**63  # integers are smaller
+DEFAULT, BENCHMARK = "default", "benchmark"  # what the default study is called, and its file
 SET = "--set"
 Trail = tuple[str | int, ...]  # keys and positions from the top of a file down to a value
 
@@ -86,6 +88,22 @@ class Document:
             self.fail(trail, str(error))
 
 
+def shipped() -> dict[str, Path]:
+    """Return the files of the studies that come with oodbench by name, inside an installed package or a source tree."""
+    package = Path(str(resources.files("oodbench")))
+    inside = package / "studies"
+    folder = inside if inside.is_dir() else package.parent / "studies"
+    benchmark = package / f"{BENCHMARK}.yaml"
+    files = [benchmark, *sorted(folder.glob("*.yaml"))]
+    return {DEFAULT: benchmark} | {file.stem: file for file in files}
+
+
+def file_of(study: str | Path) -> Path:
+    """Return the file of a study: a path as it is, or, where no file is called so, that of a shipped study's name."""
+    file = Path(study)
+    return file if file.is_file() else shipped().get(str(study), file)
+
+
 def read(source: Path | Changed | Mapping[str, Any]) -> Document:
     """Return a YAML file whose top is a mapping of plain values, or such a mapping, as a file `study` would say it."""
     if isinstance(source, Changed):
@@ -97,7 +115,9 @@ def read(source: Path | Changed | Mapping[str, Any]) -> Document:
         return Document(Path("study"), json.loads(json.dumps(dict(source), default=str)))
     file = source
     if not file.is_file():
-        raise UserError(f"there is no study file {file}{' that is a regular one' if file.exists() else ''}")
+        named = "" if file.suffix or file.name != str(file) else suggestion(str(file), shipped())
+        hint = " that is a regular one" if file.exists() else named
+        raise UserError(f"there is no study file {file}{hint}")
     if (size := file.stat().st_size) > BYTES:
         raise UserError(f"{file}: has {size} bytes, a study {BYTES} at most")
     return parsed(file, file.read_bytes())

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from tiny import HEAD, write
 
 from oodbench.errors import UserError
 from oodbench.study import reader
-from oodbench.study.document import read
+from oodbench.study.document import file_of, read, shipped
 
 TENFOLD = "\n".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]" for i in range(1, 10))
 MANY = [i / 400 for i in range(1, 201)]
@@ -146,3 +147,20 @@ def test_what_is_wrong_is_said_before_torch_is_there(tmp_path: Path, command: st
     assert done.returncode == 2
     assert len([line for line in done.stderr.splitlines() if not line.startswith("import time:")]) == 1
     assert " torch\n" not in done.stderr
+
+
+def test_a_study_that_comes_with_oodbench_has_a_name_and_a_file_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert file_of("default").read_bytes() == (ROOT / "benchmark.yaml").read_bytes()
+    assert file_of("openood_cifar10").read_bytes() == (ROOT / "studies" / "openood_cifar10.yaml").read_bytes()
+    assert {*shipped()} == {"default", "benchmark", *(file.stem for file in (ROOT / "studies").glob("*.yaml"))}
+    (tmp_path / "default").mkdir()
+    assert file_of("default") == shipped()["default"]  # a folder is no study
+    (tmp_path / "ssd").write_text("seed: 0")
+    assert file_of("ssd") == Path("ssd")
+    with pytest.raises(UserError, match=r"there is no study file cluster_gam; did you mean 'cluster_game'\?"):
+        read(file_of("cluster_gam"))
+    with pytest.raises(UserError, match=r"there is no study file a/default$"):
+        read(file_of("a/default"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -58,35 +59,46 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         "figures/assets/page.html.j2",
         "figures/assets/tabulator.min.js",
         "figures/assets/LICENSE-plot.txt",
+        "benchmark.yaml",
+        "studies/openood_cifar10.yaml",
+        "demo/train.safetensors",
     ):
         assert f"oodbench/{name}" in names
     assert not [name for name in names if "test" in name]
 
 
-def test_an_installed_wheel_runs_a_study(wheel: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-        str(site),
-        str(wheel),
-    ]
-    subprocess.run(command, check=True)
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder), str(wheel)]
+    subprocess.run([sys.executable, "-m", *command], check=True)
+    return folder
+
+
+def run(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of an installed wheel in another folder."""
     env = os.environ | {"PYTHONPATH": str(site)}
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+
+
+def test_an_installed_wheel_runs_a_study(site: Path, tmp_path: Path) -> None:
     found = "[find_spec(name).origin for name in ('oodbench', 'oodbench.methods.training.simclr')]"
     where = f"from importlib.util import find_spec; print(*{found})"
-    run = subprocess.run(
-        [sys.executable, "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path, env=env
-    )
-    assert all(file.startswith(str(site)) for file in run.stdout.split())
+    done = run(site, tmp_path, sys.executable, "-c", where)
+    assert all(file.startswith(str(site)) for file in done.stdout.split())
     study = write(tmp_path / "s.yaml", training="simclr")
-    command = [str(site / "bin" / "oodbench"), "run", str(study)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "1 trained" in run.stdout
+    done = run(site, tmp_path, str(site / "bin" / "oodbench"), "run", str(study))
+    assert done.returncode == 0, done.stderr
+    assert "1 trained" in done.stdout
+
+
+def test_an_installed_wheel_has_the_studies_by_name_and_a_demo(site: Path, tmp_path: Path) -> None:
+    oodbench = str(site / "bin" / "oodbench")
+    done = run(site, tmp_path, oodbench, "tables", "default")
+    assert "results/benchmark/rows; run the study first" in done.stderr
+    done = run(site, tmp_path, oodbench, "demo", "--no-open")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("results/demo/report.html\n")
+    page = (tmp_path / "results" / "demo" / "report.html").read_text()
+    assert re.search(r"[1-9]\d* rows, [1-9]\d* cells, 1 training", page)
+    assert "Ours beside published" not in page  # there is no study to hold against it

@@ -9,12 +9,14 @@ Offered = Callable[[str], list[str]]
 
 
 def study_files(incomplete: str) -> list[str]:
-    """Return the study files that begin so, and those one folder further down."""
+    """Return the study files that begin so, those one folder further down, and the studies that come with oodbench."""
+    from oodbench.study.document import shipped
+
     start = glob.escape(incomplete)
     found = [
         each for ending in ("yaml", "yml") for form in ("*.", "*/*.") for each in glob.glob(f"{start}{form}{ending}")
     ]
-    return sorted(set(found))
+    return sorted({*found, *_beginning(shipped(), incomplete)})
 
 
 def of(*words: str) -> Offered:

@@ -63,7 +63,7 @@
     const title = `${rest.id} · seed ${rest.seed} · ${rest.ood}: AUROC ${tenth(rest.auroc)} %`;
     const trained = data.runs[train_key];
     return make("details", {}, make("summary", {}, title),
-      make("p", {}, make("code", {}, `oodbench show ${data.study} ${rest.cell}/${rest.ood}`)),
+      data.study ? make("p", {}, make("code", {}, `oodbench show ${data.study} ${rest.cell}/${rest.ood}`)) : "",
       list(Object.entries(rest).map(([name, value]) => [withUnit(name), value])),
       make("h4", {}, "Detector"), make("pre", {}, detector ? JSON.stringify(JSON.parse(detector), null, 1) : NONE),
       make("h4", {}, `Training ${train_key}`), make("pre", {}, trained ? JSON.stringify(trained, null, 1) : "its file in runs/ is not there"));

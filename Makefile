@@ -72,7 +72,7 @@ slurm: install
 	{ command -v slurmctld && command -v slurmd && command -v munged && command -v srun; } >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends \
 			slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins; }
-	OODBENCH_SLURM=1 $(PYTEST) -n 0 -m slurm
+	OODBENCH_SLURM=1 $(PYTEST) -n 1 -m slurm
 
 data:
 	test -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \

@@ -20,7 +20,7 @@ from oodbench.study import declarations
 from oodbench.study.class_protocol import class_count
 from oodbench.study.document import Trail
 from oodbench.study.registry import Registry
-from oodbench.study.settings import RESNETS, Encoder, Portion, Precision, Reference, Space
+from oodbench.study.settings import RESNETS, Encoder, Portion, Precision, Reference, Space, TimmOptions
 from oodbench.study.study import Detectors, Match, Skip, Study
 from oodbench.study.values import Values, combinations
 
@@ -30,7 +30,6 @@ AXES = (
 )
 PLAIN: dict[str, Any] = {"seed": Annotated[int, Interval(ge=0, lt=2**63)], "precision": Precision}
 DEFAULT: dict[str, Any] = {"seed": 0, "precision": "float32", "reference": "val"}  # of keys that a study may leave out
-NOTHING = dataclasses.make_dataclass("NOTHING", ())  # the parameters of what takes none
 P = TypeVar("P", bound=Plugin)
 
 
@@ -121,7 +120,7 @@ class Axes:
                 resnets = self.values.sweep(RESNETS[name], params, trail)
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
             elif re.fullmatch(r"timm/[\w.\-]+", name):
-                found += [Encoder(name=name) for _ in self.values.sweep(NOTHING, params, trail)]
+                found += [Encoder(name=name, params=each.given) for each in self.values.sweep(TimmOptions, params, trail)]
             elif re.fullmatch(r"[\w.]+:\w+", name):
                 found += self.functions(name, params, trail)
             else:

@@ -161,6 +161,20 @@ class CifarResNet(ResNet):
     width: Annotated[int, Interval(ge=1, le=4096)] = 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimmOptions:
+    """Parameters of timm's networks; where nothing is said they are as timm has them."""
+
+    img_size: Side | None = None  # pixels of each side of its images, of networks that are made for one size
+    dynamic_img_size: bool = False  # images of any size: a position embedding is resized whenever one passes
+    global_pool: Literal["token", "avg", "max", "avgmax", "catavgmax", "map"] | None = None  # what makes it features
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is said, by name."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
 TIMM = "timm"  # as weights: those that timm has of an encoder timm/NAME
 _OF_IMAGENET = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet50_3")
 _OF_CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")

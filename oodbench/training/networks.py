@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ def _backbone(encoder: Encoder, image: ImageFormat) -> nn.Module:
     if encoder.name in RESNETS:
         return resnet(encoder.name, ResNet(**encoder.params), image.channels)
     if encoder.name.startswith("timm/"):
-        return _timm(encoder.name.removeprefix("timm/"), image)
+        return _timm(encoder, image)
     return _function(encoder, image)
 
 
@@ -157,24 +158,55 @@ def _stem(params: ResNet, channels: int) -> list[nn.Module]:
     return [*first, nn.BatchNorm2d(params.width), nn.ReLU(inplace=True), *pool]
 
 
-def _timm(name: str, image: ImageFormat) -> nn.Module:
+def _timm(encoder: Encoder, image: ImageFormat) -> nn.Module:
+    network = timm_network(encoder, image.channels)
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    said = encoder.params.get("img_size")
+    wanted = said or config.get("input_size", (3, image.size, image.size))[1]
+    fixed = (said or config.get("fixed_input_size")) and not encoder.params.get("dynamic_img_size")
+    if fixed and wanted != image.size:
+        raise UserError(
+            f"encoder {encoder.label} takes images of {wanted} x {wanted} only, the study has {image.size} x "
+            f"{image.size}; set image: {{size: {wanted}}}, give it `img_size: {image.size}` or take another encoder"
+        )
+    return network
+
+
+def timm_network(encoder: Encoder, channels: int, classes: int | None = 0) -> nn.Module:
+    """Return a network of timm, by default without its classifier; `classes` None: with that of timm's own weights.
+
+    Raises UserError where timm cannot make it.
+    """
     import timm
 
+    name = encoder.name.removeprefix("timm/")
     if not timm.is_model(name):
         nearest = suggestion(name, timm.list_models()).partition(" allowed:")[0].rstrip(";")
         raise UserError(f"timm has no model '{name}'{nearest}")
     try:
-        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=image.channels)
+        options = timm_options(encoder)
+        network: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
     except Exception as error:  # of many kinds, by model
-        raise UserError(f"timm cannot make '{name}' for {image.channels} channels: {error}") from error
-    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
-    wanted = config.get("input_size", (3, image.size, image.size))[1]
-    if config.get("fixed_input_size") and wanted != image.size:
-        raise UserError(
-            f"encoder timm/{name} takes images of {wanted} x {wanted} only, the study has {image.size} x {image.size}; "
-            f"set image: {{size: {wanted}}} or take another encoder"
-        )
+        said = "".join(f", {key}={value}" for key, value in encoder.params.items())
+        what = str(error) or type(error).__name__  # timm asserts without a word
+        raise UserError(f"timm cannot make '{name}' for {channels} channels{said}: {what}") from error
     return network
+
+
+def timm_options(encoder: Encoder) -> dict[str, Any]:
+    """Return what timm is told of an encoder.
+
+    Where `global_pool` is said the last norm stays before or after pooling, as it is in the network without that word:
+    timm moves and renames it, and weights that were trained with the other pooling would not fit.
+    """
+    if "global_pool" not in encoder.params:
+        return encoder.params
+    import timm
+
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        plain = timm.create_model(encoder.name.removeprefix("timm/"), num_classes=0)
+    has_choice = "fc_norm" in inspect.signature(type(plain).__init__).parameters
+    return encoder.params | ({"fc_norm": not isinstance(plain.fc_norm, nn.Identity)} if has_choice else {})
 
 
 def _function(encoder: Encoder, image: ImageFormat) -> nn.Module:

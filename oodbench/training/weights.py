@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -53,7 +54,7 @@ def source(training: Training, form: Encoder, channels: int, folder: Path) -> We
         return _of_timm(form, channels)
     if where.startswith(TORCHVISION):
         return _of_torchvision(where.removeprefix(TORCHVISION))
-    return _of_file(folder / Path(where).expanduser(), form)
+    return _of_file(folder / Path(where).expanduser(), form, channels)
 
 
 def plan_of(study: Study) -> Plan:
@@ -158,7 +159,7 @@ def _statistics(given: WeightsSource, taken: Weights, channels: int) -> tuple[tu
 # ---- sources -------------------------------------------------------------------------------------------------
 
 
-def _of_file(file: Path, form: Encoder) -> WeightsSource:
+def _of_file(file: Path, form: Encoder, channels: int) -> WeightsSource:
     if not file.is_file():
         raise UserError(f"there is no weights file {file}")
     stamp = (file.stat().st_size, file.stat().st_mtime_ns)
@@ -167,8 +168,8 @@ def _of_file(file: Path, form: Encoder) -> WeightsSource:
         title=file.name,
         file=file,
         content=lambda: _hash(file, *stamp),
-        shapes=lambda: _renamed(_shapes(file, *stamp), form),
-        tensors=lambda: _renamed(read(file), form),
+        shapes=lambda: _renamed(_shapes(file, *stamp, form.name, tuple(form.params.items()), channels), form),
+        tensors=lambda: _renamed(_for_timm(read(file), form, channels), form),
         mean=mean,
         std=std,
     )
@@ -180,8 +181,38 @@ def _hash(file: Path, size: int, changed: int) -> str:
 
 
 @cache
-def _shapes(file: Path, size: int, changed: int) -> dict[str, Tensor]:
-    return {name: t.to("meta") for name, t in read(file).items()}
+def _shapes(
+    file: Path, size: int, changed: int, encoder: str, params: tuple[tuple[str, Any], ...], channels: int
+) -> dict[str, Tensor]:
+    form = Encoder(name=encoder, params=dict(params))
+    return {name: t.to("meta") for name, t in _for_timm(read(file), form, channels).items()}
+
+
+def _for_timm(given: dict[str, Tensor], form: Encoder, channels: int) -> dict[str, Tensor]:
+    """Return the tensors of a file as timm's own loading would have them for an encoder of timm.
+
+    Where they do not fit the network, the model's `checkpoint_filter_fn` of timm has its say: it resizes the position
+    embedding to the network's grid (bicubic), and knows the names of DINOv2's and CLIP's own files.
+    """
+    if not form.name.startswith("timm/"):
+        return given
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        network = networks.timm_network(form, channels)
+    start = next((name.removesuffix("pos_embed") for name in given if name.endswith("pos_embed")), "")  # of a checkpoint
+    inside = {name.removeprefix(start): t for name, t in given.items() if name.startswith(start)}
+    wanted = network.state_dict()
+    if all(name in inside and inside[name].shape == t.shape for name, t in wanted.items()):
+        return given
+    reading = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if reading is None:
+        return given
+    try:
+        read_by_timm: dict[str, Tensor] = reading(inside, network)
+    except Exception:  # noqa: BLE001 - of a file for another network; the message on names and shapes says more
+        return given
+    return {name: t for name, t in given.items() if not name.startswith(start)} | {
+        f"{start}{name}": t for name, t in read_by_timm.items()
+    }
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -223,14 +254,14 @@ def _of_timm(form: Encoder, channels: int) -> WeightsSource:
             else:
                 _checkpoint(config["url"])
             with hub(), _tensors_alone():
-                model = timm.create_model(name, pretrained=True, in_chans=channels)
+                model = timm.create_model(name, pretrained=True, in_chans=channels, **networks.timm_options(form))
         except Exception as error:  # of many kinds: no network, no such file there, a broken download
             raise _unreached(name, error) from error
         return _renamed(model.state_dict(), form)
 
     def shapes() -> dict[str, Tensor]:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            return _renamed(timm.create_model(name, pretrained=False, in_chans=channels).state_dict(), form)
+            return _renamed(networks.timm_network(form, channels, classes=None).state_dict(), form)
 
     mean, std = _timm_statistics(form)
     content = f"timm: {config.get('hf_hub_id') or config.get('url')}"

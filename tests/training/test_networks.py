@@ -113,6 +113,25 @@ def test_timm_models() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "params", "size", "said"),
+    [
+        (
+            "vit_tiny_patch16_224",
+            {"img_size": 64},
+            32,
+            r"vit_tiny_patch16_224\(img_size=64\) takes images of 64 x 64 only, .* or take another",
+        ),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}, 40, r"height \(40\) should be divisible by patch size"),
+        ("resnet10t", {"img_size": 32}, 32, "for 3 channels, img_size=32: .* unexpected keyword argument 'img_size'"),
+        ("resnet10t", {"global_pool": "token"}, 32, "global_pool=token: Invalid pool type: token"),
+    ],
+)
+def test_what_timm_does_not_take_is_said(name: str, params: dict[str, Any], size: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        networks.feature_dim(Encoder(name=f"timm/{name}", params=params), ImageFormat(size=size, channels=3))
+
+
+@pytest.mark.parametrize(
     ("name", "size", "said"),
     [
         (

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 import torchvision
 from command_line import call
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 from tiny import write
 from torch import Tensor, nn
 
@@ -406,6 +408,69 @@ def test_offline_no_library_connects(of: str, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=r"cannot be downloaded \(OODBENCH_OFFLINE is set\): "):
         found.tensors()
     assert asked == []
+
+
+# ---- vision transformers at another size ---------------------------------------------------------------------
+
+
+def of_size(size: int) -> dict[str, Any]:
+    """Return what makes a study's images of so many pixels."""
+    return {
+        "image": {"size": size, "channels": 3},
+        "id": {"blobs": {"groups": CLASSES, "count": 60, "size": size}},
+        "ood": {"far": {"noise": {"count": 30, "size": size, "channels": 3}}},
+    }
+
+
+DINO, REGISTERS, CLIP = "vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_xsmall_patch16_clip_224"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "params", "prefix"),
+    [
+        (DINO, 56, {"img_size": 56, "global_pool": "avg"}, 1),
+        (REGISTERS, 42, {"img_size": 42}, 0),  # its position embedding is of patches alone
+        (CLIP, 48, {"img_size": 48}, 1),
+        (CLIP, 32, {"dynamic_img_size": True, "global_pool": "avg"}, 1),
+    ],
+)
+def test_a_position_embedding_is_resized_as_timm_does(
+    tmp_path: Path, name: str, size: int, params: dict[str, Any], prefix: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of the native size, pooled by hand: the last norm comes first, as it was trained."""
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))  # of 12 blocks, for the time
+    native = lived(timm.create_model(name, pretrained=False, num_classes=0))
+    save_file(native.state_dict(), tmp_path / "w.safetensors")
+    changes = of_size(size) | {"encoder": {f"timm/{name}": params}}
+    pipeline, run = made(tmp_path, params={"weights": "w.safetensors"}, **changes)
+    side = size // native.patch_embed.patch_size[0]
+    state = native.state_dict()
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new_size=[side, side], num_prefix_tokens=prefix)
+    peer = timm.create_model(name, pretrained=False, num_classes=0, img_size=size).eval()
+    peer.load_state_dict(state)
+    with torch.no_grad():
+        tokens = peer.forward_features(expected(images(size), (native.default_cfg["mean"], native.default_cfg["std"])))
+        patches = tokens[:, native.num_prefix_tokens :]
+        h = patches.mean(1) if params.get("global_pool") == "avg" else tokens[:, 0]
+    torch.testing.assert_close(embed.features(pipeline.encoders.model(run), images(size)).h, h, rtol=1e-3, atol=1e-3)
+    if "img_size" in params:
+        assert torch.equal(pipeline.encoders.model(run).state_dict()["network.encoder.pos_embed"], state["pos_embed"])
+
+
+@pytest.mark.parametrize("start", ["", "model.", "state_dict.module."])
+def test_files_of_dinov2s_authors_are_read_under_any_name(start: str) -> None:
+    """Theirs have a mask token, which timm has no use for, and registers of another form."""
+    form = Encoder(name=f"timm/{REGISTERS}", params={"img_size": 28})
+    with torch.device("meta"):
+        theirs = timm.create_model(REGISTERS, pretrained=False, num_classes=0).state_dict()
+    theirs = {name: torch.zeros(1).expand(t.shape) for name, t in theirs.items()}
+    theirs |= {"mask_token": torch.zeros(1, 384), "register_tokens": theirs.pop("reg_token")}
+    theirs |= {"pos_embed": torch.zeros(1, 1 + 37 * 37, 384)}
+    found = weights._for_timm({f"{start}{name}": t for name, t in theirs.items()} | {"epoch": torch.ones(1)}, form, 3)
+    with torch.device("meta"):
+        wanted = networks.timm_network(form, 3).state_dict()
+    assert found.pop("epoch") == 1 or start == ""
+    assert {name: t.shape for name, t in found.items()} == {f"{start}{name}": t.shape for name, t in wanted.items()}
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------

@@ -4,6 +4,9 @@ The files are absolute or in DATA: `pets-{split}.npz`, where {split} becomes `tr
 split from one file instead. Labels are whole numbers or text; an array `classes` of the .npz names the labels 0, 1, ...
 Without it classes, of both files, are numbered by value where all labels are whole numbers, else by name. An .npy file
 is memory-mapped (a part of it that is drawn is not) and one class, an .npz file is read whole.
+
+Arrays of other types than uint8 need `range: [LOW, HIGH]`: a value v becomes round(255 (v - LOW) / (HIGH - LOW)),
+halves to even, and a value beyond LOW and HIGH is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +20,18 @@ from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import of_machine, suggestion
-from oodbench.toolkit.image_files import Share, Split, by_split, check_split, drawn, in_order, numbered
+from oodbench.toolkit.image_files import (
+    Encoded,
+    Range,
+    Share,
+    Split,
+    by_split,
+    check_split,
+    drawn,
+    in_order,
+    numbered,
+    scaled,
+)
 from oodbench.toolkit.raw_files import present
 
 ONE = "images"  # the class of images without labels
@@ -33,6 +47,7 @@ class Arrays(Dataset):
     test: str = "test"  # the same of the test split
     test_share: Share | None = None  # None: a file for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
+    range: Range | None = None  # values of other arrays than uint8 that become 0 and 255; None: uint8 alone
 
     def __post_init__(self) -> None:
         check_split(self.path, self.test_share)
@@ -44,7 +59,7 @@ class Arrays(Dataset):
         file = self._files(root)[split]
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}")
-        x, labels = _images(file, self.x), self._labels(file)
+        x, labels = _images(file, self.x, self.range), self._labels(file)
         count = len(x) if labels is None else len(labels)
         if len(x) != count or not count:
             raise ValueError(f"{file}: {len(x)} images in '{self.x}', {count} labels in '{self.y}'")
@@ -53,7 +68,7 @@ class Arrays(Dataset):
         if self.test_share is not None and (self.test_share < 1 or split == "train"):
             at = drawn(y, self.test_share, self.draw, split)
             x, y = x[at], y[at]
-        return Images(x, y, classes)
+        return Images(x if self.range is None else _eight_bits(x, self.range, f"{file}, '{self.x}'"), y, classes)
 
     def _files(self, root: Path) -> dict[Split, Path]:
         return by_split(self.path, self.train, self.test, root)
@@ -93,13 +108,33 @@ def _names(file: Path) -> tuple[str, ...]:
     return names
 
 
-def _images(file: Path, name: str) -> NDArray[np.uint8]:
+def _images(file: Path, name: str, span: tuple[float, float] | None) -> NDArray[Any]:
+    """Return the array of images: of uint8, or of numbers of other types where their range is said."""
     x = _array(file, name)
-    if x.dtype != np.uint8 or x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] not in (1, 3, 4)):
+    form = "(N, H, W) or (N, H, W, C) of 1, 3 or 4 channels"
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] not in (1, 3, 4)):
+        raise ValueError(f"{file}: '{name}' is {x.dtype} {x.shape}, wanted is uint8 {form}")
+    if span is not None and (x.dtype == np.uint8 or x.dtype.kind not in "iuf"):
+        raise ValueError(f"{file}: '{name}' is {x.dtype}, and `range` is for whole numbers of other types and floats")
+    if span is None and x.dtype != np.uint8:
+        such = "[0, 1]" if x.dtype.kind == "f" else "[0, 65535]"
+        hint = f"; or say `range`, the values that are black and white, such as `range: {such}`"
         raise ValueError(
-            f"{file}: '{name}' is {x.dtype} {x.shape}, wanted is uint8 (N, H, W) or (N, H, W, C) of 1, 3 or 4 channels"
+            f"{file}: '{name}' is {x.dtype} {x.shape}, wanted is uint8 {form}{hint * (x.dtype.kind in 'iuf')}"
         )
     return x
+
+
+def _eight_bits(x: NDArray[Any], span: tuple[float, float], where: str) -> Encoded:
+    """Return images of a range as images of 8 bits, one by one."""
+
+    def image(i: int) -> NDArray[np.uint8]:
+        try:
+            return scaled(x[i], span)
+        except ValueError as error:
+            raise ValueError(f"{where}, image {i}: {error}") from error
+
+    return Encoded(len(x), image)
 
 
 def _held(file: Path) -> list[str]:

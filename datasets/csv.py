@@ -35,7 +35,12 @@ class Csv(Dataset):
     leave_out: tuple[str, ...] = ("val",)  # further splits that the column may name; their images are not used
     test_share: Share | None = None  # None: by the split column; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
-    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
+    range: image_files.Range | None = (
+        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
+    )
+    exif: bool = False  # turn images by EXIF's orientation
+    skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None  # None: by the ending
 
     def files(self, split: Split, root: Path) -> Sequence[Path]:
@@ -61,7 +66,8 @@ class Csv(Dataset):
         else:
             chosen = self._of_split(split, pairs, file)
         y = image_files.numbered((row.label for row in chosen), classes)
-        return Images(image_files.of_rows(chosen, self.bits), y, classes)
+        how = image_files.Decoding(self.bits, self.range, self.exif)
+        return Images(image_files.of_rows(chosen, how), y, classes)
 
     def _of_split(self, split: Split, pairs: list[tuple[Row, str]], file: Path) -> list[Row]:
         wanted = self.train if split == "train" else self.test

@@ -17,7 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset, Images
-from oodbench.toolkit.image_files import ENDINGS, Bits, Share, Split, drawn, located, of_files, subfolders, walk
+from oodbench.toolkit.image_files import (
+    ENDINGS,
+    Bits,
+    Decoding,
+    Range,
+    Share,
+    Split,
+    drawn,
+    located,
+    of_files,
+    subfolders,
+    walk,
+)
 
 
 class Folder(Dataset):
@@ -29,7 +41,10 @@ class Folder(Dataset):
     test: str = "test"  # the same of the test split
     test_share: Share | None = None  # None: the splits are folders; else of each class of PATH; 1: everything is test
     draw: int = 0  # seed of test_share
-    bits: Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
+    range: Range | None = None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
+    exif: bool = False  # turn images by EXIF's orientation
+    skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
 
     def files(self, split: Split, root: Path) -> Sequence[Path]:
         top, other = self._top(split, root), self._top("train" if split == "test" else "test", root)
@@ -48,7 +63,7 @@ class Folder(Dataset):
         if self.test_share is not None:
             at = drawn(y, self.test_share, self.draw, split)
             paths, y = [paths[i] for i in at], y[at]
-        return Images(of_files(paths, self.bits), y, tuple(folders))
+        return Images(of_files(paths, Decoding(self.bits, self.range, self.exif)), y, tuple(folders))
 
     def _top(self, split: Split, root: Path) -> Path:
         path = located(root, self.path)

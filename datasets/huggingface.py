@@ -35,7 +35,12 @@ class HuggingFace(Dataset):
     label_column: str | None = "label"  # None: one class
     train: str | None = "train"  # the library's name of the split; None: test images alone
     test: str = "test"  # the same of the test split
-    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
+    range: image_files.Range | None = (
+        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
+    )
+    exif: bool = False  # turn images by EXIF's orientation
+    skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
     revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None  # commit of a set of the Hub
 
     @property
@@ -54,12 +59,13 @@ class HuggingFace(Dataset):
         table = self._table(split, root)
         labels, classes = self._labels(table), self._classes(table, split, root)
         cells = table.select_columns([self.image_column]).cast_column(self.image_column, _library().Image(decode=False))
+        how = image_files.Decoding(self.bits, self.range, self.exif)
         where = f"{self.path}, {getattr(self, split)}"
 
         def image(i: int) -> NDArray[np.uint8]:
             cell = cells[i][self.image_column]
             raw = Path(cell["path"]).read_bytes() if cell["bytes"] is None else bytes(cell["bytes"])
-            return image_files.decode(raw, f"{where}, row {i}", self.bits)
+            return image_files.decode(raw, f"{where}, row {i}", how)
 
         return Images(image_files.Encoded(len(table), image), image_files.numbered(labels, classes), classes)
 

@@ -36,7 +36,12 @@ class ImageList(Dataset):
     test: str = "test"  # the same of the test split
     test_share: Share | None = None  # None: a list for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
-    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
+    range: image_files.Range | None = (
+        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
+    )
+    exif: bool = False  # turn images by EXIF's orientation
+    skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
     count: Size | tuple[Size | None, Size | None] | None = None  # images of the list; None: any number
     sha256: Hash | tuple[Hash | None, Hash | None] | None = None  # of the list's bytes; None: any list
     title: str | None = None  # what tables call it; None: where it is and what is said of it
@@ -85,7 +90,8 @@ class ImageList(Dataset):
         if self.test_share is not None:
             at = image_files.drawn(y, self.test_share, self.draw, split)
             chosen, y = [chosen[i] for i in at], y[at]
-        return Images(image_files.of_rows(chosen, self.bits), y, classes)
+        how = image_files.Decoding(self.bits, self.range, self.exif)
+        return Images(image_files.of_rows(chosen, how), y, classes)
 
     def _lists(self, root: Path) -> dict[Split, Path]:
         return image_files.by_split(self.path, self.train, self.test, root)

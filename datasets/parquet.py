@@ -34,7 +34,12 @@ class Parquet(Dataset):
     test: str = "test"  # the same of the test split
     test_share: image_files.Share | None = None  # None: files for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
-    bits: image_files.Bits | None = None  # of 16-bit images; None: all 16, and an image that fills fewer is refused
+    bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
+    range: image_files.Range | None = (
+        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
+    )
+    exif: bool = False  # turn images by EXIF's orientation
+    skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
 
     def __post_init__(self) -> None:
         image_files.check_split(self.path, self.test_share)
@@ -57,7 +62,8 @@ class Parquet(Dataset):
         at = np.arange(len(y)) if self.test_share is None else image_files.drawn(y, self.test_share, self.draw, split)
         if not len(at):
             raise ValueError(f"{root / self._pattern(split)} holds no images")
-        x = image_files.Encoded(len(at), lambda i: image_files.decode(*cells.cell(int(at[i])), self.bits))
+        how = image_files.Decoding(self.bits, self.range, self.exif)
+        x = image_files.Encoded(len(at), lambda i: image_files.decode(*cells.cell(int(at[i])), how))
         return Images(x, y[at], classes)
 
     def _pattern(self, split: image_files.Split) -> str:

@@ -211,6 +211,7 @@ def _split_facts(dataset: Dataset, split: Split, library: Library) -> dict[str, 
         "classes": dict(zip(prepared.classes, counts, strict=True)),
         "mapped": isinstance(prepared.x, np.ndarray),
         "warnings": list(prepared.warnings),
+        **({"damaged": len(prepared.damaged)} if prepared.damaged else {}),
         "files": _originals(files, library),
     }
 

@@ -21,9 +21,10 @@ from oodbench.errors import UserError
 from oodbench.study.class_protocol import kept_classes
 from oodbench.study.settings import ImageFormat
 from oodbench.toolkit.colour import luma
-from oodbench.toolkit.image_files import Encoded, of_each_class
+from oodbench.toolkit.image_files import Encoded, UndecodableError, of_each_class
 
 SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study
+SHOWN = 3  # damaged images that a warning names
 CHUNK = 1024  # images decoded and resized at a time
 
 
@@ -84,6 +85,7 @@ class Prepared(NamedTuple):
     classes: tuple[str, ...]
     content: str  # hash of x and y
     warnings: tuple[str, ...] = ()  # what the set said while it was prepared
+    damaged: tuple[int, ...] = ()  # positions in the set of images that were left out, as nothing can decode them
 
 
 def here(dataset: Dataset, root: Path) -> bool:
@@ -109,7 +111,8 @@ def prepare(
     """Write x.npy, y.npy and digest.npy of a split into a folder, and return the facts about them.
 
     Where x.npy would take more than `room` bytes it is left out, and `lazy` is among the facts. So is, as `warnings`,
-    what the set warns of (`warnings.warn`) while it is loaded.
+    what the set warns of (`warnings.warn`) while it is loaded. A set whose parameter `skip_damaged` is true goes
+    without images that cannot be decoded, and their positions are among the facts as `damaged`; it is decoded twice.
     """
     images, heard = _loaded(dataset, split, root)
     if len(images.x) != len(images.y):
@@ -117,14 +120,17 @@ def prepare(
     outside = set(np.unique(images.y).tolist()) - set(range(len(images.classes)))
     if outside:
         raise ValueError(f"split {split}: labels {sorted(outside)} of {len(images.classes)} classes")
-    index, y, classes = select(dataset, images)
+    damaged = _damaged(dataset, images)
+    heard += _said_of(damaged, len(images.y))
+    index, y, classes = select(dataset, images, [*damaged])
     if not len(index):
         raise UserError(f"{dataset.label}: the split {split} has no images of these classes")
+    _check_left(dataset, images, damaged, split)
     x = LazyImages(images, index, image)
     lazy = x.nbytes > room
     out = None if lazy else np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=x.shape)
     hasher, found = hashlib.sha256(repr((x.shape, y.shape)).encode()), []
-    for start, chunk in x.chunks():
+    for start, chunk in _decoded(dataset, x):
         if out is not None:
             out[start : start + len(chunk)] = chunk
         hasher.update(chunk.data)
@@ -144,6 +150,7 @@ def prepare(
             "counts": np.bincount(y, minlength=len(classes)).tolist(),
         }
         | ({"lazy": x.nbytes} if lazy else {})
+        | ({"damaged": [*damaged]} if damaged else {})
         | ({"warnings": heard} if heard else {})
     )
 
@@ -160,7 +167,12 @@ def opened(folder: Path, meta: dict[str, Any]) -> Prepared:
     """Return what `prepare` wrote."""
     x = np.load(folder / "x.npy", mmap_mode="r")
     y, digest = np.load(folder / "y.npy"), np.load(folder / "digest.npy")
-    return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"], tuple(meta.get("warnings", ())))
+    return Prepared(x, y, digest, tuple(meta["classes"]), meta["content"], *_facts(meta))
+
+
+def _facts(meta: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return what a set warned of, and which of its images were left out."""
+    return tuple(meta.get("warnings", ())), tuple(meta.get("damaged", ()))
 
 
 def reopened(
@@ -173,29 +185,90 @@ def reopened(
 ) -> Prepared:
     """Return what `prepare` wrote without x.npy: its images are decoded from the set's own files."""
     images, _ = _loaded(dataset, split, root)
-    index, y, classes = select(dataset, images)
+    index, y, classes = select(dataset, images, meta.get("damaged", ()))
     digest = np.load(folder / "digest.npy")
     if not np.array_equal(y, np.load(folder / "y.npy")):
         raise ValueError(f"split {split}: it is not what was prepared; delete {folder}")
     x = LazyImages(images, index, image, digest)
-    return Prepared(x, y, digest, classes, meta["content"], tuple(meta.get("warnings", ())))
+    return Prepared(x, y, digest, classes, meta["content"], *_facts(meta))
 
 
 # ---- class protocols ------------------------------------------------------------------------------
 
 
-def select(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Return the positions, new labels and class names left by `keep`, `only`, `without`, `per_class` and `limit`."""
-    kept = kept_classes(dataset, images.classes)
-    number = np.full(len(images.classes), -1, dtype=np.int64)
-    number[kept] = np.arange(len(kept))
-    y = number[np.asarray(images.y, dtype=np.int64)]
+def select(
+    dataset: Dataset, images: Images, damaged: Sequence[int] = ()
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Return the positions, new labels and class names left by `keep`, `only`, `without`, `per_class` and `limit`.
+
+    What is damaged is left out before any is drawn.
+    """
+    y, classes = _of_kept(dataset, images)
+    y[list(damaged)] = -1
     index = np.flatnonzero(y >= 0)
     if dataset.per_class is not None:
         index = index[of_each_class(y[index], SUBSET_SEED, lambda count: dataset.per_class or count)]
     if dataset.limit is not None:
         index = index[of_each_class(np.zeros_like(index), SUBSET_SEED, lambda count: dataset.limit or count)]
-    return index, y[index], tuple(images.classes[k] for k in kept)
+    return index, y[index], classes
+
+
+def _of_kept(dataset: Dataset, images: Images) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the new label of each image, -1 where its class is not kept, and the names of the kept classes."""
+    kept = kept_classes(dataset, images.classes)
+    number = np.full(len(images.classes), -1, dtype=np.int64)
+    number[kept] = np.arange(len(kept))
+    return number[np.asarray(images.y, dtype=np.int64)], tuple(images.classes[k] for k in kept)
+
+
+# ---- damaged files ----------------------------------------------------------------------------------
+
+
+def _damaged(dataset: Dataset, images: Images) -> dict[int, str]:
+    """Return the positions of images of kept classes that cannot be decoded, and why, where a set skips them."""
+    if not getattr(dataset, "skip_damaged", False):
+        return {}
+    candidates = np.flatnonzero(_of_kept(dataset, images)[0] >= 0).tolist()
+
+    def why(i: int) -> str:
+        try:
+            images.x[i]
+        except UndecodableError as error:
+            return str(error)
+        return ""
+
+    threads = torch.get_num_threads() if isinstance(images.x, Encoded) and images.x.threads else 1
+    with ThreadPoolExecutor(threads) as pool:
+        found = zip(candidates, pool.map(why, candidates), strict=True)
+        return {i: said for i, said in found if said}
+
+
+def _said_of(damaged: dict[int, str], count: int) -> list[str]:
+    """Return what is said of images that are left out of so many."""
+    if not damaged:
+        return []
+    shown = "; ".join([*damaged.values()][:SHOWN]) + "; ..." * (len(damaged) > SHOWN)
+    return [f"{len(damaged)} of {count} images cannot be decoded and are left out (`skip_damaged`): {shown}"]
+
+
+def _check_left(dataset: Dataset, images: Images, damaged: dict[int, str], split: str) -> None:
+    """Refuse a split of which a class has damaged images alone."""
+    y, classes = _of_kept(dataset, images)
+    left = np.delete(y, [*damaged])
+    for k in np.unique(y[[*damaged]]):
+        if k not in left:
+            raise UserError(
+                f"{dataset.label}: the split {split} has no image of the class '{classes[k]}' that can be decoded"
+            )
+
+
+def _decoded(dataset: Dataset, x: LazyImages) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the images piece by piece; where one is damaged, and the set could go without it, that is said."""
+    try:
+        yield from x.chunks()
+    except UndecodableError as error:
+        hint = "; `skip_damaged: true` leaves such images out, and says how many" * hasattr(dataset, "skip_damaged")
+        raise ValueError(f"{error}{hint}") from error
 
 
 # ---- format -----------------------------------------------------------------------------------------

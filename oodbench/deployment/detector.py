@@ -143,7 +143,7 @@ class DeployedDetector:
         def failed(file: str, why: str) -> None:
             raise UserError(f"{file}: {why}")
 
-        return (each.x for each in reading.blocks(map(Path, paths), facts.image, facts.bits, size, failed))
+        return (each.x for each in reading.blocks(map(Path, paths), facts.image, facts.decoding, size, failed))
 
 
 @contextmanager

@@ -156,6 +156,8 @@ def _facts(pipeline: Pipeline, known: _Known, asked: ExportRequest) -> DeployedF
         sources=_sources(pipeline, run, detector),
         image=run.image,
         bits=getattr(run.id, "bits", None),
+        range=getattr(run.id, "range", None),
+        exif=getattr(run.id, "exif", False),
         encoder=run.encoder,
         heads=dict(run.training.heads),
         precision=pipeline.encoders.precision(run),  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from oodbench.errors import UserError, printable
 from oodbench.store.artifacts import digest, sha256
 from oodbench.store.files import writing
 from oodbench.study.settings import Encoder, ImageFormat
+from oodbench.toolkit.image_files import Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +61,8 @@ class DeployedFacts(BaseModel):
     sources: dict[Text, Text]  # room of a plugin, or `encoder` -> hash of its code
     image: ImageFormat  # what every image is turned into
     bits: int | None  # of 16-bit images
+    range: tuple[float, float] | None = None  # values of 16-bit images and floats that become 0 and 255
+    exif: bool = False  # whether images are turned by EXIF's orientation
     encoder: Encoder
     heads: dict[Text, Text]  # head -> its form
     precision: Literal["float32", "float64", "bf16"]
@@ -77,6 +80,11 @@ class DeployedFacts(BaseModel):
     held: HeldAgainst | None
     bytes: dict[Text, int]
     files: dict[Text, Hash]
+
+    @property
+    def decoding(self) -> Decoding:
+        """How files of images are decoded: as those of the study's ID set."""
+        return Decoding(self.bits, self.range, self.exif)
 
 
 def check_free(to: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oodbench.data.prepare import to_format
 from oodbench.errors import UserError, of_machine
 from oodbench.study.settings import ImageFormat
-from oodbench.toolkit.image_files import below, decode
+from oodbench.toolkit.image_files import Decoding, below, decode
 
 ARRAYS = (".npy", ".npz")
 NAME = "x"  # of the array of images in an .npz of several
@@ -39,13 +39,13 @@ class _Source(NamedTuple):
     read: Callable[[], Images]  # (H, W) or (H, W, C)
 
 
-def blocks(paths: Iterable[Path], image: ImageFormat, bits: int | None, size: int, failed: Failed) -> Iterator[Block]:
+def blocks(paths: Iterable[Path], image: ImageFormat, how: Decoding, size: int, failed: Failed) -> Iterator[Block]:
     """Yield the images of files, of folders at any depth and of arrays, `size` at a time in their order.
 
     What is no image is told to `failed`, and the others are read.
     """
     waiting: list[tuple[_Source, Images]] = []
-    sources = _sources(paths, bits, failed)
+    sources = _sources(paths, how, failed)
     with ThreadPoolExecutor() as pool:
         while some := [*islice(sources, size)]:
             for each, found in zip(some, pool.map(partial(_read, image=image), some), strict=True):
@@ -86,7 +86,7 @@ def _read(source: _Source, image: ImageFormat) -> Images | str:
         return error.strerror or str(error)
 
 
-def _sources(paths: Iterable[Path], bits: int | None, failed: Failed) -> Iterator[_Source]:
+def _sources(paths: Iterable[Path], how: Decoding, failed: Failed) -> Iterator[_Source]:
     for path in paths:
         try:
             files = below(path) if path.is_dir() else [path]
@@ -99,13 +99,13 @@ def _sources(paths: Iterable[Path], bits: int | None, failed: Failed) -> Iterato
             if file.suffix.lower() in ARRAYS and not path.is_dir():
                 yield from _of_array_file(file, failed)
             else:
-                yield _Source(str(file), None, partial(_decoded, file, bits))
+                yield _Source(str(file), None, partial(_decoded, file, how))
 
 
-def _decoded(file: Path, bits: int | None) -> Images:
+def _decoded(file: Path, how: Decoding) -> Images:
     if not file.is_file():
         raise ValueError("there is no such file" if not file.exists() else "it is no regular file")
-    return decode(file.read_bytes(), str(file), bits)
+    return decode(file.read_bytes(), str(file), how)
 
 
 def _of_array_file(file: Path, failed: Failed) -> Iterator[_Source]:

@@ -176,7 +176,7 @@ def listed(pipeline: Pipeline, found: list[Shared]) -> pd.DataFrame:
 def _original(pipeline: Pipeline, side: Side) -> NDArray[np.int64]:
     """Return the position in the whole split of each image that a study takes of it."""
     images = side.dataset.load(side.split, pipeline.study.data)
-    return prepare.select(side.dataset, images)[0]
+    return prepare.select(side.dataset, images, pipeline.library.prepared(side.dataset, side.split).damaged)[0]
 
 
 def _rows(

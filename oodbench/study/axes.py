@@ -120,7 +120,9 @@ class Axes:
                 resnets = self.values.sweep(RESNETS[name], params, trail)
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
             elif re.fullmatch(r"timm/[\w.\-]+", name):
-                found += [Encoder(name=name, params=each.given) for each in self.values.sweep(TimmOptions, params, trail)]
+                found += [
+                    Encoder(name=name, params=each.given) for each in self.values.sweep(TimmOptions, params, trail)
+                ]
             elif re.fullmatch(r"[\w.]+:\w+", name):
                 found += self.functions(name, params, trail)
             else:

@@ -36,7 +36,10 @@ LATER = (
     "title",
     "bits",
     "first",
-)  # parameters of sets that are younger than keys, None by default
+    "range",
+    "exif",
+    "skip_damaged",
+)  # parameters of sets that are younger than keys, None or False by default
 MOST = 300_000  # cells of a study
 P = TypeVar("P", bound=Plugin)
 Bind = Callable[[Training, Encoder, int, int | None, Path], Training]  # of channels, classes and the study's folder
@@ -318,8 +321,8 @@ def canonical(plugin: Plugin | None) -> dict[str, Any] | None:
     """
     if plugin is None:
         return None
-    given = {name: value for name, value in plugin.params.items() if value is not None or name not in LATER}
-    return {"name": plugin.name, **given}
+    left = {name for name, value in plugin.params.items() if name in LATER and (value is None or value is False)}
+    return {"name": plugin.name, **{name: value for name, value in plugin.params.items() if name not in left}}
 
 
 def resolved(plugin: P, classes: int) -> P:

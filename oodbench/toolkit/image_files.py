@@ -1,11 +1,14 @@
 """What readers of images share: decoding when indexed, the order of classes, a drawn split, files listed or in folders.
 
 Pixels: grey images (1, 8 or 16 bits, with alpha or without) stay grey, (H, W); all others, palettes among them, become
-RGB, (H, W, 3). Alpha is dropped, colours under it stay as they are stored. EXIF orientation is ignored and of several
-frames the first is read, both as torchvision's ImageFolder does.
+RGB, (H, W, 3). Alpha is dropped, colours under it stay as they are stored. Of several frames the first is read, and the
+orientation that EXIF says is ignored, both as torchvision's ImageFolder does; `exif` turns images by it. (Pillow turns
+TIFF files whatever is said.)
 
-Of 16 bits the upper 8 are kept. Cameras and scanners fill fewer, and hardly a grey level of their images would be left:
-an image that leaves its highest bit unused is refused, unless `bits` says how many bits a set's images have.
+An image of 16 bits, or of floats, is refused until it is said what its values mean: cameras and scanners fill fewer
+than 16 bits, and hardly a grey level of their images would be left. `bits: N` keeps the upper 8 of the N that are used.
+`range: [LOW, HIGH]` makes a value v of a grey image round(255 (v - LOW) / (HIGH - LOW)), halves to even, in float64; a
+value beyond LOW and HIGH is refused. Images of 8 bits stay as they are.
 """
 
 from __future__ import annotations
@@ -14,22 +17,41 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from annotated_types import Interval
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
+from pydantic import AfterValidator, AllowInfNan
 
 from oodbench.api import Dataset, Images
 from oodbench.errors import of_machine
 
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+ENDINGS = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg"),
+    *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
+OPTIONAL = {
+    "avif": (4, b"ftypavi"),
+    "jpg_2000": (4, b"jP  "),
+}  # what a Pillow may lack: where its files say so, and how
 PHOTOMETRIC = 262  # the tag of a TIFF that says whether 0 is white
+ORIENTATION = 274  # the tag of EXIF that says how a camera was held
 SPLIT = "{split}"  # in a path: stands for the name of a split
 
+
+def _ascending(given: tuple[float, float]) -> tuple[float, float]:
+    if given[0] >= given[1]:
+        raise ValueError("should be [LOW, HIGH], the smaller value first")
+    return given
+
+
+Finite = Annotated[float, AllowInfNan(False)]
 Bits = Annotated[int, Interval(ge=8, le=16)]  # that the values of 16-bit images have
+Range = Annotated[tuple[Finite, Finite], AfterValidator(_ascending)]  # values that become 0 and 255
 Share = Annotated[float, Interval(gt=0, le=1)]
 Split = Literal["train", "test"]
 
@@ -55,57 +77,131 @@ class Encoded(Sequence[NDArray[np.uint8]]):
         return self._image(range(self._count)[at])
 
 
-def of_files(paths: Sequence[Path], bits: int | None = None) -> Encoded:
+@dataclass(frozen=True)
+class Decoding:
+    """How the files of a set are decoded."""
+
+    bits: int | None = None  # of 16-bit images; None: not said
+    range: tuple[float, float] | None = None  # of 16-bit images and floats: the values that become 0 and 255
+    exif: bool = False  # turn images by EXIF's orientation
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and self.range is not None:
+            raise ValueError("`bits` and `range` both say what values mean: leave out one")
+
+
+PLAIN = Decoding()
+
+
+class UndecodableError(ValueError):
+    """A file is no image, or a damaged one: what `skip_damaged` leaves out."""
+
+
+def of_files(paths: Sequence[Path], how: Decoding = PLAIN) -> Encoded:
     """Return the images of files."""
-    return Encoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i]), bits), threads=True)
+    return Encoded(len(paths), lambda i: decode(paths[i].read_bytes(), str(paths[i]), how), threads=True)
 
 
-def decode(raw: bytes, name: str, bits: int | None = None) -> NDArray[np.uint8]:
-    """Return an image (H, W) or (H, W, 3) from a file's bytes; raises ValueError where they are none."""
+def decode(raw: bytes, name: str, how: Decoding = PLAIN) -> NDArray[np.uint8]:
+    """Return an image (H, W) or (H, W, 3) from a file's bytes.
+
+    Raises UndecodableError where they are none, and ValueError where it is not said what their values mean.
+    """
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            return _pixels(image, bits)
+            stored = str(getattr(image, "tile", ""))  # gone once it is loaded
+            image.load()
+            found = _turned(_pixels(image, stored, how), image.getexif().get(ORIENTATION, 1) if how.exif else 1)
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is no image that Pillow can read") from None
+        for form, (start, mark) in OPTIONAL.items():
+            if raw[start:].startswith(mark) and not features.check(form):
+                raise ValueError(f"{name} is of a format that this Pillow was built without ({form})") from None
+        raise UndecodableError(f"{name} is no image that Pillow can read") from None
+    except (_UnsaidError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be decoded: {error}") from error
     except Exception as error:  # damaged files make the decoders raise whatever they met
         if of_machine(error):
             raise
-        raise ValueError(f"{name} cannot be decoded: {error}") from error
+        raise UndecodableError(f"{name} cannot be decoded: {error}") from error
+    return found
 
 
-def _pixels(image: Image.Image, bits: int | None) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips them at 255
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError("it has values beyond 16 bits")
+class _UnsaidError(ValueError):
+    """The image is whole, and what its values mean is not said, or is not so."""
+
+
+def _pixels(image: Image.Image, stored: str, how: Decoding) -> NDArray[np.uint8]:
+    """Return the pixels of an image; `stored` is how they lay in its file."""
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion clips them at 255
         if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
-            raise ValueError("it is a TIFF of 16 bits whose white is 0, which Pillow does not turn; save it anew")
-        _check_bits(int(wide.max()).bit_length(), bits)
-        return (wide >> (bits or 16) - 8).astype(np.uint8)
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, wanted are 8 or 16 bits")
-    stored = str(getattr(image, "tile", ""))  # of 16-bit colours, and grey with alpha, Pillow reads the upper 8 bits
-    deep = ";16" in stored or "'RGB', 65535" in stored  # the latter of PPM
+            raise _UnsaidError("it is a TIFF of 16 bits whose white is 0, which Pillow does not turn; save it anew")
+        return _wide(np.asarray(image), how)
+    deep = ";16" in stored or "'RGB', 65535" in stored  # of which Pillow reads the upper 8 bits; the latter of PPM
     if image.mode in ("1", "L", "LA") or "'LA;16" in stored:
         found = np.array(image.convert("L"))
     else:
         transparent = image.mode == "P" and "transparency" in image.info
         found = np.array((image.convert("RGBA") if transparent else image).convert("RGB"))
-    if deep and bits not in (None, 16):
-        raise ValueError(f"it has colours, or alpha, of 16 bits: `bits: {bits}` is for grey images, save it in 8 bits")
+    said = f"range: {[*how.range]}" if how.range else f"bits: {how.bits}"
+    if deep and (how.range or how.bits not in (None, 16)):
+        what = "it has colours, or alpha, of 16 bits, of which Pillow reads the upper 8"
+        raise _UnsaidError(f"{what}: `{said}` is for grey images, say `bits: 16` or save it in 8 bits")
     if deep:
-        _check_bits(int(found.max()).bit_length() + 8, bits)
+        _check_bits(int(found.max()).bit_length() + 8, how.bits, "")
     return found
 
 
-def _check_bits(used: int, bits: int | None) -> None:
-    if used > (bits or 16):
-        raise ValueError(f"it has values of {used} bits, and `bits: {bits}` is said of it")
-    if bits is None and 0 < used < 16:
-        raise ValueError(
+def _wide(values: NDArray[Any], how: Decoding) -> NDArray[np.uint8]:
+    """Return grey values of more than 8 bits as 8 bits."""
+    low, high = values.min(), values.max()
+    black_and_white = f"`range: [LOW, HIGH]`, the values that are black and white; its own are {low:g} to {high:g}"
+    if how.range is not None:
+        try:
+            return scaled(values, how.range)
+        except ValueError as error:
+            raise _UnsaidError(str(error)) from error
+    if values.dtype.kind == "f":
+        raise _UnsaidError(f"its pixels are floats; say {black_and_white}")
+    if low < 0 or high > 65535:
+        raise _UnsaidError(f"it has values beyond 16 bits; say {black_and_white}")
+    _check_bits(int(high).bit_length(), how.bits, f", or {black_and_white}")
+    found: NDArray[np.uint8] = (values >> (how.bits or 16) - 8).astype(np.uint8)
+    return found
+
+
+def scaled(values: NDArray[Any], span: tuple[float, float]) -> NDArray[np.uint8]:
+    """Return values of any type as 8 bits: LOW becomes 0, HIGH 255, v round(255 (v - LOW) / (HIGH - LOW)).
+
+    Halves go to even. Raises ValueError where a value is not finite, or beyond the range.
+    """
+    (low, high), x = span, values.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("it has values that are not finite (NaN or infinite)")
+    if x.size and (x.min() < low or x.max() > high):
+        raise ValueError(f"its values are {x.min():g} to {x.max():g}, which is beyond `range: [{low:g}, {high:g}]`")
+    found: NDArray[np.uint8] = np.rint(255 * (x - low) / (high - low)).astype(np.uint8)
+    return found
+
+
+def _check_bits(used: int, bits: int | None, else_say: str) -> None:
+    if bits is None:
+        raise _UnsaidError(
             f"it has 16 bits, of which its values fill {used}; say `bits`, how many the images of this set have "
-            "(16: it is meant to be as dark)"
+            f"(16: it is meant to be as dark){else_say}"
         )
+    if used > bits:
+        raise _UnsaidError(f"it has values of {used} bits, and `bits: {bits}` is said of it")
+
+
+def _turned(x: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return an image (H, W, ...) upright, by EXIF's orientation 1 to 8; others say nothing."""
+    if orientation in (5, 6, 7, 8):
+        x = x.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        x = x[::-1]
+    if orientation in (2, 3, 6, 7):
+        x = x[:, ::-1]
+    return np.ascontiguousarray(x)
 
 
 # ---- classes and splits -----------------------------------------------------------------------------
@@ -241,12 +337,12 @@ def check_distinct(rows: Iterable[Row]) -> None:
         first[row.path] = row.where
 
 
-def of_rows(rows: Sequence[Row], bits: int | None = None) -> Encoded:
+def of_rows(rows: Sequence[Row], how: Decoding = PLAIN) -> Encoded:
     """Return the images of rows; raises FileNotFoundError where one is not there."""
     for row in rows:
         if not row.path.is_file():
             raise FileNotFoundError(f"{row.where}: there is no image {row.path}")
-    return of_files([row.path for row in rows], bits)
+    return of_files([row.path for row in rows], how)
 
 
 # ---- folders ----------------------------------------------------------------------------------------

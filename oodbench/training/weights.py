@@ -198,7 +198,7 @@ def _for_timm(given: dict[str, Tensor], form: Encoder, channels: int) -> dict[st
         return given
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         network = networks.timm_network(form, channels)
-    start = next((name.removesuffix("pos_embed") for name in given if name.endswith("pos_embed")), "")  # of a checkpoint
+    start = next((name.removesuffix("pos_embed") for name in given if name.endswith("pos_embed")), "")
     inside = {name.removeprefix(start): t for name, t in given.items() if name.startswith(start)}
     wanted = network.state_dict()
     if all(name in inside and inside[name].shape == t.shape for name, t in wanted.items()):

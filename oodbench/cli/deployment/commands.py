@@ -124,7 +124,7 @@ def predict(
         screen.complain("[bold red]no image:[/]", f"{file}: {why}")
 
     facts, seen, seconds = detector.facts, list[reading.Block](), list[float]()
-    blocks = reading.blocks(images, facts.image, facts.bits, EMBED_BATCH, fail)
+    blocks = reading.blocks(images, facts.image, facts.decoding, EMBED_BATCH, fail)
     if first := next(blocks, None):
         one = first.x[:1].copy()
         detector.predictions(detector.layers([one]))  # whatever a first pass sets up

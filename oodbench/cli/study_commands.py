@@ -497,16 +497,22 @@ def _show_counts(cost: Estimate) -> None:
 
 
 def audit(study: StudyFile, without_missing_sets: Without = False) -> None:
-    """List the images that a study's sets share, equal or nearly so, with their indices and a sheet; trains nothing."""
+    """List images that sets share, equal or nearly, and equal ones in one set: indices, a sheet; trains nothing."""
     with arguments.at_work(study, without_missing_sets=without_missing_sets) as pipeline:
         from oodbench.execution import audit as auditing
         from oodbench.training.weights import plan_of
 
-        found = auditing.audit(pipeline, [work.run for work in plan_of(pipeline.study).work])
-        table, rows = auditing.write(pipeline, found, pipeline.study.results)
-    screen.show(table, auditing.NAME, len(table.mean))
-    kinds = rows["kind"].value_counts()
-    counts = " and ".join(f"{kinds.get(kind, 0)} {kind}" for kind in auditing.KINDS)
-    said = f"{counts} duplicates" if len(rows) else "no image is in two sets, equal or nearly so"
-    endings = ".md, .tex and .png" if len(rows) else ".md and .tex"
+        runs = [work.run for work in plan_of(pipeline.study).work]
+        found, inside = auditing.audit(pipeline, runs), auditing.within(pipeline, runs)
+        done = auditing.write(pipeline, found, inside, pipeline.study.results)
+    screen.show(done.pairs, done.pairs.name, len(done.pairs.mean))
+    screen.show(done.sets, done.sets.name, len(done.sets.mean))
+    kinds = done.rows["kind"].value_counts()
+    between, within = (
+        [f"{kinds.get(kind, 0)} {kind}" for kind in each if sum(kinds.get(kind, 0) for kind in each)]
+        for each in (auditing.KINDS, auditing.WITHIN)
+    )
+    said = f"{' and '.join(between)} duplicates" if between else "no image is in two sets, equal or nearly so"
+    said += f"; within sets {' and '.join(within)}" if within else "; none is twice in a set"
+    endings = ".md, .tex and .png" if len(done.rows) else ".md and .tex"
     screen.say(f"\n{said}: {pipeline.study.results / auditing.NAME}.csv, {endings}")

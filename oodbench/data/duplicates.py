@@ -101,6 +101,21 @@ def exact(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[Indices, 
     return first[len(one) :][there], there
 
 
+def repeated(digest: NDArray[np.uint64], y: Indices) -> tuple[Pairs, Pairs]:
+    """Return the images of a set that an earlier one equals, each with the first such: of digests (N, 2), labels (N,).
+
+    In the first pairs all images that look so have one label, in the second they have several: they contradict.
+    """
+    _, start, look = np.unique(digest, axis=0, return_index=True, return_inverse=True)
+    look = look.reshape(-1)
+    at = np.flatnonzero(start[look] < np.arange(len(y)))
+    labels = np.unique(np.stack([look, y], 1), axis=0)  # of each look, each once
+    several = (np.bincount(labels[:, 0]) > 1)[look[at]] if len(at) else np.zeros(0, dtype=bool)
+    zero = np.zeros(len(at))
+    found = Pairs(start[look[at]], at, zero.astype(np.int64), zero, zero + 1)
+    return found.at(~several), found.at(several)
+
+
 def known(one: str, split: str, other: str, other_split: str) -> int:
     """Return how many equal images two published sets share, by their labels; 0 where none are known."""
     names = [re.split(r"[ (]", label)[0] for label in (one, other)]

@@ -1,8 +1,11 @@
 """Which images the sets of a study share, exactly or nearly (see duplicates.py): counted for each pair of sets, listed.
 
 Pairs are remembered in the store, hashes too. A duplicate is counted once for each image of the second set of a pair,
-with its closest image in the first. `index` is an image's position among those that the study takes of a split,
-`original` its position in the whole split, before classes are chosen and `per_class` is applied.
+with its closest image in the first. Within a set equal images are counted and listed: `repeated` where all that look so
+have one label, else `contradicting`; the first of them is not counted, and is the first of each pair.
+
+`index` is an image's position among those that the study takes of a split, `original` its position in the whole split,
+before classes are chosen and `per_class` is applied.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +35,7 @@ NAME = "audit"
 ID_TRAIN, OUTLIERS, VALIDATION, REFERENCE = "ID train", "outliers", "validation OOD", "ID reference"
 ID_TEST, OOD_TEST = "ID test", "OOD test"
 KINDS = ("exact", "near")
+WITHIN = ("repeated", "contradicting")  # kinds of equal images in one set
 MAY_SHARE = ({ID_TRAIN, ID_TEST}, {ID_TRAIN, REFERENCE}, {ID_TEST, OOD_TEST})  # as published sets do: said, not refused
 SIDE = ("role", "set", "split", "index", "original", "class")
 SIDES = ("one", "other")
@@ -71,6 +75,24 @@ class Shared:
 
     def text(self) -> str:
         return f"{len(self.near.other)} of {self.images:,} in {self.one.name}"
+
+
+@dataclass(frozen=True)
+class Within:
+    """The images of a set that equal an earlier one of it, each with the first such."""
+
+    side: Side
+    repeated: duplicates.Pairs  # all that look so have one label
+    contradicting: duplicates.Pairs  # they have several
+    images: int
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.side, self.side
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {kind: len(getattr(self, kind).other) for kind in WITHIN}
 
 
 # ---- which sets are compared -----------------------------------------------------------------------------
@@ -122,14 +144,30 @@ def shared(pipeline: Pipeline, one: Side, other: Side) -> Shared:
     return Shared(one, other, exact, near.at(new), len(b.x))
 
 
-def audit(pipeline: Pipeline, runs: Iterable[Run]) -> list[Shared]:
-    """Return what each pair of sets of a study shares, and keep the counts in `audit.json` beside its results."""
+def within(pipeline: Pipeline, runs: Iterable[Run]) -> list[Within]:
+    """Return what each split of a study's sets has more than once; a split in several roles is there once."""
+    sides_: dict[tuple[str, Split], Side] = {}
+    for side in itertools.chain.from_iterable(all_sides(run) for run in runs):
+        sides_.setdefault((side.dataset.label, side.split), side)
+    found = []
+    for side in sides_.values():
+        prepared = pipeline.library.prepared(side.dataset, side.split)
+        found.append(Within(side, *duplicates.repeated(prepared.digest, prepared.y), len(prepared.y)))
+    return found
+
+
+def audit(pipeline: Pipeline, runs: Sequence[Run]) -> list[Shared]:
+    """Return what each pair of sets of a study shares, and keep the counts in `audit.json` beside its results.
+
+    The counts of equal images within each set are kept there, too.
+    """
     found = [shared(pipeline, *each) for each in pairs(runs)]
     facts: dict[str, Any] = {
         "rule": {"bits": duplicates.BITS, "rest": duplicates.REST, "correlation": duplicates.CORRELATION},
         "pairs": [
             {"one": each.one.name, "other": each.other.name, "images": each.images, **each.counts} for each in found
         ],
+        "sets": [{"set": each.side.name, "images": each.images, **each.counts} for each in within(pipeline, runs)],
     }
     if missing := _missing(pipeline):
         facts["missing"] = missing
@@ -166,10 +204,10 @@ def notes(found: list[Shared]) -> dict[tuple[str, str], list[str]]:
 # ---- the list ----------------------------------------------------------------------------------------------
 
 
-def listed(pipeline: Pipeline, found: list[Shared]) -> pd.DataFrame:
+def listed(pipeline: Pipeline, found: Sequence[Shared | Within]) -> pd.DataFrame:
     """Return a row (COLUMNS) for each duplicate: exact ones of a pair of sets first, then the closest."""
     original = {side: _original(pipeline, side) for each in found if any(each.counts.values()) for side in each.sides}
-    rows = [row for each in found for kind in KINDS for row in _rows(pipeline, each, kind, original)]
+    rows = [row for each in found for kind in each.counts for row in _rows(pipeline, each, kind, original)]
     return pd.DataFrame.from_records(rows, columns=list(COLUMNS))
 
 
@@ -180,7 +218,7 @@ def _original(pipeline: Pipeline, side: Side) -> NDArray[np.int64]:
 
 
 def _rows(
-    pipeline: Pipeline, each: Shared, kind: str, original: dict[Side, NDArray[np.int64]]
+    pipeline: Pipeline, each: Shared | Within, kind: str, original: dict[Side, NDArray[np.int64]]
 ) -> Iterator[dict[str, Any]]:
     found: duplicates.Pairs = getattr(each, kind)
     prepared = [pipeline.library.prepared(side.dataset, side.split) for side in each.sides]
@@ -215,10 +253,21 @@ def table(found: list[Shared]) -> Counts:
     return Counts(NAME, caption, counts, counts * np.nan, counts, dict.fromkeys(counts.columns, 0))
 
 
+def within_table(found: list[Within]) -> Counts:
+    """Return the number of equal images in each set."""
+    index = pd.Index([each.side.name for each in found], name="within")
+    counts = pd.DataFrame([each.counts | {"of": each.images} for each in found], index=index)
+    caption = (
+        "Images that are equal, in the study's format, to an earlier one of their set: repeated where all that look so "
+        "are of one class, contradicting where they are of several."
+    )
+    return Counts(f"{NAME}_within", caption, counts, counts * np.nan, counts, dict.fromkeys(counts.columns, 0))
+
+
 # ---- the sheet -------------------------------------------------------------------------------------------------
 
 
-def sheet(pipeline: Pipeline, found: list[Shared], rows: pd.DataFrame) -> Image.Image:
+def sheet(pipeline: Pipeline, found: Sequence[Shared | Within], rows: pd.DataFrame) -> Image.Image:
     """Return pictures of the first pairs, side by side, that of the first set on the left, with their indices.
 
     Every pair of sets has its share of the sheet.
@@ -264,16 +313,26 @@ def _picture(image: NDArray[np.uint8]) -> Image.Image:
 # ---- writing ---------------------------------------------------------------------------------------------------
 
 
-def write(pipeline: Pipeline, found: list[Shared], folder: Path) -> tuple[Counts, pd.DataFrame]:
-    """Write the list as .csv, the table as .md and .tex, and the sheet as .png where there is a pair to show."""
-    rows, counts = listed(pipeline, found), table(found)
+class Written(NamedTuple):
+    """What `write` has written."""
+
+    pairs: Counts
+    sets: Counts
+    rows: pd.DataFrame
+
+
+def write(pipeline: Pipeline, found: list[Shared], inside: list[Within], folder: Path) -> Written:
+    """Write the list as .csv, the tables as .md and .tex, and the sheet as .png where there is a pair to show."""
+    everything = [*found, *inside]
+    rows, counts, sets = listed(pipeline, everything), table(found), within_table(inside)
     if names := ", ".join(_missing(pipeline)):
         counts = replace(counts, caption=f"Without {names}, whose files are not here. {counts.caption}")
     formats.write_table(replace(counts.sheet(), numbers=rows), folder, ("csv", "md", "tex"))
+    formats.write_table(sets.sheet(), folder, ("md", "tex"))
     picture = folder / f"{NAME}.png"
     picture.unlink(missing_ok=True)
     if len(rows):
         stream = io.BytesIO()
-        sheet(pipeline, found, rows).save(stream, "PNG")
+        sheet(pipeline, everything, rows).save(stream, "PNG")
         write_whole(picture, stream.getvalue())
-    return counts, rows
+    return Written(counts, sets, rows)

@@ -974,10 +974,12 @@ def test_a_set_saved_by_hugging_face(tmp_path: Path) -> None:
     )
     library.DatasetDict({"train": table, "validation": table.select([0, 1])}).save_to_disk(str(tmp_path / "mine"))
     given = {"path": "mine", "test": "validation"}
-    found = plugin("huggingface", **given, label_column="kind").load("test", tmp_path)
+    found = plugin("huggingface", **given, label_column="kind", bits=16).load("test", tmp_path)
     assert found.classes == ("ant", "bee")
     assert found.y.tolist() == [1, 0]
     assert np.array_equal(found.x[0], (deep >> 8).astype(np.uint8))
+    scaled = plugin("huggingface", **given, label_column="kind", range=(0, 65535), exif=True).load("test", tmp_path)
+    assert np.array_equal(scaled.x[0], np.round(deep.astype(float) * 255 / 65535))
     assert np.array_equal(found.x[1], clear[..., :3])
     with pytest.raises(ValueError, match="row 0 cannot be decoded: it has values of 16 bits, and `bits: 12` is said"):
         plugin("huggingface", **given, label_column="kind", bits=12).load("test", tmp_path).x[0]
@@ -985,6 +987,10 @@ def test_a_set_saved_by_hugging_face(tmp_path: Path) -> None:
     assert alone.splits == ("test",)
     assert alone.load("test", tmp_path).classes == ("images",)
     assert len(alone.files("test", tmp_path)) > 3
+    with pytest.raises(
+        ValueError, match=r"validation, row 0 cannot be decoded: it has 16 bits, .* say `bits`, .*`range: "
+    ):
+        plugin("huggingface", **given, label_column=None).load("test", tmp_path).x[0]
     assert "has no column 'label'; allowed: image, kind" in refused("huggingface", tmp_path, **given)
     assert "has no split 'test'; allowed: train, validation" in refused("huggingface", tmp_path, path="mine")
 

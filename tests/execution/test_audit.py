@@ -142,6 +142,22 @@ def test_equal_images_are_found_once_each_the_first_of_several() -> None:
     assert (one.tolist(), other.tolist()) == ([2, 0], [3, 4])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_images_of_a_set_are_those_that_a_loop_finds(seed: int) -> None:
+    """Few looks and classes, so that every kind of group is there; none at all in the last."""
+    rng = np.random.default_rng(seed)
+    looks, y = rng.integers(0, 12, 24 * (seed < 3)), rng.integers(0, 2, 24 * (seed < 3))
+    digest = prepare.digests(np.arange(12, dtype=np.uint8)[looks].reshape(-1, 1, 1, 1)).reshape(-1, 2)
+    wanted: dict[str, list[tuple[int, int]]] = {"repeated": [], "contradicting": []}
+    for j in range(len(looks)):
+        same = [i for i in range(len(looks)) if looks[i] == looks[j]]
+        if same[0] < j:
+            wanted["contradicting" if len({y[i] for i in same}) > 1 else "repeated"].append((same[0], j))
+    found = duplicates.repeated(digest, y)
+    assert [[*zip(each.one.tolist(), each.other.tolist(), strict=True)] for each in found] == [*wanted.values()]
+    assert seed == 3 or all(wanted.values())
+
+
 # ---- studies -------------------------------------------------------------------------------------------------------
 
 SET = '''"""Textures."""
@@ -291,6 +307,37 @@ def test_the_command_lists_indices_before_and_after_the_class_protocol(tmp_path:
         assert sheet.width > sheet.height > 64
     assert "2" in (folder / "audit.md").read_text().splitlines()[3]
     assert "tab:audit" in (folder / "audit.tex").read_text()
+
+
+def test_equal_images_within_a_set_are_counted_and_listed(tmp_path: Path) -> None:
+    """Images 4 and 6 of the split are of class a, 7 is of b; of the images that the study takes they have others."""
+    text = SET.replace(
+        "        return Images(x,",
+        "        x[[6, 12]], x[[7, 20, 33]] = x[4], x[10]\n        return Images(x[1:], y[1:], self.class_names)"
+        "\n        return Images(x,",
+    )
+    path = planted(tmp_path, "none")
+    (tmp_path / "planted.py").write_text(text)
+    done = call("audit", path)
+    assert done.exit_code == 0, done.output
+    assert "no image is in two sets, equal or nearly so; within sets 6 repeated and 9 contradicting" in done.output
+    folder = tmp_path / "results" / "s"
+    rows = pd.read_csv(folder / "audit.csv")
+    assert (rows["one_set"] == rows["other_set"]).all()
+    found = rows[rows["one_role"] == "ID train"][["kind", "one_index", "other_index", "one_class", "other_class"]]
+    assert sorted(found.itertuples(index=False, name=None)) == [
+        ("contradicting", 6, 9, "b", "a"),
+        ("contradicting", 6, 19, "b", "a"),
+        ("contradicting", 6, 32, "b", "b"),
+        ("repeated", 3, 5, "a", "a"),
+        ("repeated", 3, 11, "a", "a"),
+    ]
+    facts = json.loads((folder / "audit.json").read_text())["sets"]
+    wanted = {"images": 39, "repeated": 2, "contradicting": 3}
+    assert [each | {"set": ""} for each in facts] == [wanted | {"set": ""}] * 3
+    assert [each["set"] for each in facts][:2] == ["ID train (planted)", "ID test (planted)"]
+    assert "| ID train (planted)" in (folder / "audit_within.md").read_text()
+    assert (folder / "audit.png").exists()
 
 
 def test_sets_that_share_nothing_leave_an_empty_list(tmp_path: Path) -> None:

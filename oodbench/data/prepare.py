@@ -141,18 +141,15 @@ def prepare(
     np.save(folder / "y.npy", y)
     np.save(folder / "digest.npy", digest := np.concatenate(found))
     heard += in_several_classes(digest, y, classes)
-    return (
-        {
-            "name": dataset.label,
-            "split": split,
-            "content": hasher.hexdigest()[:16],  # of x and y
-            "classes": list(classes),
-            "counts": np.bincount(y, minlength=len(classes)).tolist(),
-        }
-        | ({"lazy": x.nbytes} if lazy else {})
-        | ({"damaged": [*damaged]} if damaged else {})
-        | ({"warnings": heard} if heard else {})
-    )
+    facts = {
+        "name": dataset.label,
+        "split": split,
+        "content": hasher.hexdigest()[:16],  # of x and y
+        "classes": list(classes),
+        "counts": np.bincount(y, minlength=len(classes)).tolist(),
+    }
+    given = {"lazy": x.nbytes if lazy else 0, "damaged": [*damaged], "warnings": heard}
+    return facts | {name: value for name, value in given.items() if value}
 
 
 def _loaded(dataset: Dataset, split: Literal["train", "test"], root: Path) -> tuple[Images, list[str]]:

@@ -323,7 +323,7 @@ class Written(NamedTuple):
 
 def write(pipeline: Pipeline, found: list[Shared], inside: list[Within], folder: Path) -> Written:
     """Write the list as .csv, the tables as .md and .tex, and the sheet as .png where there is a pair to show."""
-    everything = [*found, *inside]
+    everything: list[Shared | Within] = [*found, *inside]
     rows, counts, sets = listed(pipeline, everything), table(found), within_table(inside)
     if names := ", ".join(_missing(pipeline)):
         counts = replace(counts, caption=f"Without {names}, whose files are not here. {counts.caption}")

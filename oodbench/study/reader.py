@@ -36,8 +36,8 @@ MEANING = {  # of the keys that are no Settings; docs/study.md says the same
     "reference": "the ID scores that thresholds are set on: `val` (a tenth of ID train), `{val: share}`, "
     "`train`, `{set: data set}`",
     "training": "how encoders are trained, or where their weights are from",
-    "encoder": "the network: a ResNet by name (`width`, `stem`), `timm/NAME`, or `package.module:function` "
-    "with its own parameters",
+    "encoder": "the network: a ResNet by name (`width`, `stem`), `timm/NAME` (`img_size`, "
+    "`dynamic_img_size`, `global_pool`), or `package.module:function` with its own parameters",
     "recipe": "how an encoder is optimised",
     "precision": "of a training's arithmetic; `auto` is bf16 where the device has units for it, else float32",
     "seed": "of everything that is drawn",

@@ -308,17 +308,3 @@ def test_an_image_of_unsaid_values_is_no_damaged_one(tmp_path: Path) -> None:
     pipeline, dataset, _ = library(tmp_path, skip_damaged=True)
     with pytest.raises(UserError, match=r"009\.png cannot be decoded: it has 16 bits"):
         pipeline.library.prepared(dataset, "train")
-
-
-def test_a_folder_of_save_to_disk_goes_without_damaged_images(tmp_path: Path) -> None:
-    library_ = pytest.importorskip("datasets")
-    cells = [{"bytes": each, "path": None} for each in (encoded(COLOUR), b"junk", encoded(COLOUR[::-1]))]
-    library_.Dataset.from_dict({"image": cells, "label": ["b", "a", "b"]}).save_to_disk(str(tmp_path / "mine"))
-    (tmp_path / "out").mkdir()
-    given: dict[str, Any] = {"path": "mine", "train": None, "label_column": None}
-    image = ImageFormat(size=8, channels=1)
-    meta = prepare.prepare(plugin("huggingface", **given, skip_damaged=True), "test", image, tmp_path, tmp_path / "out")
-    assert (meta["damaged"], meta["counts"]) == ([1], [2])
-    assert "mine, test, row 1 is no image that Pillow can read" in meta["warnings"][0]
-    with pytest.raises(ValueError, match="mine, test, row 1 is no image .*; `skip_damaged: true` leaves such images out"):
-        prepare.prepare(plugin("huggingface", **given), "test", image, tmp_path, tmp_path / "out")

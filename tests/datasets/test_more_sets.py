@@ -1004,6 +1004,22 @@ def test_a_split_that_is_saved_alone_is_test_images(tmp_path: Path) -> None:
     assert "mine is one split alone; `train: null` takes it" in refused("huggingface", tmp_path, path="mine")
 
 
+def test_a_folder_of_save_to_disk_goes_without_damaged_images(tmp_path: Path) -> None:
+    library = importlib.import_module("datasets")
+    cells = [{"bytes": each, "path": None} for each in (encoded(), b"junk", encoded())]
+    library.Dataset.from_dict({"image": cells}).save_to_disk(str(tmp_path / "mine"))
+    (tmp_path / "out").mkdir()
+    given = {"path": "mine", "train": None, "label_column": None}
+    to = (ImageFormat(size=8, channels=1), tmp_path, tmp_path / "out")
+    meta = prepare.prepare(plugin("huggingface", **given, skip_damaged=True), "test", *to)
+    assert (meta["damaged"], meta["counts"]) == ([1], [2])
+    assert "mine, test, row 1 is no image that Pillow can read" in meta["warnings"][0]
+    with pytest.raises(
+        ValueError, match=r"mine, test, row 1 is no image .*; `skip_damaged: true` leaves such images out"
+    ):
+        prepare.prepare(plugin("huggingface", **given), "test", *to)
+
+
 def test_offline_a_set_of_the_hub_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     importlib.import_module("datasets")
     monkeypatch.setenv("OODBENCH_OFFLINE", "1")

@@ -30,6 +30,7 @@ from oodbench.store import scores
 from oodbench.store.artifacts import digest
 from oodbench.store.rows import Results
 from oodbench.study import reader
+from oodbench.toolkit.image_files import Decoding
 
 Arrays = dict[str, NDArray[Any]]
 HAS_ONNX = all(find_spec(each) for each in ("onnx", "onnxscript", "onnxruntime"))
@@ -227,6 +228,24 @@ def test_through_onnx_runtime_scores_are_within_1e_5(made: Made, name: str) -> N
 def test_without_onnx_in_the_folder_it_is_said(made: Made) -> None:
     with pytest.raises(UserError, match=r"has no encoder.onnx; oodbench export STUDY CELL --to FOLDER --onnx"):
         loaded(made, "knn", onnx=True)
+
+
+@pytest.mark.slow
+def test_files_are_decoded_as_those_of_the_id_set(made: Made, tmp_path: Path) -> None:
+    """Of 16 bits, and on their side: `range` and `exif` came later, and folders of before have neither."""
+    folder, x, exif = copied(made, tmp_path), made.images["ID"][:1], Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.fromarray(np.rot90(x[0, ..., 0]).astype(np.uint16) * 257)
+    lying.save(tmp_path / "x.png", exif=exif)
+    with pytest.raises(UserError, match=r"x\.png: cannot be decoded: it has 16 bits"):
+        oodbench.load_detector(folder, device="cpu").score([tmp_path / "x.png"])
+    altered(folder, exif=True, range=[0, 65535])
+    detector = oodbench.load_detector(folder, device="cpu")
+    assert np.array_equal(detector.score([tmp_path / "x.png"]), detector.score(x))
+    plain = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    file = {name: value for name, value in plain.items() if name not in ("exif", "range", "digest")}
+    (folder / FACTS).write_text(json.dumps({**file, "digest": digest(file)}), encoding="utf-8")
+    assert oodbench.load_detector(folder, device="cpu").facts.decoding == Decoding()
 
 
 # ---- what is damaged ----------------------------------------------------------------------------------------

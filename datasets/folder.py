@@ -42,7 +42,7 @@ class Folder(Dataset):
     test_share: Share | None = None  # None: the splits are folders; else of each class of PATH; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
-    range: Range | None = None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
+    range: Range | None = None  # of 16-bit grey images and floats: what becomes 0 and 255; None: not said
     exif: bool = False  # turn images by EXIF's orientation
     skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
 

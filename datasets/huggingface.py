@@ -36,9 +36,7 @@ class HuggingFace(Dataset):
     train: str | None = "train"  # the library's name of the split; None: test images alone
     test: str = "test"  # the same of the test split
     bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
-    range: image_files.Range | None = (
-        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
-    )
+    range: image_files.Range | None = None  # of 16-bit grey images and floats: what becomes 0 and 255; None: not said
     exif: bool = False  # turn images by EXIF's orientation
     skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
     revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None  # commit of a set of the Hub

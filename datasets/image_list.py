@@ -37,9 +37,7 @@ class ImageList(Dataset):
     test_share: Share | None = None  # None: a list for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
-    range: image_files.Range | None = (
-        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
-    )
+    range: image_files.Range | None = None  # of 16-bit grey images and floats: what becomes 0 and 255; None: not said
     exif: bool = False  # turn images by EXIF's orientation
     skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
     count: Size | tuple[Size | None, Size | None] | None = None  # images of the list; None: any number

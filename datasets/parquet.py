@@ -35,9 +35,7 @@ class Parquet(Dataset):
     test_share: image_files.Share | None = None  # None: files for each split; else of each class; 1: everything is test
     draw: int = 0  # seed of test_share
     bits: image_files.Bits | None = None  # of 16-bit images, of which the upper 8 are kept; None: not said
-    range: image_files.Range | None = (
-        None  # values of 16-bit grey images, or floats, that become 0 and 255; None: not said
-    )
+    range: image_files.Range | None = None  # of 16-bit grey images and floats: what becomes 0 and 255; None: not said
     exif: bool = False  # turn images by EXIF's orientation
     skip_damaged: bool = False  # leave out files that cannot be decoded, and say how many; False: they are refused
 

@@ -34,10 +34,7 @@ ENDINGS = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg"),
     *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
-OPTIONAL = {
-    "avif": (4, b"ftypavi"),
-    "jpg_2000": (4, b"jP  "),
-}  # what a Pillow may lack: where its files say so, and how
+OPTIONAL = {"avif": (4, b"ftypavi"), "jpg_2000": (4, b"jP  ")}  # a Pillow may lack it: where its files say so, how
 PHOTOMETRIC = 262  # the tag of a TIFF that says whether 0 is white
 ORIENTATION = 274  # the tag of EXIF that says how a camera was held
 SPLIT = "{split}"  # in a path: stands for the name of a split

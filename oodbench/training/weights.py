@@ -32,6 +32,8 @@ from oodbench.training import networks
 TORCHVISION = "torchvision:"
 HARMLESS = "num_batches_tracked"  # of batch norm, not used in evaluation; old files lack it
 SHOWN = 3  # names of each kind in an error
+# What a vision transformer's file has; timm's reading knows the towers by these, without what a checkpoint puts before.
+POSITIONS = ("visual.class_embedding", "visual.trunk.pos_embed", "visual.pos_embed", "pos_embed")
 
 
 class WeightsSource(NamedTuple):
@@ -198,7 +200,8 @@ def _for_timm(given: dict[str, Tensor], form: Encoder, channels: int) -> dict[st
         return given
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         network = networks.timm_network(form, channels)
-    start = next((name.removesuffix("pos_embed") for name in given if name.endswith("pos_embed")), "")
+    starts = (name.removesuffix(mark) for mark in POSITIONS for name in given if name.endswith(mark))
+    start = next((each for each in starts if not each or each.endswith(".")), "")  # of a checkpoint's names
     inside = {name.removeprefix(start): t for name, t in given.items() if name.startswith(start)}
     wanted = network.state_dict()
     if all(name in inside and inside[name].shape == t.shape for name, t in wanted.items()):

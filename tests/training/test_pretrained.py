@@ -473,6 +473,33 @@ def test_files_of_dinov2s_authors_are_read_under_any_name(start: str) -> None:
     assert {name: t.shape for name, t in found.items()} == {f"{start}{name}": t.shape for name, t in wanted.items()}
 
 
+CLIPS = {  # what CLIP's authors call it
+    **{"patch_embed.proj": "conv1", "norm_pre": "ln_pre", "norm.": "ln_post.", "blocks.": "transformer.resblocks."},
+    **{"attn.qkv.": "attn.in_proj_", "attn.proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"},
+    **{"norm1": "ln_1", "norm2": "ln_2", "cls_token": "class_embedding", "pos_embed": "positional_embedding"},
+}
+
+
+@pytest.mark.parametrize("start", ["", "state_dict.module."])
+def test_the_image_tower_of_a_file_of_clips_authors_is_read(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its projection is a head; the tower of texts is left."""
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
+    native = timm.create_model(CLIP, pretrained=False, num_classes=0).state_dict()
+    theirs = {"text_projection": torch.ones(1), "visual.proj": torch.ones(256, 9)}
+    for name, t in native.items():
+        for mine, other in CLIPS.items():
+            name = name.replace(mine, other)  # noqa: PLW2901
+        theirs[f"visual.{name}"] = t.squeeze() if name in ("class_embedding", "positional_embedding") else t
+    form = Encoder(name=f"timm/{CLIP}", params={"img_size": 32})
+    found = weights._for_timm({f"{start}{name}": t for name, t in theirs.items()}, form, 3)
+    found = {name.removeprefix(start): t for name, t in found.items()}
+    assert found.pop("head.weight").shape == (9, 256)
+    assert found.pop("head.bias").shape == (9,)
+    resized = resample_abs_pos_embed(native["pos_embed"], new_size=[2, 2], num_prefix_tokens=1)
+    assert found.keys() == native.keys()
+    assert all(torch.equal(found[name], resized if name == "pos_embed" else t) for name, t in native.items())
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------
 
 

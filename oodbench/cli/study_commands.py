@@ -171,8 +171,9 @@ def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool, col
 def _more_seeds(made: Ran, left: float) -> bool:
     """Add seeds to the sides of the undecided claim that costs least; where none is added, say why, and return False.
 
-    A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times; `left` is
-    the time that there is, in seconds.
+    A claim gets as many as would decide it, but no more than it has, so that it is looked at a few times. Every
+    undecided claim that the seeds tell something of is looked at again, whichever they were added for; `left` is the
+    time that there is, in seconds.
     """
     from oodbench.report import unmade
     from oodbench.report.claims import images, sides, verdicts
@@ -206,7 +207,9 @@ def _more_seeds(made: Ran, left: float) -> bool:
     first = max(run.seed for run in runs) + 1
     seeds = list(range(first, first + count))
     kept = {run.but_seed: [*added.seeds.get(run.but_seed, []), *seeds] for run in runs}
-    runner.results.write_added(Added(added.seeds | kept, looks | {name: looks[name] + 1}))
+    again = {other for _, other, _, theirs in steps if not kept.keys().isdisjoint(run.but_seed for run in theirs)}
+    counted_looks = {other: count + (other in again) for other, count in looks.items()}
+    runner.results.write_added(Added(added.seeds | kept, counted_looks))
     these = f"{'seed' if count == 1 else 'seeds'} {', '.join(map(str, seeds))} of {counted(len(kept), 'training')}"
     screen.say(f"\n{name} is not decided: {these} are added, about {screen.duration(seconds)}")
     return True

@@ -248,7 +248,7 @@ def beside_published(study: Source, folder: Path, rows: Any) -> tuple[str, Any] 
 def _show(found: Comparison, file: Path) -> None:
     from oodbench.report import comparison as against
 
-    colours = {against.REPRODUCED: "green", against.NEAR: "yellow", against.FAR: "red"}
+    colours = {against.REPRODUCED: "green", against.UNDECIDED: "yellow", against.DIFFERENT: "red"}
     text = against.table(found)
     shown = screen.columns(*text.columns)
     for line, (_, cells) in zip(found.lines, text.iterrows(), strict=True):

@@ -3,8 +3,10 @@
 A number is of the rows that a target's id, training, scorer and OOD sets name. Whatever it leaves out of a cell is the
 default; where its rows are of another suite, encoder, number of epochs, parameter, ... it is not comparable, and the
 first such field says why. Of the settings that its source swept (`any`) the one counts that
-validation OOD chooses in each run. It knows rows and the parameters of trainings that are kept beside them; no torch
-but what plugins import, whose defaults it asks for.
+validation OOD chooses in each run. What is comparable is reproduced where two one-sided t tests say that it is off by
+at most the margin (TOST, Schuirmann 1987), with the errors of both sides (Welch 1947), and different where the 95 %
+interval of the difference is without 0. It knows rows and the parameters of trainings that are kept beside them; no
+torch but what plugins import, whose defaults it asks for.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from oodbench.api import Dataset, Training
 from oodbench.errors import UserError, suggestion
+from oodbench.report.claims.estimates import ERROR, TWO_SIDED, welch
 from oodbench.report.formats import Sheet
 from oodbench.report.tables import METHOD, TRAINED, counted, spread
-from oodbench.report.targets import CLOSE, ROOMS, Entry, Params, Target, plain, shown
+from oodbench.report.targets import MARGIN, ROOMS, Entry, Params, Target, plain, shown
 from oodbench.report.unmade import said, sets_of
 from oodbench.store.columns import ACCURACIES, QUALITY
 from oodbench.store.rows import machines
@@ -33,8 +37,8 @@ from oodbench.study.grid import NONE
 from oodbench.study.registry import Registry
 from oodbench.study.settings import RESNETS, ImageFormat, Recipe, Space, flat
 
-REPRODUCED, NEAR, FAR, OTHER = "reproduced", "close", "not reproduced", "not comparable"
-STATES = (REPRODUCED, NEAR, FAR, OTHER)
+REPRODUCED, DIFFERENT, UNDECIDED, OTHER = "reproduced", "different", "undecided", "not comparable"
+STATES = (REPRODUCED, DIFFERENT, UNDECIDED, OTHER)
 WHICH = ("id", "training", "distance", "posthoc", "ood", "group")  # what a target is about; rows of others are no match
 NAMED = ("training", "distance", "posthoc")  # by name; another parameter is a reason not to be comparable
 OF_RUNS = ("id", "training", "outliers", "encoder", "recipe", "image")  # told by what is kept of a training
@@ -54,8 +58,7 @@ class Line:
     """A published number and ours. Numbers of ours are NaN, and `n` 0, where there is none that is comparable."""
 
     target: Target
-    state: str
-    why: str = ""  # of what is not comparable
+    why: str = ""  # it is not comparable, "" where it is
     ours: tuple[tuple[str, str], ...] = ()  # labels of our rows, by column
     mean: float = float("nan")  # per cent
     std: float = float("nan")  # ddof 1, over runs
@@ -65,6 +68,27 @@ class Line:
     def difference(self) -> float:
         """Ours minus the published number, in points, without the noise of the last bits."""
         return round(self.mean - self.target.value, 9)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The two-sided 95 % interval of the difference, in points; NaN where neither side has a deviation."""
+        half = self._half(TWO_SIDED)
+        return self.difference - half, self.difference + half
+
+    @property
+    def state(self) -> str:
+        """Whether our number is the published one within the margin, bounds being within, or another."""
+        if self.why:
+            return OTHER
+        off = abs(self.difference)
+        if round(off + self._half(1), 9) <= self.target.margin:
+            return REPRODUCED
+        return DIFFERENT if off > self._half(TWO_SIDED) else UNDECIDED
+
+    def _half(self, tests: int) -> float:
+        """Return half the width of the interval, one-sided each, at a share of the error."""
+        error, freedom = welch((self.std, self.n), (self.target.deviation, self.target.n))
+        return float(stdtrit(freedom, 1 - ERROR / tests) * error)
 
 
 @dataclass(frozen=True)
@@ -81,10 +105,11 @@ class Comparison:
         """What the words mean, and how many targets are not listed."""
         return f"{self.mixed} ".lstrip() + (
             "Ours: per cent, mean ± standard deviation (ddof 1) over n runs (seeds; class splits are averaged). "
-            "Difference: ours minus published, in points. reproduced: it is within three standard errors of the "
-            "published mean (its deviation, as if with ddof 1, divided by the square root of its runs), but at least "
-            "0.5 and at most 1.5 points, and 0.5 where no deviation is published; close: within 3 points. Our own "
-            "deviation plays no part: with few runs a verdict is luck, too. "
+            "Difference: ours minus published, in points, with its two-sided 95 % t interval, of the errors of both "
+            "(Welch). reproduced: two one-sided t tests at 5 % say that it is at most "
+            f"{MARGIN:g} point either way, or the target's tolerance; different: the interval is without 0; else "
+            "undecided. A side without a deviation over runs is taken to have the other's, a published number without "
+            "one to be of one run; the error of the test images, which both may share, is in none. "
             f"{counted(self.elsewhere, 'target')} of other cells."
         )
 
@@ -104,7 +129,7 @@ def compare(
         elsewhere += not about.any()
         lines += found.lines(target, about, by) if about.any() else []
     mixed = " ".join(filter(None, (machines(rows), said(rows))))
-    return Comparison(sorted(lines, key=lambda line: line.state == OTHER), elsewhere, mixed)
+    return Comparison(sorted(lines, key=lambda line: line.why != ""), elsewhere, mixed)
 
 
 # ---- which rows a target is of ---------------------------------------------------------------------------
@@ -145,12 +170,12 @@ class _Rows:
         for name, each in self._wanted(target).items():
             narrower = found & self._mask(name, each, whole=True, swept=target.any)
             if not narrower.any():
-                yield Line(target, OTHER, self._unlike(name, each, found))
+                yield Line(target, self._unlike(name, each, found))
                 return
             found = narrower
         rows = self.rows[found]
         if why := self._lacking(target, rows["ood"].unique().tolist()):
-            yield Line(target, OTHER, why)
+            yield Line(target, why)
             return
         yield from _lines(target, rows[self._mask("ood", target.ood, whole=True)[found]] if target.ood else rows, by)
 
@@ -338,16 +363,16 @@ def _lines(target: Target, rows: pd.DataFrame, chosen_by: str) -> Iterator[Line]
     done = rows[rows["status"] == "ok"]
     axis = "posthoc" if target.posthoc else "distance"
     if target.splits and rows["id"].nunique() != target.splits:
-        yield Line(target, OTHER, f"splits are {rows['id'].nunique()}, the target's {target.splits}")
+        yield Line(target, f"splits are {rows['id'].nunique()}, the target's {target.splits}")
     elif target.metric in QUALITY:
-        yield Line(target, OTHER, f"metric is of clusters, not of rows: oodbench quality has {target.metric}")
+        yield Line(target, f"metric is of clusters, not of rows: oodbench quality has {target.metric}")
     elif (names := sets_of(rows)) and target.metric not in ACCURACIES:
-        yield Line(target, OTHER, f"rows of {names} are missing")
+        yield Line(target, f"rows of {names} are missing")
     elif done[target.metric].isna().all():
-        yield Line(target, OTHER, f"metric is not there: no row has {target.metric}")
+        yield Line(target, f"metric is not there: no row has {target.metric}")
     elif target.any and done[axis].nunique() > 1 and done[chosen_by].isna().any():
         settings = ", ".join(done[axis].unique())
-        yield Line(target, OTHER, f"{axis} is one of {settings}, and no {chosen_by} says which, as rows have none")
+        yield Line(target, f"{axis} is one of {settings}, and no {chosen_by} says which, as rows have none")
     else:
         yield from _held(target, _chosen(done, axis, chosen_by) if target.any else done, rows["ood"].unique().tolist())
 
@@ -376,17 +401,10 @@ def _held(target: Target, done: pd.DataFrame, sets: list[str]) -> Iterator[Line]
     over_splits = one.groupby([*by, "seed"], sort=False)
     numbers = (100 * over_splits.mean()).where(over_splits.count() == (target.splits or 1)).dropna()
     if numbers.empty:
-        yield Line(target, OTHER, f"numbers are missing: no run has {target.metric} on all of its sets")
+        yield Line(target, f"numbers are missing: no run has {target.metric} on all of its sets")
     for labels, values in numbers.groupby([*by], sort=False):
         ours = tuple(zip(by, map(str, labels), strict=True))
-        mean = float(values.mean())
-        yield Line(target, state(mean, target), "", ours, mean, float(values.std(ddof=1)), len(values))
-
-
-def state(mean: float, target: Target) -> str:
-    """Return what becomes of a target, given our number in per cent; bounds are within."""
-    difference = abs(round(mean - target.value, 9))
-    return REPRODUCED if difference <= target.band else NEAR if difference <= CLOSE else FAR
+        yield Line(target, "", ours, float(values.mean()), float(values.std(ddof=1)), len(values))
 
 
 # ---- the table -------------------------------------------------------------------------------------------
@@ -408,6 +426,7 @@ def table(found: Comparison) -> pd.DataFrame:
             "published": [_number(line.target.value, line.target.std, line.target.n) for line in found.lines],
             "ours": [_number(line.mean, line.std, line.n) for line in found.lines],
             "difference": [f"{line.difference:+.2f}" if line.n else NONE for line in found.lines],
+            "95 % interval": [_ends(*line.interval) for line in found.lines],
             "verdict": [line.state + (f": {line.why}" if line.why else "") for line in found.lines],
             "of": _telling(found),
             "source": [line.target.source for line in found.lines],
@@ -421,6 +440,10 @@ def _id(target: Target) -> str:
 
 def _number(mean: float, std: float | None, n: int | None) -> str:
     return spread(mean, np.nan if std is None else std, 2) + (f" (n={n})" if n else "")
+
+
+def _ends(low: float, high: float) -> str:
+    return NONE if np.isnan(low) else f"[{low:+.2f}, {high:+.2f}]"
 
 
 def _telling(found: Comparison) -> list[str]:
@@ -437,7 +460,7 @@ def _telling(found: Comparison) -> list[str]:
 
 def listed(found: Comparison) -> pd.DataFrame:
     """Return a row for each line, with unrounded numbers, everything that the target says and the labels of ours."""
-    nothing = Line(Target(metric="", value=0.0, source=""), OTHER)
+    nothing = Line(Target(metric="", value=0.0, source=""), "nothing")
     return pd.DataFrame([_listed(line) for line in found.lines], columns=None if found.lines else [*_listed(nothing)])
 
 
@@ -448,8 +471,9 @@ def _listed(line: Line) -> dict[str, Any]:
     about = {name: getattr(target, name) for name in ("suite", "protocol", "splits", "group", "epochs", "metric")}
     about |= {"ood": " + ".join(each.text for each in target.ood), "head": target.reads, "any": " ".join(target.any)}
     about |= {"space": target.space.label if target.space else "", "recipe": target.trained.label}
-    about |= {"published": target.value, "published_std": target.std, "published_n": target.n, "band": target.band}
+    about |= {"published": target.value, "published_std": target.std, "published_n": target.n}
     about |= {"ours": line.mean, "ours_std": line.std, "ours_n": line.n, "difference": line.difference}
+    about |= {"low": line.interval[0], "high": line.interval[1], "margin": target.margin}
     about |= {"verdict": line.state, "why": line.why, "source": target.source}
     about |= {"note": target.note, "target": target.place}
     return parts | about | {f"our_{name}": value for name, value in line.ours}

@@ -10,13 +10,14 @@ source swept a parameter of the distance or baseline and chose by validation.
 `ood` may be several sets joined by +, whose unweighted mean the number then is; `group` alone is the mean over the
 group's sets; `splits` says of how many class splits (one-vs-rest, leave-one-class-out) it is the mean.
 
-`value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` replaces the band of `Target.band`;
-it is at most the widest of these, 1.5 points.
+`value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` is by how many points a number may be
+off and still be reproduced, where that is not 1; it is at most 1.5.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -46,8 +47,7 @@ ROOMS = {  # column -> the room that its names are of
     **{room: room for room in ("training", "encoder", "clustering", "distance", "posthoc", "threshold")},
 }
 SETTINGS: dict[str, type] = {"space": Space, "recipe": Recipe, "image": ImageFormat}  # of parameters without a name
-LEAST, MOST, MISSING = 0.5, 1.5, 0.5  # points: of the band, and of the band of a number without a deviation
-CLOSE = 3.0  # points
+MARGIN, MOST = 1.0, 1.5  # points: by which a number is off at most and still reproduced, and what a file may say
 
 Points = Annotated[float, Interval(ge=0, le=100), AllowInfNan(False)]
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
@@ -113,27 +113,19 @@ class Target:
     place: str = ""  # file:line
 
     @property
-    def standard_error(self) -> float | None:
-        """The standard error of `value`, in points; None without a deviation.
+    def deviation(self) -> float:
+        """The deviation over runs with ddof 1, in points; NaN where none is published.
 
-        It is s / sqrt(n), s being the deviation with ddof 1. One with ddof 0 is smaller by sqrt((n - 1) / n), which for
-        n = 3 hides 18 %: it is rescaled, so that the error is std / sqrt(n - 1).
+        One with ddof 0 is smaller by sqrt((n - 1) / n), which for n = 3 hides 18 %: it is rescaled.
         """
         if self.std is None or self.n is None:
-            return None
-        return float(self.std / (self.n - (self.ddof == 0)) ** 0.5)
+            return math.nan
+        return self.std * (self.n / (self.n - 1)) ** 0.5 if self.ddof == 0 else self.std
 
     @property
-    def band(self) -> float:
-        """How far off, in points, a number is still a reproduction.
-
-        Three published standard errors, but at least 0.5 and at most 1.5; 0.5 without a deviation; or what the file
-        says under `tolerance`, at most 1.5, too.
-        """
-        if self.tolerance is not None:
-            return self.tolerance
-        error = self.standard_error
-        return MISSING if error is None else min(max(3 * error, LEAST), MOST)
+    def margin(self) -> float:
+        """By how many points a number may be off and still be reproduced: 1, or what the file says, at most 1.5."""
+        return MARGIN if self.tolerance is None else self.tolerance
 
     @property
     def reads(self) -> str:

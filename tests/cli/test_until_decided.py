@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from command_line import call
 from hand_made_rows import by_seed, made
 from tiny import write
 
+from oodbench.cli import study_commands
 from oodbench.report.claims import verdicts
-from oodbench.store.rows import Results
+from oodbench.store.rows import Added, Results
 from oodbench.study.declarations import ClaimSpec
 
 OF = {"clustering": ["labels", "–"], "threshold": "pooled", "group": "far"}
@@ -87,6 +89,38 @@ def test_what_cannot_be_is_refused_before_anything_runs(words: list[str], says: 
     assert done.exit_code == 2
     assert says in done.output
     assert not (tmp_path / "results").exists()
+
+
+def test_seeds_of_one_claim_are_a_look_at_each_open_one_that_they_tell_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is decided, and what other trainings decide, is not looked at again."""
+    rng = np.random.default_rng(0)
+    ahead = {"a": 0.5 + 0.02 * rng.normal(size=3), "b": np.full(3, 0.5), "c": [0.61, 0.6, 0.59]}
+    sides = {name: by_seed(list(values), distance=name) for name, values in ahead.items()}
+    rows = pd.concat(made(*each).assign(train_key=[f"{of}{i}" for i in range(3)]) for each, of in [
+        (sides["a"], "x"), (sides["b"], "x"), (sides["c"], "x"),
+        (by_seed([0.5, 0.52, 0.53], distance="d"), "y"), (by_seed([0.5] * 3, distance="e"), "y"),
+    ])  # fmt: skip
+    rows = rows.assign(train_seconds=rows["train_key"].str[0].map({"x": 1.0, "y": 100.0}), score_seconds=1.0)
+    pairs = {"first": "ab", "twin": "ab", "sure": "cb", "elsewhere": "de"}
+    claims = {
+        name: ClaimSpec(says="", left={"distance": left}, right={"distance": right})
+        for name, (left, right) in pairs.items()
+    }
+    runs = [SimpleNamespace(seed=seed, but_seed=of, key=f"{of}{seed}") for of in "xy" for seed in range(3)]
+    kept: list[Added] = []
+    results = SimpleNamespace(added=Added, write_added=kept.append, image_errors=lambda: None, clusters=lambda: None)
+    runner = SimpleNamespace(
+        study=SimpleNamespace(claims=claims, file="s.yaml"),
+        results=results,
+        pipeline=SimpleNamespace(store=None),
+        encoders=SimpleNamespace(train_key=lambda run: run.key),
+        plan=SimpleNamespace(work=[SimpleNamespace(run=run) for run in runs]),
+    )
+    state = SimpleNamespace(runner=runner, outcome=SimpleNamespace(rows=rows))
+    monkeypatch.setattr(verdicts, "POWER", 0.5)
+    assert study_commands._more_seeds(state, 1e9)  # type: ignore[arg-type]
+    assert kept[0].seeds.keys() == {"x"}
+    assert kept[0].looks == {"first": 2, "twin": 2, "sure": 1, "elsewhere": 1}
 
 
 @pytest.mark.slow

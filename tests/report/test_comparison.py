@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from command_line import call
 from hand_made_rows import BASE, by_seed
+from scipy.stats import t as student
+from scipy.stats import ttest_ind
 from tiny import write
 
 from oodbench.errors import UserError
 from oodbench.report import comparison, formats, tables, targets
-from oodbench.report.comparison import FAR, NEAR, OTHER, REPRODUCED, Comparison, Line
+from oodbench.report.comparison import DIFFERENT, OTHER, REPRODUCED, UNDECIDED, Comparison, Line
 from oodbench.report.targets import Entry, Target
 from oodbench.store.rows import Results, frame
 from oodbench.study import reader
@@ -53,9 +57,12 @@ def entry(name: str, **params: Any) -> Entry:
     return Entry(name, params)
 
 
+UNKNOWN: dict[str, Any] = {"std": None, "ddof": None, "n": None}
+
+
 def target(**change: Any) -> Target:
-    about = {"metric": "auroc", "value": 80.0, "source": "s", "id": entry("digits"), "training": entry("simclr")}
-    about |= {"distance": entry("knn"), "ood": (entry("noise"),)}
+    about = {"metric": "auroc", "value": 80.0, "std": 0.1, "ddof": 1, "n": 3, "source": "s", "id": entry("digits")}
+    about |= {"training": entry("simclr"), "distance": entry("knn"), "ood": (entry("noise"),)}
     return Target(**about | change)
 
 
@@ -72,31 +79,59 @@ def only(rows: pd.DataFrame, given: Target, **parameters: Any) -> Line:
 # ---- verdicts --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_it_is_decided_as_by_welchs_t_tests(ddof: int) -> None:
+    """Reproduced by two one-sided tests (TOST), different by a two-sided one, of the runs of either side."""
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(40):
+        ours = 80 + rng.normal(rng.uniform(-2, 2), rng.uniform(0.05, 1), rng.integers(2, 6))
+        theirs = 80 + rng.normal(0, rng.uniform(0.05, 1), rng.integers(2, 6))
+        published = {"value": float(theirs.mean()), "std": float(theirs.std(ddof=ddof)), "ddof": ddof, "n": len(theirs)}
+        line = only(made(*by_seed(list(ours / 100))), target(**published))
+        below = ttest_ind(ours, theirs - 1, equal_var=False, alternative="greater").pvalue
+        above = ttest_ind(ours, theirs + 1, equal_var=False, alternative="less").pvalue
+        apart = ttest_ind(ours, theirs, equal_var=False)
+        wanted = REPRODUCED if max(below, above) <= 0.05 else DIFFERENT if apart.pvalue < 0.05 else UNDECIDED
+        assert line.state == wanted
+        assert line.interval == pytest.approx((apart.confidence_interval(0.95).low, apart.confidence_interval(0.95).high))
+        seen.add(wanted)
+    assert seen == {REPRODUCED, DIFFERENT, UNDECIDED}
+
+
+def test_a_side_without_a_deviation_is_taken_to_have_the_others() -> None:
+    """A published number without one is a run like ours: Student's t for two samples, of which one has a single run."""
+    ours = [79.0, 80.5, 81.0]
+    line = only(made(*by_seed([each / 100 for each in ours])), target(value=76.0, **UNKNOWN))
+    wanted = ttest_ind(ours, [76.0]).confidence_interval(0.95)
+    assert line.interval == pytest.approx((wanted.low, wanted.high))
+    line = only(made({"auroc": 0.83}), target(std=0.4, ddof=1, n=4))
+    half = student.ppf(0.975, 3) * 0.4 * math.sqrt(1 + 1 / 4)
+    assert (line.state, line.interval) == (DIFFERENT, pytest.approx((3 - half, 3 + half)))
+    assert only(made({}), target(**UNKNOWN)).state == UNDECIDED  # nothing is known of the error of either
+
+
 @pytest.mark.parametrize(
-    ("auroc", "change", "state"),
-    [
-        (0.80, {}, REPRODUCED),
-        (0.805, {}, REPRODUCED),  # 0.5 points: the bound is within
-        (0.795, {}, REPRODUCED),
-        (0.80501, {}, NEAR),
-        (0.83, {}, NEAR),  # 3 points
-        (0.77, {}, NEAR),
-        (0.83001, {}, FAR),
-        (0.76999, {}, FAR),
-        (0.812, {"std": 0.4, "ddof": 0, "n": 10}, NEAR),  # three standard errors: 3 * 0.4 / 3 = 0.4, but at least 0.5
-        (0.812, {"std": 1.2, "ddof": 0, "n": 10}, REPRODUCED),  # 3 * 1.2 / 3 = 1.2: the bound
-        (0.81201, {"std": 1.2, "ddof": 0, "n": 10}, NEAR),
-        (0.812, {"std": 1.2, "ddof": 1, "n": 9}, REPRODUCED),
-        (0.815, {"std": 9.0, "ddof": 1, "n": 9}, REPRODUCED),  # at most 1.5
-        (0.81501, {"std": 9.0, "ddof": 1, "n": 9}, NEAR),
-        (0.8005, {"tolerance": 0.05}, REPRODUCED),
-        (0.8006, {"tolerance": 0.05}, NEAR),
-    ],
+    ("value", "tolerance", "state"),
+    [(81.0, None, REPRODUCED), (81.001, None, DIFFERENT), (80.2, 0.2, REPRODUCED), (80.201, 0.2, DIFFERENT)],
 )
-def test_bounds(auroc: float, change: dict[str, Any], state: str) -> None:
-    line = only(made({"auroc": auroc}), target(**change))
-    assert line.state == state
-    assert line.difference == pytest.approx(100 * auroc - 80)
+def test_bounds_are_within(value: float, tolerance: float | None, state: str) -> None:
+    published = target(value=value, tolerance=tolerance, std=0.0, ddof=1, n=3)
+    assert only(made(*by_seed([0.8] * 3)), published).state == state
+
+
+@pytest.mark.slow
+def test_under_their_nulls_reproduced_and_different_are_said_in_5_of_100() -> None:
+    """Of a difference of the margin itself, and of none, with three runs on either side, as unequal as they come."""
+    rng, said = np.random.default_rng(1), {1.0: [], 0.0: []}  # type: dict[float, list[str]]
+    for off, states in said.items():
+        for _ in range(300):
+            ours, theirs = rng.normal(80 + off, 0.3, 3), rng.normal(80, 0.6, 3)
+            published = target(value=theirs.mean(), std=theirs.std(ddof=1), ddof=1, n=3)
+            line = Line(published, "", (), ours.mean(), ours.std(ddof=1), 3)
+            states.append(line.state)
+    most = 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
+    assert said[1.0].count(REPRODUCED) <= most
+    assert said[0.0].count(DIFFERENT) <= most
 
 
 def test_ours_is_a_mean_over_runs_with_its_deviation() -> None:
@@ -431,15 +466,15 @@ def test_files_hold_every_line_and_escape_what_they_must(tmp_path: Path) -> None
     formats.write_table(comparison.sheet(found, "against-t"), tmp_path)
     files = {path.suffix: path.read_text() for path in tmp_path.iterdir()}
     assert sorted(files) == [".csv", ".html", ".md", ".tex"]
-    assert "80.00 ± 0.25 (n=3) | 80.50 ± 0.71 (n=2) | +0.50        | reproduced" in files[".md"]
+    assert "80.00 ± 0.25 (n=3) | 80.50 ± 0.71 (n=2) | +0.50        | [-3.72, +4.72]  | undecided" in files[".md"]
     assert "100 % \\| so_so" in files[".md"]
     assert "&lt;b&gt;A &amp; B&lt;/b&gt; 100 % | so_so" in files[".html"]
     assert "<b>" not in files[".html"]
     text = files[".tex"].replace(r"\hspace{0pt}", "")
     assert r"A \& B\textless{}/b\textgreater{} 100 \% \textbar{} so\_so" in text
     listed = pd.read_csv(tmp_path / "against-t.csv")
-    assert list(listed["verdict"]) == [REPRODUCED, OTHER]
-    assert listed["band"][0] == pytest.approx(3 * 0.25 / 2**0.5)
+    assert list(listed["verdict"]) == [UNDECIDED, OTHER]
+    assert listed["margin"][0] == 1
     assert (listed["source"][0], listed["our_distance"][0]) == (source, "knn")
     assert listed["why"][1] == "encoder is resnet18, the target's resnet50"
 
@@ -483,9 +518,9 @@ def ran(tmp_path: Path) -> Path:
 def test_the_command_holds_rows_against_a_file(ran: Path) -> None:
     asked = call("tables", ran, "--against", str(ran.parent / "t1.csv"))
     assert asked.exit_code == 0, asked.output
-    assert re.search(r"against-t1: 1 reproduced, 0 close, \d not reproduced, 0 not comparable", asked.output)
+    assert re.search(r"against-t1: 0 reproduced, 0 different, \d undecided, 0 not comparable", asked.output)
     folder = reader.results_of(ran)
-    assert "| reproduced" in (folder / "against-t1.md").read_text()
+    assert "| undecided" in (folder / "against-t1.md").read_text()
     assert (folder / "leaderboard.html").exists()
     assert "| auroc " in (folder / "tables" / "mine-against.md").read_text()
     assert "fpr95_id" not in (folder / "tables" / "mine-against.md").read_text()  # another value than the table's

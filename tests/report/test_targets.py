@@ -162,7 +162,7 @@ def test_what_is_said_to_be_elsewhere_says_what_it_is() -> None:
     assert all(says for names in listed.values() for says in names.values())
 
 
-# ---- the band --------------------------------------------------------------------------------------------
+# ---- the margin ------------------------------------------------------------------------------------------
 
 
 def target(**change: Any) -> Target:
@@ -170,26 +170,18 @@ def target(**change: Any) -> Target:
 
 
 @pytest.mark.parametrize(
-    ("change", "band"),
-    [
-        ({}, 0.5),  # nothing is known of its spread
-        ({"std": 0.4, "ddof": 0, "n": 3}, 3 * 0.4 / math.sqrt(2)),
-        ({"std": 0.4, "ddof": 1, "n": 3}, 3 * 0.4 / math.sqrt(3)),
-        ({"std": 0.1, "ddof": 1, "n": 4}, 0.5),  # at least
-        ({"std": 4.83, "ddof": 0, "n": 3}, 1.5),  # at most
-        ({"std": 4.83, "ddof": 0, "n": 3, "tolerance": 0.05}, 0.05),
-        ({"tolerance": 1.5}, 1.5),
-    ],
+    ("change", "margin"), [({}, 1), ({"std": 4.83, "ddof": 0, "n": 3}, 1), ({"tolerance": 0.05}, 0.05)]
 )
-def test_the_band(change: dict[str, Any], band: float) -> None:
-    assert target(**change).band == pytest.approx(band)
+def test_the_margin_is_a_point_or_what_the_file_says(change: dict[str, Any], margin: float) -> None:
+    assert target(**change).margin == margin
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
-def test_the_standard_error_is_that_of_the_mean_whatever_the_ddof(ddof: int) -> None:
+def test_the_deviation_is_the_same_whatever_the_ddof(ddof: int) -> None:
     values = np.array([88.1, 88.4, 87.2, 89.0])
     given = target(std=float(values.std(ddof=ddof)), ddof=ddof, n=4)
-    assert given.standard_error == pytest.approx(values.std(ddof=1) / 2)
+    assert given.deviation == pytest.approx(values.std(ddof=1))
+    assert math.isnan(target().deviation)
 
 
 # ---- mistakes ---------------------------------------------------------------------------------------------
@@ -270,7 +262,7 @@ def test_whose_logits_a_baseline_reads(tmp_path: Path, registry: Registry) -> No
 def test_a_tolerance_is_no_wider_than_the_rule(tmp_path: Path, registry: Registry) -> None:
     header = HEADER.replace("space", "tolerance")
     (only,) = targets.load(written(tmp_path, LINE.replace("knn,,", "knn,,1.5"), header=header), registry)
-    assert only.band == 1.5
+    assert only.margin == 1.5
     with pytest.raises(UserError) as error:
         targets.load(written(tmp_path, LINE.replace("knn,,", "knn,,1.6"), header=header), registry)
     assert str(error.value) == f"{tmp_path / 't.csv'}:2: tolerance: is '1.6', should be less than or equal to 1.5"

@@ -5,6 +5,7 @@ A paired test is that of the mean of differences. All tests of tables, effects, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -109,6 +110,21 @@ def _moments(values: Floats) -> tuple[Any, Any, Any]:
     with np.errstate(invalid="ignore"):  # 0 / 0 of no number, or one
         mean = np.where(there, values, 0).sum(0) / size
         return mean, size, (np.where(there, values - mean, 0) ** 2).sum(0) / np.maximum(size - 1, 0)
+
+
+def welch(one: tuple[float, int | None], other: tuple[float, int | None]) -> tuple[float, float]:
+    """Return standard error and degrees of freedom of the difference of two means over runs of their own (Welch 1947).
+
+    Each is given by the deviation (ddof 1) and number of its runs. A mean without a deviation, NaN, is taken to have the
+    other's, and without a number to be of one run; of two without there is no error: NaN.
+    """
+    (s, n), (t, m) = ((deviation, size or 1) for deviation, size in (one, other))
+    if math.isnan(s) or math.isnan(t):
+        known, size = (t, m) if math.isnan(s) else (s, n)
+        return (known**2 * (1 / n + 1 / m)) ** 0.5, size - 1
+    parts = s**2 / n, t**2 / m
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (m - 1)) if any(parts) else n + m - 2
+    return sum(parts) ** 0.5, freedom
 
 
 def interval(found: MeanEstimate, tests: int) -> tuple[Any, Any]:

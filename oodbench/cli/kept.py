@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from oodbench.cli.arguments import LESSER_CPU
 from oodbench.store.artifacts import Store
 from oodbench.store.columns import COLUMNS
+from oodbench.store.merge import MACHINES
 from oodbench.store.rows import Results
 from oodbench.study import reader
 from oodbench.study.document import Document, read
@@ -48,6 +50,22 @@ def current(
     if len(rows) and (said := rows.attrs.get("lacking")):
         warn(said)
     return found, rows
+
+
+def of_machines(given: Results, rows: pd.DataFrame, warn: Say) -> pd.DataFrame:
+    """Return the rows of a study and those of the same cells that other machines made; `machine` says which made them.
+
+    Others are those that `merge` keeps apart, and the lesser CPU of `variance: machine`.
+    """
+    import pandas as pd
+
+    folder = given.folder.parent
+    others = {"lesser CPU": folder / LESSER_CPU / folder.name}
+    others |= {path.name: path for path in sorted((folder / MACHINES).glob("*"))}
+    found = {name: Results(path, warn).current() for name, path in others.items() if (path / "rows").is_dir()}
+    same = {name: there[there["cell"].isin(rows["cell"])] for name, there in found.items()}
+    parts = {"here": rows} | {name: there for name, there in same.items() if len(there)}
+    return pd.concat([each.assign(machine=name) for name, each in parts.items()])
 
 
 def _set(document: Document) -> dict[str, list[str]]:

@@ -148,13 +148,14 @@ def verdict(study: StudyFile, dry_data: DryData = False) -> None:
 
 def effects(study: StudyFile, value: Value = "auroc", group: Group = "", dry_data: DryData = False) -> None:
     """Say what matters: shares of the variance of a metric by axis, and what each level adds; needs no torch."""
+    from oodbench.cli.kept import of_machines
     from oodbench.report import effects as report
     from oodbench.report import formats
     from oodbench.study.reader import tables_of
 
     given, rows = arguments.rows(study, dry_data, ok=True)
     folder, floor = given.folder.parent, tables_of(study)[2]
-    designs = report.effects(rows, value, group, floor)
+    designs = report.effects(of_machines(given, rows, screen.warn), value, group, floor)
     caption = tables.remarks(rows) + report.caption(designs, value, group, floor)
     formats.write_table(report.sheet(designs, value, caption), folder)
     for design in designs:

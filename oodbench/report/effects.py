@@ -30,7 +30,8 @@ from oodbench.study.grid import NONE
 
 FILE = "effects"
 PARTS = ("space", "clustering", "distance", "posthoc")  # which a detector has tells its design
-AXES = ("id", *METHOD, "head", "ood", "seed")
+MACHINE = "machine"  # a column of rows that several machines made
+AXES = ("id", *METHOD, "head", "ood", "seed", MACHINE)
 VALUES = (*METRICS, *RECALLS, *COMPAT)
 SMALL = 0.005  # a share that the table adds up with others
 OUTSIDE = "*"  # of a level that is not in the full grid
@@ -94,7 +95,7 @@ class Design:
 def effects(rows: pd.DataFrame, value: str = "auroc", group: str = "", floor: float | None = None) -> list[Design]:
     """Return what matters in each design of a study, for a metric over the OOD sets of a group, "" of all.
 
-    `floor` is the study's, below which a frozen probe tells that an encoder did not learn. Raises UserError where there
+    Rows of several machines say of which they are in a column `machine`. `floor` is the study's, below which a frozen probe tells that an encoder did not learn. Raises UserError where there
     is no such metric or group, or where nothing varies.
     """
     cells = cells_of(rows.assign(training=marked(rows, floor)), value, group)
@@ -114,11 +115,20 @@ def marked(rows: pd.DataFrame, floor: float | None) -> pd.Series[str]:
 def cells_of(rows: pd.DataFrame, value: str, group: str = "") -> pd.DataFrame:
     """Return rows with a `number` (per cent), of thresholds that rank alike one, and its `error` from the images.
 
-    A baseline goes by its name alone, and which `head` it reads is a column.
+    A baseline goes by its name alone, and which `head` it reads is a column. So is the `machine`.
     """
     if value not in VALUES:
         raise UserError(f"--value {value}: rows have no such metric{suggestion(value, VALUES)}")
     rows = kept(rows, {"group": group}, "--group: ") if group else rows
+    rows = rows if MACHINE in rows else rows.assign(**{MACHINE: ""})
+    found = pd.concat([_numbered(each, value) for _, each in rows.groupby(MACHINE, sort=False)])
+    if found.empty:
+        raise UserError(f"no row has {value}")
+    return found
+
+
+def _numbered(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return the cells of the rows of one machine that have a number."""
     if value in AT_CUT:
         level = rows["level"].map(" at {:g}".format).where(rows["level"].notna(), "")
         rows = named(rows).assign(threshold=rows["threshold"] + level)
@@ -127,10 +137,7 @@ def cells_of(rows: pd.DataFrame, value: str, group: str = "") -> pd.DataFrame:
     reads = rows["posthoc"].fillna(NONE).str.extract(r"^(.*?)(?: on (linear probe))?$")
     rows = rows.assign(posthoc=reads[0], head=reads[1].fillna("classifier"))
     rows = rows.assign(number=100 * rows[value], error=100 * image_error(rows, value))
-    rows = rows[(rows["status"] == "ok") & rows["number"].notna()]
-    if rows.empty:
-        raise UserError(f"no row has {value}")
-    return rows
+    return rows[(rows["status"] == "ok") & rows["number"].notna()]
 
 
 def image_error(rows: pd.DataFrame, value: str) -> pd.Series[float]:

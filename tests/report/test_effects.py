@@ -123,6 +123,37 @@ def test_the_head_of_a_baseline_is_told_from_its_name() -> None:
     assert found.grid == found.cells == 8
 
 
+def test_a_machine_is_an_axis_of_rows_that_several_made() -> None:
+    rows = [
+        grid(lambda d, s, m=m: 70 + 4 * d + 6 * m + s, distance=["a", "b", "c"], seed=[0, 1, 2]).assign(machine=name)
+        for m, name in enumerate(["here", "there"])
+    ]
+    found = only(effects(pd.concat(rows)))
+    squares = {"distance": 16 * 2 / 3, "machine": 9, "seed": 2 / 3}  # variances of 0, 4, 8; of 0, 6; of 0, 1, 2
+    by_name = {each.of: each.share for each in found.shares}
+    for axis, wanted in squares.items():
+        assert by_name[axis] == pytest.approx(wanted / sum(squares.values())), axis
+    assert {name: each.difference.mean for name, each in of(found, "machine").items()} == pytest.approx(
+        {"there": 3, "here": -3}
+    )
+
+
+def test_the_command_takes_what_other_machines_made(tmp_path: Path) -> None:
+    """The lesser CPU's rows, and those that `merge` keeps apart; of cells that the study does not have, none."""
+    path, folder = write(tmp_path / "s.yaml"), tmp_path / "results" / "s"
+    places = {folder: 0, folder / "lesser_cpu" / "s": 2, folder / "machines" / "an A100": 4}
+    for place, moved in places.items():
+        rows = grid(lambda d, s, m=moved: 70 + 4 * d + m + s, distance=["a", "b"], seed=[0, 1, 2])
+        others = rows.assign(cell="other " + rows["cell"], distance="z") if moved else rows[:0]
+        Results(place).add(pd.concat([rows, others]).assign(key="k", ood_data="d"))
+    asked = call("effects", path)
+    assert asked.exit_code == 0, asked.output
+    listed = pd.read_csv(folder / "effects.csv")
+    levels = listed[(listed["kind"] == "level") & (listed["axis"] == "machine")].set_index("level")["difference"]
+    assert levels.to_dict() == pytest.approx({"an A100": 2, "lesser CPU": 0, "here": -2})
+    assert "z" not in set(listed["level"])
+
+
 def test_what_is_not_crossed_is_left_out_of_the_shares_and_named() -> None:
     rows = grid(
         lambda t, s, d, r: 60 + 9 * t - 4 * d, training=[*"abcd"], space=["p", "q"], distance=["x", "y"], seed=[0, 1]

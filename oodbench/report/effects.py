@@ -95,8 +95,9 @@ class Design:
 def effects(rows: pd.DataFrame, value: str = "auroc", group: str = "", floor: float | None = None) -> list[Design]:
     """Return what matters in each design of a study, for a metric over the OOD sets of a group, "" of all.
 
-    Rows of several machines say of which they are in a column `machine`. `floor` is the study's, below which a frozen probe tells that an encoder did not learn. Raises UserError where there
-    is no such metric or group, or where nothing varies.
+    Rows of several machines say of which they are in a column `machine`. `floor` is the study's, below which a frozen
+    probe tells that an encoder did not learn. Raises UserError where there is no such metric or group, or where nothing
+    varies.
     """
     cells = cells_of(rows.assign(training=marked(rows, floor)), value, group)
     parts = (cells[[*PARTS]] != NONE).apply(lambda has: " x ".join(has.index[has]), axis=1)

@@ -9,7 +9,7 @@ verdicts, with 5 % for all of them together. It knows rows alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,10 @@ FILE = "recommend"
 ALL = "all trainings"
 WHO = ("outliers", "recipe", "precision", "reference")  # beside its name, where they vary within a training
 PARTS = ("space", "clustering", "distance", "posthoc")
-COSTS = {"train_seconds": "training, s", "score_seconds": "scoring, s"}  # what rows have of costs
-UNRECORDED = "fitting apart from scoring, latency of one image, memory"
+SECONDS = {"train_seconds": "training, s", "score_seconds": "scoring, s"}  # by which the cheapest is told
+APART = {"fit_seconds": "fitting, s", "item_seconds": "an item, µs", "fitted_bytes": "memory, kB"}  # by newer versions
+COSTS = SECONDS | APART
+UNIT = {"item_seconds": 1e-6, "fitted_bytes": 1e3}  # in which it is shown
 NAMED = 3  # candidates that lack numbers, of which a sentence says the names
 LONG = 100  # seconds, of which two digits are no number to read
 SAME = 1e-9  # points: rounding is no difference
@@ -83,9 +85,17 @@ class Recommendation:
     @property
     def cheapest(self) -> Candidate | None:
         """Of the answer and what is not told apart and at most POINTS behind, the one that takes the fewest seconds."""
+        return self._least(SECONDS)
+
+    @property
+    def smallest(self) -> Candidate | None:
+        """The like of fewest bytes."""
+        return self._least(["fitted_bytes"])
+
+    def _least(self, costs: Iterable[str]) -> Candidate | None:
         alike = self.table[~self.table["told_apart"] & (self.table["difference"] >= -POINTS)]
-        seconds = alike[list(COSTS)].sum(axis=1, min_count=1)
-        least: Any = None if seconds.isna().all() else seconds.idxmin()
+        spent = alike[list(costs)].sum(axis=1, min_count=1)
+        least: Any = None if spent.isna().all() else spent.idxmin()
         found: Candidate | None = least
         return found
 
@@ -198,6 +208,7 @@ def _costs(cells: pd.DataFrame, keys: list[str], run: Sequence[str]) -> pd.DataF
         family=("family of costs", "first"),
         train_seconds=("train_seconds", "first"),
         score_seconds=("score_seconds", "sum"),
+        **{name: (name, "first") for name in APART},
     )
     most = sums.groupby(["training", "family", *run], sort=False)["score_seconds"].transform("max")
     sums = sums.assign(score_seconds=most.where(most > 0))
@@ -207,7 +218,7 @@ def _costs(cells: pd.DataFrame, keys: list[str], run: Sequence[str]) -> pd.DataF
 def _first(numbers: pd.Series[float], costs: pd.DataFrame) -> tuple[Candidate, int]:
     """Return the candidate of the highest number and how many tie with it: the cheapest of these, then the first."""
     best = numbers.index[numbers >= numbers.max() - SAME]
-    seconds = costs.loc[best].sum(axis=1).to_numpy()
+    seconds = costs.loc[best, list(SECONDS)].sum(axis=1).to_numpy()
     return best[int(seconds.argmin())], len(best) - 1
 
 
@@ -236,9 +247,15 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+def compared_costs(table: pd.DataFrame) -> list[str]:
+    """Return the costs of a front: scoring only where rows do not tell fitting from an item's time."""
+    there = [name for name in COSTS if name in table and table[name].notna().any()]
+    return [name for name in there if name != "score_seconds" or "item_seconds" not in there]
+
+
 def front(table: pd.DataFrame) -> pd.DataFrame:
     """Return the candidates to which no other is at least equal in AUROC and every cost, and better in one."""
-    costs = [name for name in COSTS if table[name].notna().any()]
+    costs = compared_costs(table)
     numbers = np.column_stack([-table["auroc"], *(table[name].fillna(np.inf) for name in costs)])  # lower is better
     on: list[int] = []
     for i in np.lexsort(numbers.T[::-1]):  # what beats a candidate comes before it
@@ -275,7 +292,7 @@ def sentences(found: Recommendation) -> list[str]:
         said.append(f"{runs}: no two detectors can be told apart, it takes {LEAST}.")
     else:
         said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}; the others are undecided.")
-    said += _cheaper(found)
+    said += [*_cheaper(found), *_smaller(found)]
     if found.lacking:
         names = ", ".join(map(_name, found.lacking[:NAMED])) + ", ..." * (len(found.lacking) > NAMED)
         said.append(f"No candidates, for numbers of theirs are missing: {len(found.lacking)} ({names}).")
@@ -293,11 +310,20 @@ def _cheaper(found: Recommendation) -> list[str]:
     interval = f" {ends(theirs['low'], theirs['high'])}" * bool(np.isfinite(theirs["low"]))
     seconds = " and ".join(
         f"{kind.removesuffix(', s')} {_short(theirs[cost])} s for {_short(ours[cost])}"
-        for cost, kind in COSTS.items()
+        for cost, kind in SECONDS.items()
         if theirs[cost] != ours[cost]
     )
     difference = f"{signed(theirs['difference'])}{interval} points"
     return [f"Cheapest not told apart and at most {POINTS} points behind: {_name(cheapest)}, {difference}, {seconds}."]
+
+
+def _smaller(found: Recommendation) -> list[str]:
+    smallest = found.smallest
+    if smallest is None or smallest == found.answer:
+        return []
+    rows: Any = found.table
+    theirs, ours = (_cost(rows.loc[each, "fitted_bytes"], "fitted_bytes") for each in (smallest, found.answer))
+    return [f"Of these the one that holds least, without encoder: {_name(smallest)}, {theirs} kB for {ours}."]
 
 
 def _name(candidate: Candidate) -> str:
@@ -325,9 +351,13 @@ def _of_rivals(found: Recommendation) -> str:
 def fronts(found: Recommendation) -> pd.DataFrame:
     """Return as text the candidates to which no other is preferable in AUROC and every cost."""
     table = front(found.table)
-    costs = {kind: table[cost].map(_short) for cost, kind in COSTS.items()}
+    costs = {COSTS[cost]: [_cost(each, cost) for each in table[cost]] for cost in compared_costs(found.table)}
     of = {"front": [*map(_name, table.index)], "AUROC of all sets": table["auroc"].map(spread)}
     return pd.DataFrame(of | costs)
+
+
+def _cost(value: float, cost: str) -> str:
+    return _short(value / UNIT.get(cost, 1))
 
 
 def _short(seconds: float) -> str:
@@ -348,15 +378,24 @@ def caption(every: Sequence[Recommendation], floor: float | None = None) -> str:
         else "Bonferroni over all pairs, for the answer is the best of the numbers that it is compared by"
     )
     lost = f" {explained(floor)}" * any(MARK in each.scope for each in every)
+    costs = (
+        "Seconds are those of these rows on their machine: scoring is fitting and all OOD sets together; clusters and "
+        "neighbours are fitted once, in the time of the scorer that came first. "
+    )
+    if any("item_seconds" in compared_costs(each.table) for each in every):
+        costs += (
+            "Fitting has the clusters of each in it. An item: scoring one of ID test, given its features. Memory: the "
+            "arrays that the fitted detector holds; settings that are fitted together have the same."
+        )
+    else:
+        costs += "Older rows, as these, do not say what fitting, one image and memory cost."
     return (
         f"Chosen by {by}. AUROC: per cent, mean over the sets that had no part in the choice; regret: points that the "
         "best detector of each set has more, mean and worst over the sets. That best one is picked on the test set "
         "itself, so that part of a regret is luck. told apart: rivals whose difference, paired by run, has p <= 0.05 "
         f"after {family}; what is not told apart is not therefore equal, and the "
         "error that the test images have in common is in no interval. Front: no other has at least its "
-        "AUROC, over all sets, at no more seconds. Seconds are those of these rows on their machine: scoring is "
-        "fitting and all OOD sets together; clusters and neighbours are fitted once, in the time of the scorer that "
-        f"came first. Not recorded in rows: {UNRECORDED}.{lost}"
+        f"AUROC, over all sets, at no more of any cost. {costs}{lost}"
     )
 
 

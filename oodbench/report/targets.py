@@ -10,8 +10,8 @@ source swept a parameter of the distance or baseline and chose by validation.
 `ood` may be several sets joined by +, whose unweighted mean the number then is; `group` alone is the mean over the
 group's sets; `splits` says of how many class splits (one-vs-rest, leave-one-class-out) it is the mean.
 
-`value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` is by how many points a number may be
-off and still be reproduced, where that is not 1; it is at most 1.5.
+`value` is in per cent, `std` in points over `n` runs, with its `ddof`. `tolerance` is by how many points a number may
+be off and still be reproduced, where that is not 1; it is at most 1.5.
 """
 
 from __future__ import annotations

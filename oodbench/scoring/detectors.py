@@ -15,7 +15,7 @@ from torch import Tensor
 
 from oodbench.api import ClassifierHead, Clustering, Clusters, Distance, Posthoc, Rule, Scores, Split
 from oodbench.errors import no_room
-from oodbench.scoring import intervals, metrics, spaces
+from oodbench.scoring import costs, intervals, metrics, spaces
 from oodbench.scoring import other_codebases as compat
 from oodbench.store.files import scratch
 from oodbench.study.grid import Detector, resolved
@@ -24,6 +24,7 @@ from oodbench.toolkit.seeds import seed_of
 from oodbench.toolkit.vectors import centroids
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 MEMORY = 2 * 10**9  # bytes that scoring may take beside the features in memory-mapped files, unless told otherwise
 
 HEAD_ROWS = 2**16  # features that a classifier takes at a time
@@ -131,21 +132,22 @@ def _families(detectors: list[Detector]) -> list[Family]:
 
 @dataclass(frozen=True)
 class _Made(Generic[T]):
-    """What was made, and what was warned of meanwhile."""
+    """What was made, what was warned of meanwhile, and the seconds that it took."""
 
     made: T
     warnings: list[str]
+    seconds: float = 0.0
 
 
-def _attempt(make: Callable[[], T]) -> _Made[T] | str:
+def _attempt(make: Callable[[], T], device: torch.device = CPU) -> _Made[T] | str:
     """Return what is made, or why that failed."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            made = make()
+            made, seconds = costs.timed(make, device)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it becomes a row, and the grid goes on
             return f"{type(error).__name__}: {error}"
-    return _Made(made, list(dict.fromkeys(str(each.message) for each in heard)))
+    return _Made(made, list(dict.fromkeys(str(each.message) for each in heard)), seconds)
 
 
 class SpacedFeatures:
@@ -192,6 +194,12 @@ class SpacedFeatures:
         for start in range(0, len(f), self._rows):
             found[start : start + self._rows] = step(f[start : start + self._rows])
         return found
+
+    def ready(self, name: str, every_view: bool) -> None:
+        """Carry a set into the space, where that is kept, so that what scores it first does not pay for it."""
+        if self._small:
+            for _ in self.seen(name, every_view):
+                break
 
     def items(self, name: str) -> int:
         return int(self._raw[name].shape[1])
@@ -302,10 +310,11 @@ def checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores:
 
 def fit_distances(
     distances: list[Distance], clusters: Clusters, spaced: SpacedFeatures
-) -> Callable[[Iterator[Tensor], str, int], list[Scores]]:
-    """Return what scores a set by distances that share their work: of its blocks, its name and how many items it has.
+) -> tuple[Callable[[Iterator[Tensor], str, int], list[Scores]], int]:
+    """Return what scores a set by distances that share their work, and how many bytes these hold.
 
-    Blocks are (B, D) of the mean view, or (V, B, D) of every view where these distances want them.
+    It takes a set's blocks, its name and how many items it has. Blocks are (B, D) of the mean view, or (V, B, D) of
+    every view where these distances want them.
     """
     first, count = distances[0], len(clusters.centroid)
     scorer = type(first).fit_together(distances, spaced.fit, clusters)
@@ -316,7 +325,7 @@ def fit_distances(
         spaced.check_unchanged(first.label)
         return [checked(joined(parts), name, items, count) for parts in zip(*found, strict=True)]
 
-    return scores
+    return scores, costs.held(scorer)
 
 
 def left_out(distance: Distance, clusters: Clusters, spaced: SpacedFeatures) -> Scores:
@@ -326,8 +335,8 @@ def left_out(distance: Distance, clusters: Clusters, spaced: SpacedFeatures) -> 
     return checked(found, REFERENCE, len(spaced.fit), len(clusters.centroid))
 
 
-def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> Callable[[Layers, str], Scores]:
-    """Return what scores the layers of a set, by its name, as a baseline does."""
+def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> tuple[Callable[[Layers, str], Scores], int]:
+    """Return what scores the layers of a set, by its name, as a baseline does, and how many bytes that holds."""
     head = bank.head
     assert bank.reference is not None
     if head is None:
@@ -349,7 +358,7 @@ def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> Callable[
         found = scorer(seen)
         return checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))
 
-    return scores
+    return scores, costs.held(scorer)
 
 
 @dataclass(frozen=True)
@@ -382,11 +391,11 @@ class _Judge:
                 continue
             notes = [*spaced.warnings, *clusters.warnings]
             for family in _families(members):
-                yield from self._family(family, clusters.made, spaced.made, notes)
+                yield from self._family(family, clusters, spaced.made, notes)
 
     def _tried(self, make: Callable[[], T], detectors: list[Detector]) -> Generator[Judged, None, _Made[T] | None]:
         """Return what is made; where that fails, yield the error for every detector that needed it."""
-        made = _attempt(make)
+        made = _attempt(make, self.how.device)
         if isinstance(made, _Made):
             return made
         yield from self._failed(detectors, made)
@@ -416,10 +425,13 @@ class _Judge:
         bank = replace(self.bank, head=_on_host(self.bank.head, self.how.device))
         return replace(self, bank=bank, how=replace(self.how, device=torch.device("cpu")))
 
-    def _family(self, family: Family, clusters: Clusters, spaced: SpacedFeatures, notes: list[str]) -> Iterator[Judged]:
+    def _family(
+        self, family: Family, clusters: _Made[Clusters], spaced: SpacedFeatures, notes: list[str]
+    ) -> Iterator[Judged]:
         """Yield the numbers of distances that share their work; where that fails, of each on its own."""
-        own = Clusters(*(each.clone() if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
-        made = _attempt(partial(self._by_distances, [distance for distance, _ in family], own, spaced))
+        own = Clusters(*(each.clone() if isinstance(each, Tensor) else each for each in clusters.made))  # type: ignore[arg-type]
+        fit = partial(self._by_distances, [distance for distance, _ in family], replace(clusters, made=own), spaced)
+        made = _attempt(fit)
         if isinstance(made, _Made):
             for (_, members), scored in zip(family, made.made, strict=True):
                 yield from self.judged(members, scored, notes + made.warnings)
@@ -427,17 +439,19 @@ class _Judge:
             for each in family:
                 yield from self._family([each], clusters, spaced, notes)
         elif self._no_room(made):
-            here = Clusters(*(each.cpu() if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
+            here = Clusters(*(each.cpu() if isinstance(each, Tensor) else each for each in clusters.made))  # type: ignore[arg-type]
             host = self._host
             carried = yield from host._tried(lambda: spaced.on_host, family[0][1])
             if carried:
-                yield from host._family(family, here, carried.made, [*notes, self._note])
+                yield from host._family(family, replace(clusters, made=here), carried.made, [*notes, self._note])
         else:
             yield from self._failed(family[0][1], made)
 
-    def _by_distances(self, distances: list[Distance], clusters: Clusters, spaced: SpacedFeatures) -> list[_Scored]:
-        distances = [resolved(distance, self.bank.classes) for distance in distances]
-        scorer, views = fit_distances(distances, clusters, spaced), distances[0].views
+    def _by_distances(self, distances: list[Distance], made: _Made[Clusters], spaced: SpacedFeatures) -> list[_Scored]:
+        distances, clusters = [resolved(distance, self.bank.classes) for distance in distances], made.made
+        fit = partial(fit_distances, distances, clusters, spaced)
+        (scorer, size), seconds = costs.timed(fit, self.how.device)
+        views = distances[0].views
 
         def scores(name: str) -> list[Scores]:
             return scorer(spaced.seen(name, views), name, spaced.items(name))
@@ -447,21 +461,24 @@ class _Judge:
         else:
             references = [left_out(distance, clusters, spaced) for distance in distances]
         facts = {"clusters": len(clusters.centroid), "dimensions": spaced.fit.shape[1], "n_train": len(spaced.fit)}
-        return self._scored(references, scores, facts)
+        spaced.ready(ID_TEST, views)
+        return self._scored(references, scores, facts | {"fit_seconds": made.seconds + seconds, "fitted_bytes": size})
 
     def _by_posthoc(self, posthoc: Posthoc | None) -> _Scored:
         bank = self.bank
         assert posthoc is not None
-        scorer = fit_posthoc(resolved(posthoc, bank.classes), bank, self.how.device)
+        fit = partial(fit_posthoc, resolved(posthoc, bank.classes), bank, self.how.device)
+        (scorer, size), seconds = costs.timed(fit, self.how.device)
 
         def scores(name: str) -> list[Scores]:
             return [scorer(bank.sets[name][PLAIN], name)]
 
         n, dim = bank.fit["penultimate"][0].shape
-        return self._scored(scores(REFERENCE), scores, {"dimensions": dim, "n_train": n})[0]
+        facts = {"dimensions": dim, "n_train": n, "fit_seconds": seconds, "fitted_bytes": size}
+        return self._scored(scores(REFERENCE), scores, facts)[0]
 
     def _scored(
-        self, references: list[Scores], scores: Callable[[str], list[Scores]], facts: dict[str, int]
+        self, references: list[Scores], scores: Callable[[str], list[Scores]], facts: dict[str, float]
     ) -> list[_Scored]:
         """Return what scorers make of every set; an OOD set that cannot be scored leaves the others their numbers."""
 
@@ -473,7 +490,8 @@ class _Judge:
                     raise
                 return [f"{type(error).__name__}: {error}"] * len(references)
 
-        id_ = scores(ID_TEST)
+        id_, seconds = costs.timed(lambda: scores(ID_TEST), self.how.device)
+        facts = facts | {"item_seconds": seconds / len(id_[0].score)}
         validation = [scores(_validation(name)) for name in self.bank.validation]
         ood = {name: attempt(name) for name in self.sets}
         correct = None if self.bank.correct is None else self.bank.correct.numpy()

@@ -54,7 +54,7 @@ class FittedDetector:
         else:
             clusters = parts.clusters
         own = Clusters(*(each.to(how.device, copy=True) if isinstance(each, Tensor) else each for each in clusters))  # type: ignore[arg-type]
-        scorer = scoring.fit_distances([distance], own, spaced)
+        scorer, _ = scoring.fit_distances([distance], own, spaced)
 
         def scored(layers: scoring.Layers, name: str) -> Scores:
             f = layers[space.layer]
@@ -69,7 +69,7 @@ class FittedDetector:
 
     def _of_baseline(self, bank: scoring.Bank, how: scoring.How, parts: FittedParts | None) -> FittedParts:
         assert self.detector.posthoc is not None
-        self._scored = scoring.fit_posthoc(resolved(self.detector.posthoc, bank.classes), bank, how.device)
+        self._scored, _ = scoring.fit_posthoc(resolved(self.detector.posthoc, bank.classes), bank, how.device)
         return parts or FittedParts(None, *self._of_sets(bank))
 
     def _of_sets(self, bank: scoring.Bank) -> tuple[Scores, Scores | None]:

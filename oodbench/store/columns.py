@@ -123,10 +123,13 @@ _COMPAT = {  # where a study says `compat: true`
     "compat_truncated_tnr95": "ID accepted where 95 % of OOD is found, of the same",
 }
 _FLOATS = {"level": "share of the ID reference that the threshold was set to accept", "cut": "the threshold's cut"}
+_LOSS = {"loss": "of the training's last epoch, mean over its steps"}
 _COST = {
-    "loss": "of the training's last epoch, mean over its steps",
     "train_seconds": "that the training took, checkpoints included",
     "score_seconds": "that scoring the row took",
+    "fit_seconds": "that fitting the detector took, clusters included; settings that share their work have the same",
+    "item_seconds": "that scoring an ID test item took, given its features, mean over the set; the same",
+    "fitted_bytes": "that the fitted detector holds in arrays, without encoder and space; the same",
 }
 _QUALITY = {  # of clusters, in the file that `oodbench quality` writes
     "class_separation": "separation of the classes in the features",
@@ -142,10 +145,11 @@ _QUALITY = {  # of clusters, in the file that `oodbench quality` writes
 INTEGERS, ACCURACIES, RECALLS, INTERVALS = (*_INTEGERS,), (*_ACCURACIES,), (*_RECALLS,), (*_INTERVALS,)
 CHOSEN_BY, COMPAT, QUALITY = (*_CHOSEN_BY,), (*_COMPAT,), (*_QUALITY,)
 MEASURED = (*METRICS, *RECALLS, *INTERVALS, *CHOSEN_BY, *COMPAT, *ACCURACIES)
-FLOATS = (*_FLOATS, *MEASURED, *_COST)
+COSTS = (*_COST,)
+FLOATS = (*_FLOATS, *MEASURED, *_LOSS, *COSTS)
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
 MEANING = _TEXT | _INTEGERS | _FLOATS | _METRICS | _RECALLS | _INTERVALS | _CHOSEN_BY | _COMPAT | _ACCURACIES
-MEANING |= _COST | _TRACE | _QUALITY
+MEANING |= _LOSS | _COST | _TRACE | _QUALITY
 
 QUALITY_LABELS = (  # what one of its numbers is of
     *("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "seed", "reference"),

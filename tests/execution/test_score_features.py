@@ -24,7 +24,7 @@ from oodbench.data.feature_files import read
 from oodbench.errors import UserError
 from oodbench.execution import score_features
 from oodbench.store.artifacts import digest
-from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTEGERS, INTERVALS
+from oodbench.store.columns import CHOSEN_BY, COMPAT, COSTS, FLOATS, INTEGERS, INTERVALS
 from oodbench.store.memo import NUMBER
 from oodbench.store.rows import Results, parse
 from oodbench.study.grid import DETECTOR_AXES
@@ -168,7 +168,7 @@ def test_rows_are_those_that_were_before_one_bookkeeping(files: Path) -> None:
     few = {"space": None, "distance": ["euclidean"], "threshold": ["pooled", "youden"], "compat": True}
     scored(files, grid=grid(files / "g.yaml", **few), validation=f"s={files / 'seen.safetensors'}")
     found, wanted = rows(), parse(ROWS.read_bytes())
-    others = ["key", "version", "commit", "libraries", "device", "scored_on", "scored_at", "score_seconds"]
+    others = ["key", "version", "commit", "libraries", "device", "scored_on", "scored_at", *COSTS]
     pd.testing.assert_frame_equal(found.drop(columns=others), wanted.drop(columns=others), rtol=1e-4)
 
 

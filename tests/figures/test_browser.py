@@ -179,7 +179,8 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rows = tmp_path_factory.mktemp("maps"), kept_features.rows("simclr", HOSTILE)
     store = kept_features.filled(folder / "store", rows)
     lines = {"ID": ["digits"] * 2, "OOD": [QUOTES, "–"], "metric": ["auroc"] * 2, "published": ["80.20", "91.00"]}
-    lines |= {"ours": ["81.40 ± 1.00 (n=3)", "–"], "difference": [1.2, np.nan], "state": ["undecided", "not comparable"]}
+    lines |= {"ours": ["81.40 ± 1.00 (n=3)", "–"], "difference": [1.2, np.nan]}
+    lines |= {"state": ["undecided", "not comparable"]}
     against = ("A caption.", pd.DataFrame(lines))
     found = folder / "report.html"
     material = Material(study="maps", file="maps.yaml", rows=rows, store=store, against=against)

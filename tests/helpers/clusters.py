@@ -17,12 +17,13 @@ from oodbench.engines.driver import Driver
 from oodbench.engines.seam import Ended, GivenTask, Ledger, Task
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
+from oodbench.store.columns import COSTS
 from oodbench.store.rows import Results
 from oodbench.study import reader
 
 HERE = Cluster(on="slurm", train=TrainingJob(gpus=0, cpus=1, memory="1GB", time="30min"), score=ScoringJob(cpus=1))
 SHORT = {"clustering": "labels", "distance": "cosine", "threshold": "pooled"}  # one cell for each training
-TIMES = ["train_seconds", "score_seconds", "scored_at", "commit"]
+TIMES = [*COSTS, "scored_at", "commit"]
 
 
 class InProcess:

@@ -93,7 +93,8 @@ def test_it_is_decided_as_by_welchs_t_tests(ddof: int) -> None:
         apart = ttest_ind(ours, theirs, equal_var=False)
         wanted = REPRODUCED if max(below, above) <= 0.05 else DIFFERENT if apart.pvalue < 0.05 else UNDECIDED
         assert line.state == wanted
-        assert line.interval == pytest.approx((apart.confidence_interval(0.95).low, apart.confidence_interval(0.95).high))
+        ends = apart.confidence_interval(0.95)
+        assert line.interval == pytest.approx((ends.low, ends.high))
         seen.add(wanted)
     assert seen == {REPRODUCED, DIFFERENT, UNDECIDED}
 

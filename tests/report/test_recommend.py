@@ -250,6 +250,21 @@ def test_the_front_is_what_no_other_beats() -> None:
     assert set(report.front(table).index) == wanted
 
 
+def test_of_what_is_as_good_the_smallest_is_named_where_rows_say_what_detectors_hold() -> None:
+    rows = rows_of({"x": [90.0, 89.8, 89.7], "y": [90.0, 89.8, 89.7]}, seeds=3)
+    rows["auroc"] += rows["seed"].map({0: 0.02, 1: -0.01, 2: -0.01}).where(rows["distance"] != "a", 0).astype(float)
+    held, times = {"a": 5e6, "b": 3e3, "c": 4e3}, {"a": 4e-4, "b": 3e-4, "c": 2e-6}
+    rows["fitted_bytes"], rows["item_seconds"] = rows["distance"].map(held), rows["distance"].map(times)
+    found = only(rows)
+    assert (name(found.answer), found.smallest and name(found.smallest)) == ("a", "b")
+    said = " ".join(report.sentences(found))
+    assert "holds least, without encoder: simclr · penultimate · labels · b, 3 kB for 5,000." in said
+    shown = report.fronts(found).set_index("AUROC of all sets")
+    assert shown["an item, µs"].to_dict() == {"90.0": "400", "89.8": "300", "89.7": "2"}
+    assert "scoring, s" not in shown
+    assert "Memory: the arrays" in report.caption([found])
+
+
 # ---- what is missing
 
 
@@ -293,7 +308,7 @@ def test_the_command_says_the_answer_first_and_writes_every_detector(tmp_path: P
     first = next(line for line in asked.stdout.splitlines() if line.strip())
     assert first == "Of 3 detectors of simclr: simclr · penultimate · labels · b."
     assert "15.3 points less than the best detector of that set, 28.0 at worst (y)" in asked.stdout
-    assert "Not recorded in rows: fitting apart from scoring" in asked.stdout
+    assert "do not say what fitting, one image and memory cost" in asked.stdout
     listed = pd.read_csv(folder / "recommend.csv")
     assert list(listed["detector"]) == [f"penultimate · labels · {each}" for each in "bac"]
     assert list(listed["answer"]) == [True, False, False]

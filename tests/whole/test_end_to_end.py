@@ -24,14 +24,14 @@ from oodbench.errors import UserError
 from oodbench.execution import estimate
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Outcome, Runner
-from oodbench.store.columns import CHOSEN_BY, COMPAT, FLOATS, INTERVALS
+from oodbench.store.columns import CHOSEN_BY, COMPAT, COSTS, FLOATS, INTERVALS
 from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study import reader
 
 pytestmark = pytest.mark.slow
 
-NOT_NUMBERS = ["commit", "scored_at", "score_seconds", "train_seconds", "trained_on", "scored_on"]
+NOT_NUMBERS = ["commit", "scored_at", *COSTS, "trained_on", "scored_on"]
 OECL = {"oecl": {"warmup": 0}}
 
 

@@ -11,10 +11,11 @@ from command_line import call
 from tiny import write
 
 import oodbench
+from oodbench.store.columns import COSTS
 from oodbench.store.rows import SAME, Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained")]
-TIMES = ["score_seconds", "scored_at", "train_seconds"]
+TIMES = [*COSTS, "scored_at"]
 
 
 def rows(folder: Path) -> pd.DataFrame:

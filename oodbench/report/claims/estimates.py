@@ -115,7 +115,7 @@ def _moments(values: Floats) -> tuple[Any, Any, Any]:
 def welch(one: tuple[float, int | None], other: tuple[float, int | None]) -> tuple[float, float]:
     """Return standard error and degrees of freedom of the difference of two means over runs of their own (Welch 1947).
 
-    Each is given by the deviation (ddof 1) and number of its runs. A mean without a deviation, NaN, is taken to have the
+    Each is given by deviation (ddof 1) and number of its runs. A mean without a deviation, NaN, is taken to have the
     other's, and without a number to be of one run; of two without there is no error: NaN.
     """
     (s, n), (t, m) = ((deviation, size or 1) for deviation, size in (one, other))

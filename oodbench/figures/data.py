@@ -125,10 +125,11 @@ def pareto(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean `rank` of each detector over ID data sets, best first; `attrs` hold `difference`, `p`, `blocks`.
+    """Return the mean `rank` of each detector over ID data sets, best first; `attrs` hold `difference` and what it is of.
 
     Ranks are of the AUROC of each ID data set, near-OOD where there is any, a mean over its runs. `difference` is
-    Nemenyi's critical difference at 5 % (Demšar 2006), p Friedman's. Raises UserError where blocks are fewer than
+    Nemenyi's critical difference at 5 % (Demšar 2006), `p` Friedman's, without which no two are told apart; `blocks`
+    are the ID data sets, `lacking` the detectors without a number on one of them, which have no rank. Raises UserError where blocks are fewer than
     eight independent data sets: seeds, class splits and OOD sets of one ID set are none.
     """
     families = rows["family"].nunique()
@@ -141,7 +142,8 @@ def ranks(rows: pd.DataFrame) -> pd.DataFrame:
     one = tables.named(tables.distinct(rows))
     by = [each for each in tables.METHOD if each in tables.naming(one) or tables.varies(one[each])]
     spec = TableSpec(rows=tuple(by), columns=("family",), of={"group": group})
-    values = tables.declared(one, "ranks", spec).mean.dropna()
+    every = tables.declared(one, "ranks", spec).mean
+    values = every.dropna()
     if len(values) < 3:
         raise UserError(
             f"mean ranks need 3 detectors or more with a number on each ID data set, there are {len(values)}"
@@ -154,6 +156,7 @@ def ranks(rows: pd.DataFrame) -> pd.DataFrame:
         "difference": quantile * math.sqrt(k * (k + 1) / (6 * blocks)),
         "p": float(friedmanchisquare(*values.to_numpy()).pvalue),
         "blocks": blocks,
+        "lacking": len(every) - k,
     }
     return found
 

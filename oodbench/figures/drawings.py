@@ -10,8 +10,9 @@ import pandas as pd
 
 from oodbench.errors import UserError
 from oodbench.figures import data
+from oodbench.report.claims.estimates import ERROR
 from oodbench.report.correlation import CELL
-from oodbench.report.tables import METHOD, boards, commonest_threshold
+from oodbench.report.tables import METHOD, boards, commonest_threshold, counted
 
 BOARD = ["family", "protocol"]  # what a leaderboard is of
 
@@ -52,14 +53,15 @@ def drawings(
         "ranks": _drawing(
             lambda: _ranks(rows),
             "Mean rank over ID data sets, the best is 1. Detectors whose ranks differ by less than Nemenyi's critical "
-            "difference at 5 % are not told apart.",
+            "difference at 5 % are not told apart; grey is what is not told apart from the best.",
         ),
     }
 
 
 def _drawing(make: Callable[[], pd.DataFrame], says: str) -> PageFigure:
     try:
-        return PageFigure(make(), says)
+        frame = make()
+        return PageFigure(frame, " ".join(filter(None, (says, frame.attrs.get("says")))))
     except UserError as why:
         text = str(why)
         return PageFigure(None, f"{text[:1].upper()}{text[1:]}.")
@@ -87,4 +89,10 @@ def _ranks(rows: pd.DataFrame) -> pd.DataFrame:
     found = data.ranks(rows)
     labels = found[[name for name in METHOD if name in found and found[name].nunique() > 1]]
     name = labels.astype(str).agg(" · ".join, axis=1)
-    return pd.DataFrame({"detector": name, "rank": found["rank"], "difference": found.attrs["difference"]})
+    shown = pd.DataFrame({"detector": name, "rank": found["rank"], "difference": found.attrs["difference"]})
+    p, lacking = found.attrs["p"], found.attrs["lacking"]
+    says = f"Over {found.attrs['blocks']} ID data sets Friedman's test has p = {p:.2g}"
+    says += ": it tells no two of these detectors apart." if p > ERROR else "."
+    says += f" {counted(lacking, 'detector')} without a number on each ID data set: no rank." * bool(lacking)
+    shown.attrs["says"] = says
+    return shown

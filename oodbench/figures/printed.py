@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from oodbench.figures.data import scorer
 from oodbench.figures.feature_maps import PLANES
+from oodbench.report.claims.estimates import ERROR
 from oodbench.report.correlation import correlation
 from oodbench.store.columns import RECALLS
 from oodbench.study.study import GROUPS
@@ -196,14 +197,16 @@ def ranks(found: pd.DataFrame, width: float) -> Figure:
     """Return the best mean ranks, and which lie within the critical difference of the best."""
     shown = found.head(TOP)
     names = shown.drop(columns="rank").astype(str).agg(" · ".join, axis=1)
-    figure = Figure((width, 0.16 * len(shown) + 0.7))
+    figure = Figure((width, 0.16 * len(shown) + 0.9))
     ax = figure.subplots()
     ax.plot(shown["rank"], range(len(shown)), "o", color=COLOURS[0], gid="detectors")
-    best, reach = shown["rank"].iloc[0], found.attrs["difference"]
+    best, reach, p = shown["rank"].iloc[0], found.attrs["difference"], found.attrs["p"]
     ax.axvspan(best, best + reach, color="#999999", alpha=0.25, linewidth=0)
     ax.set_yticks(range(len(shown)), [_short(each, int(10 * width)) for each in names])
     ax.invert_yaxis()
-    ax.set_xlabel(f"mean rank over {found.attrs['blocks']} ID sets; grey: critical difference {reach:.2f}")
+    apart = "" if p <= ERROR else ", so that no two are told apart"
+    lines = [f"mean rank over {found.attrs['blocks']} ID sets", f"grey: critical difference {reach:.2f}"]
+    figure.supxlabel("\n".join([*lines, f"Friedman's p = {p:.2g}{apart}"]), fontsize=7)
     return figure
 
 

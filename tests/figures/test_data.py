@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from oodbench.errors import UserError
 from oodbench.figures import data
+from oodbench.figures.drawings import drawings
 from oodbench.store.columns import LABELS, QUALITY, QUALITY_LABELS
 from oodbench.store.rows import Results
 from oodbench.store.scores import KeptScores, Wrong
@@ -164,6 +165,10 @@ def test_mean_ranks_and_the_critical_difference_of_nemenyi() -> None:
     assert found.attrs["blocks"] == 9
     chi2 = 12 * 9 / (5 * 6) * (np.sum(ranks**2) - 5 * 6**2 / 4)
     assert found.attrs["p"] == pytest.approx(math.exp(-chi2 / 2) * (1 + chi2 / 2))  # chi-squared of 4 degrees
+    lacking = data.ranks(rows[(rows["distance"] != "d1") | (rows["id"] != "set 3")])
+    assert (found.attrs["lacking"], lacking.attrs["lacking"], len(lacking)) == (0, 1, 4)
+    says = drawings(rows, None, None, "s.yaml")["ranks"].says
+    assert f"Over 9 ID data sets Friedman's test has p = {found.attrs['p']:.2g}: it tells no two of these" in says
 
 
 def test_what_thresholds_keep_and_catch() -> None:

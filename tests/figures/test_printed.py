@@ -124,6 +124,19 @@ def test_a_file_is_the_same_twice_and_names_are_text(kind: str, width: float) ->
         assert b"/Type3" not in one
 
 
+@pytest.mark.parametrize("width", printed.WIDTHS.values())
+@pytest.mark.parametrize("kind", FOUND)
+def test_nothing_is_cut_off(kind: str, width: float) -> None:
+    with printed.style.context(printed.STYLE, after_reset=True):
+        figure = printed.drawn(kind, FOUND[kind](), width)
+        figure.draw_without_rendering()
+        drawn = figure.get_tightbbox()
+    assert drawn.x0 > -0.02
+    assert drawn.x1 < figure.get_figwidth() + 0.02
+    assert drawn.y0 > -0.02
+    assert drawn.y1 < figure.get_figheight() + 0.02
+
+
 def test_every_kind_is_drawn() -> None:
     assert set(FOUND) == set(printed.KINDS)
 

@@ -24,6 +24,7 @@ from oodbench.study.grid import NONE
 from oodbench.study.study import GROUPS
 
 INDEPENDENT = 8  # ID data sets: from as many on mean ranks of fewer than all methods can be told apart
+SHORTEST = 0.0001  # seconds that rows tell from none: axes of seconds are logarithmic
 BINS = 40
 OUTSIDE = 0.005  # share of scores on either side that go to the outermost bins
 REACH = 5  # times as far beside the middle 90 % of ID test as these are wide: what lies further out, too
@@ -106,13 +107,13 @@ def pareto(rows: pd.DataFrame) -> pd.DataFrame:
     """Return `seconds`, `auroc` and whether it is on the `front`, of each detector and group of OOD sets.
 
     Seconds are those of fitting and scoring a cell, a mean over runs; a row has no two numbers of them, so that seconds
-    per image are not known. What cells share, as a clustering, is in the first of them. On the front none is as fast
-    and better, nor as good and faster.
+    per image are not known. What cells share, as a clustering, is in the first of them. What took less than rows tell is
+    SHORTEST. On the front none is as fast and better, nor as good and faster.
     """
     board = detectors(rows)
     by = list(board.mean.index.names)
     cells = tables.named(tables.distinct(rows)).drop_duplicates("cell")
-    spent = cells.groupby(by, sort=False)["score_seconds"].mean().reindex(board.mean.index)
+    spent = cells.groupby(by, sort=False)["score_seconds"].mean().reindex(board.mean.index).clip(lower=SHORTEST)
     if spent.isna().all():
         raise UserError("no row says how long scoring took (score_seconds); run the study again to have them")
     found = []
@@ -125,12 +126,12 @@ def pareto(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean `rank` of each detector over ID data sets, best first; `attrs` hold `difference` and what it is of.
+    """Return the mean `rank` of each detector over ID data sets, best first, and what tells them apart as `attrs`.
 
     Ranks are of the AUROC of each ID data set, near-OOD where there is any, a mean over its runs. `difference` is
     Nemenyi's critical difference at 5 % (Demšar 2006), `p` Friedman's, without which no two are told apart; `blocks`
-    are the ID data sets, `lacking` the detectors without a number on one of them, which have no rank. Raises UserError where blocks are fewer than
-    eight independent data sets: seeds, class splits and OOD sets of one ID set are none.
+    are the ID data sets, `lacking` the detectors without a number on one of them, which have no rank. Raises UserError
+    where blocks are fewer than eight independent data sets: seeds, class splits and OOD sets of one ID set are none.
     """
     families = rows["family"].nunique()
     if families < INDEPENDENT:

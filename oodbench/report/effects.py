@@ -348,7 +348,7 @@ def sheet(designs: Sequence[Design], value: str, caption: str) -> Sheet:
     """Return both tables of each design as one, what a terminal shows one below the other; numbers unrounded."""
     parts = [table(each).assign(design=each.name) for each in designs for table in (share_table, level_table)]
     columns = ["design", "axis", "level", "share", "df", "mean", "difference", "95 % interval", "places", "of"]
-    text = pd.concat(parts, ignore_index=True)[columns].fillna(NONE)
+    text = pd.concat(parts, ignore_index=True).reindex(columns=columns).astype(object).fillna(NONE)
     return Sheet(FILE, text, [caption, *map(about, designs)], pd.DataFrame(list(_listed(designs, value))), 3)
 
 

@@ -139,6 +139,7 @@ def test_fronts_of_points_on_a_raster() -> None:
 def test_rows_without_seconds_have_no_front() -> None:
     with pytest.raises(UserError, match="score_seconds"):
         data.pareto(grid(score_seconds=float("nan")))
+    assert (data.pareto(grid(score_seconds=0.0))["seconds"] == data.SHORTEST).all()
 
 
 def test_ranks_need_independent_id_sets() -> None:

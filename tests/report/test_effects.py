@@ -91,6 +91,9 @@ def test_numbers_that_are_all_alike_have_no_shares() -> None:
     found = only(effects(grid(lambda *_: 80, training=["a", "b"], seed=[0, 1, 2])))
     assert found.shares == ()
     assert "standard deviation is 0.0 points" in report.about(found)
+    text = report.sheet([found], "auroc", "").text
+    assert set(text["level"]) == {"a", "b"}
+    assert set(text["share"]) == {"–"}
 
 
 # ---- what is counted

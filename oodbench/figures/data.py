@@ -106,9 +106,9 @@ def curve(course: pd.DataFrame | None, study: str = "STUDY") -> pd.DataFrame:
 def pareto(rows: pd.DataFrame) -> pd.DataFrame:
     """Return `seconds`, `auroc` and whether it is on the `front`, of each detector and group of OOD sets.
 
-    Seconds are those of fitting and scoring a cell, a mean over runs; a row has no two numbers of them, so that seconds
-    per image are not known. What cells share, as a clustering, is in the first of them. What took less than rows tell is
-    SHORTEST. On the front none is as fast and better, nor as good and faster.
+    Seconds are those of fitting and scoring a cell, a mean over runs. What cells share, as a clustering, is in the
+    first of them; what took less than rows tell is SHORTEST. On the front none is as fast and better, nor as good and
+    faster.
     """
     board = detectors(rows)
     by = list(board.mean.index.names)

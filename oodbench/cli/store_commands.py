@@ -57,8 +57,9 @@ def status(study: StudyFile, dry_data: DryData = False) -> None:
     running = beats(folder)
     plan = results.plan()
     if plan is None or "work" not in plan:
-        screen.say(f"{folder} has no plan: no run has come to its work yet")
-        _say_running(running)
+        screen.say(f"{folder} has no plan: no run has come to its work yet; one that prepares data is not seen here")
+        if running:
+            _say_running(running)
         say_jobs(folder)
         return
     if not dry_data and plan.get("of") not in (None, reader.stamp(read(study))):

@@ -217,7 +217,7 @@ def roc(found: pd.DataFrame, width: float) -> Figure:
     ax, *beside = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=0.6, linestyle=":", zorder=0)
     for i, (name, each, colour, _) in enumerate(_each(found, "of")):
-        text = f"{_short(name, int(11 * width))} ({each['auroc'].iloc[0]:.1f} %)"
+        text = f"{_short(name, int(11 * width) if beside else 30)} ({each['auroc'].iloc[0]:.1f} %)"
         ax.plot(
             each["id_rejected"], each["ood_found"], LINES[i // len(COLOURS) % 4], color=colour, label=text, gid="curve"
         )

@@ -202,6 +202,9 @@ def test_curves_are_the_corners_with_the_auroc_beside_their_names() -> None:
             assert (line == corners[["id_rejected", "ood_found"]].to_numpy()).all()
         (legend,) = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
         assert [each.get_text() for each in legend.get_texts()] == [f"{name} (77.2 %)" for name in HOSTILE]
+        long = printed.drawn("roc", found.assign(of=found["of"] + " and a name that is too long" * 4), width)
+        (legend,) = [*long.legends, *(ax.get_legend() for ax in long.axes if ax.get_legend())]
+        assert all(each.get_text().count("…") == 1 and " (77.2 %)" in each.get_text() for each in legend.get_texts())
 
 
 def test_steps_are_shares_and_the_cut() -> None:

@@ -381,7 +381,8 @@
     },
 
     images(controls, redraw) {
-      const labels = data.rows.labels.filter((name) => new Set(data.images.map((each) => rows[each.row][name])).size > 1);
+      const detector = ["training", "distance", "posthoc"]; // named, whether or not they differ
+      const labels = data.rows.labels.filter((name) => detector.includes(name) || new Set(data.images.map((each) => rows[each.row][name])).size > 1);
       const chosen = select(controls, "row", data.images.map((each, i) => [i, method(rows[each.row], labels) || NONE]), redraw);
       return (width) => {
         const shown = data.images[chosen()], { id_rejected: x, ood_found: y } = shown.roc, { low, high } = shown.histogram, size = width < 600 ? width : Math.min(480, width / 2 - 8);

@@ -311,7 +311,7 @@ def _cheaper(found: Recommendation) -> list[str]:
     seconds = " and ".join(
         f"{kind.removesuffix(', s')} {_short(theirs[cost])} s for {_short(ours[cost])}"
         for cost, kind in SECONDS.items()
-        if theirs[cost] != ours[cost]
+        if theirs[cost] != ours[cost] and not np.isnan(theirs[cost])
     )
     difference = f"{signed(theirs['difference'])}{interval} points"
     return [f"Cheapest not told apart and at most {POINTS} points behind: {_name(cheapest)}, {difference}, {seconds}."]

@@ -336,7 +336,7 @@ def left_out(distance: Distance, clusters: Clusters, spaced: SpacedFeatures) -> 
 
 
 def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> tuple[Callable[[Layers, str], Scores], int]:
-    """Return what scores the layers of a set, by its name, as a baseline does, and how many bytes that holds."""
+    """Return what scores the layers of a set, by its name, as a baseline does, and the bytes that it and its head hold."""
     head = bank.head
     assert bank.reference is not None
     if head is None:
@@ -358,7 +358,7 @@ def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> tuple[Cal
         found = scorer(seen)
         return checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))
 
-    return scores, costs.held(scorer)
+    return scores, costs.held((scorer, head.weight, head.bias))
 
 
 @dataclass(frozen=True)

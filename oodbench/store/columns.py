@@ -129,7 +129,7 @@ _COST = {
     "score_seconds": "that scoring the row took",
     "fit_seconds": "that fitting the detector took, clusters included; settings that share their work have the same",
     "item_seconds": "that scoring an ID test item took, given its features, mean over the set; the same",
-    "fitted_bytes": "that the fitted detector holds in arrays, without encoder and space; the same",
+    "fitted_bytes": "that the fitted detector holds in arrays, with a head that it reads, without encoder and space",
 }
 _QUALITY = {  # of clusters, in the file that `oodbench quality` writes
     "class_separation": "separation of the classes in the features",

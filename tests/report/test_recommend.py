@@ -224,6 +224,7 @@ def test_the_cheapest_is_as_good_as_far_as_runs_tell_and_not_far_behind() -> Non
     assert name(found.answer) == "a"
     assert name(found.cheapest) == "b"
     assert "scoring 10 s for 18" in " ".join(report.sentences(found))  # of both sets
+    assert "training" not in report.sentences(found)[-1]  # no row says how long that took
     without = only(rows.assign(score_seconds=np.nan))
     assert without.cheapest is None
     assert "No row says how long scoring took." in report.sentences(without)

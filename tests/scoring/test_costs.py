@@ -53,10 +53,13 @@ def test_rows_say_what_their_detector_costs() -> None:
     labels = rng.integers(0, 3, n)
     features = (rng.normal(size=(n, width)) + 5 * np.eye(width)[labels]).astype(np.float32)
     test = {"OOD": rng.normal(size=(40, width)).astype(np.float32)}
-    grid = {"distance": ["cosine", {"knn": {"k": [1, 5]}}], "clustering": "labels", "threshold": "pooled"}
+    grid: dict[str, Any] = {"distance": ["cosine", {"knn": {"k": [1, 5]}}], "clustering": "labels"}
+    grid |= {"posthoc": "energy", "threshold": "pooled"}
     rows = oodbench.score({"features": features, "labels": labels}, features + 0.1, ood=test, grid=grid)
     held = rows.groupby("distance")["fitted_bytes"].first()
     assert held["cosine"] == 3 * width * 8
+    head = rows[rows["posthoc"] != "–"]["fitted_bytes"].iloc[0]
+    assert head in {4 * 3 * (width + 1), 8 * 3 * (width + 1)}  # weights and biases of three classes
     kept = rows["n_train"].iloc[0]
     assert held["knn(k=1)"] == held["knn(k=5)"]
     assert held["knn(k=1)"] >= kept * width * 4

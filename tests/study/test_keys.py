@@ -194,7 +194,7 @@ CODE = {
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
     "training.probes": "3aba1bc8a37c",
-    "scoring.detectors": "c19a772fe95d",
+    "scoring.detectors": "1e90f4018400",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",

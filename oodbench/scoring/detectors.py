@@ -336,7 +336,7 @@ def left_out(distance: Distance, clusters: Clusters, spaced: SpacedFeatures) -> 
 
 
 def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> tuple[Callable[[Layers, str], Scores], int]:
-    """Return what scores the layers of a set, by its name, as a baseline does, and the bytes that it and a head hold."""
+    """Return what scores the layers of a set, by its name, as a baseline does, and bytes that it and a head hold."""
     head = bank.head
     assert bank.reference is not None
     if head is None:

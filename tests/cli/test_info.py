@@ -231,7 +231,7 @@ def test_words_that_name_several_cells_list_them(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("oodbench run bench", ["benchmark.yaml"]),
+        ("oodbench run bench", ["benchmark", "benchmark.yaml"]),
         ("oodbench run studies/cifar_s", ["studies/cifar_small.yaml"]),
         ("oodbench info mahal", ["mahalanobis"]),
         ("oodbench list dat", ["dataset"]),

@@ -20,7 +20,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, wraps
 from pathlib import Path
 from typing import (
@@ -31,6 +31,7 @@ from typing import (
     Literal,
     NamedTuple,
     Self,
+    TypeAlias,
     dataclass_transform,
     get_type_hints,
 )
@@ -43,7 +44,7 @@ from oodbench.errors import suggestion
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # ---- types for parameters ---------------------------------------------------------------------
 
@@ -143,7 +144,8 @@ def _short(value: Any) -> str:
 
 # ---- training: what makes an encoder -----------------------------------------------------------
 
-State = dict[str, "Tensor"]  # a training's own tensors (clusters, prototypes); part of a checkpoint
+State = dict[str, "Tensor"]  # a training's own tensors (clusters, prototypes, queues); part of a checkpoint
+Loss: TypeAlias = "Tensor | dict[str, Tensor]"  # a scalar, or its terms by name, of which it is the sum
 
 
 class Features(NamedTuple):
@@ -169,6 +171,10 @@ class Batch:
     outlier: dict[str, Tensor] | None  # head name -> (V, B', P) of outlier views, same forward pass
     epoch: int
     y_host: NDArray[np.int64] | None = None  # y in host memory: what depends on it is known without asking the device
+    target: Tensor | None = None  # (B, C) share of each class in a mixed image; None unless the training mixes
+    heads: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)  # each, for features (n, D) of one's own
+    learned: nn.Module | None = None  # what `learned` returned
+    slow: dict[str, Tensor] | None = None  # head name -> (V, B, P) of the slow copy, without a gradient
 
 
 class Shifts(NamedTuple):
@@ -176,6 +182,13 @@ class Shifts(NamedTuple):
 
     id: tuple[int, ...] = (0,)  # each makes another ID item of the image: B = images x len(id)
     outlier: tuple[int, ...] = ()  # each makes an outlier of the image: B' = images x len(outlier)
+
+
+class Mixing(NamedTuple):
+    """How a training mixes each image of a batch with another one of it (torchvision's v2.MixUp, v2.CutMix)."""
+
+    how: Literal["mixup", "cutmix"]
+    alpha: float  # of Beta(alpha, alpha), of which one share for the whole batch is drawn
 
 
 class Weights(NamedTuple):
@@ -189,7 +202,12 @@ class Weights(NamedTuple):
 
 
 class Training(Plugin, ABC):
-    """A loss over a batch. It sees no images, no detectors, no OOD test data, no optimiser, no device."""
+    """A loss over a batch. It sees no images, no detectors, no OOD test data, no optimiser, no device.
+
+    What it cannot be: one whose images depend on the network (adversarial ones, a generator's), one that mixes ID
+    images with outliers (OpenMix), one of several losses that are optimised in turn (a GAN), one whose views differ in
+    size (DINO's crops), or whose parts have learning rates of their own. Kept is the network, never its slow copy.
+    """
 
     @property
     def views(self) -> int:
@@ -215,6 +233,11 @@ class Training(Plugin, ABC):
     def shifts(self) -> Shifts:
         """Rotations that make more ID items, and those that make outliers."""
         return Shifts()
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How images are mixed, after all else is done to them; needs labels, and one device."""
+        return None
 
     @property
     def refresh_every(self) -> int:
@@ -250,6 +273,22 @@ class Training(Plugin, ABC):
         """Return what the network takes of the tensors of a source, by name (a checkpoint's: levels with dots)."""
         raise TypeError(f"{self.name} does not load weights")
 
+    def learned(self, dim: int, classes: int) -> nn.Module | None:
+        """Return what the loss learns beside the network, for penultimate features of so many dimensions, or None.
+
+        It is optimised with the network and part of a checkpoint, and is gone when the training is over.
+        """
+        return None
+
+    def slowness(self, done: float) -> float | None:
+        """Return the share of itself that a slow copy of the network keeps in a step, or None: there is no copy.
+
+        `done` is the share of all steps before it, from 0 to 1. After each step every parameter of the copy becomes
+        slowness * its own + (1 - slowness) * the network's; its running statistics are of what it sees itself. It
+        starts as the network, sees each batch, and is part of a checkpoint.
+        """
+        return None
+
     def init(self, f: Features, y: Tensor | None, seed: int) -> State:
         """Return the state before the first step; `f` are the features of the untrained network.
 
@@ -258,8 +297,11 @@ class Training(Plugin, ABC):
         return {}
 
     @abstractmethod
-    def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
-        """Return the scalar loss of a batch, and the state after it."""
+    def loss(self, b: Batch, state: State) -> tuple[Loss, State]:
+        """Return the scalar loss of a batch or its terms, and the state after it.
+
+        What it draws of torch's own generator is the same for a seed, in every process and after a kill.
+        """
 
     def refresh(self, f: Features, y: Tensor | None, epoch: int, seed: int, state: State) -> State:
         """Return the state after looking at the features of the whole training set."""

@@ -43,7 +43,8 @@ SCORING_EVERY = 60.0  # the same on its scoring
 TOLD_EVERY = 0.5  # seconds between two epochs, or two rows, that a process tells the one that it helps
 EVENT = "\x1e"  # how a line begins that is an event (RFC 7464)
 EVENTS = (
-    *("planned", "stage", "training", "epoch", "scoring", "scored", "found", "failed", "downloading", "warn", "where"),
+    *("planned", "stage", "training", "terms", "epoch", "scoring", "scored", "found", "failed", "downloading", "warn"),
+    "where",
 )
 SPEED_OVER = 3600.0  # seconds of which the time left is told: cells come in heaps, a training's at once
 TAIL = 14  # signs at the end of a title that is too long: its seed
@@ -123,6 +124,9 @@ class Board(Watch):
     def training(self, epochs: int, done: int, images: int) -> None:
         self._lanes[1].training(epochs, done, images)
 
+    def terms(self, means: dict[str, float]) -> None:
+        self._lanes[1].terms(means)
+
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         self._lanes[1].epoch(epoch, epochs, loss)
 
@@ -189,6 +193,7 @@ class Lane(Watch):
         self.board, self.worker = board, worker
         self._task = board.bars.add_task("", total=None, note="", what="", visible=False)
         self._training = ("", 0.0, 0.0)  # title, start, last loss
+        self._terms = ""  # of that loss
         self._said = 0.0  # when the training at work was last heard of
         self._first, self._images = 0, 0  # epochs that were there before, images of one
         self._title = ""  # of what is scored
@@ -215,6 +220,7 @@ class Lane(Watch):
         if what == "train":
             self.board.run += 1
             self._training, self._first, self._images = (title, self._said, float("nan")), 0, 0
+            self._terms = ""
             if not self.board.live:
                 self._say(f"training {self.board.run}, of at most {self.board.runs}: {title}")
 
@@ -223,12 +229,15 @@ class Lane(Watch):
         self._training, self._first, self._images = (title, time.perf_counter(), loss), done, images
         self.board.bars.update(self._task, total=epochs, completed=done, what="epochs")
 
+    def terms(self, means: dict[str, float]) -> None:
+        self._terms = f" ({', '.join(f'{name} {mean:.4f}' for name, mean in means.items())})"
+
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         now, (title, start, _) = time.perf_counter(), self._training
         self._training = (title, start, loss)
         done = epoch + 1 - self._first  # in this process
         rate = f", {self._images * done / (now - start):.0f} images/s" if self._images and now > start else ""
-        note = f"loss {loss:.4f}{rate}"
+        note = f"loss {loss:.4f}{self._terms}{rate}"
         self.board.bars.update(self._task, total=epochs, completed=epoch + 1, what="epochs", note=note)
         if not self.board.live and now - self._said >= EVERY:
             self._said = now
@@ -268,7 +277,7 @@ class Lane(Watch):
         title, start, loss = self._training
         if title:
             seconds = time.perf_counter() - start
-            last = "" if math.isnan(loss) else f"loss {loss:.4f}, "  # weights that are loaded have none
+            last = "" if math.isnan(loss) else f"loss {loss:.4f}{self._terms}, "  # weights that are loaded have none
             self._say(f"trained {title}: {last}{seconds:.1f} s")
             self._training = ("", 0.0, 0.0)
 
@@ -297,6 +306,9 @@ class Told(Board):
 
     def training(self, epochs: int, done: int, images: int) -> None:
         self._tell("training", epochs, done, images)
+
+    def terms(self, means: dict[str, float]) -> None:
+        self._tell("terms", means)
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         (self._tell if epoch + 1 == epochs else self._tell_some)("epoch", epoch, epochs, loss)

@@ -23,7 +23,7 @@ class {cls}(Training):
     temperature: Positive = 0.5  # fields are parameters: checked, hashed, swept over by studies
     head: Head = "mlp-128"
 
-    views = 2  # what a batch carries; see oodbench/api.py for labels, outliers, shifts and refresh_every
+    views = 2  # what a batch carries; see oodbench/api.py for labels, outliers, shifts, mixing and refresh_every
 
     @property
     def heads(self) -> dict[str, str]:
@@ -31,6 +31,8 @@ class {cls}(Training):
 
     def loss(self, b: Batch, state: State) -> tuple[Tensor, State]:
         # b.out["z"] is (V, B, P), not normalised; nt_xent(b.out["z"], self.temperature) would be SimCLR
+        # a dict of named terms may stand for the loss: its sum is the loss, and the board shows each
+        # init() makes a state (a queue), slowness() a slow copy of the network, learned() a module of the loss
         raise NotImplementedError("the loss of {name}")
 ''',
     "clustering": '''

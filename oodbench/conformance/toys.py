@@ -42,7 +42,7 @@ def expect_alone(score: Callable[[slice], Tensor]) -> None:
 
 
 class ToyNetwork(nn.Module):
-    """A linear encoder of vectors, with a training's heads."""
+    """A linear encoder of vectors, with a training's heads and what its loss learns."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()
@@ -50,6 +50,7 @@ class ToyNetwork(nn.Module):
             torch.manual_seed(0)
             self.encoder = nn.Linear(PIXELS, DIM)
             heads = {name: networks.head(form, DIM, CLASSES) for name, form in training.heads.items()}
+            self.learned = training.learned(DIM, CLASSES)
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -81,15 +82,24 @@ def batch(training: Training, net: ToyNetwork, shuffled: bool = False) -> Batch:
     h, flat = net(seen.flatten(0, 1))
     out = {name: z.unflatten(0, (views, -1)) for name, z in flat.items()}
     labels = y[index][order] if training.labels else None
+    own, target = {name: z[:, :count] for name, z in out.items()}, None
+    if training.mixing is not None:
+        expect(labels is not None, "it mixes images, and asks for labels")
+        shares = torch.eye(CLASSES)[labels]
+        target = 0.7 * shares + 0.3 * shares.roll(1, 1)
     return Batch(
         h=h.unflatten(0, (views, -1))[:, :count],
-        out={name: z[:, :count] for name, z in out.items()},
+        out=own,
         y=labels,
         index=index[order],
         shift=shift[order],
         outlier={name: z[:, count:] for name, z in out.items()} if strange else None,
         epoch=LATE,
         y_host=None if labels is None else labels.numpy(),
+        target=target,
+        heads=dict(net.heads.items()),
+        learned=net.learned,
+        slow=None if training.slowness(0.0) is None else {name: z.detach() for name, z in own.items()},
     )
 
 

@@ -60,5 +60,6 @@ def unit(name: str) -> str:
 
 
 def runs(found: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
-    """Return the trainings behind rows that are known, without their losses by epoch."""
-    return {key: {name: facts[name] for name in facts if name != "losses"} for key, facts in found.items() if facts}
+    """Return the trainings behind rows that are known, without their losses and terms by epoch."""
+    long = ("losses", "terms")
+    return {key: {name: facts[name] for name in facts if name not in long} for key, facts in found.items() if facts}

@@ -112,6 +112,9 @@ class Heartbeat(Watch):
         self.beat.epochs, self.beat.epoch = epochs, done
         self.watch.training(epochs, done, images)
 
+    def terms(self, means: dict[str, float]) -> None:
+        self.watch.terms(means)
+
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         self.beat.epochs, self.beat.epoch = epochs, epoch + 1
         self._renew()

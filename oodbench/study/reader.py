@@ -251,6 +251,8 @@ def _check(study: Study) -> None:
         fail(("training",), f"{', '.join(needy)} needs outliers; say which with the key 'outliers'")
     for training in study.trainings:
         for recipe in study.recipes[training.name].values():
+            if training.mixing is not None and recipe.devices > 1:
+                fail(("training",), f"{training.label} mixes images of a batch, which {recipe.devices} devices share")
             if 0 < recipe.epochs < training.least_epochs:
                 needs = f"{training.label} warms up and needs {training.least_epochs} epochs, the recipe has"
                 fail(("training",), f"{needs} {recipe.epochs}; its last part would never be trained")

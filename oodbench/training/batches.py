@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
-from oodbench.api import State, Training
+from oodbench.api import Mixing, State, Training
 from oodbench.data.prepare import LazyImages
 from oodbench.errors import UserError
 from oodbench.study.settings import Recipe
-from oodbench.toolkit.seeds import generator
+from oodbench.toolkit.seeds import generator, seed_of
 from oodbench.training import augment
 
 # ---- the processes of one training: which part of each batch one of them sees, and what it shares with the others
@@ -124,6 +125,7 @@ class Views:
     index: Tensor
     shift: Tensor
     y_host: NDArray[np.int64] | None = None  # y in host memory
+    target: Tensor | None = None  # (B, C) of the whole batch, where images are mixed
 
 
 def steps_per_epoch(recipe: Recipe, items: int) -> int:
@@ -155,15 +157,32 @@ def batches(
             size = recipe.outlier_batch or len(index)
             rows = outliers[torch.arange(step * size, (step + 1) * size) % len(outliers)]
             outlier = _views(data.outliers, rows, (0,), training.views, recipe, rng, data.world.part)
-        turns = len(shifts.id)
+        turns, target = len(shifts.id), None
+        y = data.y[index].repeat(turns) if training.labels else None
+        if training.mixing is not None:
+            assert y is not None, f"{training.name} mixes images and asks for no labels"
+            id_, target = mixed(id_, y, data.classes, training.mixing, seed_of(seed, "mixing", epoch, step))
         yield Views(
             id_,
             outlier,
-            data.y[index].repeat(turns) if training.labels else None,
+            y,
             index.repeat(turns),
             torch.arange(turns, device=device).repeat_interleave(len(index)),
             None if labels is None else np.tile(labels[here.numpy()], turns),
+            target,
         )
+
+
+def mixed(x: Tensor, y: Tensor, classes: int, how: Mixing, seed: int) -> tuple[Tensor, Tensor]:
+    """Return views (V, B, C, H, W) of images mixed with the one before in the batch, and each class's share (B, K).
+
+    All views of an image are mixed alike. A batch is in random order, so that it does not matter which image is before.
+    """
+    mix = {"mixup": v2.MixUp, "cutmix": v2.CutMix}[how.how](alpha=how.alpha, num_classes=classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found, target = mix(x.transpose(0, 1).flatten(1, 2), y)
+    return found.unflatten(1, (len(x), -1)).transpose(0, 1), target.to(x.dtype)
 
 
 def host_labels(y: Tensor) -> NDArray[np.int64]:
@@ -181,6 +200,7 @@ def parts(views: Views, count: int) -> list[Views]:
             views.index[i::count],
             views.shift[i::count],
             None if views.y_host is None else views.y_host[i::count],
+            None if views.target is None else views.target[i::count],
         )
         for i in range(count)
     ]

@@ -59,7 +59,8 @@ class Checkpoints:
             if artifact is not None:
                 self._before = artifact.meta["seconds"]
                 meta, tensors = artifact.meta, load_file(artifact.file("progress.safetensors"))
-                return Progress(meta["epochs"], meta["losses"], tensors, meta.get("steps", 0))
+                terms = tuple(meta.get("terms", [{}] * meta["epochs"]))
+                return Progress(meta["epochs"], meta["losses"], tensors, meta.get("steps", 0), terms)
         return None
 
     @contextmanager
@@ -91,6 +92,7 @@ class Checkpoints:
         def fill(folder: Path) -> dict[str, Any]:
             save_file(now.tensors, folder / "progress.safetensors")
             facts = {"epochs": now.epochs, "losses": now.losses, "seconds": self.seconds}
+            facts |= {"terms": now.terms} if any(now.terms) else {}
             return facts | ({"steps": now.steps} if now.steps else {})
 
         within = f"-{now.steps:08d}" if now.steps else ""

@@ -95,6 +95,7 @@ class _Epoch(NamedTuple):
 
     epoch: int
     loss: float
+    terms: dict[str, float]
 
 
 class _Step(NamedTuple):
@@ -113,15 +114,16 @@ class _Sent(NamedTuple):
     losses: list[float]
     tensors: bytes
     steps: int
+    terms: tuple[dict[str, float], ...]
 
     @classmethod
     def of(cls, progress: Progress) -> _Sent:
-        epochs, losses, tensors, steps = progress
+        epochs, losses, tensors, steps, terms = progress
         packed = safetensors.torch.save({k: t.cpu().contiguous() for k, t in tensors.items()})
-        return cls(epochs, losses, packed, steps)
+        return cls(epochs, losses, packed, steps, terms)
 
     def unpacked(self) -> Progress:
-        return Progress(self.epochs, self.losses, safetensors.torch.load(self.tensors), self.steps)
+        return Progress(self.epochs, self.losses, safetensors.torch.load(self.tensors), self.steps, self.terms)
 
 
 def train(
@@ -216,6 +218,7 @@ def _attended(ranks: list[_Rank], watch: Listening) -> Progress:
             if isinstance(message, _Step):
                 watch.step(progress)
             else:
+                watch.terms(message.terms)
                 watch.epoch(message.epoch, message.loss, progress)
             rank.line.send(False)
 
@@ -292,9 +295,13 @@ class _Telling(Listening):
 
     def __init__(self, line: connection.Connection, offered: float) -> None:
         self._line, self._every, self._last = line, offered, time.monotonic()
+        self._terms: dict[str, float] = {}
+
+    def terms(self, means: dict[str, float]) -> None:
+        self._terms = means
 
     def epoch(self, epoch: int, loss: float, progress: Callable[[], Progress]) -> None:
-        self._tell(_Epoch(epoch, loss), progress)
+        self._tell(_Epoch(epoch, loss, self._terms), progress)
 
     def step(self, progress: Callable[[], Progress]) -> None:
         if time.monotonic() - self._last >= self._every:

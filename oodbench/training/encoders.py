@@ -45,6 +45,10 @@ class _Kept(train.EachEpoch):
     """Offers each step's progress as a checkpoint."""
 
     checkpoints: Checkpoints
+    hear_terms: Callable[[dict[str, float]], None]
+
+    def terms(self, means: dict[str, float]) -> None:
+        self.hear_terms(means)
 
     def step(self, progress: Callable[[], train.Progress]) -> None:
         self.checkpoints.offer_step(progress)
@@ -199,12 +203,13 @@ class Encoders:
                 self.memo.store.remove("train", self.train_key(each))
         done = checkpoints.latest()
         training, model, seen = self._ready(run)
-        losses = list(done.losses) if done else []
+        losses, terms = (list(done.losses), list(done.terms)) if done else ([], [])
         kept = {each.epoch: each for each in self.kept(run)}
 
         def save(at: Run, weights: Callable[[], dict[str, Tensor]], folder: Path) -> dict[str, Any]:
             save_file({name: value.cpu().contiguous() for name, value in weights().items()}, folder / WEIGHTS)
             facts = {"title": at.title, "losses": losses[: at.epoch], "seconds": round(checkpoints.seconds, 3)}
+            facts |= {"terms": terms[: at.epoch]} if any(terms) else {}
             how = {"images": len(seen.x), "resumed_at_epoch": done.epochs if done else 0}
             how |= {"resumed_at_step": done.steps} if done and done.steps else {}
             how["graph"] = isinstance(seen.world, graphs.Card) and seen.world.captured
@@ -215,6 +220,11 @@ class Encoders:
             if at and self.memo.store.read("train", self.train_key(at)) is None:  # else it was kept before a kill
                 self.memo.store.write("train", self.train_key(at), self.train_fields(at), partial(save, at, weights))
 
+        def before_epoch(means: dict[str, float]) -> None:
+            terms.append(means)
+            if means:
+                self.memo.watch.terms(means)
+
         def after_epoch(epoch: int, loss: float, progress: Callable[[], train.Progress]) -> None:
             self.memo.watch.epoch(epoch, run.recipe.epochs, loss)
             losses.append(loss)
@@ -224,7 +234,7 @@ class Encoders:
 
         self.memo.watch.training(run.recipe.epochs, len(losses), len(seen.x))
         keep(0, model.state_dict)
-        watch = _Kept(after_epoch, checkpoints)
+        watch = _Kept(after_epoch, checkpoints, before_epoch)
         with checkpoints.wanted():
             if run.recipe.devices > 1:
                 distributed.train(model, self._job(run, training, seen.classes), seen, watch, done)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from oodbench.api import Batch, Shifts, State, Training
+from oodbench.api import Batch, Loss, State, Training
 from oodbench.study.settings import Precision, Recipe
 from oodbench.toolkit.seeds import seed_of
 from oodbench.training import augment, batches, optim
@@ -19,7 +21,7 @@ from oodbench.training.batches import TrainingData, Views, World
 from oodbench.training.embed import features
 from oodbench.training.networks import Trained, in_its_arithmetic
 
-HISTORY = "history"  # of a progress: the losses of the steps since the last whole epoch
+HISTORY = "history"  # of a progress: the losses of the steps since the last whole epoch; `history/TERM` of a term's
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
@@ -32,13 +34,15 @@ class Progress(NamedTuple):
 
     epochs: int  # done
     losses: list[float]
-    tensors: dict[str, Tensor]  # of the model, the optimiser and the training's state, and losses of steps, by name
+    tensors: dict[str, Tensor]  # of the model, what is beside it, optimiser and state, and losses of steps, by name
     steps: int = 0  # done of the next epoch
+    terms: tuple[dict[str, float], ...] = ()  # means of the terms of the loss, by epoch
 
 
 class Listening:
     """Hears of a training after each epoch that leaves finite weights, and after each other step; this one is deaf."""
 
+    def terms(self, means: dict[str, float]) -> None: ...  # of the loss of the epoch that is told next
     def epoch(self, epoch: int, loss: float, progress: Callable[[], Progress]) -> None: ...
     def step(self, progress: Callable[[], Progress]) -> None: ...
 
@@ -71,91 +75,211 @@ def train(
     or which leaves a weight that is not. In a world of several processes each calls this with the same arguments and
     ends with the same weights, those of one process.
     """
-    world = data.world
-    if data.y.device.type == "cpu":
-        keep_freed_memory()
-    augment.check(recipe.augment, data.x.shape[1])
-    batches.check(recipe, len(data.x))
-    steps = batches.steps_per_epoch(recipe, len(data.x))
-    optimizer = optim.optimizer(model, recipe)
-    labels = data.y if training.labels else None
-    losses = list(done.losses) if done else []
-    step_of = world.parallel(Step(world.passes(model, recipe), training, precision, world))
-    initial = partial(_initial, training, model, data, labels, seed)
-    state = _restored(done, model, optimizer) if done else world.from_first(initial)
-    first, history = _begun(done, torch.zeros(steps, device=data.x.device))
-    for epoch in range(len(losses), recipe.epochs):
+    _begin(recipe, data)
+    world, beside, record = data.world, Beside(training, model, data, seed), Record(recipe, data, done)
+    optimised, steps = beside.optimised(model), record.steps
+    optimizer = optim.optimizer(optimised, recipe)
+    step_here = Step(model, training, precision, world, beside, world.passes(model, recipe))
+    step_of = world.parallel(step_here)
+    initial = partial(_initial, training, model, data, seed)
+    state = _restored(done, model, beside, optimizer) if done else world.from_first(initial)
+    for epoch in range(len(record.losses), recipe.epochs):
+        first = record.begun
         if not first and training.refresh_every and epoch % training.refresh_every == 0:
-            state = world.from_first(partial(_refreshed, training, model, data, labels, epoch, seed, state))
-        model.train()
+            state = world.from_first(partial(_refreshed, training, model, data, epoch, seed, state))
+        optimised.train()
         for step, views in enumerate(batches.batches(training, recipe, data, seed, epoch, first), first):
             optim.set_rate(optimizer, optim.learning_rate(recipe, epoch * steps + step, steps))
             optimizer.zero_grad(set_to_none=True)
             for i, part in enumerate(batches.parts(views, recipe.accumulate)):
                 loss, state = step_of(part, epoch, seed_of(seed, "dropout", epoch, step, i), state)
                 (loss / recipe.accumulate).backward()
-                history[step] += loss.detach() / recipe.accumulate
-            optim.step(optimizer, model, recipe)
+                record.add(step, loss, step_here.terms)
+            optim.step(optimizer, optimised, recipe)
+            beside.follow(model, training.slowness((epoch + step / steps) / recipe.epochs))
             if step + 1 < steps:
-                watch.step(partial(_progress, losses, model, optimizer, state, history[: step + 1]))
-        losses.append(_finite_mean(history, epoch))
-        _check_weights(model, f"epoch {epoch}, step {steps - 1}")
-        watch.epoch(epoch, losses[-1], partial(_progress, losses, model, optimizer, state, history[:0]))
-        first, history = 0, torch.zeros_like(history)
+                watch.step(partial(_progress, record, model, beside, optimizer, state, step + 1))
+        record.close(epoch)
+        _check_weights(optimised, f"epoch {epoch}, step {steps - 1}")
+        watch.terms(record.terms[-1])
+        watch.epoch(epoch, record.losses[-1], partial(_progress, record, model, beside, optimizer, state, 0))
     model.eval()
-    return losses
+    return record.losses
 
 
-def _begun(done: Progress | None, history: Tensor) -> tuple[int, Tensor]:
-    """Return how many steps of an epoch are done, and the losses of its steps, of which they fill the first."""
-    if done is None or not done.steps:
-        return 0, history
-    history[: done.steps] = done.tensors[HISTORY].to(history)
-    return done.steps, history
+class Record:
+    """The losses of a training, and their terms: of each step of the epoch at work, and means of those before."""
+
+    def __init__(self, recipe: Recipe, data: TrainingData, done: Progress | None) -> None:
+        self.steps = batches.steps_per_epoch(recipe, len(data.x))  # an epoch
+        self.losses = list(done.losses) if done else []
+        self.terms = list(done.terms) if done else []
+        self.begun = done.steps if done else 0  # steps of the epoch at work that were done before
+        self._parts = recipe.accumulate
+        self._none = torch.zeros(self.steps, device=data.x.device)
+        self._history: dict[str, Tensor] = {HISTORY: self._none.clone()}
+        for name, values in done.tensors.items() if done else ():
+            if name.partition("/")[0] == HISTORY:
+                self._of(name)[: len(values)] = values.to(self._none)
+
+    def _of(self, name: str) -> Tensor:
+        return self._history.setdefault(name, self._none.clone())
+
+    def add(self, step: int, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Count the loss of one of the parts of a batch, and its terms."""
+        for name, value in {HISTORY: loss, **{f"{HISTORY}/{name}": term for name, term in terms.items()}}.items():
+            self._of(name)[step] += value.detach() / self._parts
+
+    def done(self, steps: int) -> dict[str, Tensor]:
+        """Return the losses of the first steps of the epoch at work, by the names that they have in a progress."""
+        return {name: values[:steps] for name, values in self._history.items()} if steps else {}
+
+    def close(self, epoch: int) -> None:
+        """End an epoch. Raises DivergedError where a loss of it was not finite."""
+        self.losses.append(_finite_mean(self._history.pop(HISTORY), epoch))
+        self.terms.append(
+            {name.partition("/")[2]: _finite_mean(values, epoch) for name, values in self._history.items()}
+        )
+        self._history, self.begun = {HISTORY: self._none.clone()}, 0
+
+
+class Beside(nn.Module):
+    """What a training has beside its network: what its loss learns, and a slow copy of the network."""
+
+    def __init__(self, training: Training, model: Trained, data: TrainingData, seed: int) -> None:
+        super().__init__()
+        self.learned = _learned(training, model, data, seed)
+        self.slow = None if training.slowness(0.0) is None else copy.deepcopy(model).requires_grad_(False).train()
+
+    def optimised(self, model: Trained) -> nn.Module:
+        """Return a model with what is learned beside it."""
+        return model if self.learned is None else nn.ModuleList([model, self.learned])
+
+    @torch.no_grad()
+    def follow(self, model: Trained, slowness: float | None) -> None:
+        """Move the slow copy towards the model."""
+        if self.slow is not None and slowness is not None:
+            for own, other in zip(self.slow.parameters(), model.parameters(), strict=True):
+                own.lerp_(other, 1 - slowness)
 
 
 class Step(nn.Module):
     """A forward pass and its loss: what runs under distributed data parallel where there are several processes."""
 
-    def __init__(self, model: nn.Module, method: Training, precision: Precision, world: World) -> None:
+    def __init__(
+        self,
+        model: Trained,
+        method: Training,
+        precision: Precision,
+        world: World,
+        beside: Beside | None = None,
+        passes: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.method = method
         self.precision = precision
         self.world = world
+        self.beside = beside
+        self.passes = passes or model  # the model as batches pass it
+        self.terms: dict[str, Tensor] = {}  # of the last loss
 
     def forward(self, views: Views, epoch: int, seed: int, state: State) -> tuple[Tensor, State]:
         """Return the loss of the whole batch and the state after it; dropout is drawn from the seed and the rank."""
         device = views.id.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed + self.world.part.rank)
-            batch = _forward(self.model, views, self.precision, epoch, self.method.shifts, self.world)
-            return self.method.loss(batch, state)  # a loss that draws draws the same after a kill
+            batch = self._passed(views, epoch)
+            if self.world.part.of > 1:
+                torch.manual_seed(seed)  # what a loss draws is the same in every process, and as in one alone
+            found, state = self.method.loss(batch, state)  # and the same after a kill
+        self.terms = {name: term.detach() for name, term in found.items()} if isinstance(found, dict) else {}
+        return whole_loss(found), state
+
+    def _passed(self, views: Views, epoch: int) -> Batch:
+        """Return what the loss sees, ID and outliers having passed the network together, and its slow copy."""
+        x = views.id.flatten(0, 1)
+        if views.outlier is not None:
+            x = torch.cat([x, views.outlier.flatten(0, 1)])
+        slow = None
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            h, out = self.passes(x)
+            if self.beside is not None and self.beside.slow is not None:
+                with torch.no_grad():
+                    slow = self.beside.slow(x)[1]
+        shifts, outlier = self.method.shifts, None
+        split, turns = views.id.shape[0] * views.id.shape[1], len(shifts.id)
+        whole = partial(self._whole, count=views.id.shape[0])
+        if views.outlier is not None:
+            outlier = {name: whole(z[split:], len(shifts.outlier) or 1) for name, z in out.items()}
+        return Batch(
+            h=whole(h[:split], turns),
+            out={name: whole(z[:split], turns) for name, z in out.items()},
+            y=views.y,
+            index=views.index,
+            shift=views.shift,
+            outlier=outlier,
+            epoch=epoch,
+            y_host=views.y_host,
+            target=views.target,
+            heads=dict(self.model.network.heads.items()),
+            learned=None if self.beside is None else self.beside.learned,
+            slow=None if slow is None else {name: whole(z[:split], turns) for name, z in slow.items()},
+        )
+
+    def _whole(self, rows: Tensor, turns: int, count: int) -> Tensor:
+        """Return (V, B, P) of the whole batch from this process's rows."""
+        blocks = rows.to(torch.get_default_dtype()).unflatten(0, (count * turns, -1))
+        gathered: Tensor = self.world.gathered(blocks).unflatten(0, (count, turns))
+        return gathered.flatten(1, 2)
 
 
-def _initial(training: Training, model: Trained, data: TrainingData, labels: Tensor | None, seed: int) -> State:
+def whole_loss(loss: Loss) -> Tensor:
+    """Return a loss, or the sum of its terms."""
+    return reduce(operator.add, loss.values()) if isinstance(loss, dict) else loss
+
+
+def _begin(recipe: Recipe, data: TrainingData) -> None:
+    """Raise UserError where a recipe does not fit the data; let a CPU keep the memory that it takes."""
+    augment.check(recipe.augment, data.x.shape[1])
+    batches.check(recipe, len(data.x))
+    if data.y.device.type == "cpu":
+        keep_freed_memory()
+
+
+def _learned(training: Training, model: Trained, data: TrainingData, seed: int) -> nn.Module | None:
+    if type(training).learned is Training.learned:
+        return None
+    dim = features(model, next(iter(data.x.split(64)))).h.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "learned"))
+        made = training.learned(dim, data.classes)
+    return None if made is None else made.to(data.x.device, non_blocking=True)
+
+
+def _initial(training: Training, model: Trained, data: TrainingData, seed: int) -> State:
     if type(training).init is Training.init:
         return {}
-    return training.init(features(model, data.x), labels, seed_of(seed, "init"))
+    return training.init(features(model, data.x), data.y if training.labels else None, seed_of(seed, "init"))
 
 
-def _refreshed(
-    training: Training, model: Trained, data: TrainingData, labels: Tensor | None, epoch: int, seed: int, state: State
-) -> State:
+def _refreshed(training: Training, model: Trained, data: TrainingData, epoch: int, seed: int, state: State) -> State:
+    labels = data.y if training.labels else None
     return training.refresh(features(model, data.x), labels, epoch, seed_of(seed, "refresh", epoch), state)
 
 
 def _progress(
-    losses: list[float], model: Trained, optimizer: torch.optim.Optimizer, state: State, history: Tensor
+    record: Record, model: Trained, beside: Beside, optimizer: torch.optim.Optimizer, state: State, steps: int
 ) -> Progress:
-    """Return the progress after so many epochs, and the steps of which `history` holds the losses."""
+    """Return the progress after the epochs of a record and so many steps of the next."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"beside/{name}": value for name, value in beside.state_dict().items()}
     tensors |= {f"optimizer/{i}/{name}": t for i, each in moments.items() for name, t in each.items() if t is not None}
     tensors |= {f"state/{name}": value for name, value in state.items()}
-    tensors |= {HISTORY: history} if len(history) else {}
+    tensors |= record.done(steps)
     copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    return Progress(len(losses), list(losses), copies, len(history))
+    return Progress(len(record.losses), list(record.losses), copies, steps, tuple(record.terms))
 
 
 def weights_of(progress: Progress) -> dict[str, Tensor]:
@@ -168,11 +292,12 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) -> State:
-    """Put a progress back into a model and an optimiser, and return the training's state."""
+def _restored(done: Progress, model: Trained, beside: Beside, optimizer: torch.optim.Optimizer) -> State:
+    """Put a progress back into a model, what is beside it and an optimiser, and return the training's state."""
     device = next(model.parameters()).device
     tensors = {name: value.to(device) for name, value in done.tensors.items()}
     model.load_state_dict(under("model/", tensors))
+    beside.load_state_dict(under("beside/", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimizer/", tensors).items():
         index, _, rest = name.partition("/")
@@ -182,37 +307,6 @@ def _restored(done: Progress, model: Trained, optimizer: torch.optim.Optimizer) 
     return under("state/", tensors)
 
 
-def _forward(model: nn.Module, views: Views, precision: Precision, epoch: int, shifts: Shifts, world: World) -> Batch:
-    """Return what the loss sees, ID and outliers having passed the network together."""
-    x = views.id.flatten(0, 1)
-    if views.outlier is not None:
-        x = torch.cat([x, views.outlier.flatten(0, 1)])
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        h, out = model(x)
-    count, items = views.id.shape[:2]
-
-    def whole(rows: Tensor, turns: int) -> Tensor:
-        """Return (V, B, P) of the whole batch from this process's rows."""
-        blocks = rows.to(torch.get_default_dtype()).unflatten(0, (count * turns, -1))
-        gathered: Tensor = world.gathered(blocks).unflatten(0, (count, turns))
-        return gathered.flatten(1, 2)
-
-    split, turns = count * items, len(shifts.id)
-    outlier = None
-    if views.outlier is not None:
-        outlier = {name: whole(z[split:], len(shifts.outlier) or 1) for name, z in out.items()}
-    return Batch(
-        h=whole(h[:split], turns),
-        out={name: whole(z[:split], turns) for name, z in out.items()},
-        y=views.y,
-        index=views.index,
-        shift=views.shift,
-        outlier=outlier,
-        epoch=epoch,
-        y_host=views.y_host,
-    )
-
-
 def _finite_mean(history: Tensor, epoch: int) -> float:
     bad = (~history.isfinite()).nonzero()
     if len(bad):
@@ -220,7 +314,7 @@ def _finite_mean(history: Tensor, epoch: int) -> float:
     return float(history.mean())
 
 
-def _check_weights(model: Trained, where: str) -> None:
+def _check_weights(model: nn.Module, where: str) -> None:
     """Raise DivergedError where a weight or a running mean is not finite: a later loss need not show it."""
     if not torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all():
         raise DivergedError(f"a weight is NaN or infinite after {where}")

@@ -24,7 +24,7 @@ from warm import Command
 
 from oodbench.cli import screen
 from oodbench.cli.app import guarded
-from oodbench.cli.progress import Board
+from oodbench.cli.progress import EVENT, Board
 from oodbench.report.tables import Table
 
 HEAVY = {"PIL", "datasets", "faiss", "pytorch_ood", "scipy.stats", "sklearn", "timm", "torch", "torchvision"}
@@ -96,6 +96,18 @@ def test_a_live_board_shows_titles_as_they_are() -> None:
         board.stage("train", NASTY)
         board.epoch(0, 2, 0.5)
     assert SHOWN in stream.getvalue()
+
+
+def test_terms_stand_beside_their_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of this process, and of one that tells of them; the next training has none."""
+    events = (("stage", "train", "t"), ("terms", {"open": 0.125, "closed": 0.375}), ("epoch", 0, 2, 0.5))
+    with Board(screen.err) as board:
+        for name, *given in (*events, ("stage", "train", "u"), ("epoch", 0, 2, 0.5), ("stage", "bank", "u")):
+            getattr(board, name)(*given)
+            board.hear(2, f"{EVENT}{json.dumps([name, *given])}")
+    said = capsys.readouterr().err
+    assert said.count("trained t: loss 0.5000 (open 0.1250, closed 0.3750), ") == 2
+    assert said.count("trained u: loss 0.5000, ") == 2
 
 
 @pytest.mark.slow

@@ -60,6 +60,9 @@ TRAININGS = {
     "turns": plugin("oecl", warmup=0, form="self"),
     "clusters": plugin("ccl", k=3, warmup=0, update_every=1),
     "state": Centred(),
+    "slow": plugin("moco", keys=20),
+    "drawn": plugin("vos", start=0, size=8, drawn=6, kept=2),  # of its learned module and its head, too
+    "boundary": plugin("npos", start=0, size=8, k=2, boundary=4, drawn=6, kept=2),
 }
 
 
@@ -87,9 +90,10 @@ def everything(world: World) -> dict[str, Tensor]:
 
 def gradients(model: networks.Trained, training: Training, data: batches.TrainingData) -> dict[str, Tensor]:
     """Return the gradients of the first batch, and the loss."""
-    state = training.init(embed.features(model, data.x), None, 0)
+    state = training.init(embed.features(model, data.x), data.y if training.labels else None, 0)
+    beside = train.Beside(training, model, data, 0)
     model.train()
-    step = data.world.parallel(train.Step(model, training, "float32", data.world))
+    step = data.world.parallel(train.Step(model, training, "float32", data.world, beside))
     views = next(batches.batches(training, RECIPE, data, 0, 0))
     loss, _ = step(views, 0, 0, state)
     loss.backward()

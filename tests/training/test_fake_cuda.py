@@ -7,6 +7,7 @@ one operation are an error, as on a real one. The backward pass is not here: tor
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # parameters, and w
     "oecl, self": ({"form": "self", "warmup": 0}, {}),
     "outlier_exposure": ({}, {"clip": 1.0}),
     "simclr": ({}, {"optimizer": "adamw"}),
+    "moco": ({"keys": 20}, {}),
+    "mixup, cutmix": ({"form": "cutmix"}, {}),
+    "npos": ({"start": 0, "size": 8, "k": 2, "boundary": 4, "drawn": 6, "kept": 2}, {}),
+    "vos": ({"start": 0, "size": 8, "drawn": 6, "kept": 2}, {}),
 }
 
 
@@ -159,6 +164,7 @@ def trained(name: str, device: Device, monkeypatch: pytest.MonkeyPatch, host: bo
         for p in model.parameters():
             p.grad = torch.empty_like(p)
 
+    monkeypatch.setattr(copy, "deepcopy", lambda model: network(training, device))  # fake tensors cannot be copied
     monkeypatch.setattr(Tensor, "backward", backward)
     monkeypatch.setattr(train, "_initial", on_the_device)
     monkeypatch.setattr(train, "_refreshed", lambda *arguments: arguments[-1])

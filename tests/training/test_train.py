@@ -512,13 +512,15 @@ TRAININGS = [name for name in Registry().sources("training") if not name.startsw
 def test_a_float64_training_is_float64_from_the_image_to_the_loss(name: str) -> None:
     """One rounding to float32 would bring back what the precision is for: see tests/cli/test_lesser_cpu.py."""
     data = toy(outliers=24)
-    training = plugin(name, **({"k": 3} if name == "ccl" else {}), **({"warmup": 0} if name in ("ccl", "oecl") else {}))
+    early = {"ccl": {"k": 3, "warmup": 0}, "oecl": {"warmup": 0}, "vos": {"start": 0}, "npos": {"start": 0}}
+    training = plugin(name, **early.get(name, {}))
     model = networks.untrained(training, SMALL, QUICK, IMAGE, data, 0, "float64")
     with networks.arithmetic(torch.float64):
         views = next(batches.batches(training, QUICK, data, 0, 0))
         features = embed.features(model, data.x)
         state = training.refresh(features, data.y, 0, 0, training.init(features, data.y, 0))
-        loss, after = train.Step(model, training, "float64", batches.World())(views, 0, 0, state)
+        beside = train.Beside(training, model, data, 0)
+        loss, after = train.Step(model, training, "float64", batches.World(), beside)(views, 0, 0, state)
     assert loss.dtype == views.id.dtype == torch.float64
     assert not converted(loss)
     assert not [each for each in after.values() if each.dtype == torch.float32]

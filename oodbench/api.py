@@ -59,6 +59,13 @@ Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?class
 # mlp_bn-128 (with batch norm before the ReLU). Without a size it has one output per class.
 Head = Annotated[str, StringConstraints(pattern=r"^((linear|cosine)(-[1-9][0-9]*)?|mlp(_bn)?(-[1-9][0-9]*){1,2})$")]
 
+# How images are made worse, and by how much, from 1 to 5: gaussian_noise-3. oodbench/data/corruptions.py says what it is.
+CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur"),
+    *("pixelate", "brightness", "contrast", "jpeg"),
+)
+Corruption = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(CORRUPTIONS)})-[1-5]$")]
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Plugin:
@@ -513,6 +520,7 @@ class Dataset(Plugin, ABC):
     without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out
     per_class: Size | None = None  # at most so many images of each class, drawn with a fixed seed
     limit: Size | None = None  # at most so many images in all, drawn after the classes and with the same seed
+    corrupt: Corruption | None = None  # each image made worse, in the study's format, as KIND-SEVERITY says
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

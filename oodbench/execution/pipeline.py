@@ -100,6 +100,7 @@ class Pipeline:
             reference=reference,
             ood={name: seen(each, "test") for name, each in run.sets.items()},
             validation={each.label: seen(each, "train") for each in run.validation},
+            shifted={each.label: seen(each, "test") for each in run.covariate},
             correct=self.banks.correct(run),
             head=self.banks.head(run) if baselines else None,
         )

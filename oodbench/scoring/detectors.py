@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Generic, NamedTuple, TypeVar
 
@@ -51,20 +51,27 @@ class Bank:
     reference: Known | None  # the held-out ID reference; None where the reference is `train`
     ood: dict[str, dict[Seen, Layers]]  # OOD test set -> how its items are seen -> their layers
     validation: dict[str, dict[Seen, Layers]]  # the like of the declared validation OOD sets
+    shifted: dict[str, dict[Seen, Layers]] = field(default_factory=dict)  # of ID's classes under a covariate shift
     correct: Tensor | None = None  # (M,) which ID test items are classified right; None where there is one class
     head: ClassifierHead | None = None  # what baselines read, on the device; None where there is one class
 
     @property
     def sets(self) -> dict[str, dict[Seen, Layers]]:
-        """Everything that is scored, by name: ID test, the ID reference, OOD test sets and validation sets."""
+        """Everything that is scored, by name: ID test, plain and shifted, the ID reference, OOD and validation sets."""
         reference = {} if self.reference is None else {REFERENCE: self.reference.layers}
         validation = {_validation(name): layers for name, layers in self.validation.items()}
-        return {ID_TEST: self.test.layers, **reference, **self.ood, **validation}
+        shifted = {_shifted(name): layers for name, layers in self.shifted.items()}
+        return {ID_TEST: self.test.layers, **reference, **self.ood, **validation, **shifted}
 
 
 def _validation(name: str) -> str:
     """Return a name of a validation set that no test set has."""
     return f"validation {name}"
+
+
+def _shifted(name: str) -> str:
+    """Return a name of a covariate-shifted ID set that no test set has."""
+    return f"shifted {name}"
 
 
 class ImageScores(NamedTuple):
@@ -288,8 +295,10 @@ class _Scored:
     id_: Scores
     ood: dict[str, Scores | str]  # a set's scores, or why there are none
     validation: list[Scores]
+    shifted: list[Scores]
     facts: dict[str, float]
     rankings: metrics.Rankings
+    full_spectrum: metrics.Rankings
 
 
 def checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores:
@@ -493,6 +502,7 @@ class _Judge:
         id_, seconds = costs.timed(lambda: scores(ID_TEST), self.how.device)
         facts = facts | {"item_seconds": seconds / len(id_[0].score)}
         validation = [scores(_validation(name)) for name in self.bank.validation]
+        shifted = [scores(_shifted(name)) for name in self.bank.shifted]
         ood = {name: attempt(name) for name in self.sets}
         correct = None if self.bank.correct is None else self.bank.correct.numpy()
         return [
@@ -501,8 +511,10 @@ class _Judge:
                 id_[i],
                 {name: each[i] for name, each in ood.items()},
                 [each[i] for each in validation],
+                [each[i] for each in shifted],
                 {**facts, "n_reference": len(reference.score)},
                 metrics.Rankings(correct),
+                metrics.Rankings(),
             )
             for i, reference in enumerate(references)
         ]
@@ -527,6 +539,7 @@ class _Judge:
         place = _place(rule, reference, scored.reference) if held_out else 0
         numbers = scored.facts | self._chosen_by(rule, reference, scored)
         numbers |= _of_id(place, reference, len(id_)) if place else {}
+        shifted = [calibrated(rule, each) for each in scored.shifted]
         found = []
         for name in self.sets:
             scores = scored.ood[name]
@@ -539,6 +552,8 @@ class _Judge:
             warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}", (len(id_), len(ood)))
             judged = ranking | metrics.recalls(id_, ood, rule.cut) | numbers | sizes
             judged |= _of_ood(place, reference, ood) if place else {}
+            if shifted:
+                judged |= _of_full_spectrum(scored.full_spectrum, rule.cut, id_, np.concatenate(shifted), ood)
             if self.how.compat:
                 judged |= _by_others(id_, ood, (scored.reference, scored.id_, scores) if detector.clustering else ())
             kept = ImageScores(rule.cut, reference, id_, ood) if self.how.keep_scores else None
@@ -565,6 +580,7 @@ def _on_host(head: ClassifierHead | None, device: torch.device) -> ClassifierHea
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")
+FULL_SPECTRUM = ("auroc", "aupr_in", "aupr_out", "fpr95_id", "fpr95_ood")  # what OpenOOD reports
 
 
 def _place(rule: Rule, calibrated: metrics.Floats, reference: Scores) -> int:
@@ -583,6 +599,15 @@ def _of_ood(place: int, reference: metrics.Floats, ood: metrics.Floats) -> dict[
     """Return an interval of the OOD recall of the cut at the same quantile of all ID, and of all OOD."""
     low, high = intervals.ood_recall(reference, ood, place / len(reference))
     return {"ood_recall_low": low, "ood_recall_high": high}
+
+
+def _of_full_spectrum(
+    ranking: metrics.Rankings, cut: float, id_: metrics.Floats, shifted: metrics.Floats, ood: metrics.Floats
+) -> dict[str, float]:
+    """Return the numbers that count covariate-shifted images as ID, beside plain ones, and what a cut makes of them."""
+    found = ranking(np.concatenate([id_, shifted]), ood)
+    of_shifted = {"n_shifted": len(shifted), "id_recall_shifted": float(np.mean(shifted <= cut))}
+    return {f"fs_{name}": found[name] for name in FULL_SPECTRUM} | of_shifted
 
 
 def _by_others(id_: metrics.Floats, ood: metrics.Floats, clustered: Sequence[Scores]) -> dict[str, float]:

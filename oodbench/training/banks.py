@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,11 +46,12 @@ class Banks:
     def pieces(self, run: Run, ways: Iterable[Seen]) -> list[Piece]:
         """Return what a bank of a run is made of, for each way to see items."""
         found = [Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", 1)]
+        found += [Piece(each, "test", "all", 1) for each in run.covariate]  # of which the accuracy is measured
         for seen in ways:
             found.append(Piece(run.id, "test", "all", *seen))
             if run.reference.kind != "train":
                 found.append(Piece(*reference_of(run), *seen))
-            found += [Piece(each, "test", "all", *seen) for each in run.sets.values()]
+            found += [Piece(each, "test", "all", *seen) for each in (*run.sets.values(), *run.covariate)]
             found += [Piece(each, "train", "all", *seen) for each in run.validation]
         return list(dict.fromkeys(found))
 
@@ -95,12 +97,21 @@ class Banks:
 
     def correct(self, run: Run) -> Tensor | None:
         """Return which ID test items (M,) the classifier, or else the linear probe, classifies right."""
-        layers = self.layers(run, Piece(run.id, "test", "all", 1))
+        return self._correct(run, run.id, self.encoders.library.prepared(run.id, "test").y)
+
+    def correct_shifted(self, run: Run) -> dict[str, Tensor]:
+        """Return the like of `correct` of each covariate-shifted set by its label; nothing where there is one class."""
+        library = self.encoders.library
+        found = {each.label: self._correct(run, each, library.shifted_labels(each, run.id)) for each in run.covariate}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _correct(self, run: Run, of: Dataset, y: NDArray[np.int64]) -> Tensor | None:
+        layers = self.layers(run, Piece(of, "test", "all", 1))
         found = self.probe(run)
         if found is None:
             return None
         logits = layers["logits"][0] if "logits" in layers else found(layers["penultimate"][0])
-        return logits.argmax(1) == torch.from_numpy(np.array(self.encoders.library.prepared(run.id, "test").y))
+        return logits.argmax(1) == torch.from_numpy(np.array(y))
 
     def probe_fields(self, run: Run) -> dict[str, Any]:
         return {

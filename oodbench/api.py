@@ -59,7 +59,7 @@ Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?class
 # mlp_bn-128 (with batch norm before the ReLU). Without a size it has one output per class.
 Head = Annotated[str, StringConstraints(pattern=r"^((linear|cosine)(-[1-9][0-9]*)?|mlp(_bn)?(-[1-9][0-9]*){1,2})$")]
 
-# How images are made worse, and by how much, from 1 to 5: gaussian_noise-3. oodbench/data/corruptions.py says what it is.
+# How images are made worse and, from 1 to 5, by how much: gaussian_noise-3. oodbench/data/corruptions.py makes them.
 CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur"),
     *("pixelate", "brightness", "contrast", "jpeg"),

@@ -1,9 +1,9 @@
 """Images made worse in eight ways, each in five severities, as a covariate shift of any set.
 
-Kinds and strengths follow what Hendrycks & Dietterich 2019 (arXiv 1903.12261) chose for CIFAR-10-C, and are made anew by
-numpy and Pillow from images in the study's format. They are not the published files, and numbers of the two are not to
-be held against each other: brightness is added to channels rather than to HSV's value, blur is Pillow's. Strengths are
-those for 32 x 32 pixels: larger images suffer less than ImageNet-C's do. What is drawn for an image depends on its
+Kinds and strengths follow what Hendrycks & Dietterich 2019 (arXiv 1903.12261) chose for CIFAR-10-C. They are made anew
+by numpy and Pillow, from images in the study's format, and are not the published files: numbers of the two are not to
+be held against each other. Brightness is added to channels rather than to HSV's value, and blur is Pillow's. Strengths
+are those for 32 x 32 pixels: larger images suffer less than ImageNet-C's do. What is drawn for an image depends on its
 pixels, kind and severity alone, so that it is the same in every study and however few of the set are taken.
 """
 
@@ -35,7 +35,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {  # by severity, from 1 on
 
 
 def corrupted(x: Pixels, how: str) -> Pixels:
-    """Return images (B, H, W, C) made worse as KIND-SEVERITY says. Raises UserError where Pillow has no such channels."""
+    """Return images (B, H, W, C) made worse as KIND-SEVERITY says; UserError: Pillow has no such channels."""
     kind, _, severity = how.rpartition("-")
     strength = STRENGTHS[kind][int(severity) - 1]
     if kind in _PICTURES:

@@ -35,8 +35,12 @@ NAME = "audit"
 ID_TRAIN, OUTLIERS, VALIDATION, REFERENCE = "ID train", "outliers", "validation OOD", "ID reference"
 ID_TEST, OOD_TEST, SHIFTED = "ID test", "OOD test", "covariate-shifted ID"
 KINDS = ("exact", "near")
-WITHIN = ("repeated", "contradicting")  # kinds of equal images in one set
-MAY_SHARE = ({ID_TRAIN, ID_TEST}, {ID_TRAIN, REFERENCE}, {ID_TEST, OOD_TEST}, {ID_TRAIN, SHIFTED})  # as published sets do: said, not refused
+MAY_SHARE = (
+    {ID_TRAIN, ID_TEST},
+    {ID_TRAIN, REFERENCE},
+    {ID_TEST, OOD_TEST},
+    {ID_TRAIN, SHIFTED},
+)  # as published sets do: said, not refused
 SIDE = ("role", "set", "split", "index", "original", "class")
 SIDES = ("one", "other")
 COLUMNS = ("kind", *(f"{side}_{name}" for side in SIDES for name in SIDE), "bits", "rest", "correlation")

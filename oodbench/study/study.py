@@ -163,7 +163,8 @@ class Study:
         found = [*self.ids, *self.outliers]
         for setup in self.setups.values():
             found += [each for members in setup.ood.values() for each in members.values()]
-            found += [*setup.validation, *setup.covariate, *([setup.reference.held_out] if setup.reference.held_out else [])]
+            found += [*setup.validation, *setup.covariate]
+            found += [setup.reference.held_out] if setup.reference.held_out else []
         return found
 
     @property

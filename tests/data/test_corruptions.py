@@ -110,7 +110,7 @@ def test_a_set_is_corrupted_in_the_study_s_format(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_made_is_refused() -> None:
-    with pytest.raises(UserError, match="jpeg-1 is for images of 1 or 3 channels, image.channels is 5"):
+    with pytest.raises(UserError, match=r"jpeg-1 is for images of 1 or 3 channels, image\.channels is 5"):
         corrupted(np.zeros((1, 8, 8, 5), dtype=np.uint8), "jpeg-1")
     for how in ("fog-1", "jpeg-6", "jpeg"):
         with pytest.raises(ValueError, match="digits: corrupt is"):

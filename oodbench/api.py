@@ -19,7 +19,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -434,6 +434,9 @@ class Split(NamedTuple):
     h: Tensor  # (M, D) penultimate features
     logits: Tensor  # (M, C)
     y: Tensor | None = None  # (M,) int64 class; of training and reference items, None of items to be scored
+    # the images behind the items, in their order and in blocks of float (B, C, H, W) in [0, 1], on the
+    # network's device; None unless the baseline says `network`
+    images: Callable[[], Iterator[Tensor]] | None = None
 
 
 class ClassifierHead(NamedTuple):
@@ -442,6 +445,9 @@ class ClassifierHead(NamedTuple):
     apply: Callable[[Tensor], Tensor]  # h (M, D) -> logits (M, C)
     weight: Tensor | None  # (C, D), None where the head is not linear
     bias: Tensor | None  # (C,)
+    # float images (B, C, H, W) in [0, 1] -> features (B, D) and logits (B, C), through which gradients flow to the
+    # images; in evaluation mode; None unless the baseline says `network`
+    network: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 class Posthoc(Plugin, ABC):
@@ -465,6 +471,11 @@ class Posthoc(Plugin, ABC):
     @property
     def val(self) -> bool:
         """True: it is fitted on the held-out ID reference, so that no promise of a threshold holds on it."""
+        return False
+
+    @property
+    def network(self) -> bool:
+        """True: it passes images through the network, and is left out where features come without."""
         return False
 
     @abstractmethod

@@ -15,7 +15,16 @@ def _scorer(posthoc: Posthoc, c: Classified) -> Callable[[Split], Tensor]:
     """Return a fitted baseline that got no more than what it says it needs."""
     apply = c.head.apply if posthoc.linear or posthoc.applies else _not_applied
     head = c.head if posthoc.linear else ClassifierHead(apply, None, None)
-    return posthoc.fit(c.train, c.val if posthoc.val else None, head)
+    if not posthoc.network:
+        return posthoc.fit(c.train, c.val if posthoc.val else None, head)
+    head = head._replace(network=lambda x: (x.flatten(1), c.head.apply(x.flatten(1))))
+    score = posthoc.fit(_pictured(c.train), _pictured(c.val) if posthoc.val else None, head)
+    return lambda items: score(_pictured(items))
+
+
+def _pictured(items: Split) -> Split:
+    """Return items with images, which are their features: of one pixel."""
+    return items._replace(images=lambda: iter(items.h[:, :, None, None].split(500)))
 
 
 def _not_applied(h: Tensor) -> Tensor:

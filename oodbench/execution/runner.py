@@ -477,7 +477,8 @@ class TrainedFeatures:
     def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:
         asked = set(detectors)
         ways = dataclasses.replace(self.work, cells=[cell for cell in self.work.cells if cell.detector in asked]).ways
-        return self.pipeline.bank(self.run, ways, any(each.posthoc for each in detectors))
+        baselines = [each.posthoc for each in detectors if each.posthoc]
+        return self.pipeline.bank(self.run, ways, bool(baselines), any(each.network for each in baselines))
 
     def notes(self, ood: str) -> list[str]:
         seen, _ = audit.sides(self.run)

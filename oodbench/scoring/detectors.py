@@ -52,6 +52,8 @@ class Bank:
     ood: dict[str, dict[Seen, Layers]]  # OOD test set -> how its items are seen -> their layers
     validation: dict[str, dict[Seen, Layers]]  # the like of the declared validation OOD sets
     shifted: dict[str, dict[Seen, Layers]] = field(default_factory=dict)  # of ID's classes under a covariate shift
+    # by the names of `sets`, and ID train: yields blocks of images, for baselines that pass them through the network
+    images: dict[str, Callable[[], Iterator[Tensor]]] = field(default_factory=dict)
     correct: Tensor | None = None  # (M,) which ID test items are classified right; None where there is one class
     head: ClassifierHead | None = None  # what baselines read, on the device; None where there is one class
 
@@ -59,17 +61,17 @@ class Bank:
     def sets(self) -> dict[str, dict[Seen, Layers]]:
         """Everything that is scored, by name: ID test, plain and shifted, the ID reference, OOD and validation sets."""
         reference = {} if self.reference is None else {REFERENCE: self.reference.layers}
-        validation = {_validation(name): layers for name, layers in self.validation.items()}
-        shifted = {_shifted(name): layers for name, layers in self.shifted.items()}
+        validation = {validation_name(name): layers for name, layers in self.validation.items()}
+        shifted = {shifted_name(name): layers for name, layers in self.shifted.items()}
         return {ID_TEST: self.test.layers, **reference, **self.ood, **validation, **shifted}
 
 
-def _validation(name: str) -> str:
+def validation_name(name: str) -> str:
     """Return a name of a validation set that no test set has."""
     return f"validation {name}"
 
 
-def _shifted(name: str) -> str:
+def shifted_name(name: str) -> str:
     """Return a name of a covariate-shifted ID set that no test set has."""
     return f"shifted {name}"
 
@@ -351,19 +353,21 @@ def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> tuple[Cal
     if head is None:
         raise ValueError(f"{posthoc.label} needs a classifier of several classes")
 
-    def split(layers: Layers, y: Tensor | None = None) -> Split:
+    def split(layers: Layers, name: str, y: Tensor | None = None) -> Split:
         h = layers["penultimate"][0].to(device, copy=True)
         if "logits" in layers:
             logits = layers["logits"][0].to(device, copy=True)
         else:
             logits = torch.cat([head.apply(rows.clone()) for rows in h.split(HEAD_ROWS)])
-        return Split(h, logits, None if y is None else y.to(device, copy=True))
+        if posthoc.network and name not in bank.images:
+            raise ValueError(f"{posthoc.label} passes images through the network, and {name} is features alone")
+        return Split(h, logits, None if y is None else y.to(device, copy=True), bank.images.get(name))
 
-    held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
-    scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
+    held_out = split(bank.reference.layers[PLAIN], REFERENCE, bank.reference.y) if posthoc.val else None
+    scorer = posthoc.fit(split(bank.fit, TRAIN, bank.y), held_out, head)
 
     def scores(layers: Layers, name: str) -> Scores:
-        seen = split(layers)
+        seen = split(layers, name)
         found = scorer(seen)
         return checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))
 
@@ -501,8 +505,8 @@ class _Judge:
 
         id_, seconds = costs.timed(lambda: scores(ID_TEST), self.how.device)
         facts = facts | {"item_seconds": seconds / len(id_[0].score)}
-        validation = [scores(_validation(name)) for name in self.bank.validation]
-        shifted = [scores(_shifted(name)) for name in self.bank.shifted]
+        validation = [scores(validation_name(name)) for name in self.bank.validation]
+        shifted = [scores(shifted_name(name)) for name in self.bank.shifted]
         ood = {name: attempt(name) for name in self.sets}
         correct = None if self.bank.correct is None else self.bank.correct.numpy()
         return [
@@ -571,12 +575,12 @@ def _on_host(head: ClassifierHead | None, device: torch.device) -> ClassifierHea
     """Return a classifier on a device as one that takes and returns tensors on the CPU."""
     if head is None:
         return None
-    weight, bias = (None if each is None else each.cpu() for each in head[1:])
+    weight, bias = (None if each is None else each.cpu() for each in (head.weight, head.bias))
 
     def apply(h: Tensor) -> Tensor:
         return torch.cat([head.apply(rows.to(device)).cpu() for rows in h.split(HEAD_ROWS)])
 
-    return ClassifierHead(apply, weight, bias)
+    return ClassifierHead(apply, weight, bias, head.network)
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,7 @@ from oodbench.training import embed, probes
 from oodbench.training.encoders import Encoders, Indices, room
 
 PROBE = "linear.safetensors"
+GRADIENT_BATCH = 128  # images that pass the network at a time where a baseline may ask for gradients
 
 
 class Piece(NamedTuple):
@@ -94,6 +95,30 @@ class Banks:
             found = self.probe(run)
             return None if found is None else linear_head(*(each.to(self.encoders.device) for each in found))
         return own_head(self.encoders.model(run).network.heads[name])
+
+    def images_of(self, run: Run, piece: Piece) -> Callable[[], Iterator[Tensor]]:
+        """Return what yields the images of a piece, plain, as `network` takes them."""
+
+        def blocks() -> Iterator[Tensor]:
+            prepared = self.encoders.library.prepared(piece.dataset, piece.split)
+            x = self.encoders.images(piece.dataset, prepared, self.images(run, piece), self.encoders.device)
+            dtype = self.encoders.model(run).mean.dtype
+            yield from (rows.to(dtype) / 255 for rows in x.split(GRADIENT_BATCH))
+
+        return blocks
+
+    def network(self, run: Run) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return a trained network from images to features and the logits that baselines read, with gradients."""
+        name, model = LAYER_HEAD["logits"], self.encoders.model(run)
+        probe = None if name in run.training.heads else self.probe(run)
+        head = None if probe is None else linear_head(*(each.to(self.encoders.device) for each in probe))
+
+        def passed(x: Tensor) -> tuple[Tensor, Tensor]:
+            h, out = model(x)
+            h = h.float()
+            return h, out[name].float() if head is None else head.apply(h)
+
+        return passed
 
     def correct(self, run: Run) -> Tensor | None:
         """Return which ID test items (M,) the classifier, or else the linear probe, classifies right."""

@@ -35,6 +35,7 @@ NAME = "audit"
 ID_TRAIN, OUTLIERS, VALIDATION, REFERENCE = "ID train", "outliers", "validation OOD", "ID reference"
 ID_TEST, OOD_TEST, SHIFTED = "ID test", "OOD test", "covariate-shifted ID"
 KINDS = ("exact", "near")
+WITHIN = ("repeated", "contradicting")  # kinds of equal images in one set
 MAY_SHARE = (
     {ID_TRAIN, ID_TEST},
     {ID_TRAIN, REFERENCE},

@@ -2,7 +2,7 @@
 
     x' = x - epsilon sign(-d log S_y(x; T) / dx), y the predicted class; score: 1 - max softmax(f(x') / T)
 
-Each image passes the network twice, and once backwards: the rows' `score_seconds` say what that costs. Epsilon is in
+Each image passes the network twice, and once backwards: the rows' `item_seconds` say what that costs. Epsilon is in
 units of pixels in [0, 1], before the network normalises them, and pixels are not clipped, as in the authors' code. The
 defaults are the paper's for CIFAR-10; both were chosen on OOD data there, for which a study has `select`.
 """

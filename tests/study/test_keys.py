@@ -195,7 +195,7 @@ CODE = {
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
     "training.probes": "3aba1bc8a37c",
-    "scoring.detectors": "d6c29f475ad5",
+    "scoring.detectors": "3cd7c65485a2",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",

@@ -19,7 +19,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from pathlib import Path
@@ -59,6 +59,13 @@ Count = Size | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]*\*)?class
 # The form of a head: linear, linear-4, cosine, mlp-128 (linear, ReLU, linear), mlp-2048-256 (hidden size first),
 # mlp_bn-128 (with batch norm before the ReLU). Without a size it has one output per class.
 Head = Annotated[str, StringConstraints(pattern=r"^((linear|cosine)(-[1-9][0-9]*)?|mlp(_bn)?(-[1-9][0-9]*){1,2})$")]
+
+# How images are made worse and, from 1 to 5, by how much: gaussian_noise-3. oodbench/data/corruptions.py makes them.
+CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur"),
+    *("pixelate", "brightness", "contrast", "jpeg"),
+)
+Corruption = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(CORRUPTIONS)})-[1-5]$")]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -469,6 +476,9 @@ class Split(NamedTuple):
     h: Tensor  # (M, D) penultimate features
     logits: Tensor  # (M, C)
     y: Tensor | None = None  # (M,) int64 class; of training and reference items, None of items to be scored
+    # the images behind the items, in their order and in blocks of float (B, C, H, W) in [0, 1], on the
+    # network's device; None unless the baseline says `network`
+    images: Callable[[], Iterator[Tensor]] | None = None
 
 
 class ClassifierHead(NamedTuple):
@@ -477,6 +487,9 @@ class ClassifierHead(NamedTuple):
     apply: Callable[[Tensor], Tensor]  # h (M, D) -> logits (M, C)
     weight: Tensor | None  # (C, D), None where the head is not linear
     bias: Tensor | None  # (C,)
+    # float images (B, C, H, W) in [0, 1] -> features (B, D) and logits (B, C), through which gradients flow to the
+    # images; in evaluation mode; None unless the baseline says `network`
+    network: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 class Posthoc(Plugin, ABC):
@@ -500,6 +513,11 @@ class Posthoc(Plugin, ABC):
     @property
     def val(self) -> bool:
         """True: it is fitted on the held-out ID reference, so that no promise of a threshold holds on it."""
+        return False
+
+    @property
+    def network(self) -> bool:
+        """True: it passes images through the network, and is left out where features come without."""
         return False
 
     @abstractmethod
@@ -555,6 +573,7 @@ class Dataset(Plugin, ABC):
     without: int | str | tuple[int | str, ...] | None = None  # all classes but these: leave-one-class-out
     per_class: Size | None = None  # at most so many images of each class, drawn with a fixed seed
     limit: Size | None = None  # at most so many images in all, drawn after the classes and with the same seed
+    corrupt: Corruption | None = None  # each image made worse, in the study's format, as KIND-SEVERITY says
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

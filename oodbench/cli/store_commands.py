@@ -353,14 +353,21 @@ def board(
     folder: Annotated[Path, typer.Argument(help="A folder of submissions, *.zip; the board is written to it.")],
     sample: Annotated[int, typer.Option(help="Cells of each submission to score again.", min=0)] = 5,
     tolerance: Annotated[float, typer.Option(help="By how much such an AUROC may be off, as a share.", min=0)] = 1e-6,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="A table of OpenOOD or pytorch-ood (.csv), or a folder of them; not verified."),
+    ] = None,
 ) -> None:
     """Verify the submissions in a folder and make one board of them; nothing of them is run."""
     from oodbench.exchange import board as making
+    from oodbench.exchange import foreign
     from oodbench.report import formats
     from oodbench.report.tables import counted
 
     how = making.Sampling(sample, tolerance)
+    others = foreign.tables(beside or ())
     found = making.board(making.find(folder), how, lambda name: screen.err.print(f"looking at {name}", markup=False))
+    making.beside(others, found)
     for problem in found.problems:
         screen.warn(problem)
     if not found.submissions:
@@ -368,7 +375,7 @@ def board(
     sheet = making.sheet(found, how)
     formats.write_table(sheet, folder)
     _show_board(sheet.text)
-    for line in found.submissions:
+    for line in (*found.submissions, *found.foreign):
         screen.say(line)
     screen.caption(sheet.below[0])
     counts = f"{counted(len(found.submissions), 'submission')}, {counted(len(sheet.text), 'line')}"

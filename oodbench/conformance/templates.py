@@ -95,7 +95,7 @@ class {cls}(Posthoc):
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> Callable[[Split], Tensor]:
         # train.h is (N, D), train.logits (N, C), train.y (N,); val is None unless the class says `val = True`,
         # head.apply(h) makes logits of features if it says `applies = True`; head.weight (C, D) and head.bias (C,)
-        # are there if it says `linear = True`
+        # are there if it says `linear = True`; head.network and items.images, see api.py, if it says `network = True`
         def score(logits: Tensor) -> Tensor:
             # (B, C) float64 -> (B,), higher = more OOD; of_features hands over features (B, D) instead
             raise NotImplementedError("the score of {name}")

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.api import Dataset
-from oodbench.data import download, duplicates, prepare, published
+from oodbench.data import corruptions, download, duplicates, prepare, published
 from oodbench.data.contents import Contents
 from oodbench.data.prepare import Prepared
-from oodbench.errors import UserError
+from oodbench.errors import UserError, suggestion
 from oodbench.store.memo import NUMBER, Memo
 from oodbench.study.grid import canonical
 from oodbench.study.study import Study
@@ -38,6 +38,7 @@ class Library:
             "split": split,
             "image": self.study.settings.image.canonical,
             "files": self.contents.of(dataset.files(split, self.study.data)),
+            **({"corruption": corruptions.NUMBER} if dataset.corrupt else {}),
         }
 
     def prepared(self, dataset: Dataset, split: Split) -> Prepared:
@@ -119,6 +120,17 @@ class Library:
         artifact = self.memo.remembered("near", self.near_fields(one, split, other, other_split), fill, title)
         with np.load(artifact.path / "near.npz") as found:
             return duplicates.Pairs(*(found[name] for name in duplicates.Pairs._fields))
+
+    def shifted_labels(self, shifted: Dataset, id_: Dataset) -> NDArray[np.int64]:
+        """Return the classes (N,) of the test images of a covariate-shifted set, as ID numbers them.
+
+        Raises UserError where it has a class that ID has not: classes are matched by their names.
+        """
+        names, found = self.prepared(id_, "train").classes, self.prepared(shifted, "test")
+        if strange := [name for name in found.classes if name not in names]:
+            hint = suggestion(strange[0], names)
+            raise UserError(f"{shifted.label} has the class '{strange[0]}', the ID set {id_.label} has none such{hint}")
+        return np.array([names.index(each) for each in found.classes], dtype=np.int64)[found.y]
 
     def reference_set(self, dataset: Dataset) -> Prepared:
         """Return the images of a reference that is a set of its own."""

@@ -79,6 +79,8 @@ def needs(study: Study) -> list[Need]:
         for group, members in setup.ood.items():
             for each in members.values():
                 add(of, each, group, "test")
+        for each in setup.covariate:
+            add(of, each, "covariate", "test")
         for each in setup.outliers if any(training.outliers for training in study.trainings) else ():
             add(of, each, "outliers", "train")
         for each in setup.validation:

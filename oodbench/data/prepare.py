@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Dataset, Images
+from oodbench.data.corruptions import corrupted
 from oodbench.errors import UserError
 from oodbench.study.class_protocol import kept_classes
 from oodbench.study.settings import ImageFormat
@@ -38,9 +39,15 @@ class LazyImages:
     ndim = 4
 
     def __init__(
-        self, images: Images, index: NDArray[np.int64], image: ImageFormat, digest: NDArray[np.uint64] | None = None
+        self,
+        images: Images,
+        index: NDArray[np.int64],
+        image: ImageFormat,
+        corrupt: str | None,
+        digest: NDArray[np.uint64] | None = None,
     ) -> None:
         self._x = images.x
+        self._corrupt = corrupt
         self._index = index  # (N,) positions in the set
         self._image = image
         self._digest = digest  # (N, 2), to be held against
@@ -61,6 +68,8 @@ class LazyImages:
         if not len(rows):
             return np.zeros((0, *self.shape[1:]), dtype=np.uint8)
         x = _formatted(self._x, self._index[rows], self._image)
+        if self._corrupt:
+            x = to_format(corrupted(x, self._corrupt), self._image)  # of as many grey levels as before
         if self._digest is not None:
             other = (digests(x) != self._digest[rows]).any(1)
             if other.any():
@@ -126,7 +135,7 @@ def prepare(
     if not len(index):
         raise UserError(f"{dataset.label}: the split {split} has no images of these classes")
     _check_left(dataset, images, damaged, split)
-    x = LazyImages(images, index, image)
+    x = LazyImages(images, index, image, dataset.corrupt)
     lazy = x.nbytes > room
     out = None if lazy else np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=x.shape)
     hasher, found = hashlib.sha256(repr((x.shape, y.shape)).encode()), []
@@ -186,7 +195,7 @@ def reopened(
     digest = np.load(folder / "digest.npy")
     if not np.array_equal(y, np.load(folder / "y.npy")):
         raise ValueError(f"split {split}: it is not what was prepared; delete {folder}")
-    x = LazyImages(images, index, image, digest)
+    x = LazyImages(images, index, image, dataset.corrupt, digest)
     return Prepared(x, y, digest, classes, meta["content"], *_facts(meta))
 
 

@@ -94,6 +94,8 @@ def _cell(pipeline: Pipeline, asked: ExportRequest) -> Cell:
         raise UserError(f"{cell.title} has failed: {failed}")
     if not pipeline.encoders.has_weights(cell.run):
         raise UserError(f"{cell.run.title} is not trained; oodbench run {study.file} trains it")
+    if cell.detector.posthoc and cell.detector.posthoc.network:
+        raise UserError(f"{cell.title}: a folder scores features, and {cell.detector.scorer.label} passes images")
     if cell.detector.space.seen != PLAIN:
         where = "whose draw depends on the set that an image is in"
         raise UserError(

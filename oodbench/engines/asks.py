@@ -66,7 +66,7 @@ class Asks:
 
     def _images(self, run: Run) -> int:
         """Return the bytes of the images that a training and its embedding read."""
-        sets = {(run.id, "train"), (run.id, "test"), *((each, "test") for each in run.sets.values())}
+        sets = {(run.id, "train"), (run.id, "test"), *((each, "test") for each in (*run.sets.values(), *run.covariate))}
         sets |= {(each, "train") for each in run.validation} | ({(run.outliers, "train")} if run.outliers else set())
         shapes = [self.pipeline.library.prepared(dataset, split).x.shape for dataset, split in sets]  # type: ignore[arg-type]
         return sum(math.prod(shape) for shape in shapes)

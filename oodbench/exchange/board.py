@@ -1,4 +1,7 @@
-"""One board of many people's results: every submission verified, each in lines of its own, never a mean over people."""
+"""One board of many people's results: every submission verified, each in lines of its own, never a mean over people.
+
+Tables of other codebases may stand beside them, marked as not verified; no claim is decided by them.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,22 @@ from pathlib import Path
 import pandas as pd
 
 from oodbench.errors import UserError, printable
+from oodbench.exchange import foreign
 from oodbench.exchange.archive import ROWS, Archive
 from oodbench.exchange.checks import Verified, check, claims
 from oodbench.exchange.parameters import Parameters
 from oodbench.report.formats import Sheet
-from oodbench.report.tables import METHOD, Table, best_of_each_training, boards, distinct, leaderboards, named
+from oodbench.report.tables import (
+    METHOD,
+    Table,
+    best_of_each_training,
+    boards,
+    counted,
+    distinct,
+    leaderboards,
+    named,
+    spread,
+)
 from oodbench.report.unmade import declared
 from oodbench.store.artifacts import digest
 from oodbench.study.grid import NONE
@@ -34,6 +48,13 @@ CAPTION = (
 )
 
 
+FOREIGN = (
+    "`not verified`: read from a table of another codebase, which does not tell what it is of. ± is as it says "
+    "(OpenOOD: ddof 0), FPR@95 is whatever its version counts. These lines compare with no other, and decide no claim."
+)
+UNKNOWN = "not told"  # which images a line of another codebase is of
+
+
 @dataclass
 class SharedBoard:
     """The lines of a board as text and numbers, and what was wrong with submissions."""
@@ -42,6 +63,7 @@ class SharedBoard:
     numbers: list[pd.DataFrame] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what marks mean
+    foreign: list[str] = field(default_factory=list)  # tables of other codebases that have lines
     submissions: list[str] = field(default_factory=list)  # of those that have lines: who, when, where, what is verified
 
 
@@ -79,6 +101,35 @@ def board(paths: Iterable[Path], how: Sampling, tell: Callable[[str], None]) -> 
             said = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             found.problems.append(printable(f"{path}: holds what no run writes ({said}); it has no line"))
     return found
+
+
+def beside(paths: Iterable[Path], found: SharedBoard) -> None:
+    """Add the lines of tables of other codebases to a board; one that cannot be read is a problem."""
+    for path in paths:
+        try:
+            lines = foreign.read(path)
+        except UserError as error:
+            found.problems.append(f"{error}; it has no line")
+            continue
+        text, numbers = _of_foreign(path, lines)
+        found.texts.append(text)
+        found.numbers.append(numbers)
+        found.foreign.append(
+            f"{printable(path.name)}: {lines[0].codebase}, {counted(len(lines), 'line')}, not verified"
+        )
+
+
+def _of_foreign(path: Path, lines: list[foreign.ForeignLine]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the lines of a table as text and as numbers."""
+    about = {"ID": UNKNOWN, "data": UNKNOWN, "verified": f"not verified: {printable(str(path))}"}
+    texts, numbers = [], []
+    for each in lines:
+        order = next(iter(each.numbers.values())).mean
+        labels = {"who": each.codebase, "study": printable(path.name), "posthoc": each.method, **about, "order": order}
+        texts.append(labels | {title: spread(*number) for title, number in each.numbers.items()})
+        numbers.append(labels | {f"{title} mean": number.mean for title, number in each.numbers.items()})
+        numbers[-1] |= {f"{title} std": number.std for title, number in each.numbers.items()}
+    return pd.DataFrame(texts), pd.DataFrame(numbers)
 
 
 def _again(archive: Archive, verified: Verified, parameters: Parameters, how: Sampling) -> str:
@@ -154,8 +205,10 @@ def _several(column: pd.Series[str]) -> str:
 def sheet(found: SharedBoard, how: Sampling) -> Sheet:
     """Return a board as a table, the lines of the same data together, the highest first."""
     text, numbers = _sorted(found.texts), _sorted(found.numbers)
-    below = [CAPTION.format(tolerance=how.tolerance), *found.notes, *found.problems]
-    return Sheet(NAME, text.fillna(NONE).astype(str), below, numbers, sum(each in text for each in LEVELS))
+    below = [CAPTION.format(tolerance=how.tolerance), *[FOREIGN] * bool(found.foreign), *found.notes, *found.problems]
+    return Sheet(
+        NAME, text.astype(object).fillna(NONE).astype(str), below, numbers, sum(each in text for each in LEVELS)
+    )
 
 
 def _sorted(parts: list[pd.DataFrame]) -> pd.DataFrame:

@@ -33,10 +33,15 @@ from oodbench.study.grid import Run
 
 NAME = "audit"
 ID_TRAIN, OUTLIERS, VALIDATION, REFERENCE = "ID train", "outliers", "validation OOD", "ID reference"
-ID_TEST, OOD_TEST = "ID test", "OOD test"
+ID_TEST, OOD_TEST, SHIFTED = "ID test", "OOD test", "covariate-shifted ID"
 KINDS = ("exact", "near")
 WITHIN = ("repeated", "contradicting")  # kinds of equal images in one set
-MAY_SHARE = ({ID_TRAIN, ID_TEST}, {ID_TRAIN, REFERENCE}, {ID_TEST, OOD_TEST})  # as published sets do: said, not refused
+MAY_SHARE = (
+    {ID_TRAIN, ID_TEST},
+    {ID_TRAIN, REFERENCE},
+    {ID_TEST, OOD_TEST},
+    {ID_TRAIN, SHIFTED},
+)  # as published sets do: said, not refused
 SIDE = ("role", "set", "split", "index", "original", "class")
 SIDES = ("one", "other")
 COLUMNS = ("kind", *(f"{side}_{name}" for side in SIDES for name in SIDE), "bits", "rest", "correlation")
@@ -105,7 +110,7 @@ def sides(run: Run) -> tuple[list[Side], list[Side]]:
     seen += [Side(VALIDATION, each, "train") for each in run.validation]
     seen += [Side(REFERENCE, run.reference.held_out, "test")] if run.reference.held_out else []
     tests = [Side(ID_TEST, run.id, "test"), *(Side(OOD_TEST, each, "test") for each in run.sets.values())]
-    return seen, tests
+    return seen, [*tests, *(Side(SHIFTED, each, "test") for each in run.covariate)]
 
 
 def all_sides(run: Run) -> list[Side]:
@@ -114,11 +119,14 @@ def all_sides(run: Run) -> list[Side]:
 
 
 def pairs(runs: Iterable[Run]) -> list[tuple[Side, Side]]:
-    """Return the pairs of sets of a study that should share no image, once each: all but two OOD test sets."""
+    """Return the pairs of sets of a study that should share no image, once each: all but two OOD test sets.
+
+    A covariate-shifted set holds other pictures of ID test's images: the two are no pair either.
+    """
     found: dict[tuple[str, str], tuple[Side, Side]] = {}
     for run in runs:
         seen, tests = sides(run)
-        id_test, *ood = tests
+        id_test, *ood = (each for each in tests if each.role != SHIFTED)
         all_ = [*itertools.combinations(seen, 2), *itertools.product(seen, tests), *((id_test, each) for each in ood)]
         for one, other in all_:
             found[one.name, other.name] = (one, other)

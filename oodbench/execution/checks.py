@@ -37,6 +37,8 @@ class Checks:
             self.library.prepared(work.run.id, "test")
             self._check_sizes(work)
             self._check_reference(work.run)
+            for each in work.run.covariate:
+                self._checked(("covariate",), partial(self.library.shifted_labels, each, work.run.id))
         self._check_overlap()
 
     def _check_splits(self) -> None:

@@ -86,6 +86,7 @@ def _setup(study: Study, setup: Setup, stand_in: Callable[[Dataset], Dataset]) -
         },
         reference=dataclasses.replace(setup.reference, held_out=held_out and stand_in(held_out)),
         validation=[stand_in(each) for each in setup.validation],
+        covariate=[stand_in(each) for each in setup.covariate],
         outliers=[stand_in(each) for each in setup.outliers],
     )
 

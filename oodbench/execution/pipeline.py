@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,8 +74,11 @@ class Pipeline:
         self.banks = Banks(self.encoders)
         self.scored_by: dict[str, dict[str, str]] = {}  # of a detector, written -> the parts of its rows' keys, written
 
-    def bank(self, run: Run, ways: Iterable[Seen], baselines: bool) -> detectors.Bank:
-        """Return the features of a run on every set of its study, for each way to see items; baselines get a head."""
+    def bank(self, run: Run, ways: Iterable[Seen], baselines: bool, network: bool = False) -> detectors.Bank:
+        """Return the features of a run on every set of its study, for each way to see items; baselines get a head.
+
+        With `network`, which some of them ask for, the bank has images and the head the network, too.
+        """
         ways = list(ways)
         train, test = self.library.prepared(run.id, "train"), self.library.prepared(run.id, "test")
         fit, held_out = self.encoders.split(run)
@@ -92,6 +95,7 @@ class Pipeline:
                 else self.library.reference_set(run.reference.held_out).y
             )
             reference = detectors.Known(seen(*reference_of(run)), torch.from_numpy(np.array(y)))
+        head = self.banks.head(run) if baselines else None
         return detectors.Bank(
             fit=found[Piece(run.id, "train", "fit", 1)],
             y=torch.from_numpy(train.y[fit]),
@@ -100,9 +104,21 @@ class Pipeline:
             reference=reference,
             ood={name: seen(each, "test") for name, each in run.sets.items()},
             validation={each.label: seen(each, "train") for each in run.validation},
+            shifted={each.label: seen(each, "test") for each in run.covariate},
             correct=self.banks.correct(run),
-            head=self.banks.head(run) if baselines else None,
+            images=self._images(run) if network else {},
+            head=head._replace(network=self.banks.network(run)) if head and network else head,
         )
+
+    def _images(self, run: Run) -> dict[str, Callable[[], Iterator[torch.Tensor]]]:
+        """Return what yields the images of each set of a bank, by the names that scoring has for them."""
+        pieces = {detectors.TRAIN: Piece(run.id, "train", "fit", 1), detectors.ID_TEST: Piece(run.id, "test", "all", 1)}
+        if run.reference.kind != "train":
+            pieces[detectors.REFERENCE] = Piece(*reference_of(run), 1)
+        pieces |= {name: Piece(each, "test", "all", 1) for name, each in run.sets.items()}
+        pieces |= {detectors.validation_name(x.label): Piece(x, "train", "all", 1) for x in run.validation}
+        pieces |= {detectors.shifted_name(x.label): Piece(x, "test", "all", 1) for x in run.covariate}
+        return {name: self.banks.images_of(run, piece) for name, piece in pieces.items()}
 
 
 def pick_device(name: str) -> torch.device:

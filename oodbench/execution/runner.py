@@ -32,7 +32,7 @@ from oodbench.execution.pipeline import Options, Pipeline, pick_device
 from oodbench.scoring import detectors as scoring
 from oodbench.scoring import metrics
 from oodbench.store import scores as image_scores
-from oodbench.store.artifacts import digest_of, written
+from oodbench.store.artifacts import digest, digest_of, written
 from oodbench.store.columns import COLUMNS
 from oodbench.store.files import FileError
 from oodbench.store.heartbeat import Heartbeat
@@ -56,6 +56,7 @@ PASSING = re.compile(
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EFBIG)
 LOST_DEVICE = re.compile(r"CUDA error: (?!out of memory)")  # nothing runs on it any more in this process
 SOON, LATER = 0.1, 5.0  # seconds between two looks for a training that no other process works on any more
+NAMED = 8  # covariate-shifted sets that a row names
 WRONG, PIXELS = 12, 64  # images of a set that are kept with scores, and their longer side at most
 GOES_ON = "what is finished is kept, and the same command goes on"
 ENDING = [os.strerror(each) for each in _OF_DISK]
@@ -430,6 +431,8 @@ class TrainedFeatures:
         base |= {"called": run.called} if run.called else {}
         if run.validation:
             base["validation"] = {each.label: library.prepared(each, "train").content for each in run.validation}
+        if run.covariate:
+            base["covariate"] = {each.label: library.prepared(each, "test").content for each in run.covariate}
         if run.reference.held_out:
             base["reference"] = library.reference_set(run.reference.held_out).content
         contents = {name: library.prepared(each, "test").content for name, each in run.sets.items()}
@@ -449,6 +452,7 @@ class TrainedFeatures:
         classes = len(self.pipeline.library.prepared(self.run.id, "train").classes)
         precision = self.pipeline.encoders.precision(self.run)
         found = {"classes": classes, "train_key": self.key, "id_data": self.id_data}
+        found["covariate"] = _said([each.label for each in self.run.covariate])
         return self.run.labels | {"precision": precision} | found
 
     def lock(self, wait: bool = False) -> AbstractContextManager[bool]:
@@ -456,12 +460,14 @@ class TrainedFeatures:
 
     def measured(self) -> dict[str, Any]:
         artifact = self.pipeline.encoders.trained(self.run)
-        accuracy = self.pipeline.banks.accuracies(self.run)
-        self.keep({"accuracies": accuracy} | artifact.meta)
+        accuracy, right = self.pipeline.banks.accuracies(self.run), self.pipeline.banks.correct_shifted(self.run)
+        shifted = {name: float(each.double().mean()) for name, each in right.items()}
+        self.keep({"accuracies": accuracy} | ({"accuracies under shift": shifted} if shifted else {}) | artifact.meta)
         by = "classifier" if accuracy["classifier"] is not None else "linear"
         losses = artifact.meta["losses"]
         return {f"accuracy_{name}": value for name, value in accuracy.items()} | {
             "accuracy": accuracy[by],
+            "accuracy_shifted": float(torch.cat([*right.values()]).double().mean()) if right else None,
             "accuracy_by": NONE if accuracy[by] is None else f"{by} probe" if by == "linear" else by,
             "loss": losses[-1] if losses else None,
             "train_seconds": artifact.meta["seconds"],
@@ -471,7 +477,8 @@ class TrainedFeatures:
     def bank(self, detectors: Sequence[Detector]) -> scoring.Bank:
         asked = set(detectors)
         ways = dataclasses.replace(self.work, cells=[cell for cell in self.work.cells if cell.detector in asked]).ways
-        return self.pipeline.bank(self.run, ways, any(each.posthoc for each in detectors))
+        baselines = [each.posthoc for each in detectors if each.posthoc]
+        return self.pipeline.bank(self.run, ways, bool(baselines), any(each.network for each in baselines))
 
     def notes(self, ood: str) -> list[str]:
         seen, _ = audit.sides(self.run)
@@ -489,6 +496,11 @@ class TrainedFeatures:
         compared = self.work.compared(self.pipeline.study.claims.values()) if spec and spec.claims else []
         cells = frozenset(cell.id for cell in (*declared, *compared))
         return ScoresKept(self.pipeline, self.run, cells) if cells else None
+
+
+def _said(labels: Sequence[str]) -> str:
+    """Return labels as a column has them: of many their number, and a hash that tells them from others."""
+    return ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} sets #{digest(labels)[:6]}"
 
 
 @dataclass(frozen=True)

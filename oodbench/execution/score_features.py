@@ -309,6 +309,8 @@ def _senseless(detector: Detector, loaded: _Loaded) -> Iterator[str]:
 def _without_classifier(posthoc: Posthoc, loaded: _Loaded) -> Iterator[str]:
     """Yield why a baseline cannot be: it reads logits, a head's weights, or a probe fitted on labels."""
     train, val = loaded.train, loaded.val
+    if posthoc.network:
+        yield f"{posthoc.label} passes images through the network, and features come without them"
     if posthoc.rectified and (train.layers["penultimate"] < 0).any():
         yield f"{posthoc.label} takes features that are never negative, those of {train.path.name} are"
     if train.labels is None:

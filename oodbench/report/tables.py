@@ -43,6 +43,7 @@ FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
 SHOWN = {"auroc": "AUROC", "fpr95_id": "FPR95_id", "fpr95_ood": "FPR95_ood"}  # metrics of a leaderboard
+FULL = {f"fs_{metric}": f"FS {title}" for metric, title in SHOWN.items()}  # and of one with covariate-shifted ID sets
 
 
 @dataclass(frozen=True)
@@ -255,11 +256,14 @@ def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None)
     accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
     sets = _wide(runs, by, "auroc", "ood")
     alone = runs.loc[runs.groupby("group")["ood"].transform("nunique") == 1, "ood"].unique()  # the mean of its group
-    columns = {("ID", "accuracy"): accuracy} if accuracy.notna().any() else {}  # one class has none
-    for metric, title in SHOWN.items():
+    shifted = runs.groupby([*by, "run"], sort=False)["accuracy_shifted"].first()
+    accuracies = {("ID", "accuracy"): accuracy, ("ID", "shifted accuracy"): shifted}
+    columns = {title: numbers for title, numbers in accuracies.items() if numbers.notna().any()}  # one class has none
+    for metric, title in (SHOWN | (FULL if runs["fs_auroc"].notna().any() else {})).items():
         columns |= {(group, title): numbers for group, numbers in _grouped(runs, by, metric).items()}
         columns |= {(name, title): sets[name] for name in map(str, sets) if metric == "auroc" and name not in alone}
-    better = {column: {"accuracy": 0, "AUROC": 1}.get(column[1], -1) for column in columns}
+    directions = {"accuracy": 0, "shifted accuracy": 0, "AUROC": 1, FULL["fs_auroc"]: 1}
+    better = {column: directions.get(column[1], -1) for column in columns}
     name = f"leaderboard-{file}" if file else "leaderboard"
     lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
     table = averaged(name, _caption(rows, board), pd.DataFrame(columns), lost, by, better, floor)
@@ -268,8 +272,9 @@ def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None)
     keys: Any = [column for column in columns if column[1] == SHOWN["auroc"]]
     order = table.mean.reindex(everything).sort_values(keys, ascending=False).index
     sets_alone = [column for column in columns if column[0] not in ("ID", *SHOWN_GROUPS)]
-    of = {metric: [column for column in columns if column[1] == title] for metric, title in SHOWN.items()}
-    details = tuple(map(_title, [*of["fpr95_ood"], *sets_alone, *of["fpr95_id"]]))
+    of = {metric: [each for each in columns if each[1] == title] for metric, title in (SHOWN | FULL).items()}
+    full = [*of["fs_fpr95_id"], *of["fs_fpr95_ood"]]
+    details = tuple(map(_title, [*full, *of["fpr95_ood"], *sets_alone, *of["fpr95_id"]]))
     n = table.n.reindex(order, fill_value=0)
     ranked_by = next((key for key in keys if table.mean[key].notna().any()), keys[0])  # a group may lack a set
     return replace(table.taken(lambda part: part.reindex(order)), n=n, details=details, ranked_by=ranked_by)
@@ -480,8 +485,15 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
     lost += _few_images(rows) + _held_out(rows)
     return (
         f"{board}{'. ' if board else ''}Per cent, mean ± standard deviation (ddof 1) over {counts}; n of them. "
-        f"Near and far are unweighted means over their sets ({sets}).{RATES}{lost}"
+        f"Near and far are unweighted means over their sets ({sets}).{RATES}{_full_spectrum(rows)}{lost}"
     )
+
+
+def _full_spectrum(rows: pd.DataFrame) -> str:
+    """Return what the columns of the full spectrum count as ID; "" where there are none."""
+    sets = ", ".join(dict.fromkeys(each for each in rows["covariate"] if each))
+    said = f"FS: full spectrum, where images of ID's classes under a covariate shift ({sets}) are ID, too; they are so"
+    return f" {said} in no other column." if sets else ""
 
 
 def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:

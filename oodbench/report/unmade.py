@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from oodbench.store.columns import COMPAT, METRICS
+from oodbench.store.columns import COMPAT, FULL_SPECTRUM, METRICS
 
 UNMADE = "not made"  # the status of such a row; on disk there is none
-OF_OOD = (*METRICS, *COMPAT, "ood_recall", "ood_recall_low", "ood_recall_high", "balanced_accuracy", "f1")
+OF_OOD = (
+    *(*METRICS, *COMPAT, *FULL_SPECTRUM),
+    *("ood_recall", "ood_recall_low", "ood_recall_high", "balanced_accuracy", "f1"),
+)
 
 
 def declared(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Generic, NamedTuple, TypeVar
 
@@ -51,20 +51,29 @@ class Bank:
     reference: Known | None  # the held-out ID reference; None where the reference is `train`
     ood: dict[str, dict[Seen, Layers]]  # OOD test set -> how its items are seen -> their layers
     validation: dict[str, dict[Seen, Layers]]  # the like of the declared validation OOD sets
+    shifted: dict[str, dict[Seen, Layers]] = field(default_factory=dict)  # of ID's classes under a covariate shift
+    # by the names of `sets`, and ID train: yields blocks of images, for baselines that pass them through the network
+    images: dict[str, Callable[[], Iterator[Tensor]]] = field(default_factory=dict)
     correct: Tensor | None = None  # (M,) which ID test items are classified right; None where there is one class
     head: ClassifierHead | None = None  # what baselines read, on the device; None where there is one class
 
     @property
     def sets(self) -> dict[str, dict[Seen, Layers]]:
-        """Everything that is scored, by name: ID test, the ID reference, OOD test sets and validation sets."""
+        """Everything that is scored, by name: ID test, plain and shifted, the ID reference, OOD and validation sets."""
         reference = {} if self.reference is None else {REFERENCE: self.reference.layers}
-        validation = {_validation(name): layers for name, layers in self.validation.items()}
-        return {ID_TEST: self.test.layers, **reference, **self.ood, **validation}
+        validation = {validation_name(name): layers for name, layers in self.validation.items()}
+        shifted = {shifted_name(name): layers for name, layers in self.shifted.items()}
+        return {ID_TEST: self.test.layers, **reference, **self.ood, **validation, **shifted}
 
 
-def _validation(name: str) -> str:
+def validation_name(name: str) -> str:
     """Return a name of a validation set that no test set has."""
     return f"validation {name}"
+
+
+def shifted_name(name: str) -> str:
+    """Return a name of a covariate-shifted ID set that no test set has."""
+    return f"shifted {name}"
 
 
 class ImageScores(NamedTuple):
@@ -288,8 +297,10 @@ class _Scored:
     id_: Scores
     ood: dict[str, Scores | str]  # a set's scores, or why there are none
     validation: list[Scores]
+    shifted: list[Scores]
     facts: dict[str, float]
     rankings: metrics.Rankings
+    full_spectrum: metrics.Rankings
 
 
 def checked(scores: Scores, name: str, items: int, clusters: int = 1) -> Scores:
@@ -342,19 +353,21 @@ def fit_posthoc(posthoc: Posthoc, bank: Bank, device: torch.device) -> tuple[Cal
     if head is None:
         raise ValueError(f"{posthoc.label} needs a classifier of several classes")
 
-    def split(layers: Layers, y: Tensor | None = None) -> Split:
+    def split(layers: Layers, name: str, y: Tensor | None = None) -> Split:
         h = layers["penultimate"][0].to(device, copy=True)
         if "logits" in layers:
             logits = layers["logits"][0].to(device, copy=True)
         else:
             logits = torch.cat([head.apply(rows.clone()) for rows in h.split(HEAD_ROWS)])
-        return Split(h, logits, None if y is None else y.to(device, copy=True))
+        if posthoc.network and name not in bank.images:
+            raise ValueError(f"{posthoc.label} passes images through the network, and {name} is features alone")
+        return Split(h, logits, None if y is None else y.to(device, copy=True), bank.images.get(name))
 
-    held_out = split(bank.reference.layers[PLAIN], bank.reference.y) if posthoc.val else None
-    scorer = posthoc.fit(split(bank.fit, bank.y), held_out, head)
+    held_out = split(bank.reference.layers[PLAIN], REFERENCE, bank.reference.y) if posthoc.val else None
+    scorer = posthoc.fit(split(bank.fit, TRAIN, bank.y), held_out, head)
 
     def scores(layers: Layers, name: str) -> Scores:
-        seen = split(layers)
+        seen = split(layers, name)
         found = scorer(seen)
         return checked(Scores(found, torch.zeros(len(seen.h), dtype=torch.int64)), name, len(seen.h))
 
@@ -492,7 +505,8 @@ class _Judge:
 
         id_, seconds = costs.timed(lambda: scores(ID_TEST), self.how.device)
         facts = facts | {"item_seconds": seconds / len(id_[0].score)}
-        validation = [scores(_validation(name)) for name in self.bank.validation]
+        validation = [scores(validation_name(name)) for name in self.bank.validation]
+        shifted = [scores(shifted_name(name)) for name in self.bank.shifted]
         ood = {name: attempt(name) for name in self.sets}
         correct = None if self.bank.correct is None else self.bank.correct.numpy()
         return [
@@ -501,8 +515,10 @@ class _Judge:
                 id_[i],
                 {name: each[i] for name, each in ood.items()},
                 [each[i] for each in validation],
+                [each[i] for each in shifted],
                 {**facts, "n_reference": len(reference.score)},
                 metrics.Rankings(correct),
+                metrics.Rankings(),
             )
             for i, reference in enumerate(references)
         ]
@@ -527,6 +543,7 @@ class _Judge:
         place = _place(rule, reference, scored.reference) if held_out else 0
         numbers = scored.facts | self._chosen_by(rule, reference, scored)
         numbers |= _of_id(place, reference, len(id_)) if place else {}
+        shifted = [calibrated(rule, each) for each in scored.shifted]
         found = []
         for name in self.sets:
             scores = scored.ood[name]
@@ -539,6 +556,8 @@ class _Judge:
             warned = metrics.warnings(ranking, f"{detector.scorer.label} on {name}", (len(id_), len(ood)))
             judged = ranking | metrics.recalls(id_, ood, rule.cut) | numbers | sizes
             judged |= _of_ood(place, reference, ood) if place else {}
+            if shifted:
+                judged |= _of_full_spectrum(scored.full_spectrum, rule.cut, id_, np.concatenate(shifted), ood)
             if self.how.compat:
                 judged |= _by_others(id_, ood, (scored.reference, scored.id_, scores) if detector.clustering else ())
             kept = ImageScores(rule.cut, reference, id_, ood) if self.how.keep_scores else None
@@ -556,15 +575,16 @@ def _on_host(head: ClassifierHead | None, device: torch.device) -> ClassifierHea
     """Return a classifier on a device as one that takes and returns tensors on the CPU."""
     if head is None:
         return None
-    weight, bias = (None if each is None else each.cpu() for each in head[1:])
+    weight, bias = (None if each is None else each.cpu() for each in (head.weight, head.bias))
 
     def apply(h: Tensor) -> Tensor:
         return torch.cat([head.apply(rows.to(device)).cpu() for rows in h.split(HEAD_ROWS)])
 
-    return ClassifierHead(apply, weight, bias)
+    return ClassifierHead(apply, weight, bias, head.network)
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")
+FULL_SPECTRUM = ("auroc", "aupr_in", "aupr_out", "fpr95_id", "fpr95_ood")  # what OpenOOD reports
 
 
 def _place(rule: Rule, calibrated: metrics.Floats, reference: Scores) -> int:
@@ -583,6 +603,15 @@ def _of_ood(place: int, reference: metrics.Floats, ood: metrics.Floats) -> dict[
     """Return an interval of the OOD recall of the cut at the same quantile of all ID, and of all OOD."""
     low, high = intervals.ood_recall(reference, ood, place / len(reference))
     return {"ood_recall_low": low, "ood_recall_high": high}
+
+
+def _of_full_spectrum(
+    ranking: metrics.Rankings, cut: float, id_: metrics.Floats, shifted: metrics.Floats, ood: metrics.Floats
+) -> dict[str, float]:
+    """Return the numbers that count covariate-shifted images as ID, beside plain ones, and what a cut makes of them."""
+    found = ranking(np.concatenate([id_, shifted]), ood)
+    of_shifted = {"n_shifted": len(shifted), "id_recall_shifted": float(np.mean(shifted <= cut))}
+    return {f"fs_{name}": found[name] for name in FULL_SPECTRUM} | of_shifted
 
 
 def _by_others(id_: metrics.Floats, ood: metrics.Floats, clustered: Sequence[Scores]) -> dict[str, float]:

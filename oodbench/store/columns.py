@@ -44,6 +44,7 @@ _TEXT = {
     "recipe": "what of the recipe differs from the default one, or its name",
     "precision": "of the training's arithmetic, `auto` resolved",
     "reference": "the ID scores that thresholds are set on",
+    "covariate": "the sets whose images are of ID's classes under a covariate shift; empty without any",
     "space": "which features the detector sees, and what is done to them",
     "clustering": "what grouped the training features",
     "distance": "what scores an item by features",
@@ -80,6 +81,7 @@ _INTEGERS = {
     "n_train": "training items that the detector was fitted on",
     "n_reference": "items of the ID reference",
     "n_id": "ID test items",
+    "n_shifted": "test items of ID's classes under a covariate shift; empty without any",
     "n_ood": "OOD test items",
 }
 _ACCURACIES = {
@@ -99,6 +101,14 @@ _INTERVALS = {  # of cuts at a reference score
     "id_recall_high": "upper end of the same",
     "ood_recall_low": "lower end of the 95 % interval of the OOD recall at the same quantile of all ID",
     "ood_recall_high": "upper end of the same",
+}
+_SHIFTED = {  # where a study declares covariate-shifted ID sets
+    **{
+        f"fs_{name}": f"`{name}` in the full spectrum: covariate-shifted images are ID as those of ID test are"
+        for name in ("auroc", "aupr_in", "aupr_out", "fpr95_id", "fpr95_ood")
+    },
+    "id_recall_shifted": "share of the covariate-shifted images that the cut accepts",
+    "accuracy_shifted": "ID accuracy on the covariate-shifted images alone, of what `accuracy` is of",
 }
 _CHOSEN_BY = {
     f"val_{name}": f"`{name}` of the ID reference against the validation OOD, mean over its sets"
@@ -143,13 +153,14 @@ _QUALITY = {  # of clusters, in the file that `oodbench quality` writes
     "calinski_harabasz": "Calinski-Harabasz index",
 }
 INTEGERS, ACCURACIES, RECALLS, INTERVALS = (*_INTEGERS,), (*_ACCURACIES,), (*_RECALLS,), (*_INTERVALS,)
-CHOSEN_BY, COMPAT, QUALITY = (*_CHOSEN_BY,), (*_COMPAT,), (*_QUALITY,)
-MEASURED = (*METRICS, *RECALLS, *INTERVALS, *CHOSEN_BY, *COMPAT, *ACCURACIES)
+CHOSEN_BY, COMPAT, QUALITY, SHIFTED = (*_CHOSEN_BY,), (*_COMPAT,), (*_QUALITY,), (*_SHIFTED,)
+FULL_SPECTRUM = tuple(name for name in SHIFTED if name.startswith("fs_"))
+MEASURED = (*METRICS, *RECALLS, *INTERVALS, *CHOSEN_BY, *COMPAT, *ACCURACIES, *SHIFTED)
 COSTS = (*_COST,)
 FLOATS = (*_FLOATS, *MEASURED, *_LOSS, *COSTS)
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
 MEANING = _TEXT | _INTEGERS | _FLOATS | _METRICS | _RECALLS | _INTERVALS | _CHOSEN_BY | _COMPAT | _ACCURACIES
-MEANING |= _LOSS | _COST | _TRACE | _QUALITY
+MEANING |= _SHIFTED | _LOSS | _COST | _TRACE | _QUALITY
 
 QUALITY_LABELS = (  # what one of its numbers is of
     *("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "seed", "reference"),
@@ -157,9 +168,13 @@ QUALITY_LABELS = (  # what one of its numbers is of
 )
 
 SHARES = MEASURED  # tables show them in per cent
-LOWER_IS_BETTER = (*(name for name in METRICS if name.startswith("fpr")), "detection_error", "autc", "davies_bouldin")
+LOWER_IS_BETTER = (
+    *(name for name in (*METRICS, *_SHIFTED) if name.removeprefix("fs_").startswith("fpr")),
+    *("detection_error", "autc", "davies_bouldin"),
+)
 HIGHER_IS_BETTER = (
     *("auroc", "aupr_in", "aupr_in_ap", "aupr_out", "aupr_out_ap", "oscr", "balanced_accuracy", "f1"),
     *ACCURACIES,
+    *("fs_auroc", "fs_aupr_in", "fs_aupr_out", "accuracy_shifted"),
     *(name for name in QUALITY if name != "davies_bouldin"),
 )

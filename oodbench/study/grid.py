@@ -39,6 +39,7 @@ LATER = (
     "range",
     "exif",
     "skip_damaged",
+    "corrupt",
 )  # parameters of sets that are younger than keys, None or False by default
 MOST = 300_000  # cells of a study
 P = TypeVar("P", bound=Plugin)
@@ -63,6 +64,7 @@ class Run:
     precision: Precision
     epoch: int | None = None  # its weights after so many epochs, 0 = before the first step; None = when it is done
     validation: tuple[Dataset, ...] = ()  # OOD sets whose `train` split thresholds and choices may see
+    covariate: tuple[Dataset, ...] = ()  # sets whose test images are ID's classes under a covariate shift
     suite: str = ""  # which suite of the package the data is from, and what of it the study changed
 
     @cached_property
@@ -131,7 +133,7 @@ class Run:
     def datasets(self) -> list[Dataset]:
         """All sets that it and the rows of its cells need."""
         others = (self.outliers, self.reference.held_out)
-        return [self.id, *self.sets.values(), *self.validation, *(each for each in others if each)]
+        return [self.id, *self.sets.values(), *self.validation, *self.covariate, *(each for each in others if each)]
 
     @property
     def title(self) -> str:
@@ -413,6 +415,7 @@ def _runs(study: Study, bind: Bind, left_out: Counter[str]) -> Iterator[Run]:
                     reference=setup.reference,
                     precision=precision,
                     validation=tuple(setup.validation),
+                    covariate=tuple(setup.covariate),
                     suite=setup.suite,
                 )
 

@@ -31,6 +31,8 @@ MEANING = {  # of the keys that are no Settings; docs/study.md says the same
     "id": "data sets whose training images encoders are trained on and whose test images are ID",
     "ood": "`{near: sets, far: sets}`; `held_out` is what the ID set leaves out; `{near: {ID name: sets}}` "
     "gives each ID set its own",
+    "covariate": "sets whose test images are of ID's classes under a covariate shift: full-spectrum numbers count "
+    "them as ID; `{ID name: sets}` gives each ID set its own",
     "outliers": "sets that a training with outliers sees",
     "validation": "OOD sets whose `train` split thresholds and `select` may see",
     "reference": "the ID scores that thresholds are set on: `val` (a tenth of ID train), `{val: share}`, "

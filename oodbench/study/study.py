@@ -94,6 +94,7 @@ class Setup:
     validation: list[Dataset]  # OOD sets, of which the `train` split chooses; no test sees them
     outliers: list[Dataset]
     suite: str  # where it is from, and what of that the study changed; empty where it is the study's own
+    covariate: list[Dataset] = field(default_factory=list)  # test images of ID's classes under a covariate shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,8 @@ class Study:
         found = [*self.ids, *self.outliers]
         for setup in self.setups.values():
             found += [each for members in setup.ood.values() for each in members.values()]
-            found += [*setup.validation, *([setup.reference.held_out] if setup.reference.held_out else [])]
+            found += [*setup.validation, *setup.covariate]
+            found += [setup.reference.held_out] if setup.reference.held_out else []
         return found
 
     @property

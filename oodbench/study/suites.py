@@ -24,6 +24,7 @@ from oodbench.study.study import GROUPS, HELD_OUT, Setup
 FOLDER = Path(str(resources.files("oodbench"))) / "suites"
 KEY = "suite"
 OF_EACH = ("id", "ood", "reference", "validation", "outliers")  # each suite's own, for its ID sets
+COVARIATE = "covariate"
 KEYS = ("image", *OF_EACH)  # images are of one format in a study, and so in all its suites
 CHANGEABLE = ("outliers", "validation", "reference")  # what a study may say itself, as rows and tables then tell
 
@@ -109,9 +110,10 @@ def setups(axes: Axes) -> tuple[list[Dataset], dict[str, Setup]]:
             if each.label in found:
                 other = found[each.label].suite
                 axes.fail((KEY, i), f"{each.label} is an ID set of {other}, too; run them apart")
-        ood = {each.label: _ood(axes, each, mine, places["ood"]) for each in mine}
         validation, outliers = (axes.plugins(Dataset, places[key]) for key in ("validation", "outliers"))
-        found |= {label: Setup(sets, reference, validation, outliers, name) for label, sets in ood.items()}
+        for each in mine:
+            ood, covariate = _ood(axes, each, mine, places["ood"]), _covariate(axes, each, mine)
+            found[each.label] = Setup(ood, reference, validation, outliers, name, covariate)
         ids += mine
     return ids, found
 
@@ -136,6 +138,14 @@ def _ood(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str
     if not found:
         axes.fail(trail, "the axis is empty")
     return found
+
+
+def _covariate(axes: Axes, id_: Dataset, ids: list[Dataset]) -> list[Dataset]:
+    """Return the covariate-shifted sets of an ID set, which a study says beside its suites."""
+    if COVARIATE not in axes.top:
+        return []
+    members = _members(axes, id_, ids, axes.top[COVARIATE], (COVARIATE,))
+    return axes.values.axis([each for _, each in members], (COVARIATE,))
 
 
 def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Trail) -> Iterator[tuple[str, Dataset]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from oodbench.training import embed, probes
 from oodbench.training.encoders import Encoders, Indices, room
 
 PROBE = "linear.safetensors"
+GRADIENT_BATCH = 128  # images that pass the network at a time where a baseline may ask for gradients
 
 
 class Piece(NamedTuple):
@@ -45,11 +47,12 @@ class Banks:
     def pieces(self, run: Run, ways: Iterable[Seen]) -> list[Piece]:
         """Return what a bank of a run is made of, for each way to see items."""
         found = [Piece(run.id, "train", "fit", 1), Piece(run.id, "test", "all", 1)]
+        found += [Piece(each, "test", "all", 1) for each in run.covariate]  # of which the accuracy is measured
         for seen in ways:
             found.append(Piece(run.id, "test", "all", *seen))
             if run.reference.kind != "train":
                 found.append(Piece(*reference_of(run), *seen))
-            found += [Piece(each, "test", "all", *seen) for each in run.sets.values()]
+            found += [Piece(each, "test", "all", *seen) for each in (*run.sets.values(), *run.covariate)]
             found += [Piece(each, "train", "all", *seen) for each in run.validation]
         return list(dict.fromkeys(found))
 
@@ -93,14 +96,47 @@ class Banks:
             return None if found is None else linear_head(*(each.to(self.encoders.device) for each in found))
         return own_head(self.encoders.model(run).network.heads[name])
 
+    def images_of(self, run: Run, piece: Piece) -> Callable[[], Iterator[Tensor]]:
+        """Return what yields the images of a piece, plain, as `network` takes them."""
+
+        def blocks() -> Iterator[Tensor]:
+            prepared = self.encoders.library.prepared(piece.dataset, piece.split)
+            x = self.encoders.images(piece.dataset, prepared, self.images(run, piece), self.encoders.device)
+            dtype = self.encoders.model(run).mean.dtype
+            yield from (rows.to(dtype) / 255 for rows in x.split(GRADIENT_BATCH))
+
+        return blocks
+
+    def network(self, run: Run) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return a trained network from images to features and the logits that baselines read, with gradients."""
+        name, model = LAYER_HEAD["logits"], self.encoders.model(run)
+        probe = None if name in run.training.heads else self.probe(run)
+        head = None if probe is None else linear_head(*(each.to(self.encoders.device) for each in probe))
+
+        def passed(x: Tensor) -> tuple[Tensor, Tensor]:
+            h, out = model(x)
+            h = h.float()
+            return h, out[name].float() if head is None else head.apply(h)
+
+        return passed
+
     def correct(self, run: Run) -> Tensor | None:
         """Return which ID test items (M,) the classifier, or else the linear probe, classifies right."""
-        layers = self.layers(run, Piece(run.id, "test", "all", 1))
+        return self._correct(run, run.id, self.encoders.library.prepared(run.id, "test").y)
+
+    def correct_shifted(self, run: Run) -> dict[str, Tensor]:
+        """Return the like of `correct` of each covariate-shifted set by its label; nothing where there is one class."""
+        library = self.encoders.library
+        found = {each.label: self._correct(run, each, library.shifted_labels(each, run.id)) for each in run.covariate}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _correct(self, run: Run, of: Dataset, y: NDArray[np.int64]) -> Tensor | None:
+        layers = self.layers(run, Piece(of, "test", "all", 1))
         found = self.probe(run)
         if found is None:
             return None
         logits = layers["logits"][0] if "logits" in layers else found(layers["penultimate"][0])
-        return logits.argmax(1) == torch.from_numpy(np.array(self.encoders.library.prepared(run.id, "test").y))
+        return logits.argmax(1) == torch.from_numpy(np.array(y))
 
     def probe_fields(self, run: Run) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import own
@@ -230,6 +230,14 @@ def write_test_batch(root: Path) -> None:
     write_py2(root / "cifar-10-batches-py/test_batch", batch)
 
 
+def write_cifar10_c(root: Path) -> None:
+    top = root / "CIFAR-10-C"
+    top.mkdir(parents=True)
+    np.save(top / "labels.npy", np.tile(np.arange(12) % 10, 5))
+    for kind in get_args(module("cifar10_c").Kind):
+        np.save(top / f"{kind}.npy", noise(60, 32, 32, 3))
+
+
 def write_caltech256(root: Path) -> None:
     top = root / "caltech256/256_ObjectCategories"
     for name, i in itertools.product(("001.ak47", "002.clutter"), (1, 2)):
@@ -332,6 +340,7 @@ CASES = {
         ("001.ak47", "002.clutter"),
     ),
     "cifar10_interpolated": Case("cifar10_interpolated", {}, write_test_batch, (0, 130), ("cifar10_interpolated",)),
+    "cifar10_c": Case("cifar10_c", {}, write_cifar10_c, (0, 12), module("cifar10").NAMES, {"EACH": 12}),
     "ham10000": Case("ham10000", {}, write_ham10000, (23, 6), module("ham10000").NAMES, {"COUNT": 29}),
 }
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -464,7 +473,7 @@ def test_missing_files_are_named(tmp_path: Path, case: Case) -> None:
 
 @EACH
 def test_a_damaged_image_is_named(tmp_path: Path, case: Case) -> None:
-    if case.name in ("images300k", "huggingface", "cifar10_interpolated"):
+    if case.name in ("images300k", "huggingface", "cifar10_interpolated", "cifar10_c"):
         pytest.skip("its images are in one file: see below")
     root, split = written(case, tmp_path), case.dataset.splits[-1]
     of_images = (".png", ".jpg", ".jpeg", ".jpg", ".JPEG")
@@ -634,6 +643,23 @@ def test_interpolated_images_are_means(tmp_path: Path) -> None:
         mean = (x[i].astype(int) + x[i - 100].astype(int)) / 2
         assert np.abs(found.x[i] - mean).max() <= 0.5
         assert np.array_equal(found.x[i][mean % 1 == 0], mean[mean % 1 == 0])
+
+
+def test_a_severity_of_cifar10_c_is_a_fifth_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authors' README: the first 10,000 images of a file are severity 1, the last 10,000 severity 5."""
+    write_cifar10_c(tmp_path)
+    monkeypatch.setattr(module("cifar10_c"), "EACH", 12)
+    whole = np.load(tmp_path / "CIFAR-10-C/fog.npy")
+    for severity in range(1, 6):
+        found = plugin("cifar10_c", kind="fog", severity=severity).load("test", tmp_path)
+        assert np.array_equal(found.x, whole[12 * (severity - 1) : 12 * severity])
+        assert found.y.tolist() == [*range(10), 0, 1]
+    monkeypatch.setattr(module("cifar10_c"), "EACH", 13)
+    with pytest.raises(ValueError, match=r"fog\.npy is damaged: it holds uint8 of shape \(60, 32, 32, 3\)"):
+        plugin("cifar10_c", kind="fog").load("test", tmp_path)
+    (tmp_path / "CIFAR-10-C/fog.npy").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"fog\.npy is damaged"):
+        plugin("cifar10_c", kind="fog").load("test", tmp_path)
 
 
 def test_classes_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from command_line import Result, call
 from grids import of_html, of_markdown
+from pytorch_ood.metrics import OODMetrics
 from safetensors.numpy import load_file, save_file
 from tiny import write
 
@@ -263,3 +265,50 @@ def test_values_that_no_run_writes_leave_the_others(sent: Path, tmp_path: Path) 
     assert (done.exit_code, "Traceback" in done.output) == (1, False), done.output
     assert all(f"eve{i}.zip" in done.stderr for i in range(len(odd))), done.stderr
     assert "Ann" in done.stdout
+
+
+def test_tables_of_other_codebases_stand_beside_and_are_marked(sent: Path, tmp_path: Path) -> None:
+    """Written as OpenOOD's script does, with pandas; and as pytorch-ood's benchmark does, of its metrics."""
+    altered(sent, tmp_path / "in" / "ann.zip", who="Ann")
+    alone = board(tmp_path / "in", "--sample", 0)
+    ours = pd.read_csv(tmp_path / "in" / "board.csv").dropna(axis=1, how="all")
+    values = [["48.17 ± 3.92", "88.03 ± 0.25", "86.5 ± 0.1", "85.1 ± 0.1", "95.06 ± 0.30"]]
+    frame = pd.DataFrame(
+        3 * values, index=["cifar100", "tin", "nearood"], columns=["FPR@95", "AUROC", "AUPR_IN", "AUPR_OUT", "ACC"]
+    )
+    for folder, auroc in (("ood", "88.03 ± 0.25"), ("fsood", "61.00 ± 1.50")):
+        (tmp_path / "theirs" / folder).mkdir(parents=True)
+        frame.assign(AUROC=auroc).to_csv(tmp_path / "theirs" / folder / "msp.csv")
+    metrics = OODMetrics()
+    metrics.update(torch.tensor([0.1, 0.4, 0.3, 0.9]), torch.tensor([1, 1, -1, -1]))  # AUROC 3/4
+    made = [{**metrics.compute(), "Dataset": name, "Detector": "ODIN"} for name in ("MNIST", "Textures")]
+    text = (pd.DataFrame(made).set_index(["Dataset", "Detector"]) * 100).to_csv(float_format="%.2f")
+    (tmp_path / "theirs" / "pytorch.csv").write_text(text)
+    (tmp_path / "notes.csv").write_text("method,auroc\nmsp,88\n")
+    done = board(tmp_path / "in", "--sample", 0, "--beside", tmp_path / "theirs", "--beside", tmp_path / "notes.csv")
+    assert done.exit_code == 1
+    assert "notes.csv: its columns are method, auroc: it is no table of OpenOOD" in done.stderr
+    found = pd.read_csv(tmp_path / "in" / "board.csv")
+    theirs = found[found["data"] == "not told"].set_index("study")
+    assert theirs["who"].to_dict() == {"msp.csv": "OpenOOD", "pytorch.csv": "pytorch-ood"}
+    assert theirs["verified"].str.startswith("not verified: ").all()
+    assert theirs["verified"].str.contains("theirs/").all()
+    plain, full = (theirs[theirs["verified"].str.contains(f"/{each}/")].iloc[0] for each in ("ood", "fsood"))
+    assert (plain["near AUROC mean"], plain["near AUROC std"], plain["ID accuracy mean"]) == (88.03, 0.25, 95.06)
+    assert (full["near FS AUROC mean"], full["cifar100 FS AUROC std"]) == (61.0, 1.5)
+    assert np.isnan(full["near AUROC mean"])
+    assert np.isnan(full["ID accuracy mean"])  # there it is of clean and shifted images together
+    assert plain["near FPR@95 of OpenOOD mean"] == 48.17
+    assert theirs.loc["pytorch.csv", ["posthoc", "MNIST AUROC mean", "Textures AUROC mean"]].tolist() == [
+        "ODIN",
+        75,
+        75,
+    ]
+    again = found[found["data"] != "not told"][list(ours)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, ours, check_dtype=False)  # our lines, and claims, are what they were
+    assert "1 of 1 claim hold" in again["verified"].iloc[0]
+    assert "1 submission, 4 lines" in done.stdout
+    assert "not verified" not in alone.output
+    texts = (tmp_path / "in" / "board.md").read_text()
+    assert "decide no claim" in texts
+    assert "88.0 ± 0.2" in texts

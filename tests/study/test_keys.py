@@ -186,7 +186,8 @@ def test_where_a_study_lies_and_how_it_is_run_is_in_no_key(runner: Runner, tmp_p
 # stage changed? Then raise its number in oodbench.store.memo.NUMBER and below. Has it not? Then the new hash alone.
 NUMBERS = {"data": 2, "train": 1, "bank": 1, "probe": 2, "score": 3}
 CODE = {
-    "data.prepare": "5da6931411aa",
+    "data.prepare": "e0f894ef2b0e",
+    "data.corruptions": "df4ed1ff08d0",
     "training.augment": "0e2517be40f3",
     "training.networks": "0261ccccbde2",
     "training.batches": "b5c02ac52d3d",
@@ -194,7 +195,7 @@ CODE = {
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
     "training.probes": "3aba1bc8a37c",
-    "scoring.detectors": "1e90f4018400",
+    "scoring.detectors": "3cd7c65485a2",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "toolkit.colour": "10a37d03e6ad",

@@ -18,7 +18,7 @@ from oodbench.study.study import Settings
 from oodbench.study.suites import book as suites
 
 DOCS = "docs/study.md"
-OF_SETS = ("id", "ood", "outliers", "validation")  # keys whose values are data sets
+OF_SETS = ("id", "ood", "covariate", "outliers", "validation")  # keys whose values are data sets
 # What stands under a key, or under each name that a user gives there.
 FORMS: dict[str, type] = {
     **{"recipe": Recipe, "space": Space, "encoder": ResNet, "select": declarations.Select},

@@ -55,7 +55,8 @@ def run(study: Study, device: str = "auto", without_missing_sets: bool = False) 
     from oodbench.study import reader
 
     options = Options(device=device, without_missing_sets=without_missing_sets)
-    return Runner(reader.load(_source(study)), options).run().rows
+    runner = Runner(reader.load(_source(study)), options)
+    return (runner.finished() or runner.run()).rows
 
 
 def rows(study: Study) -> pd.DataFrame:

@@ -182,11 +182,13 @@ def rows_called(which: list[str], given: Results) -> tuple[Any, Any]:
 
     cell, _, ood = which[0].partition("/")
     cells = given.cells(cell) if len(which) == 1 else {}
-    training = next(iter(cells.values())) if len(cells) == 1 else None
+    training = next(iter(cells.values()))[-1] if len(cells) == 1 else None
     current = given.current([*LABELS, "train_key"], training, set(cells) or None)
     if cells or current.empty:
-        newest = given.read([*LABELS, "train_key", "scored_at"], cells=set(cells) or None)
-        newest = newest.sort_values("scored_at", kind="stable")
+        trainings = next(iter(cells.values())) if len(cells) == 1 else [None]
+        columns = [*LABELS, "train_key", "scored_at"]
+        read = (given.read(columns, each, set(cells) or None) for each in trainings)
+        newest = pd.concat(read).sort_values("scored_at", kind="stable")
         table = pd.concat([newest, current]).drop_duplicates(["cell", "ood"], keep="last")
         if table.empty:
             raise arguments.without_rows(given)

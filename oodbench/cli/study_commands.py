@@ -153,6 +153,8 @@ def _make(loaded: Study, options: Options, place: Workplace, dry_data: bool, col
 
     with progress.board(screen.err) as board, hinted(loaded):
         runner = Runner(loaded, options, board)
+        if (found := runner.finished(columns)) is not None:
+            return Ran(runner, found, 0, [])
         each = max((work.run.recipe.devices for work in runner.plan.work), default=1)
         wanted = processes.count(place.workers, runner.pipeline.device, each)
         others = min(wanted, max(1, len(runner.plan.work))) - 1
@@ -254,6 +256,8 @@ def _say_not_made(runner: Runner, rows: Any) -> None:
 
 def _not_made(runner: Runner, rows: Any) -> dict[str, int]:
     """Return the OOD sets that a study goes without, with how many of their rows are not there; those that lack any."""
+    if not runner.study.missing:
+        return {}
     counts: dict[str, int] = {}
     rows = rows[rows["cell"].isin([cell.id for cell in runner.plan.cells])]
     for work in runner.plan.work:

@@ -35,7 +35,7 @@ class Asks:
         limit = _limit(takes) if job.time == AUTO else seconds(job.time)
         every = self.pipeline.banks.pieces(run, work.ways)
         features = estimate.features_bytes(self.pipeline, run, every)
-        weights = COPIES * estimate.weights_bytes(self.pipeline, run)
+        weights = COPIES * self.pipeline.encoders.weights_bytes(run)
         return Needs(
             gpus=cards(job, run),
             cpus=job.cpus,

@@ -27,7 +27,6 @@ class Checks:
         self.study, self.fail, self.warn = pipeline.study, pipeline.study.document.fail, pipeline.watch.warn
         self.pipeline, self.library, self.encoders = pipeline, pipeline.library, pipeline.encoders
         self.plan, self.whole = plan, whole
-        self._dims: dict[str, int] = {}  # encoder -> penultimate features
 
     def check(self) -> None:
         """Prepare the data and refuse what cannot work, before anything is trained."""
@@ -132,10 +131,7 @@ class Checks:
                     raise UserError(f"{self.study.file}: {plugin.label} needs {module}: {how}")
 
     def _feature_dim(self, run: Run) -> int:
-        known = run.encoder.label
-        if known not in self._dims:
-            self._dims[known] = self._checked(("encoder",), lambda: networks.feature_dim(run.encoder, run.image))
-        return self._dims[known]
+        return self._checked(("encoder",), lambda: self.encoders.feature_dim(run))
 
     def _checked(self, trail: Trail, look: Callable[[], T]) -> T:
         """Return what is found, or say where in the study the mistake is."""

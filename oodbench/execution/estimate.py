@@ -127,7 +127,7 @@ def _probes(pipeline: Pipeline, run: Run) -> _Probes | None:
     train, test = (pipeline.library.prepared(run.id, split) for split in ("train", "test"))
     if len(train.classes) < 2 or pipeline.store.has("probe", digest(pipeline.banks.probe_fields(run))):
         return None
-    dim = networks.feature_dim(run.encoder, run.image)
+    dim = pipeline.encoders.feature_dim(run)
     return _Probes(len(pipeline.encoders.split(run)[0]), len(test.y), dim, len(train.classes))
 
 
@@ -143,8 +143,14 @@ def _probing(given: _Probes, device: torch.device) -> float:
 
 
 def kind_of(run: Run) -> str:
-    """Return what trainings share whose steps take as long as each other's."""
-    return f"{run.training.label} · {run.encoder.label}"
+    """Return what trainings share whose steps take as long as each other's.
+
+    A fraction, such as a temperature or a rate, costs nothing; 0, which may leave something out, is told apart.
+    """
+    training = run.training
+    costs = {name: bool(value) if isinstance(value, float) else value for name, value in training.params.items()}
+    given = [training.name, costs, training.heads, training.views, str(training.shifts), bool(run.outliers)]
+    return digest([given, dataclasses.asdict(run.encoder), run.image.canonical, run.recipe.batch, run.precision])
 
 
 def views(pipeline: Pipeline, run: Run, pieces: list[Piece]) -> float:
@@ -230,28 +236,20 @@ def _wait() -> None:
 
 
 def _fit_bytes(pipeline: Pipeline, run: Run) -> int:
-    return 4 * networks.feature_dim(run.encoder, run.image) * len(pipeline.encoders.split(run)[0])
+    return 4 * pipeline.encoders.feature_dim(run) * len(pipeline.encoders.split(run)[0])
 
 
 def _bytes(pipeline: Pipeline, missing: _Missing) -> int:
-    run, weights = missing.run, weights_bytes(pipeline, missing.run)
+    run, weights = missing.run, pipeline.encoders.weights_bytes(missing.run)
     made = 0 if pipeline.encoders.has_weights(run) else weights * (1 + len(pipeline.encoders.kept(run)))
     return made + features_bytes(pipeline, run, missing.pieces)
-
-
-def weights_bytes(pipeline: Pipeline, run: Run) -> int:
-    """Return the bytes of a trained network."""
-    classes = len(pipeline.library.prepared(run.id, "train").classes)
-    with torch.device("meta"):
-        network = networks.build(run.encoder, run.training.heads, run.image, classes)
-    return sum(value.numel() * value.element_size() for value in network.state_dict().values())
 
 
 def features_bytes(pipeline: Pipeline, run: Run, pieces: list[Piece]) -> int:
     """Return the bytes of the features of pieces, on every layer."""
     classes = len(pipeline.library.prepared(run.id, "train").classes)
     heads = sum(networks.head_dim(form, classes) for form in run.training.heads.values())
-    width = networks.feature_dim(run.encoder, run.image) + heads
+    width = pipeline.encoders.feature_dim(run) + heads
     if has_shifted(run.training):
         width += embed.shifted_dim(run.training, classes)
     return sum(4 * width * piece.views * len(pipeline.banks.images(run, piece)) for piece in pieces)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from oodbench.api import Dataset
 from oodbench.data import needs
+from oodbench.data.inputs import inputs
 from oodbench.data.missing_sets import missing_sets, needed_by
 from oodbench.data.prepare import LazyImages
 from oodbench.errors import UserError
@@ -43,7 +44,7 @@ from oodbench.store.rows import SAME, Results
 from oodbench.study.grid import NONE, Detector, Plan, Run, Work
 from oodbench.study.reader import check_owner, stamp
 from oodbench.study.study import Detectors, Study
-from oodbench.training.weights import plan_of
+from oodbench.training import weights
 
 Known = dict[tuple[str, str, str, str], bool]  # cell, OOD set, key of the cell, content of the set -> is it no error
 _OF_SYSTEM = [n for n, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, OSError)]
@@ -302,7 +303,7 @@ class Runner:
     @cached_property
     def whole(self) -> Plan:
         """The plan of the study, whatever part of it is to be made."""
-        return plan_of(self.study)
+        return weights.plan_of(self.study)
 
     @cached_property
     def plan(self) -> Plan:
@@ -326,15 +327,81 @@ class Runner:
     def begin(self) -> list[TrainedFeatures]:
         """Refuse what cannot work, look for near duplicates, write the plan of the study, and return its trainings."""
         check_owner(self.study.document, self.study.results, self.results.plan() or {})
-        self.checks.check()
-        self.results.open()
-        found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
-        if message := audit.warning(found, self.study.file):
-            self.watch.warn(message)
-        self._near = audit.notes(found)
-        sources = [self.source(work) for work in self.plan.work]
-        self.results.write_plan(self.plan_facts(sources))
+        with self.watch.heard() as said:
+            self.checks.check()
+            inputs = self.inputs()  # before what follows from them, so that what changes meanwhile is noticed later
+            self.results.open()
+            found = audit.audit(self.pipeline, [work.run for work in self.plan.work])
+            if message := audit.warning(found, self.study.file):
+                self.watch.warn(message)
+            self._near = audit.notes(found)
+            sources = [self.source(work) for work in self.plan.work]
+            facts = self.plan_facts(sources)
+        self.results.write_plan(facts | self._begun(inputs, said, sources))
         return sources
+
+    def _begun(self, inputs: str, said: list[str], sources: Sequence[TrainedFeatures]) -> dict[str, Any]:
+        """Return what `finished` has to know; nothing where a later run has to look again."""
+        damaged = any(each.startswith(str(self.pipeline.store.root)) for each in said)
+        if not inputs or damaged or self.options.only:
+            return {}
+        scores = sorted(cell for each in sources if each.scores for cell in each.scores.cells)
+        epochs = {each.key: [*map(self.encoders.train_key, self.encoders.kept(each.run))] for each in sources}
+        kept = {key: keys for key, keys in epochs.items() if keys}
+        return {"begun": {"inputs": inputs, "said": said, "scores": scores, "epochs": kept}}
+
+    def inputs(self) -> str:
+        """Return a hash of what the plan follows from here; "" where that is not there."""
+        study = self.study
+        try:
+            loaded = [
+                weights.source(training, encoder, study.settings.image.channels, study.file.parent).content()
+                for training in study.trainings
+                for encoder in study.encoders
+                if training.weights is not None
+            ]
+            return inputs(self.library, [self.encoders.auto_precision, *loaded])
+        except UserError:  # of weights; a run says it
+            return ""
+
+    def finished(self, columns: Iterable[str] = COLUMNS) -> Outcome | None:
+        """Return what a run comes to where it has nothing to do, with these columns of all rows; else None.
+
+        That the last run's plan is still the study's is told by a hash of all that it follows from, that every row is
+        there by the rows themselves. What was warned of before that run is said again.
+        """
+        plan = self.results.plan() or {}
+        begun, asked = plan.get("begun"), self.options.redo or self.options.only
+        if begun is None or asked or plan.get("set", []) != self.study.document.changes:
+            return None
+        if begun["inputs"] != self.inputs():
+            return None
+        check_owner(self.study.document, self.study.results, plan)
+        said = [*begun["said"]]
+        rows = Results(self.study.results, said.append).current({*columns, "status", "error", "train_key"})
+        if rows.attrs.get("lacking", "unknown") or any(PASSING.search(each) for each in rows["error"].unique() if each):
+            return None
+        if self._lost(rows, begun):
+            return None
+        self.results.open()
+        for each in said:
+            self.watch.warn(each)
+        with self.watch.beating():  # what is left of processes that are gone is removed
+            unkept = [each for key, keys in begun["epochs"].items() if self._has(key) for each in keys]
+        failed = int((rows["status"] == "error").sum())
+        return Outcome(rows, 0, failed, 0, unkept=sum(not self._has(each) for each in unkept))
+
+    def _has(self, train_key: str) -> bool:
+        return self.pipeline.store.has("train", train_key)
+
+    def _lost(self, rows: pd.DataFrame, begun: dict[str, Any]) -> bool:
+        """Return whether something beside rows is not there: the facts of a training, or scores by image."""
+        if any(self._has(key) and self.results.run(key) is None for key in rows["train_key"].unique()):
+            return True
+        scored = rows[rows["cell"].isin(begun["scores"]) & (rows["status"] == "ok")]
+        names = map(image_scores.name, scored["key"], scored["ood"], scored["ood_data"])
+        audited = (self.study.results / f"{audit.NAME}.json").is_file()
+        return not audited or not all(self.pipeline.store.has(image_scores.KIND, each) for each in names)
 
     def begin_part(self) -> None:
         """Begin with some trainings of a study that was checked and planned: what their rows say of duplicates."""

@@ -69,6 +69,17 @@ class Heartbeat(Watch):
         worker = int(os.environ.get(WORKER) or 1)
         self.beat = Beat(pid=pid, host=platform.node(), born=born(pid), worker=worker, device=device, began=now, at=now)
         self._is_on = False
+        self._heard: list[list[str]] = []  # who listens to warnings
+
+    @contextmanager
+    def heard(self) -> Iterator[list[str]]:
+        """Give a list of what is warned of meanwhile."""
+        found: list[str] = []
+        self._heard.append(found)
+        try:
+            yield found
+        finally:
+            self._heard.remove(found)
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -142,6 +153,8 @@ class Heartbeat(Watch):
         self.watch.downloading(file, done, total)
 
     def warn(self, message: str) -> None:
+        for each in self._heard:
+            each.append(message)
         self.watch.warn(message)
 
 

@@ -21,10 +21,11 @@ import os
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class Results:
         self._old: dict[str, pd.DataFrame] = {}  # parts of older versions, which cannot be read by column
 
     def read(
-        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Collection[str] | None = None
+        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Container[str] | None = None
     ) -> pd.DataFrame:
         """Return all rows, the newest of each cell, OOD set, key and content; of a training, and of cells, if said.
 
@@ -90,31 +91,33 @@ class Results:
         parts: list[Path],
         columns: Iterable[str],
         training: str | None = None,
-        cells: Collection[str] | None = None,
+        cells: Container[str] | None = None,
     ) -> pd.DataFrame:
         names = [name for name in COLUMNS if name in {*columns, *SAME}]
         read = (self._read_part(path, names, training, cells) for path in parts)
         found = [part for part in read if part is not None and len(part)]
         if not found:
-            return frame([], names)
-        again = pd.concat([part[SAME] for part in found], ignore_index=True).duplicated(keep="last")
+            return _empty(tuple(names)).copy()
         rows = pd.concat(found, ignore_index=True)
+        del found
+        if _all_apart(rows["cell"], rows["ood"]):
+            return rows
+        again = rows[SAME].duplicated(keep="last")
         return rows[~again].reset_index(drop=True) if again.any() else rows
 
-    def cells(self, start: str) -> dict[str, str]:
-        """Return the cells that there are rows of whose hash begins so -> their training, the last one."""
-        found: dict[str, str] = {}
+    def cells(self, start: str) -> dict[str, list[str]]:
+        """Return the cells that there are rows of whose hash begins so -> their trainings, the last one last."""
+        found: dict[str, list[str]] = {}
         for path in self._parts():
             with suppress(FileNotFoundError):  # compacted meanwhile: what has its rows is asked for next
-                part = self._read_part(path, ["cell", "train_key"], None, None)
-                fits = {cell for cell in part["cell"].unique() if cell.startswith(start)} if part is not None else ()
-                if part is not None and fits:
-                    part = part[part["cell"].isin(fits)]
-                    found |= dict(zip(part["cell"], part["train_key"], strict=True))
+                part = self._read_part(path, ["cell", "train_key"], None, _Start(start))
+                for cell, training in part.drop_duplicates().itertuples(index=False) if part is not None else ():
+                    known = found.setdefault(cell, [])
+                    known[:] = [*(each for each in known if each != training), training]
         return found
 
     def current(
-        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Collection[str] | None = None
+        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Container[str] | None = None
     ) -> pd.DataFrame:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
 
@@ -271,10 +274,10 @@ class Results:
 
     def _json(self, path: Path, form: type[_Sealed]) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found: dict[str, Any] = json.loads(text)
             form.model_validate(found)
-            seal = found.pop("digest", None)
-            if seal not in (None, digest([path.stem, found])):
+            if not _is_whole(path.stem, text, found, found.pop("digest", None)):
                 raise ValueError("it was altered, or is another file")
         except FileNotFoundError:
             return None
@@ -292,7 +295,7 @@ class Results:
         return sorted(own, key=lambda path: path.name)
 
     def _read_part(
-        self, path: Path, names: list[str], training: str | None, cells: Collection[str] | None
+        self, path: Path, names: list[str], training: str | None, cells: Container[str] | None
     ) -> pd.DataFrame | None:
         if path.name in self._damaged:
             return None
@@ -314,7 +317,7 @@ class Results:
         return found
 
     def _columns_of(
-        self, path: Path, names: list[str], training: str | None, cells: Collection[str] | None
+        self, path: Path, names: list[str], training: str | None, cells: Container[str] | None
     ) -> pd.DataFrame:
         """Return columns of a part, of the rows of a training and of cells, if said."""
         if path.suffix == ".gz":
@@ -323,21 +326,19 @@ class Results:
             found = self._old[path.name]
             if training is not None:
                 found = found[found["train_key"] == training]
-            return (found if cells is None else found[found["cell"].isin(cells)])[names]
+            return (found if cells is None else found[[each in cells for each in found["cell"]]])[names]
         metadata = pq.read_metadata(path)
         texts = [name for name in metadata.schema.names if name in (*TEXT, *TRACE)]
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
             groups = row_groups(file, training)
-            if cells is not None:
-                there = frame_of(file.read_row_groups(groups, ["cell"]), ["cell"])
-                if not there["cell"].isin(cells).any():
-                    return there[:0]
+            if cells is not None and not any(each in cells for each in _texts(file.read_row_groups(groups, ["cell"]))):
+                return _empty(tuple(names))
             limits = {"train_key": training, "cell": cells}
             extra = [name for name, limit in limits.items() if limit is not None and name not in names]
             found = frame_of(file.read_row_groups(groups, [*names, *extra]), [*names, *extra])
         if training is not None:
             found = found[found["train_key"] == training]
-        return (found if cells is None else found[found["cell"].isin(cells)])[names]
+        return (found if cells is None else found[[each in cells for each in found["cell"]]])[names]
 
     def _write(self, tables: Iterable[pd.DataFrame], stamp: str, training: str = "") -> Path:
         """Write a part, each of the tables a row group."""
@@ -375,8 +376,24 @@ class _Plan(_Sealed):
 
 
 def _write_json(path: Path, facts: dict[str, Any]) -> None:
-    seal = digest([path.stem, json.loads(json.dumps(facts))])  # a hash of what a file of this name holds
-    write_whole(path, json.dumps(facts | {"digest": seal}, indent=1, ensure_ascii=False).encode())
+    text = json.dumps(facts | {"digest": ""}, indent=1, ensure_ascii=False)
+    write_whole(path, (text.removesuffix(_END.format("")) + _END.format(_seal(path.stem, text))).encode())
+
+
+_END = '"{}"\n}}'  # of such a file: the digest comes last
+
+
+def _seal(name: str, text: str) -> str:
+    """Return a hash of what a file of this name holds, its own place in it being empty."""
+    return hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()
+
+
+def _is_whole(name: str, text: str, facts: dict[str, Any], seal: str | None) -> bool:
+    """Return whether a file of this name is as it was written; older versions took the hash of the facts."""
+    if seal is None or len(seal) < 64:
+        return seal in (None, digest([name, facts]))
+    end = _END.format(seal)
+    return text.endswith(end) and seal == _seal(name, text.removesuffix(end) + _END.format(""))
 
 
 def _briefly(error: Exception) -> str:
@@ -434,6 +451,28 @@ def machines(rows: pd.DataFrame) -> str:
     return f"These rows are of {kinds}, whose numbers may differ: {'; '.join(counts)}."
 
 
+class _Start:
+    """All texts that begin so."""
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+
+    def __contains__(self, text: object) -> bool:
+        return str(text).startswith(self.start)
+
+
+def _texts(table: pa.Table) -> Iterator[str]:
+    """Yield the texts of a column of a part, some of them twice."""
+    for each in table.column(0).chunks:
+        yield from (each.dictionary if pa.types.is_dictionary(each.type) else each.unique()).to_pylist()
+
+
+def _all_apart(one: pd.Series[str], other: pd.Series[str]) -> bool:
+    """Return whether no two rows have the same two texts."""
+    (ones, names), (others, more) = (pd.factorize(each.to_numpy(dtype=object)) for each in (one, other))
+    return len(names) * len(more) >= len(one) and len(np.unique(ones * len(more) + others)) == len(one)
+
+
 def _together(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """Yield tables put together until they have the rows of a row group."""
     held: list[pd.DataFrame] = []
@@ -487,6 +526,11 @@ def frame(rows: Iterable[dict[str, Any]], names: Iterable[str] = COLUMNS) -> pd.
     table = pd.DataFrame.from_records(list(rows), columns=list(names))
     types = {name: (_TYPES | _MEASURED).get(name, "str") for name in table}
     return table.astype(types).fillna({name: "" for name, kind in types.items() if kind in ("str", _TEXT)})
+
+
+@cache
+def _empty(names: tuple[str, ...]) -> pd.DataFrame:
+    return frame([], names)
 
 
 def parse(content: bytes) -> pd.DataFrame:

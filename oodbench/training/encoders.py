@@ -19,7 +19,7 @@ from oodbench.api import Dataset, Shifts, Training
 from oodbench.data import prepare
 from oodbench.data.library import Library
 from oodbench.errors import UserError
-from oodbench.store.artifacts import Artifact, digest
+from oodbench.store.artifacts import Artifact, digest, written
 from oodbench.store.memo import NUMBER
 from oodbench.store.provenance import commit, libraries, machine, now, version
 from oodbench.study.fingerprints import fingerprint_module
@@ -77,6 +77,7 @@ class Encoders:
         self.auto = auto
         self.trainings = 0  # encoders that have been trained here
         self._train_keys: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}  # what was asked of a network, written -> the answer
         self._on_host: set[str] = set()  # contents of sets that did not fit on the device
         self._model: tuple[str, networks.Trained] | None = None  # the last one used, by its key
 
@@ -122,15 +123,34 @@ class Encoders:
         return networks.blank(training, run.encoder, run.image, classes, seed, self.precision(run))
 
     def train_key(self, run: Run) -> str:
-        known = digest(run.canonical)
-        if known not in self._train_keys:
-            self._train_keys[known] = digest(self.train_fields(run))
-        return self._train_keys[known]
+        if run.named not in self._train_keys:
+            self._train_keys[run.named] = digest(self.train_fields(run))
+        return self._train_keys[run.named]
+
+    def feature_dim(self, run: Run) -> int:
+        """Return the number of penultimate features of a run's network; of those alike one is looked at."""
+        asked = written(["features", asdict(run.encoder), run.image.canonical])
+        if asked not in self._sizes:
+            self._sizes[asked] = networks.feature_dim(run.encoder, run.image)
+        return self._sizes[asked]
+
+    def weights_bytes(self, run: Run) -> int:
+        """Return the bytes of a run's trained network; of those alike one is looked at."""
+        classes = len(self.library.prepared(run.id, "train").classes)
+        asked = written(["weights", asdict(run.encoder), run.image.canonical, run.training.heads, classes])
+        if asked not in self._sizes:
+            with torch.device("meta"):
+                network = networks.build(run.encoder, run.training.heads, run.image, classes)
+            self._sizes[asked] = sum(each.numel() * each.element_size() for each in network.state_dict().values())
+        return self._sizes[asked]
 
     def precision(self, run: Run) -> Precision:
         """Return the precision of a run with `auto` resolved: bf16 where the device has units for it, else float32."""
-        if run.precision != "auto":
-            return run.precision
+        return self.auto_precision if run.precision == "auto" else run.precision
+
+    @property
+    def auto_precision(self) -> Precision:
+        """What `precision: auto` is."""
         if self.auto is not None:
             return self.auto
         return "bf16" if has_bf16(self.device) else "float32"

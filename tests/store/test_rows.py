@@ -149,8 +149,8 @@ def test_columns_and_cells_that_are_asked_for(rows: Results) -> None:
     assert rows.read(cells={"b"})["auroc"].tolist() == [0.25]
     assert rows.read(cells={"c"}).empty
     assert rows.read(cells={"c"}).columns.tolist() == list(COLUMNS)
-    assert rows.cells("") == {"a": "0" * 16, "b": "1" * 16}
-    assert rows.cells("b") == {"b": "1" * 16}
+    assert rows.cells("") == {"a": ["0" * 16], "b": ["1" * 16]}
+    assert rows.cells("b") == {"b": ["1" * 16]}
     assert rows.cells("c") == {}
     assert rows.current(["auroc"], cells={"b"})["auroc"].tolist() == [0.25]
 

@@ -72,7 +72,7 @@ class Results:
         self._whole: set[str] = set()  # parts that are what their names say; a part never changes
         self._damaged: set[str] = set()  # parts warned of
         self._planned: tuple[tuple[int, int, int], dict[str, Any] | None] | None = None  # the plan, as it was last read
-        self._old: dict[str, pd.DataFrame] = {}  # parts of older versions, which cannot be read by column
+        self._old: dict[str, pa.Table] = {}  # parts of older versions, which cannot be read by column
 
     def read(
         self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Container[str] | None = None
@@ -98,11 +98,12 @@ class Results:
         found = [part for part in read if part is not None and len(part)]
         if not found:
             return _empty(tuple(names)).copy()
-        rows = pd.concat(found, ignore_index=True)
+        table = pa.concat_tables(found).unify_dictionaries()
         del found
-        if _all_apart(rows["cell"], rows["ood"]):
+        rows = frame_of(table)
+        if _all_apart(table["cell"], table["ood"]):
             return rows
-        again = rows[SAME].duplicated(keep="last")
+        again = rows.duplicated(SAME, keep="last")
         return rows[~again].reset_index(drop=True) if again.any() else rows
 
     def cells(self, start: str) -> dict[str, list[str]]:
@@ -111,7 +112,8 @@ class Results:
         for path in self._parts():
             with suppress(FileNotFoundError):  # compacted meanwhile: what has its rows is asked for next
                 part = self._read_part(path, ["cell", "train_key"], None, _Start(start))
-                for cell, training in part.drop_duplicates().itertuples(index=False) if part is not None else ():
+                rows = frame_of(part).drop_duplicates() if part is not None and len(part) else _empty(("cell",))
+                for cell, training in rows.itertuples(index=False):
                     known = found.setdefault(cell, [])
                     known[:] = [*(each for each in known if each != training), training]
         return found
@@ -296,7 +298,7 @@ class Results:
 
     def _read_part(
         self, path: Path, names: list[str], training: str | None, cells: Container[str] | None
-    ) -> pd.DataFrame | None:
+    ) -> pa.Table | None:
         if path.name in self._damaged:
             return None
         try:
@@ -318,27 +320,22 @@ class Results:
 
     def _columns_of(
         self, path: Path, names: list[str], training: str | None, cells: Container[str] | None
-    ) -> pd.DataFrame:
+    ) -> pa.Table:
         """Return columns of a part, of the rows of a training and of cells, if said."""
+        limits: dict[str, Container[str]] = {} if training is None else {"train_key": {training}}
+        limits |= {} if cells is None else {"cell": cells}
         if path.suffix == ".gz":
             if path.name not in self._old:
-                self._old[path.name] = parse(gzip.decompress(path.read_bytes()))
-            found = self._old[path.name]
-            if training is not None:
-                found = found[found["train_key"] == training]
-            return (found if cells is None else found[[each in cells for each in found["cell"]]])[names]
+                self._old[path.name] = _encoded(arrow(parse(gzip.decompress(path.read_bytes()))), COLUMNS)
+            return _limited(self._old[path.name], limits).select(names)
         metadata = pq.read_metadata(path)
         texts = [name for name in metadata.schema.names if name in (*TEXT, *TRACE)]
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
             groups = row_groups(file, training)
-            if cells is not None and not any(each in cells for each in _texts(file.read_row_groups(groups, ["cell"]))):
-                return _empty(tuple(names))
-            limits = {"train_key": training, "cell": cells}
-            extra = [name for name, limit in limits.items() if limit is not None and name not in names]
-            found = frame_of(file.read_row_groups(groups, [*names, *extra]), [*names, *extra])
-        if training is not None:
-            found = found[found["train_key"] == training]
-        return (found if cells is None else found[[each in cells for each in found["cell"]]])[names]
+            if cells is not None and not _mask(file.read_row_groups(groups, ["cell"])["cell"], cells).any():
+                groups = []
+            found = _encoded(file.read_row_groups(groups, [*{*names, *limits}]), [*names, *limits])
+        return _limited(found, limits).select(names)
 
     def _write(self, tables: Iterable[pd.DataFrame], stamp: str, training: str = "") -> Path:
         """Write a part, each of the tables a row group."""
@@ -405,11 +402,14 @@ def _briefly(error: Exception) -> str:
 
 
 def lacking(rows: pd.DataFrame, plan: dict[str, Any]) -> str:
-    """Return how many of the rows of a plan there are, and of which trainings and sets none; nothing where all are."""
+    """Return how many of a plan's rows `current` finds, and of which trainings and sets none; nothing where all are."""
+    work = plan.get("work", [])
+    if len(rows) == sum(count * len(plan["sets"][id_]) for _, id_, _, count in work):  # each is one of them
+        return ""
     there, cells = rows.groupby("cell").size().to_dict(), iter(plan.get("cells", {}))
     wanted, have, without = 0, 0, []
     runs: dict[bool, set[tuple[str, int]]] = {True: set(), False: set()}  # of which there are rows -> ID set and seed
-    for title, id_, seed, count in plan.get("work", []):
+    for title, id_, seed, count in work:
         found = sum(there.get(cell, 0) for cell in islice(cells, count))
         wanted, have = wanted + count * len(plan["sets"][id_]), have + found
         runs[found > 0].add((id_, seed))
@@ -440,7 +440,10 @@ def _lost_sets(rows: pd.DataFrame, plan: dict[str, Any]) -> str:
 
 def machines(rows: pd.DataFrame) -> str:
     """Return a sentence on the machines that made the numbers of rows where they are several, else ""."""
-    found = rows[rows["status"] == "ok"].groupby(["trained_on", "scored_on"], sort=False).size()
+    places = rows.loc[rows["status"] == "ok", ["trained_on", "scored_on"]]
+    if all(places[name].nunique() < 2 for name in places):
+        return ""
+    found = places.groupby(["trained_on", "scored_on"], sort=False).size()
     if len(found) < 2:
         return ""
     counts = []
@@ -461,16 +464,44 @@ class _Start:
         return str(text).startswith(self.start)
 
 
-def _texts(table: pa.Table) -> Iterator[str]:
-    """Yield the texts of a column of a part, some of them twice."""
-    for each in table.column(0).chunks:
-        yield from (each.dictionary if pa.types.is_dictionary(each.type) else each.unique()).to_pylist()
+def _mask(column: pa.ChunkedArray, allowed: Container[str]) -> np.ndarray:
+    """Return which texts of a column of a part are allowed."""
+    parts = (
+        np.array([text in allowed for text in each.dictionary.to_pylist()], dtype=bool)[each.indices.to_numpy()]
+        for each in column.chunks
+    )
+    return np.concatenate([np.empty(0, dtype=bool), *parts])
 
 
-def _all_apart(one: pd.Series[str], other: pd.Series[str]) -> bool:
-    """Return whether no two rows have the same two texts."""
-    (ones, names), (others, more) = (pd.factorize(each.to_numpy(dtype=object)) for each in (one, other))
-    return len(names) * len(more) >= len(one) and len(np.unique(ones * len(more) + others)) == len(one)
+def _limited(table: pa.Table, limits: dict[str, Container[str]]) -> pa.Table:
+    """Return the rows of a part whose texts are allowed, by column."""
+    masks = [_mask(table[name], allowed) for name, allowed in limits.items()]
+    return table.filter(pa.array(np.logical_and.reduce(masks))) if masks else table
+
+
+def _encoded(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    """Return columns of a part, each text by its number; those that older versions did not have are empty."""
+    columns = {}
+    for name in dict.fromkeys(names):
+        is_text, there = name in (*TEXT, *TRACE), name in table.column_names
+        if is_text:
+            found = table[name] if there else pa.chunked_array([pa.array([""] * len(table), pa.string())])
+            columns[name] = found if pa.types.is_dictionary(found.type) else found.dictionary_encode()
+        else:
+            kind = pa.int64() if name in INTEGERS else pa.float64()
+            columns[name] = table[name] if there else pa.chunked_array([pa.nulls(len(table), kind)])
+    return pa.table(columns)
+
+
+def _all_apart(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Return whether no two rows have the same two texts, of columns whose parts have one dictionary."""
+    (ones, _), (others, names) = (_numbers_of(each) for each in (one, other))
+    return len(np.unique(ones.astype(np.int64) * len(names) + others)) == len(one)
+
+
+def _numbers_of(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return the texts of a column whose parts have one dictionary, and which of them each row has."""
+    return np.concatenate([each.indices.to_numpy() for each in column.chunks]), column.chunk(0).dictionary.to_pylist()
 
 
 def _together(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -546,12 +577,9 @@ def arrow(rows: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(rows[list(COLUMNS)], schema, preserve_index=False).replace_schema_metadata()
 
 
-def frame_of(table: pa.Table, names: Iterable[str]) -> pd.DataFrame:
-    """Return the columns of a part that are named; texts that are alike are one object."""
-    found = {name: _column(table[name]) for name in names if name in table.column_names}
-    absent = [name for name in names if name not in found]
-    lost: Any = frame([{}] * len(table), absent) if absent else {}  # older versions did not have them
-    return pd.DataFrame({**found, **lost}, columns=list(names), copy=False)
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """Return rows of parts that have one dictionary; texts that are alike are one object."""
+    return pd.DataFrame({name: _column(table[name]) for name in table.column_names}, copy=False)
 
 
 def _column(column: pa.ChunkedArray) -> Any:
@@ -559,8 +587,8 @@ def _column(column: pa.ChunkedArray) -> Any:
         return column.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     if not pa.types.is_dictionary(column.type):
         return column.to_numpy()
-    parts = [np.array(each.dictionary.to_pylist(), dtype=object)[each.indices.to_numpy()] for each in column.chunks]
-    return pd.array(np.concatenate([np.empty(0, dtype=object), *parts]), dtype=_TEXT)
+    numbers, texts = _numbers_of(column)
+    return pd.array(np.array(texts, dtype=object)[numbers], dtype=_TEXT)
 
 
 _TEXT: Any = pd.StringDtype("python", na_value=np.nan)  # eight bytes a text that others share

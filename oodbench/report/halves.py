@@ -51,6 +51,8 @@ def other_half(rows: pd.DataFrame, by: list[str], group: str, store: Store) -> p
 
     None where the scores of a row are not kept, or there is none. Rows of a training are candidates, apart `by` labels.
     """
+    if not store.keys(scores.KIND):
+        return None
     rows = named(distinct(rows))
     rows = rows[(rows["group"] == group) & (rows["status"] == "ok")]
     table = by_half(rows, store)
@@ -68,7 +70,8 @@ def by_half(rows: pd.DataFrame, store: Store) -> pd.DataFrame | None:
     """
     ok = rows[rows["status"] == "ok"]
     which = [(str(key), str(ood), str(content)) for key, ood, content in ok[["key", "ood", "ood_data"]].to_numpy()]
-    if not which or not {scores.name(*each) for each in which} <= set(store.keys(scores.KIND)):
+    there = set(store.keys(scores.KIND))
+    if not which or not all(scores.name(*each) in there for each in which):
         return None
     found = [scores.kept(store, each) for each in which]
     halves = [[np.nan] * 2 if each is None else of_halves(each.id_, each.ood) for each in found]

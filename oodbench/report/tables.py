@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,7 @@ MARKED = (
 )
 APIECE = " among the rows of an ID set"  # where rows are of several: none is better than one of another task
 RATES = " FPR95_id: share of OOD accepted where 95 % of ID is; FPR95_ood: share of ID rejected where 95 % of OOD is."
+LARGEST = 2**40  # numbers of labels are counted anew before they are larger
 FEW = 30  # images of a set: one more or less moves an AUROC by points
 TRAINED = ("training", "outliers", "encoder", "recipe", "reference", "precision")  # of an encoder
 SHOWN_GROUPS = (*GROUPS, UNGROUPED)
@@ -235,8 +236,11 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
 
 def boards(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of each ID data set and number of its classes, whose numbers can stand beside each other."""
-    several = rows.groupby("family")["protocol"].transform("nunique") > 1
-    names = rows["family"] + (", " + rows["protocol"]).where(several, "")
+    def made(sets: pd.DataFrame) -> pd.Series[str]:
+        several = sets.groupby("family")["protocol"].transform("nunique") > 1
+        return sets["family"] + (", " + sets["protocol"]).where(several, "")
+
+    names = labelled(rows, ["family", "protocol"], made)
     each = names.unique()
     return {name: rows[names == name] if len(each) > 1 else rows for name in each}
 
@@ -253,21 +257,25 @@ def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None)
     rows = named(distinct(rows))
     by = [column for column in METHOD if column in naming(rows) or varies(rows[column])]
     runs = runs_of(rows, floor)
-    accuracy = runs.groupby([*by, "run"], sort=False)["accuracy"].first()
-    sets = _wide(runs, by, "auroc", "ood")
-    alone = runs.loc[runs.groupby("group")["ood"].transform("nunique") == 1, "ood"].unique()  # the mean of its group
-    shifted = runs.groupby([*by, "run"], sort=False)["accuracy_shifted"].first()
-    accuracies = {("ID", "accuracy"): accuracy, ("ID", "shifted accuracy"): shifted}
+    lines, members = Lines(runs, by), runs[["group", "ood"]].drop_duplicates()
+    sets = lines.wide("auroc", "ood")
+    alone = members.loc[members.groupby("group")["ood"].transform("nunique") == 1, "ood"].unique()  # its group's mean
+    accuracies = {
+        ("ID", "accuracy"): lines.first("accuracy"),
+        ("ID", "shifted accuracy"): lines.first("accuracy_shifted"),
+    }
     columns = {title: numbers for title, numbers in accuracies.items() if numbers.notna().any()}  # one class has none
     for metric, title in (SHOWN | (FULL if runs["fs_auroc"].notna().any() else {})).items():
-        columns |= {(group, title): numbers for group, numbers in _grouped(runs, by, metric).items()}
+        grouped = _grouped(lines.wide(metric, "ood"), members)
+        columns |= {(group, title): numbers for group, numbers in grouped.items()}
         columns |= {(name, title): sets[name] for name in map(str, sets) if metric == "auroc" and name not in alone}
     directions = {"accuracy": 0, "shifted accuracy": 0, "AUROC": 1, FULL["fs_auroc"]: 1}
     better = {column: directions.get(column[1], -1) for column in columns}
     name = f"leaderboard-{file}" if file else "leaderboard"
-    lost = pd.DataFrame(dict.fromkeys(columns, _wide(runs, by, "unlearned")[""]))
+    lost = pd.DataFrame(dict.fromkeys(columns, lines.wide("unlearned")[""]))
     table = averaged(name, _caption(rows, board), pd.DataFrame(columns), lost, by, better, floor)
-    everything = pd.MultiIndex.from_frame(rows[by].drop_duplicates())  # a method that failed altogether comes last
+    every = firsts(numbered(rows, by))
+    everything = pd.MultiIndex.from_frame(rows[by].iloc[every])  # a method that failed altogether comes last
     # near, then far, then the sets: a group that lacks one has no mean
     keys: Any = [column for column in columns if column[1] == SHOWN["auroc"]]
     order = table.mean.reindex(everything).sort_values(keys, ascending=False).index
@@ -282,10 +290,18 @@ def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None)
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows in which recipes and thresholds say just what tells them from others of the same method."""
-    recipes = rows.groupby("training")["recipe"].transform(_differences)
-    levels = rows.groupby([*RANKED, "threshold"], sort=False)["level"].transform("nunique") > 1
-    thresholds = rows["threshold"] + (" at " + rows["level"].map("{:g}".format)).where(levels, "")
-    return rows.assign(recipe=recipes, threshold=thresholds)
+
+    def recipes(of: pd.DataFrame) -> pd.Series[str]:
+        return of.groupby("training")["recipe"].transform(_differences)
+
+    def said(of: pd.DataFrame) -> pd.Series[str]:
+        return of["threshold"] + (" at " + of["level"].map("{:g}".format)).where(of["several"], "")
+
+    methods = numbered(rows, [*RANKED, "threshold"])
+    pairs = pd.DataFrame({"method": methods, "level": rows["level"].to_numpy()}).dropna().drop_duplicates()
+    several = np.bincount(pairs["method"], minlength=len(firsts(methods)))[methods] > 1
+    called = labelled(rows.assign(several=several), ["threshold", "level", "several"], said)
+    return rows.assign(recipe=labelled(rows, ["training", "recipe"], recipes), threshold=called)
 
 
 def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
@@ -311,11 +327,11 @@ def best_of_each_training(board: Table) -> Table:
 def naming(rows: pd.DataFrame) -> list[str]:
     """Return the columns that name a method, whether or not they vary: the training, and what scores its features."""
     scorers = ("distance", "posthoc")
-    return ["training", *(each for each in scorers if not rows[each].fillna("").isin(["", NONE]).all())]
+    return ["training", *(each for each in scorers if not {*rows[each].dropna().unique()} <= {"", NONE})]
 
 
 def varies(column: pd.Series[str]) -> bool:
-    return column[column != NONE].nunique() > 1
+    return len({*column.dropna().unique()} - {NONE}) > 1
 
 
 def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None = None) -> Table:
@@ -324,8 +340,9 @@ def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None
     if not {"threshold", "level"} & {*spec.rows, *spec.across} and not set(values) & set(RECALLS):
         rows = distinct(rows)
     runs, by = runs_of(rows, floor), list(spec.rows)
-    unlearned_ = _wide(runs, by, "unlearned", *spec.across)
-    found = {value: _ordered(_wide(runs, by, value, *spec.across), spec) for value in values}
+    lines = Lines(runs, by)
+    unlearned_ = lines.wide("unlearned", *spec.across)
+    found = {value: _ordered(lines.wide(value, *spec.across), spec) for value in values}
     said = {value: "" if len(values) == 1 and spec.across else value for value in values}
     titles = [f"{_title(column)} {said[value]}".strip() for value in values for column in found[value]]
     directions = [(value in HIGHER_IS_BETTER) - (value in LOWER_IS_BETTER) for value in values for _ in found[value]]
@@ -406,13 +423,17 @@ def distinct(rows: pd.DataFrame) -> pd.DataFrame:
 
     They decide otherwise, but what they rank is one number, shown once; of a threshold that saw OOD last of all.
     """
-    index = [*METHOD, "level"]
-    named = rows.assign(level=rows["level"].fillna(0))  # a threshold set on OOD has none
-    numbers = named.set_index([*index, "id", "seed", "ood"])[["auroc", "aupr_in"]]
-    order = named[index].drop_duplicates().sort_values("level", key=lambda level: level == 0, kind="stable")
-    wide = numbers.unstack(["id", "seed", "ood"]).reindex(pd.MultiIndex.from_frame(order))
-    again = wide.droplevel(["threshold", "level"]).reset_index().duplicated().to_numpy()
-    return rows[~pd.MultiIndex.from_frame(named[index]).isin(wide.index[again])]
+    rows_ = rows.assign(level=rows["level"].fillna(0))  # a threshold set on OOD has none
+    methods, places = numbered(rows_, [*METHOD, "level"]), numbered(rows_, ["id", "seed", "ood"])
+    first, width = firsts(methods), int(places.max(initial=-1)) + 1
+    numbers = np.full((len(first), 2 * width), np.nan)
+    for i, name in enumerate(("auroc", "aupr_in")):
+        numbers[methods, i * width + places] = rows[name]
+    order = np.argsort(rows_["level"].to_numpy()[first] == 0, kind="stable")
+    ranked = pd.DataFrame({"method": numbered(rows.iloc[first], RANKED), "numbers": [*map(bytes, numbers + 0.0)]})
+    again = np.zeros(len(first), dtype=bool)
+    again[order] = ranked.iloc[order].duplicated()
+    return rows[~again[methods]] if again.any() else rows
 
 
 def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of") -> pd.DataFrame:
@@ -421,32 +442,85 @@ def runs_of(rows: pd.DataFrame, floor: float | None, use: str = "make a table of
     Declared rows that are not made stay. `unlearned` is 1 where the encoder did not learn, else 0. Raises UserError
     where there are none to `use`.
     """
-    done = rows[rows["status"].isin(["ok", UNMADE])].copy()
+    has_numbers = rows["status"].isin(["ok", UNMADE])
+    done = rows if has_numbers.all() else rows[has_numbers]
     if done.empty:
         raise UserError(f"there are no rows to {use}; run the study first")
-    done["unlearned"] = unlearned(done, floor).astype(float)
-    done[[name for name in SHARES if name in done]] *= 100
-    done["run"] = done["id"] + " " + done["seed"].astype(str)
-    return done
+    runs = labelled(done, ["id", "seed"], lambda of: of["id"] + " " + of["seed"].astype(str))
+    shares = {name: 100 * done[name] for name in SHARES if name in done}
+    return done.assign(unlearned=unlearned(done, floor).astype(float), run=runs, **shares)
 
 
-def _wide(runs: pd.DataFrame, by: list[str], value: str, *across: str) -> pd.DataFrame:
-    """Return one number a run: index by and run, one column for each value of the columns across.
+def numbered(rows: pd.DataFrame, names: Iterable[str]) -> NDArray[np.int64]:
+    """Return a number for each row, one for all that are alike in these columns, in the order of their first ones."""
+    found, count = np.zeros(len(rows), dtype=np.int64), 1
+    for name in names:
+        column = rows[name]
+        plain = column.to_numpy(dtype=object) if isinstance(column.dtype, pd.StringDtype) else column
+        codes, every = pd.factorize(plain, use_na_sentinel=False)
+        if count * len(every) >= LARGEST:
+            found, kinds = pd.factorize(found)
+            count = len(kinds)
+        found, count = found * len(every) + codes, count * len(every)
+    return pd.factorize(found)[0].astype(np.int64, copy=False)
 
-    A mean that lacks a declared row is none.
-    """
-    places = [*by, "run", *across]
-    mean = runs.groupby(places, sort=False, dropna=False)[value].mean()
-    if (gone := numberless(runs, value)).any():
-        mean = mean.mask(runs.assign(gone=gone).groupby(places, sort=False, dropna=False)["gone"].any())
-    return mean.unstack(list(across), sort=False) if across else mean.to_frame("")
+
+def firsts(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the position of the first of each number that `numbered` gives."""
+    return np.flatnonzero(~pd.Series(numbers).duplicated().to_numpy())
 
 
-def _grouped(runs: pd.DataFrame, by: list[str], metric: str) -> dict[str, pd.Series[float]]:
+def labelled(
+    rows: pd.DataFrame, names: list[str], make: Callable[[pd.DataFrame], pd.Series[str]]
+) -> pd.Series[str]:
+    """Return labels that are made of columns: of the first rows of those alike in them, and as they are called all."""
+    numbers = numbered(rows, names)
+    made = make(rows[names].iloc[firsts(numbers)])
+    return made.take(numbers).set_axis(rows.index)
+
+
+class Lines:
+    """Rows of runs by the labels of a method, which are looked at once, whatever numbers are asked for."""
+
+    def __init__(self, runs: pd.DataFrame, by: list[str]) -> None:
+        labels = [*by, "run"]
+        self._runs, self._lines = runs, numbered(runs, labels)
+        self._index = pd.MultiIndex.from_frame(runs[labels].iloc[firsts(self._lines)])
+        self._across: dict[tuple[str, ...], tuple[NDArray[np.int64], pd.Index]] = {}
+
+    def first(self, value: str) -> pd.Series[float]:
+        """Return the first number of each method and run."""
+        return self._runs[value].groupby(self._lines, sort=False).first().set_axis(self._index)
+
+    def wide(self, value: str, *across: str) -> pd.DataFrame:
+        """Return one number a run: index by and run, one column for each value of the columns across.
+
+        A mean that lacks a declared row is none.
+        """
+        columns, titles = self._columns(across)
+        places = self._lines * len(titles) + columns
+        mean = self._runs[value].groupby(places, sort=False).mean()
+        if (gone := numberless(self._runs, value)).any():
+            mean = mean.mask(gone.groupby(places, sort=False).any())
+        numbers = np.full(len(self._index) * len(titles), np.nan)
+        numbers[mean.index.to_numpy()] = mean.to_numpy(dtype=float, na_value=np.nan)
+        return pd.DataFrame(numbers.reshape(len(self._index), len(titles)), index=self._index, columns=titles)
+
+    def _columns(self, across: tuple[str, ...]) -> tuple[NDArray[np.int64], pd.Index]:
+        """Return which column each row belongs to, and the columns."""
+        if across not in self._across:
+            numbers = numbered(self._runs, across)
+            labels = self._runs[[*across]].iloc[firsts(numbers)]
+            several = pd.MultiIndex.from_frame(labels) if len(across) > 1 else None
+            titles = pd.Index(labels[across[0]]) if len(across) == 1 else several if across else pd.Index([""])
+            self._across[across] = (numbers, titles)
+        return self._across[across]
+
+
+def _grouped(sets: pd.DataFrame, members: pd.DataFrame) -> dict[str, pd.Series[float]]:
     """Return the unweighted mean over the sets of each group, one number a run; nothing where a set failed."""
-    sets = _wide(runs, by, metric, "ood")
-    members = {group: runs.loc[runs["group"] == group, "ood"].unique() for group in SHOWN_GROUPS}
-    return {group: sets[names].mean(axis=1, skipna=False) for group, names in members.items() if len(names)}
+    names = {group: members.loc[members["group"] == group, "ood"].unique() for group in SHOWN_GROUPS}
+    return {group: sets[of].mean(axis=1, skipna=False) for group, of in names.items() if len(of)}
 
 
 def averaged(
@@ -500,7 +574,9 @@ def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
     def most(column: str) -> int:
         """Return over how many values of a column a number is a mean; a training's own outliers are no average."""
         by = {*shown, "training"} - {column} if column in ("outliers", "recipe") else shown
-        return int(rows.groupby(sorted(by), sort=False)[column].nunique().max())
+        known = rows[[*by, column]].notna().all(axis=1)
+        pairs = numbered(rows[known], [*by, column])
+        return int(np.bincount(numbered(rows[known].iloc[firsts(pairs)], by)).max())
 
     hidden = {column: most(column) for column in (*METHOD, "level", "ood") if column not in shown}
     counts = ", ".join(f"{column} ({count})" for column, count in hidden.items() if count > 1)
@@ -525,7 +601,7 @@ def _few_images(rows: pd.DataFrame) -> str:
 
 def thresholds(rows: pd.DataFrame, floor: float | None = None) -> Table | None:
     """Return what each of several thresholds does on test data; a leaderboard shows those that rank apart."""
-    if len(rows[["threshold", "level"]].drop_duplicates()) < 2:
+    if len(firsts(numbered(rows, ["threshold", "level"]))) < 2:
         return None
     caption = (
         "Every threshold: the share of ID test that it accepts, of OOD that it finds, and what follows from both. "

@@ -24,6 +24,8 @@ def declared(rows: pd.DataFrame) -> pd.DataFrame:
     set, such as an accuracy, is that of the cell.
     """
     sets = [(id_, ood, group) for id_, of in rows.attrs.get("sets", {}).items() for ood, group in of.items()]
+    if not sets or not rows.attrs.get("lacking", "unknown"):
+        return rows
     done = rows[rows["status"] == "ok"].drop_duplicates("cell")
     places = pd.DataFrame(sets, columns=["id", "ood", "group"], dtype=rows["id"].dtype).reset_index(names="of sets")
     every = done.drop(columns=["ood", "group"]).merge(places, on="id")

@@ -58,7 +58,8 @@ def _no_tag(text: str) -> str:
 
 def csv(sheet: Sheet) -> str:
     """Return the numbers of a table as CSV; what a spreadsheet would take for a formula is text, after a `'`."""
-    return sheet.numbers.map(no_formula).rename(columns=no_formula).to_csv(index=False)
+    texts = sheet.numbers.select_dtypes(exclude="number")
+    return sheet.numbers.assign(**texts.map(no_formula)).rename(columns=no_formula).to_csv(index=False)
 
 
 def no_formula(cell: object) -> object:

@@ -6,8 +6,9 @@
     python perf/growth.py --trainings 10000         how long so many trainings of a few cells are planned
 
 The study is real, its rows are made up: a part for each training, as a run writes them. Each command runs in a process
-of its own; seconds are user and system time together, memory is the most that was resident. Ends with 1 where a bar is
-missed: an absolute one at a million rows, or a step of ten in rows that costs more than eleven times as much.
+of its own; seconds are user and system time together, memory is the most that was resident. `run` is the second one, of
+a finished study; `finished` is what it takes beyond importing and reading the rows. Ends with 1 where a bar is missed:
+an absolute one at a million rows, or a step of ten in rows that costs more than eleven times as much.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ BARS = {
     "tables": Bar(20, 1.5),
     "show": Bar(2, 1.5),
     "plan": Bar(20, 2),
-    "run": Bar(20, 2),
+    "run": Bar(12, 1.5),
+    "finished": Bar(1, 1.5),
     "pending": Bar(0.1, 2),
 }
 MANY = Bar(60, 2)  # ten thousand trainings planned
@@ -130,6 +132,23 @@ def pending(file: Path) -> float:
     return time.process_time() - before
 
 
+def finished(file: Path) -> float:
+    """Return the CPU seconds in which a run knows that nothing is left to do, beyond reading the rows."""
+    from oodbench.cli.tables import columns
+    from oodbench.execution.pipeline import Options
+    from oodbench.execution.runner import Runner
+    from oodbench.store.rows import OF_STUDY, Results
+    from oodbench.study import reader
+
+    runner, read = Runner(reader.load(file), Options(device="cpu")), [*OF_STUDY, "error", "train_key", *columns(None)]
+    assert runner.inputs()  # modules that others import only when they are asked for
+    before = time.process_time()
+    Results(runner.study.results).read(read)
+    between = time.process_time()
+    assert runner.finished(columns(None)) is not None
+    return time.process_time() - between - (between - before)
+
+
 def cost(words: list[str], place: Path) -> tuple[Cost, str]:
     """Return what a command of Python takes in a process of its own, and what it prints."""
     own = {f"OODBENCH_{name}": str(place / name.lower()) for name in ("RESULTS", "STORE", "DATA")}
@@ -158,12 +177,15 @@ def measured(rows: int, only: list[str]) -> dict[str, Cost]:
             "show": [*command, "show", str(file), cell],
             "plan": [*command, "plan", str(file), "--device", "cpu"],
             "run": [*command, "run", str(file), "--rows-only", "--device", "cpu"],
+            "finished": [here, "--finished", str(file)],
             "pending": [here, "--pending", str(file)],
         }
+        if not only or {"run", "finished"} & {*only}:
+            cost(words["run"], place)  # the first one plans, as nobody has
         found = {}
         for name in only or words:
             found[name], printed = cost(words[name], place)
-            if name == "pending":
+            if name in ("finished", "pending"):
                 found[name] = found[name]._replace(seconds=float(printed.split()[-1]))
             print(f"  {name:<8} {found[name].seconds:8.2f} s {found[name].gigabytes:6.2f} GB", flush=True)
         return found
@@ -206,11 +228,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, FULL])
     parser.add_argument("--only", nargs="+", choices=BARS, default=[])
     parser.add_argument("--trainings", type=int)
-    for inner in ("--fill", "--cell", "--pending"):  # what a process of its own does
+    for inner in ("--fill", "--cell", "--finished", "--pending"):  # what a process of its own does
         parser.add_argument(inner, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.fill:
         print(fill(given.fill))
+    elif given.finished:
+        print(finished(given.finished))
     elif given.pending:
         print(pending(given.pending))
     elif given.cell:

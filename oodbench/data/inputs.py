@@ -33,7 +33,7 @@ def inputs(library: Library, others: list[str]) -> str:
     if not all(data):
         return ""
     said = json.dumps(study, default=_plain)  # in its order, which is that of the plan
-    return digest([stamp(study.document), said, _package(), data, others])
+    return digest([stamp(study.document), said, package(), data, others])
 
 
 def _prepared(library: Library, dataset: Dataset, split: Split) -> list[str]:
@@ -43,7 +43,7 @@ def _prepared(library: Library, dataset: Dataset, split: Split) -> list[str]:
     return [key, facts["content"]] if "content" in facts else []
 
 
-def _package() -> list[tuple[str, str]]:
+def package() -> list[tuple[str, str]]:
     """Return name and content of each file of the package and of its plugins."""
     tops = [Path(str(resources.files(each))) for each in ("oodbench", *ROOMS.values())]
     files = sorted(path for top in tops for path in top.rglob("*") if path.suffix in (".py", ".yaml"))
@@ -53,7 +53,7 @@ def _package() -> list[tuple[str, str]]:
 def _plain(value: Any) -> Any:
     """Return a part of a study that JSON does not know as what it knows."""
     if isinstance(value, Registry):
-        return None  # `stamp` and `_package` know its code
+        return None  # `stamp` and `package` know its code
     if isinstance(value, Document):
         return [str(value.file.resolve()), value.value, value.changes]
     if dataclasses.is_dataclass(value):

@@ -236,6 +236,7 @@ def leaderboards(rows: pd.DataFrame, floor: float | None = None) -> list[Table]:
 
 def boards(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of each ID data set and number of its classes, whose numbers can stand beside each other."""
+
     def made(sets: pd.DataFrame) -> pd.Series[str]:
         several = sets.groupby("family")["protocol"].transform("nunique") > 1
         return sets["family"] + (", " + sets["protocol"]).where(several, "")
@@ -470,9 +471,7 @@ def firsts(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(~pd.Series(numbers).duplicated().to_numpy())
 
 
-def labelled(
-    rows: pd.DataFrame, names: list[str], make: Callable[[pd.DataFrame], pd.Series[str]]
-) -> pd.Series[str]:
+def labelled(rows: pd.DataFrame, names: list[str], make: Callable[[pd.DataFrame], pd.Series[str]]) -> pd.Series[str]:
     """Return labels that are made of columns: of the first rows of those alike in them, and as they are called all."""
     numbers = numbered(rows, names)
     made = make(rows[names].iloc[firsts(numbers)])

@@ -318,9 +318,7 @@ class Results:
         self._whole.add(path.name)
         return found
 
-    def _columns_of(
-        self, path: Path, names: list[str], training: str | None, cells: Container[str] | None
-    ) -> pa.Table:
+    def _columns_of(self, path: Path, names: list[str], training: str | None, cells: Container[str] | None) -> pa.Table:
         """Return columns of a part, of the rows of a training and of cells, if said."""
         limits: dict[str, Container[str]] = {} if training is None else {"train_key": {training}}
         limits |= {} if cells is None else {"cell": cells}

@@ -31,6 +31,7 @@ from oodbench.training.checkpoints import Checkpoints, Pace
 
 ROOM = 0.5  # share of a CUDA device's free memory that the images of a set may take
 WEIGHTS = "weights.safetensors"
+SPLITS = 8  # that are held: the seeds of a study
 Indices = NDArray[np.int64]
 
 
@@ -77,6 +78,7 @@ class Encoders:
         self.auto = auto
         self.trainings = 0  # encoders that have been trained here
         self._train_keys: dict[str, str] = {}
+        self._splits: dict[tuple[str, float, int], tuple[Indices, Indices]] = {}  # the last ones
         self._sizes: dict[str, int] = {}  # what was asked of a network, written -> the answer
         self._on_host: set[str] = set()  # contents of sets that did not fit on the device
         self._model: tuple[str, networks.Trained] | None = None  # the last one used, by its key
@@ -313,10 +315,14 @@ class Encoders:
 
     def split(self, run: Run) -> tuple[Indices, Indices]:
         """Return the positions in ID train that train and fit, and those held out of it for thresholds."""
-        y = self.library.prepared(run.id, "train").y
+        id_ = self.library.prepared(run.id, "train")
         if run.reference.kind != "val":
-            return np.arange(len(y)), np.arange(0)
-        return prepare.held_out_split(y, run.reference.share, seed_of(run.seed, "reference"))
+            return np.arange(len(id_.y)), np.arange(0)
+        asked = (id_.content, run.reference.share, run.seed)
+        if asked not in self._splits:
+            found = prepare.held_out_split(id_.y, run.reference.share, seed_of(run.seed, "reference"))
+            self._splits = {**dict([*self._splits.items()][1 - SPLITS :]), asked: found}
+        return self._splits[asked]
 
     def _outliers(self, dataset: Dataset, device: torch.device) -> batches.Images:
         prepared = self.library.prepared(dataset, "train")

@@ -510,8 +510,9 @@ class Lines:
         if across not in self._across:
             numbers = numbered(self._runs, across)
             labels = self._runs[[*across]].iloc[firsts(numbers)]
-            several = pd.MultiIndex.from_frame(labels) if len(across) > 1 else None
-            titles = pd.Index(labels[across[0]]) if len(across) == 1 else several if across else pd.Index([""])
+            titles = pd.Index([""])
+            if across:
+                titles = pd.MultiIndex.from_frame(labels) if len(across) > 1 else pd.Index(labels[across[0]])
             self._across[across] = (numbers, titles)
         return self._across[across]
 

@@ -134,6 +134,10 @@ class Table:
 
     def sheet(self) -> Sheet:
         """Return the table as it is written."""
+        return self._sheet
+
+    @cached_property
+    def _sheet(self) -> Sheet:
         marks = self.marks.reset_index(drop=True).set_axis([_title(each) for each in self.mean.columns], axis=1)
         sheet = Sheet(self.name, self.text(), self.below, self.numbers(), self.mean.index.nlevels, marks)
         sheet = sheet.picked(self.picked) if self.picked else sheet
@@ -458,11 +462,12 @@ def numbered(rows: pd.DataFrame, names: Iterable[str]) -> NDArray[np.int64]:
     for name in names:
         column = rows[name]
         plain = column.to_numpy(dtype=object) if isinstance(column.dtype, pd.StringDtype) else column
-        codes, every = pd.factorize(plain, use_na_sentinel=False)
-        if count * len(every) >= LARGEST:
+        codes, every = pd.factorize(plain)
+        size = len(every) + 1  # what is missing has -1
+        if count * size >= LARGEST:
             found, kinds = pd.factorize(found)
             count = len(kinds)
-        found, count = found * len(every) + codes, count * len(every)
+        found, count = found * size + codes + 1, count * size
     return pd.factorize(found)[0].astype(np.int64, copy=False)
 
 
@@ -574,9 +579,8 @@ def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
     def most(column: str) -> int:
         """Return over how many values of a column a number is a mean; a training's own outliers are no average."""
         by = {*shown, "training"} - {column} if column in ("outliers", "recipe") else shown
-        known = rows[[*by, column]].notna().all(axis=1)
-        pairs = numbered(rows[known], [*by, column])
-        return int(np.bincount(numbered(rows[known].iloc[firsts(pairs)], by)).max())
+        pairs = rows[[*by, column]].iloc[firsts(numbered(rows, [*by, column]))].dropna()
+        return int(np.bincount(numbered(pairs, by)).max())
 
     hidden = {column: most(column) for column in (*METHOD, "level", "ood") if column not in shown}
     counts = ", ".join(f"{column} ({count})" for column, count in hidden.items() if count > 1)

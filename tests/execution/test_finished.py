@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,13 +99,10 @@ def test_a_run_looks_again_where_anything_else_is_asked_for(study: Path) -> None
     results = Results(study.parent / "results" / "s")
     results.write_added(Added({runner(study).plan.work[0].run.but_seed: [7]}))
     assert runner(study).finished() is None
-
-
-def lose(folder: str) -> Callable[[Path], None]:
-    def change(place: Path) -> None:
-        shutil.rmtree(place / "results" / folder)
-
-    return change
+    results.write_added(Added())
+    assert runner(study).finished() is not None
+    runner(study, only=("distance=own",)).run()  # whose plan knows no warnings of the whole
+    assert runner(study).finished() is None
 
 
 def cut_a_part(place: Path) -> None:
@@ -125,37 +121,31 @@ def plan_other_cells(place: Path) -> None:
     results.write_plan(plan | {"cells": dict.fromkeys(plan["cells"], "other")})
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda place: (place / "own.py").write_text(OWN.replace("mean(0)", "mean(0) + 1")),
-        lambda place: images(place, 1),
-        lambda place: (place / "mine.npz").unlink(),
-        lose("s/rows"),
-        lose("s/runs"),
-        lose("store/scores"),
-        lose("store/data"),
-        cut_a_part,
-        make_rows_passing_errors,
-        plan_other_cells,
-    ],
-)
-def test_a_run_looks_again_where_something_changed_or_is_lost(study: Path, change: Callable[[Path], object]) -> None:
-    assert runner(study).finished() is not None
-    change(study.parent)
-    assert runner(study).finished() is None
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "code": lambda place: (place / "own.py").write_text(OWN.replace("mean(0)", "mean(0) + 1")),
+    "images": lambda place: images(place, 1),
+    "no images": lambda place: (place / "mine.npz").unlink(),
+    **{
+        f"no {lost}": lambda place, lost=lost: shutil.rmtree(place / "results" / lost)  # type: ignore[misc]
+        for lost in ("s/rows", "s/runs", "store/scores", "store/data")
+    },
+    "part": cut_a_part,
+    "errors": make_rows_passing_errors,
+    "plan": plan_other_cells,
+}
 
 
-def test_a_run_looks_again_after_an_edit_of_the_package(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_looks_again_where_something_changed_or_is_lost(
+    study: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = shutil.copytree(study.parent, tmp_path_factory.mktemp("kept") / "whole")
+    for name, change in CHANGES.items():
+        assert runner(study).finished() is not None, f"before {name}"
+        change(study.parent)
+        assert runner(study).finished() is None, name
+        shutil.rmtree(study.parent)
+        shutil.copytree(kept, study.parent)
     files = dict(inputs.package())
     assert {"pooled.py", "blobs.py", "runner.py", "metrics.py", "layouts.py"} <= files.keys()
     monkeypatch.setattr(inputs, "package", lambda: [*(files | {"metrics.py": "other"}).items()])
-    assert runner(study).finished() is None
-
-
-def test_no_part_of_a_study_is_taken_for_the_whole(study: Path) -> None:
-    plan = study.parent / "results" / "s" / "plan.json"
-    assert "begun" in json.loads(plan.read_text())
-    runner(study, only=("distance=own",)).run()
-    assert "begun" not in json.loads(plan.read_text())
     assert runner(study).finished() is None

@@ -59,8 +59,8 @@ BARS = {
     "tables": Bar(20, 1.5),
     "show": Bar(2, 1.5),
     "plan": Bar(20, 2),
-    "run": Bar(12, 1.5),
-    "finished": Bar(1, 1.5),
+    "run": Bar(15, 1.6),
+    "finished": Bar(1, 2),
     "pending": Bar(0.1, 2),
 }
 MANY = Bar(60, 2)  # ten thousand trainings planned

@@ -181,7 +181,7 @@ class Step(nn.Module):
         self.precision = precision
         self.world = world
         self.beside = beside
-        self.passes = passes or model  # the model as batches pass it
+        self.passes = model if passes is None else passes  # the model as batches pass it
         self.terms: dict[str, Tensor] = {}  # of the last loss
 
     def forward(self, views: Views, epoch: int, seed: int, state: State) -> tuple[Tensor, State]:

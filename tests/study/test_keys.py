@@ -191,7 +191,7 @@ CODE = {
     "training.augment": "0e2517be40f3",
     "training.networks": "0261ccccbde2",
     "training.batches": "b5c02ac52d3d",
-    "training.train": "04b53205630e",
+    "training.train": "6feacf41145a",
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
     "training.probes": "3aba1bc8a37c",

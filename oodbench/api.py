@@ -490,6 +490,9 @@ class ClassifierHead(NamedTuple):
     # float images (B, C, H, W) in [0, 1] -> features (B, D) and logits (B, C), through which gradients flow to the
     # images; in evaluation mode; None unless the baseline says `network`
     network: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    # such images -> features (B, D_l) of the encoder at several depths, the penultimate ones last: what its direct
+    # parts put out, the last of each shape, mean over places; None unless the baseline says `network`
+    layers: Callable[[Tensor], list[Tensor]] | None = None
 
 
 class Posthoc(Plugin, ABC):

@@ -17,7 +17,8 @@ def _scorer(posthoc: Posthoc, c: Classified) -> Callable[[Split], Tensor]:
     head = c.head if posthoc.linear else ClassifierHead(apply, None, None)
     if not posthoc.network:
         return posthoc.fit(c.train, c.val if posthoc.val else None, head)
-    head = head._replace(network=lambda x: (x.flatten(1), c.head.apply(x.flatten(1))))
+    network = lambda x: (x.flatten(1), c.head.apply(x.flatten(1)))  # noqa: E731
+    head = head._replace(network=network, layers=lambda x: [x.mean(1, keepdim=True).flatten(1), x.flatten(1)])
     score = posthoc.fit(_pictured(c.train), _pictured(c.val) if posthoc.val else None, head)
     return lambda items: score(_pictured(items))
 

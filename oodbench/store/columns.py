@@ -138,7 +138,8 @@ _COST = {
     "train_seconds": "that the training took, checkpoints included",
     "score_seconds": "that scoring the row took",
     "fit_seconds": "that fitting the detector took, clusters included; settings that share their work have the same",
-    "item_seconds": "that scoring an ID test item took, given its features, mean over the set; the same",
+    "item_seconds": "that scoring an ID test item took, given its features, or its image where the network is asked; "
+    "mean over the set; the same",
     "fitted_bytes": "that the fitted detector holds in arrays, with a head that it reads, without encoder and space",
 }
 _QUALITY = {  # of clusters, in the file that `oodbench quality` writes

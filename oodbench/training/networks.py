@@ -299,6 +299,31 @@ class Trained(nn.Module):
         return ((x - self.mean) / self.std).contiguous(memory_format=self.layout)
 
 
+def at_depths(model: Trained) -> Callable[[Tensor], list[Tensor]]:
+    """Return a function from images (B, C, H, W) in [0, 1] to features at several depths, the penultimate ones last.
+
+    They are what the encoder's direct parts put out, the last of each shape: maps (B, D, H, W) or tokens (B, N, D),
+    float32 (B, D), mean over places. Gradients flow through them.
+    """
+
+    def passed(x: Tensor) -> list[Tensor]:
+        found: dict[torch.Size, Tensor] = {}
+
+        def hear(part: nn.Module, given: Any, put: Any) -> None:
+            if isinstance(put, Tensor) and put.ndim in (3, 4):
+                found[put.shape] = put.float().flatten(2).mean(2) if put.ndim == 4 else put.float().mean(1)
+
+        heard = [part.register_forward_hook(hear) for part in model.network.encoder.children()]
+        try:
+            h = model(x)[0]
+        finally:
+            for each in heard:
+                each.remove()
+        return [*found.values(), h.float()]
+
+    return passed
+
+
 def untrained(
     training: Training,
     form: Encoder,

@@ -26,12 +26,13 @@ from oodbench.study import reader
 from oodbench.study.grid import Run
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN
+from oodbench.training import networks
 from oodbench.training.weights import plan_of
 
 BLOBS = {"groups": 3, "count": 120}
 STUDY: dict[str, Any] = {
     **{"outliers": None, "clustering": None, "distance": None, "threshold": ["pooled", "youden"]},
-    **{"posthoc": [{"odin": {"epsilon": 0.02, "temperature": 2.0}}, "gradnorm", "msp"]},
+    **{"posthoc": [{"odin": {"epsilon": 0.02, "temperature": 2.0}}, "gradnorm", "multi_mahalanobis", "msp"]},
     **{"validation": {"glyphs": {"count": 40, "size": 8}}, "covariate": {"blobs": BLOBS | {"corrupt": "jpeg-5"}}},
 }
 
@@ -101,6 +102,50 @@ def test_gradnorm_is_pytorch_oods_of_the_last_layer_but_for_a_factor() -> None:
     np.testing.assert_allclose(found.numpy() / theirs.numpy(), (found[0] / theirs[0]).item(), rtol=1e-9)
 
 
+def test_multi_mahalanobis_is_a_loop_and_pytorch_oods_but_for_a_factor() -> None:
+    y = torch.arange(len(IMAGES)) % 3
+    depths = [lambda x: x.mean((2, 3)), MODEL.encoder]
+
+    def layers(x: Tensor) -> list[Tensor]:
+        return [depth(x) for depth in depths]
+
+    given = items()._replace(y=y)
+    fitted = plugin("multi_mahalanobis").fit(given, None, head()._replace(layers=layers))
+    found = fitted(items()).numpy()
+    with torch.no_grad():
+        zs = [depth(IMAGES) for depth in depths]
+    wanted = np.zeros(len(IMAGES))
+    for z in (each.numpy() for each in zs):
+        centers = np.stack([z[y.numpy() == k].mean(0) for k in range(3)])
+        inverse = np.linalg.inv(np.cov((z - centers[y]).T, bias=True))
+        wanted += [min((each - c) @ inverse @ (each - c) for c in centers) / 2 for each in z]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    theirs = peer.MultiMahalanobis([nn.Identity()] * 2).fit_structured([z.float() for z in zs], y)
+    ratio = found / theirs.predict_structured([z.float()[..., None, None] for z in zs]).numpy()
+    np.testing.assert_allclose(ratio, len(IMAGES), rtol=1e-3)  # theirs divides a sum of squares by no number of items
+
+
+def test_depths_are_the_last_outputs_of_each_shape_and_the_penultimate_features() -> None:
+    model = networks.Trained(
+        networks.Network(
+            nn.Sequential(
+                nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            ),
+            {},
+        ),
+        2,
+    )
+    x = torch.rand(5, 2, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = networks.at_depths(model)(x)
+    parts = model.network.encoder
+    first = parts[1](parts[0](x))
+    second = parts[2](first)
+    for got, put in zip(found, (first, second, parts[3](second), second), strict=True):
+        torch.testing.assert_close(got, put.mean((2, 3)))
+    assert torch.autograd.grad(found[0].sum(), x)[0].abs().sum() > 0
+    assert not any(part._forward_hooks for part in parts)
+
+
 # ---- in a study -----------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +202,9 @@ def test_rows_are_the_loop_over_the_prepared_images(ran: Ran, training: str, on:
         for name, known in (("auroc", id_), ("fs_auroc", np.r_[id_, shifted])):
             truth = np.r_[np.zeros(len(known)), np.ones(len(ood))]
             assert row[name] == pytest.approx(roc_auc_score(truth, np.r_[known, ood]), abs=2e-3)  # signs may round
+    deep = ran.rows[ran.rows["posthoc"] == f"multi_mahalanobis{on}"]
+    assert (deep["status"] == "ok").all()
+    assert len(deep) == len(rows)
     plain = ran.rows[ran.rows["posthoc"] == f"msp{on}"]
     assert set(plain["auroc"]).isdisjoint(rows["auroc"])
 

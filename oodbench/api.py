@@ -37,7 +37,7 @@ from typing import (
 )
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import AllowInfNan, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AllowInfNan, StringConstraints, TypeAdapter, ValidationError
 
 from oodbench.errors import suggestion
 
@@ -65,7 +65,18 @@ CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur"),
     *("pixelate", "brightness", "contrast", "jpeg"),
 )
-Corruption = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(CORRUPTIONS)})-[1-5]$")]
+
+
+def _known_corruption(given: str) -> str:
+    kind, _, severity = given.rpartition("-")
+    if kind not in CORRUPTIONS or severity not in ("1", "2", "3", "4", "5"):
+        named = kind or given
+        hint = "" if named in CORRUPTIONS else suggestion(named, CORRUPTIONS)
+        raise ValueError(f"should be KIND-SEVERITY with a severity of 1 to 5, such as {CORRUPTIONS[0]}-3{hint}")
+    return given
+
+
+Corruption = Annotated[str, AfterValidator(_known_corruption)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -444,7 +444,9 @@ def _plan_here(source: Path | Changed, loaded: Study, options: Options) -> None:
         time = "unknown" if cost.seconds is None else f"about {screen.duration(cost.seconds)}"
         if runner.study.missing and (counts := _not_made(runner, runner.results.current(["ood"]))):
             screen.say(f"{_rows(counts)} would not be made: the files of {', '.join(counts)} are not here")
-        screen.say(f"time: {time} on {runner.pipeline.device}; disk: about {decimal(cost.bytes or 0)}")
+        slow = ", ".join(each.label for each in runner.study.detectors.posthocs if each.network)
+        alone = f", without what {slow} takes, which passes images through the network" if slow else ""
+        screen.say(f"time: {time} on {runner.pipeline.device}{alone}; disk: about {decimal(cost.bytes or 0)}")
         if cost.device and runner.pipeline.device.type == "cuda":
             held = f"{decimal(cost.device)} of training features at a time"
             screen.say(f"on the device: images, and {held}; detectors that need more room run on the CPU")

@@ -38,6 +38,8 @@ class Checks:
             self._check_reference(work.run)
             for each in work.run.covariate:
                 self._checked(("covariate",), partial(self.library.shifted_labels, each, work.run.id))
+                if self.library.prepared(each, "test").content == self.library.prepared(work.run.id, "test").content:
+                    self.fail(("covariate",), f"{each.label} is ID test itself: none of its images is shifted")
         self._check_overlap()
 
     def _check_splits(self) -> None:

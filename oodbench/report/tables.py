@@ -590,10 +590,11 @@ def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
 
 def _held_out(rows: pd.DataFrame) -> str:
     """Return which share of ID train trains nothing, as most papers have it; "" where none is held out."""
-    shares = [each[4:-1] for each in rows["reference"].unique() if str(each).startswith("val(")]
-    return f" Held out for thresholds, and no part of training: a share {' or '.join(shares)} of ID train." * bool(
-        shares
-    )
+    said = [each[4:-1] for each in rows["reference"].unique() if str(each).startswith("val(")]
+    held = [f"a share {each} of ID train" if each.replace(".", "").isdigit() else each for each in said]
+    trained = "loss" not in rows or rows["loss"].notna().any()  # here, and not by whoever made weights or features
+    what = "Held out for thresholds, and no part of training" if trained else "Thresholds are set on"
+    return f" {what}: {' or '.join(held)}." * bool(said)
 
 
 def _few_images(rows: pd.DataFrame) -> str:

@@ -503,7 +503,7 @@ class _Judge:
                     raise
                 return [f"{type(error).__name__}: {error}"] * len(references)
 
-        id_, seconds = costs.timed(lambda: scores(ID_TEST), self.how.device)
+        id_, seconds = costs.repeated(lambda: scores(ID_TEST), self.how.device)
         facts = facts | {"item_seconds": seconds / len(id_[0].score)}
         validation = [scores(validation_name(name)) for name in self.bank.validation]
         shifted = [scores(shifted_name(name)) for name in self.bank.shifted]

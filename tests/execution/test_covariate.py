@@ -211,6 +211,14 @@ def test_classes_are_matched_by_name(ran: Ran, tmp_path: Path) -> None:
         Runner(reader.load(bad), Options(device="cpu"), Watch()).run()
 
 
+def test_id_test_itself_is_no_shift(tmp_path: Path) -> None:
+    study = write(tmp_path / "same.yaml", id="digits", covariate="digits", **BASE)
+    with pytest.raises(
+        UserError, match=r"same.yaml:\d+: covariate: digits is ID test itself: none of its images is shifted"
+    ):
+        go(study)
+
+
 def test_each_id_set_has_its_own(tmp_path: Path) -> None:
     both = {f"d{k}": [{"digits": {"only": k, "corrupt": "jpeg-3"}}] for k in (1, 2)}
     named = [{"digits": {"only": k, "as": f"d{k}"}} for k in (1, 2)]

@@ -321,9 +321,11 @@ def test_a_set_of_few_images_is_named(items: int | None, said: str) -> None:
 
 
 def test_what_is_held_out_of_training_is_said() -> None:
-    (board,) = tables.leaderboards(made({}))
+    (board,) = tables.leaderboards(made({}).assign(loss=0.5))
     caption = board.caption.removesuffix(" " + tables.BEST.format(apiece=""))
     assert caption.endswith("Held out for thresholds, and no part of training: a share 0.1 of ID train.")
+    (brought,) = tables.leaderboards(made({"reference": "val(v.npy)"}).assign(loss=float("nan")))
+    assert " Thresholds are set on: v.npy." in brought.caption  # whoever trained may have seen it
     (whole,) = tables.leaderboards(made({"reference": "set(x)"}))
     assert "Held out" not in whole.caption
 

@@ -29,6 +29,15 @@ class Model:
         return x @ self.weight
 
 
+def test_what_is_quick_is_timed_again_and_what_is_slow_is_not() -> None:
+    pauses = iter([0.02, 0.001, 0.01])
+    assert costs.repeated(lambda: time.sleep(next(pauses)), CPU)[1] < 0.01
+    assert next(pauses, None) is None
+    calls: list[float] = []
+    costs.repeated(lambda: calls.append(time.sleep(0.06)), CPU)  # type: ignore[func-returns-value]
+    assert len(calls) == 1
+
+
 def test_a_scorer_holds_what_its_closure_and_what_that_holds_reach() -> None:
     bank, mean, unused = torch.zeros(100, 4), np.zeros(7), torch.zeros(1000)
     inner = Model(torch.zeros(4, 2, dtype=torch.float64), {"again": bank[:3], "mean": [mean[2:]]})

@@ -7,6 +7,7 @@ since, it is planned again. That takes torch and the data; the rest of this modu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oodbench.cli.arguments import LESSER_CPU
@@ -86,7 +87,8 @@ def judged(
 
     errors = images.ImageErrors(artifacts, given.image_errors())
     added = given.added()
-    found = verdicts.verdicts(rows, claims, given.clusters(), str(study), added.looks, errors)
+    named = study.name if isinstance(study, Path) else str(study)  # evidence is published, and folders are one's own
+    found = verdicts.verdicts(rows, claims, given.clusters(), named, added.looks, errors)
     if (table := errors.table()) is not None:
         given.write_image_errors(table)
     return found

@@ -21,7 +21,7 @@ def timed(make: Callable[[], T], device: torch.device) -> tuple[T, float]:
     """Return what is made, and the seconds that it took, those of work that a device still has to do included."""
     start = time.perf_counter()
     made = make()
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():
         torch.cuda.synchronize(device)
     return made, time.perf_counter() - start
 

@@ -24,7 +24,7 @@ from oodbench.data.feature_files import read
 from oodbench.errors import UserError
 from oodbench.execution import score_features
 from oodbench.store.artifacts import digest
-from oodbench.store.columns import CHOSEN_BY, COMPAT, COSTS, FLOATS, INTEGERS, INTERVALS
+from oodbench.store.columns import CHOSEN_BY, COMPAT, COSTS, FLOATS, INTEGERS, INTERVALS, SHIFTED
 from oodbench.store.memo import NUMBER
 from oodbench.store.rows import Results, parse
 from oodbench.study.grid import DETECTOR_AXES
@@ -120,7 +120,7 @@ def test_rows_are_complete_and_tables_are_written(files: Path) -> None:
     assert (found["id"] == "id").all()
     assert (found["accuracy_by"] == "linear probe").all()
     not_here = {"loss", "train_seconds", *CHOSEN_BY, "accuracy_classifier", "accuracy_linear", "accuracy_knn"}
-    not_here |= {*COMPAT, *INTERVALS}
+    not_here |= {*COMPAT, *INTERVALS, *SHIFTED, "n_shifted"}
     baseline = found["posthoc"] != "–"
     for column in {*FLOATS, *INTEGERS} - not_here:
         assert found.loc[~baseline, column].notna().all(), column

@@ -14,6 +14,7 @@ import torch
 
 from oodbench.api import Plugin
 from oodbench.scoring import detectors as scoring
+from oodbench.store.columns import COSTS
 from oodbench.study.grid import Detector
 from oodbench.study.registry import Registry
 from oodbench.study.settings import PLAIN, Seen, Space
@@ -67,7 +68,7 @@ def numbers(
 ) -> dict[tuple[Detector, str], dict[str, float]]:
     found = list(scoring.judged(wanted, bank, list(bank.ood), 0, scoring.How(device, memory)))
     assert not [each.error for each in found if each.error]
-    return {(each.detector, each.ood): each.numbers for each in found}
+    return {(each.detector, each.ood): {k: v for k, v in each.numbers.items() if k not in COSTS} for each in found}
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from oodbench.errors import UserError
 from oodbench.execution import estimate
 from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Outcome, Runner
-from oodbench.store.columns import CHOSEN_BY, COMPAT, COSTS, FLOATS, INTERVALS
+from oodbench.store.columns import CHOSEN_BY, COMPAT, COSTS, FLOATS, INTERVALS, SHIFTED
 from oodbench.store.memo import Watch
 from oodbench.store.rows import Results
 from oodbench.study import reader
@@ -88,7 +88,7 @@ def test_the_same_study_gives_the_same_numbers_elsewhere(tmp_path: Path, monkeyp
 def test_every_column_that_should_be_filled_is(tmp_path: Path) -> None:
     rows = go(write(tmp_path / "s.yaml")).rows
     may_be_empty = {"suite", "recipe", "warnings", "error", "accuracy_classifier", "commit", "detector"}
-    may_be_empty |= {*COMPAT, *CHOSEN_BY, *INTERVALS}
+    may_be_empty |= {*COMPAT, *CHOSEN_BY, *INTERVALS, *SHIFTED, "covariate", "n_shifted"}
     for column in rows.columns.difference(list(may_be_empty)):
         assert rows[column].notna().all(), column
         assert (rows[column].astype(str) != "").all(), column

@@ -643,7 +643,7 @@ def test_the_command_reads_the_measures_that_were_written(tmp_path: Path) -> Non
     Results(folder).write(made([{"train_key": "t"}]).to_dict("records"))
     asked = call("verdict", path)
     assert "not enough data" in asked.output
-    assert f"oodbench quality {path}" in (folder / "verdict.md").read_text()
+    assert "oodbench quality s.yaml" in (folder / "verdict.md").read_text()
     MEASURED.to_csv(folder / "quality.csv", index=False)
     assert call("verdict", path).exit_code == 0
     assert "| holds" in (folder / "verdict.md").read_text()

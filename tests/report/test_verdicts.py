@@ -59,6 +59,8 @@ def test_the_difference_is_paired_by_run_and_its_error_is_over_runs() -> None:
     assert line.error == pytest.approx(math.sqrt(2 / 3) / 2)
     wanted = ttest_rel(left, right, alternative="greater").confidence_interval(0.95).low
     assert line.low == pytest.approx(wanted)
+    differences = np.subtract(left, right)
+    assert line.d == pytest.approx(differences.mean() / differences.std(ddof=1))
     assert found.text() == "+2.00 ± 0.41 points, 4 runs, 4 above"
 
 

@@ -76,6 +76,7 @@ class Evidence:
     more: int = 0  # observations that would decide what is open, where it is as it looks; MOST: so many, or more
     where_more: str = ""
     images: float = np.nan  # the part of the error that is of the test images; NaN where it is not known, and not in it
+    d: float = np.nan  # the difference over the standard deviation of observations (within ID sets, if of these alone)
 
     def text(self, unit: str) -> str:
         """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above (3 more runs would decide it)`."""
@@ -346,7 +347,9 @@ def _evidence(
     count = len(values) if these else int(found.size[0])
     seen = (error, low, high, len(values), int((values > 0).sum()), int((~there).sum()), count)
     of, where_more = ("run", f" in each {runs.of}") if these else (runs.of, "")
-    return Evidence(place, pair, state, mean, *seen, of, more, where_more, found.of_images if known else np.nan)
+    spread = float(np.sqrt(found.variance.mean()))
+    sizes = (found.of_images if known else np.nan, mean / spread if spread > 0 else np.nan)
+    return Evidence(place, pair, state, mean, *seen, of, more, where_more, *sizes)
 
 
 def _mean(values: Floats) -> float:

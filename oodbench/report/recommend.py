@@ -202,16 +202,20 @@ def _mean_over_sets(numbers: pd.Series[float]) -> float:
 def _costs(cells: pd.DataFrame, keys: list[str], run: Sequence[str]) -> pd.DataFrame:
     """Return the seconds of each candidate, mean over runs; scoring is that of all OOD sets of a study together.
 
-    Thresholds and settings of a scorer share its work, whose time is in the rows of the first: all are given the most.
+    Where rows tell, that is fitting, its clusters included, and the time of an item for each of these sets. Older rows
+    do not: thresholds and settings of a scorer share its work, whose time is in those of the first, and all are given
+    the most.
     """
     sums = cells.groupby([*keys, *run], sort=False).agg(
         family=("family of costs", "first"),
         train_seconds=("train_seconds", "first"),
         score_seconds=("score_seconds", "sum"),
+        items=("n_ood", "sum"),
         **{name: (name, "first") for name in APART},
     )
     most = sums.groupby(["training", "family", *run], sort=False)["score_seconds"].transform("max")
-    sums = sums.assign(score_seconds=most.where(most > 0))
+    alone = sums["fit_seconds"] + sums["items"] * sums["item_seconds"]
+    sums = sums.assign(score_seconds=most.where(most > 0) if alone.isna().any() else alone)
     return sums[list(COSTS)].groupby(keys, sort=False).mean()
 
 
@@ -378,17 +382,17 @@ def caption(every: Sequence[Recommendation], floor: float | None = None) -> str:
         else "Bonferroni over all pairs, for the answer is the best of the numbers that it is compared by"
     )
     lost = f" {explained(floor)}" * any(MARK in each.scope for each in every)
-    costs = (
-        "Seconds are those of these rows on their machine: scoring is fitting and all OOD sets together; clusters and "
-        "neighbours are fitted once, in the time of the scorer that came first. "
-    )
+    costs = "Seconds are those of these rows on their machine: scoring is fitting and all OOD sets together. "
     if any("item_seconds" in compared_costs(each.table) for each in every):
         costs += (
             "Fitting has the clusters of each in it. An item: scoring one of ID test, given its features. Memory: the "
             "arrays that the fitted detector holds; settings that are fitted together have the same."
         )
     else:
-        costs += "Older rows, as these, do not say what fitting, one image and memory cost."
+        costs += (
+            "Clusters and neighbours are fitted once, in the time of the scorer that came first. Older rows, as these, "
+            "do not say what fitting, one image and memory cost."
+        )
     return (
         f"Chosen by {by}. AUROC: per cent, mean over the sets that had no part in the choice; regret: points that the "
         "best detector of each set has more, mean and worst over the sets. That best one is picked on the test set "

@@ -225,6 +225,10 @@ def test_the_cheapest_is_as_good_as_far_as_runs_tell_and_not_far_behind() -> Non
     assert name(found.cheapest) == "b"
     assert "scoring 10 s for 18" in " ".join(report.sentences(found))  # of both sets
     assert "training" not in report.sentences(found)[-1]  # no row says how long that took
+    apiece = {"fit_seconds": rows["distance"].map({"a": 1.0, "b": 4.0, "c": 0.0}), "item_seconds": 0.001, "n_ood": 50}
+    alone = only(rows.assign(**apiece))
+    assert name(alone.cheapest) == "a"  # b's clusters, which came with another scorer, cost it 4 s
+    assert alone.table["score_seconds"].tolist() == pytest.approx([1.1, 4.1, 0.1])  # of both sets, of 50 images each
     without = only(rows.assign(score_seconds=np.nan))
     assert without.cheapest is None
     assert "No row says how long scoring took." in report.sentences(without)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-QUICK, REPEATS = 0.05, 2  # seconds of work that is done so many times more: a first time warms up, others interrupt
+QUICK, REPEATS = 0.3, 2  # seconds of work that is done so many times more: a first time warms up, others interrupt
 CONTAINERS = (list, tuple, set, frozenset)
 
 

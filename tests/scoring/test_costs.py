@@ -34,7 +34,7 @@ def test_what_is_quick_is_timed_again_and_what_is_slow_is_not() -> None:
     assert costs.repeated(lambda: time.sleep(next(pauses)), CPU)[1] < 0.01
     assert next(pauses, None) is None
     calls: list[float] = []
-    costs.repeated(lambda: calls.append(time.sleep(0.06)), CPU)  # type: ignore[func-returns-value]
+    costs.repeated(lambda: calls.append(time.sleep(1.1 * costs.QUICK)), CPU)  # type: ignore[func-returns-value]
     assert len(calls) == 1
 
 

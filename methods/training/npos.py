@@ -23,14 +23,13 @@ untrained network. Score by the distance `knn` on unit-norm penultimate features
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from oodbench.api import Batch, Features, Fraction, Head, Loss, Natural, NonNegative, Positive, Size, State, Training
+from oodbench.toolkit.class_states import dispersion, moved, pushed
 from oodbench.toolkit.vectors import centroids, unit
 
 
@@ -81,9 +80,9 @@ class NPOS(Training):
     def loss(self, b: Batch, state: State) -> tuple[Loss, State]:
         assert b.y is not None
         assert b.y_host is not None
-        y, most = b.y.repeat(len(b.h)), len(b.h) * int(np.bincount(b.y_host).max())
+        y, counts = b.y.repeat(len(b.h)), len(b.h) * np.bincount(b.y_host, minlength=len(state["prototype"]))
         z = unit(b.out["z"].flatten(0, 1))  # (V*B, P)
-        prototype = moved(state["prototype"], z, y, most, self.momentum)
+        prototype = moved(state["prototype"], z, y, counts, self.momentum)
         terms = self._closed(z, y, prototype)
         queue = pushed(state["queue"], b.h.detach().flatten(0, 1), y)
         if b.epoch >= self.start:
@@ -97,10 +96,7 @@ class NPOS(Training):
         """Return the terms of L_closed of unit-norm z (n, P), of classes y (n,), and prototypes (C, P) that moved."""
         scores = z @ prototype.detach().T / self.temperature
         compactness = F.cross_entropy(scores, y) * self.temperature / self.base_temperature
-        itself = torch.eye(len(prototype), dtype=torch.bool, device=z.device)
-        similarity = (prototype @ prototype.T / self.temperature).masked_fill(itself, -torch.inf)
-        apart = similarity.logsumexp(1).mean() - math.log(len(prototype) - 1)
-        return {"compactness": compactness, "dispersion": self.dispersion * apart}
+        return {"compactness": compactness, "dispersion": self.dispersion * dispersion(prototype, self.temperature)}
 
     def synthesised(self, queue: Tensor) -> Tensor:
         """Return outliers (C * picked * kept, D) of the queues (C, S, D) of all classes."""
@@ -120,28 +116,3 @@ class NPOS(Training):
 def neighbour_distance(x: Tensor, f: Tensor, k: int) -> Tensor:
     """Return the distance (n,) of each row of x (n, D) to its k-th nearest among f (S, D), all at unit length."""
     return torch.cdist(unit(x), unit(f)).topk(k, largest=False, sorted=False).values.amax(1)
-
-
-def moved(prototype: Tensor, z: Tensor, y: Tensor, most: int, momentum: float) -> Tensor:
-    """Return unit-norm prototypes (C, P) after each item of z (n, P), in its order, has moved that of its class y (n,).
-
-    The n-th items of all classes move theirs together; no class has more than `most`.
-    """
-    classes, order = len(prototype), y.argsort(stable=True)
-    count = (y[:, None] == torch.arange(classes, device=y.device)).sum(0)
-    place = torch.arange(len(y), device=y.device) - (count.cumsum(0) - count)[y[order]]  # of an item in its class
-    items = z.new_zeros(most * classes, z.shape[1]).index_copy(0, place * classes + y[order], z[order])
-    for n, own in enumerate(items.view(most, classes, -1)):
-        moving = unit(momentum * prototype + (1 - momentum) * own)
-        prototype = torch.where((count > n)[:, None], moving, prototype)
-    return prototype
-
-
-def pushed(queue: Tensor, rows: Tensor, y: Tensor) -> Tensor:
-    """Return queues (C, S, D), the oldest first, after each row (n, D) has pushed the oldest of its class out."""
-    classes, size, _ = queue.shape
-    count = (y[:, None] == torch.arange(classes, device=y.device)).sum(0)[:, None]  # of each class's rows
-    place = torch.arange(size, device=y.device) + count  # (C, S) in a queue with the rows of its class behind it
-    row = (count.cumsum(0) - count + place - size).clamp(0, len(y) - 1)  # of those places, among the rows by class
-    kept = queue.gather(1, place.clamp(max=size - 1)[..., None].expand_as(queue))
-    return torch.where((place < size)[..., None], kept, rows[y.argsort(stable=True)[row]])

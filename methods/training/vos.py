@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oodbench.api import Batch, Features, Loss, Natural, NonNegative, Size, State, Training
+from oodbench.toolkit.class_states import pushed
 
 RIDGE = 1e-4  # on the diagonal of the covariance
 
@@ -88,16 +89,6 @@ class VOS(Training):
             strange = b.heads["logits"](outliers(queue, self.drawn, self.kept))
             terms["uncertainty"] = self.weight * b.learned(logits, strange)
         return terms, {"queue": queue}
-
-
-def pushed(queue: Tensor, rows: Tensor, y: Tensor) -> Tensor:
-    """Return queues (C, S, D), the oldest first, after each row (n, D) has pushed the oldest of its class out."""
-    classes, size, _ = queue.shape
-    count = (y[:, None] == torch.arange(classes, device=y.device)).sum(0)[:, None]  # of each class's rows
-    place = torch.arange(size, device=y.device) + count  # (C, S) in a queue with the rows of its class behind it
-    row = (count.cumsum(0) - count + place - size).clamp(0, len(y) - 1)  # of those places, among the rows by class
-    kept = queue.gather(1, place.clamp(max=size - 1)[..., None].expand_as(queue))
-    return torch.where((place < size)[..., None], kept, rows[y.argsort(stable=True)[row]])
 
 
 def outliers(queue: Tensor, drawn: int, kept: int) -> Tensor:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.api import Dataset, Images
+from oodbench.data.colour import luma
 from oodbench.data.corruptions import corrupted
 from oodbench.errors import UserError
 from oodbench.study.class_protocol import kept_classes
 from oodbench.study.settings import ImageFormat
-from oodbench.toolkit.colour import luma
 from oodbench.toolkit.image_files import Encoded, UndecodableError, of_each_class
 
 SUBSET_SEED = 0  # of `per_class` and `limit`: the same images in every study

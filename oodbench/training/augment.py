@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oodbench.data.colour import luma
 from oodbench.errors import UserError
 from oodbench.study.settings import Augment, Interpolation
-from oodbench.toolkit.colour import luma
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 NO_JITTER = 4  # in place of hue's place in the order

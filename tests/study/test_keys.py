@@ -198,7 +198,7 @@ CODE = {
     "scoring.detectors": "61ec2d1f61c2",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
-    "toolkit.colour": "10a37d03e6ad",
+    "data.colour": "10a37d03e6ad",
     "toolkit.vectors": "9bf63cfa8a2e",
     "toolkit.linear_algebra": "f7812b4f8ddb",
 }

@@ -15,7 +15,6 @@ from oodbench.cli.progress import Board
 from oodbench.errors import UserError
 
 if TYPE_CHECKING:
-    from oodbench.execution.runner import Outcome
     from oodbench.execution.score_features import Given
 
 REASONS = 8  # why cells are left out that are printed
@@ -84,9 +83,7 @@ def score(
         seed=seed,
         redo=redo,
     )
-    outcome = _score(given, grid, device, memory, top, recommend)
-    if page:
-        _write_page(given, outcome)
+    _score(given, grid, device, memory, top, recommend, page)
 
 
 def demo(device: Device = "auto", top: Top = 10, open_: Open = True) -> None:
@@ -103,20 +100,16 @@ def demo(device: Device = "auto", top: Top = 10, open_: Open = True) -> None:
         name="demo",
         training="cross_entropy",
     )
-    page = _write_page(given, _score(given, None, device, "2GB", top, True))
-    if open_ and not webbrowser.open(page.resolve().as_uri()):
+    page = _score(given, None, device, "2GB", top, recommend=True, page=True)
+    if page and open_ and not webbrowser.open(page.resolve().as_uri()):
         screen.warn(f"there is no browser to open {page}")
 
 
-def _write_page(given: Given, outcome: Outcome) -> Path:
+def _score(
+    given: Given, grid: Path | None, device: str, memory: str, top: int, recommend: bool, page: bool
+) -> Path | None:
+    """Score features, write and print what is asked of them, and return the file of the page, if one is wanted."""
     from oodbench.cli.report_commands import written_of_features
-
-    page = written_of_features(given.folder, outcome.rows)
-    screen.say(f"\n{page}")
-    return page
-
-
-def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, recommend: bool) -> Outcome:
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
@@ -134,9 +127,12 @@ def _score(given: Given, grid: Path | None, device: str, memory: str, top: int, 
         screen.say(f"left out: {sum(count for _, count in more):>5} cells for {len(more)} other reasons; {where}")
     if recommend:
         tables.recommend(folder, outcome.rows)
+    file = written_of_features(folder, outcome.rows) if page else None
+    if file:
+        screen.say(f"\n{file}")
     if outcome.failed:
         arguments.say_failures(outcome.rows)
-    return outcome
+    return file
 
 
 def _named(option: str, given: list[str] | None) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import own
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from listening import Listener
 from own import encoded, save
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 from tiny import write
@@ -20,7 +21,6 @@ from oodbench.data import needs, prepare
 from oodbench.errors import UserError
 from oodbench.execution import audit
 from oodbench.execution.pipeline import Options, Pipeline
-from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.grid import canonical
 from oodbench.study.registry import Registry
@@ -200,14 +200,6 @@ def test_a_format_that_this_pillow_lacks_is_said_and_is_no_damage(
 
 
 # ---- damaged files ----------------------------------------------------------------------------------------
-
-
-class Listener(Watch):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def library(folder: Path, **params: Any) -> tuple[Any, Any, Listener]:

@@ -6,22 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from listening import Listener
 from tiny import write
 
 from oodbench.execution.pipeline import Options, Pipeline
 from oodbench.execution.runner import Runner
-from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN, Seen
 from oodbench.training import encoders
-
-
-class Listener(Watch):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def bank(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:

@@ -15,6 +15,7 @@ import pytest
 from command_line import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from listening import Listener
 from numpy.typing import NDArray
 from PIL import Image
 from tiny import write
@@ -209,18 +210,6 @@ def planted(folder: Path, copies: str, **changes: Any) -> Path:
         }
         | changes,
     )
-
-
-class Listener(Watch):
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.warnings: list[str] = []
-
-    def stage(self, what: str, title: str) -> None:
-        self.stages.append(what)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from command_line import call
+from listening import Listener
 from tiny import TINY, write
 from torch.nn.functional import normalize
 
@@ -21,7 +22,6 @@ from oodbench.execution.pipeline import Options
 from oodbench.execution.runner import Runner
 from oodbench.report import epochs
 from oodbench.scoring.cluster_quality import MEASURES
-from oodbench.store.memo import Watch
 from oodbench.study import reader
 from oodbench.study.settings import PLAIN
 
@@ -29,16 +29,6 @@ pytestmark = pytest.mark.slow
 
 LONG = TINY["recipe"] | {"epochs": 3}
 KEEPING: dict[str, Any] = {"recipe": LONG, "training": "simclr", "keep": [0, 1, "last"]}
-
-
-class Listener(Watch):
-    """Remembers the stages that a pipeline goes through."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-
-    def stage(self, what: str, title: str) -> None:
-        self.stages.append(what)
 
 
 def runner(path: Path, listener: Listener | None = None) -> Runner:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from listening import Listener
 from tiny import write
 
 from oodbench.data import inputs
@@ -38,20 +39,6 @@ STUDY |= {"training": "cross_entropy", "distance": ["cosine", "own"], "clusterin
 STUDY |= {"scores": {}}
 
 
-class Heard(Watch):
-    """Notes what is made and warned of."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.warnings: list[str] = []
-
-    def stage(self, what: str, title: str) -> None:
-        self.stages.append(what)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 def images(folder: Path, seed: int) -> None:
     x = np.random.default_rng(seed).integers(256, size=(60, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "mine.npz", x=x)
@@ -77,7 +64,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_it_says_what_a_run_says(study: Path) -> None:
-    long, short = Heard(), Heard()
+    long, short = Listener(), Listener()
     whole = runner(study, long).run()
     found = runner(study, short).finished()
     assert found is not None

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from command_line import call
+from listening import Listener
 from scipy.stats import spearmanr
 from sklearn.metrics import (
     davies_bouldin_score,
@@ -199,20 +200,6 @@ def test_groupings_do_not_see_each_other() -> None:
 
 
 # ---- the survey of a study ------------------------------------------------------------------------------
-
-
-class Listener(Watch):
-    """Remembers what a pipeline says."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.warnings: list[str] = []
-
-    def stage(self, what: str, title: str) -> None:
-        self.stages.append(what)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 def surveyed(path: Path, listener: Listener | None = None) -> cluster_survey.Survey:

@@ -20,6 +20,7 @@ from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.columns import COLUMNS
 from oodbench.store.memo import REDO
+from oodbench.store.process import seldom_collected
 
 if TYPE_CHECKING:
     from oodbench.data.missing_sets import MissingSet
@@ -385,6 +386,7 @@ def _files(supply: Supply) -> str:
     return f"{supply.state}: {names} ({size})"
 
 
+@seldom_collected()
 def plan(
     study: StudyFile,
     device: Device = "auto",

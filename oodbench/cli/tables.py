@@ -30,7 +30,7 @@ def columns(study: Path | Changed | None) -> list[str]:
     What it is held against may ask for any.
     """
     from oodbench.report.tables import SHOWN as OF_BOARDS
-    from oodbench.store.columns import ACCURACIES, CHOSEN_BY, COLUMNS, COMPAT, LABELS, METRICS
+    from oodbench.store.columns import ACCURACIES, CHOSEN_BY, COLUMNS, COMPAT, COSTS, INTERVALS, LABELS, METRICS
     from oodbench.study.reader import tables_of
 
     if study is None:
@@ -40,7 +40,8 @@ def columns(study: Path | Changed | None) -> list[str]:
         return list(COLUMNS)
     read = {*OF_BOARDS, RANKING, *(value for spec in specs.values() for value in spec.values)}
     read |= {select.by} if select else set()
-    return [name for name in COLUMNS if name in read or name not in (*METRICS, *COMPAT, *CHOSEN_BY, *TRACING)]
+    numbers = (*METRICS, *INTERVALS, *COMPAT, *CHOSEN_BY, *COSTS)
+    return [name for name in COLUMNS if name in read or name not in (*numbers, *TRACING)]
 
 
 def write(study: Path | Changed | None, folder: Path, rows: Any, top: int) -> None:
@@ -148,8 +149,9 @@ def _views(rows: Any, name: str, spec: Any, select: Any, floor: float | None, st
 def note(rows: Any) -> str:
     """Return what a caption says first where rows are of stand-in data."""
     from oodbench.store.columns import STAND_IN
+    from oodbench.store.rows import texts_of
 
-    return f"{STAND_IN}. ".capitalize() if rows["warnings"].str.contains(STAND_IN, regex=False).any() else ""
+    return f"{STAND_IN}. ".capitalize() if any(STAND_IN in each for each in texts_of(rows["warnings"])) else ""
 
 
 def remarks(rows: Any) -> str:

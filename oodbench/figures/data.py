@@ -141,7 +141,7 @@ def ranks(rows: pd.DataFrame) -> pd.DataFrame:
         )
     group = next(group for group in tables.SHOWN_GROUPS if (rows["group"] == group).any())
     one = tables.named(tables.distinct(rows))
-    by = [each for each in tables.METHOD if each in tables.naming(one) or tables.varies(one[each])]
+    by = tables.naming(one)
     spec = TableSpec(rows=tuple(by), columns=("family",), of={"group": group})
     every = tables.declared(one, "ranks", spec).mean
     values = every.dropna()

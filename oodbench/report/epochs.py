@@ -15,7 +15,7 @@ SHOWN = ("class_separation", "global_separation", "cluster_purity", "silhouette"
 def table(rows: pd.DataFrame) -> tables.Table:
     """Return means over runs, epoch by epoch for each method, times 100."""
     done = tables.named(rows[rows["error"] == ""]).assign(run=rows["id"] + " " + rows["seed"].astype(str))
-    by = [name for name in tables.METHOD if name in tables.naming(done) or tables.varies(done[name])]
+    by = tables.naming(done)
     done = done.assign(method=done.groupby(by, sort=False).ngroup()).sort_values(["method", "epoch"], kind="stable")
     of_run = done.groupby([*by, "epoch", "run"], sort=False)
     numbers = {("ID", "probe accuracy"): of_run["accuracy_linear"].first()}

@@ -22,6 +22,7 @@ from oodbench.report.unlearned import MARK, NAME, explained, unlearned
 from oodbench.report.unmade import UNMADE, numberless
 from oodbench.store.artifacts import digest
 from oodbench.store.columns import HIGHER_IS_BETTER, LOWER_IS_BETTER, RECALLS, SHARES
+from oodbench.store.rows import texts_of
 from oodbench.study.declarations import Labels, TableSpec
 from oodbench.study.grid import NONE
 from oodbench.study.study import GROUPS, UNGROUPED
@@ -151,7 +152,7 @@ class Table:
         lost = self._lost()
         whole = lost.any(axis=1) & (lost | self.mean.isna()).all(axis=1)
         parts = (self.mean, self.std, lost.mul(~whole, axis=0))
-        columns = (zip(*(each.iloc[:, i] for each in parts), strict=True) for i in range(self.mean.shape[1]))
+        columns = (zip(*(each.iloc[:, i].tolist() for each in parts), strict=True) for i in range(self.mean.shape[1]))
         shown = [[spread(mean, std) + f" {MARK}" * bad for mean, std, bad in column] for column in columns]
         table = pd.DataFrame(dict(enumerate(shown)), index=self.mean.index)
         table.columns = pd.Index([_title(column) for column in self.mean.columns])
@@ -260,7 +261,7 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 
 def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None) -> Table:
     rows = named(distinct(rows))
-    by = [column for column in METHOD if column in naming(rows) or varies(rows[column])]
+    by = naming(rows)
     runs = runs_of(rows, floor)
     lines, members = Lines(runs, by), runs[["group", "ood"]].drop_duplicates()
     sets = lines.wide("auroc", "ood")
@@ -279,8 +280,9 @@ def _leaderboard(rows: pd.DataFrame, board: str, file: str, floor: float | None)
     name = f"leaderboard-{file}" if file else "leaderboard"
     lost = pd.DataFrame(dict.fromkeys(columns, lines.wide("unlearned")[""]))
     table = averaged(name, _caption(rows, board), pd.DataFrame(columns), lost, by, better, floor)
-    every = firsts(numbered(rows, by))
-    everything = pd.MultiIndex.from_frame(rows[by].iloc[every])  # a method that failed altogether comes last
+    everything: Any = table.mean.index
+    if len(runs) < len(rows):  # a method that failed altogether comes last
+        everything = pd.MultiIndex.from_frame(rows[by].iloc[firsts(numbered(rows, by))])
     # near, then far, then the sets: a group that lacks one has no mean
     keys: Any = [column for column in columns if column[1] == SHOWN["auroc"]]
     order = table.mean.reindex(everything).sort_values(keys, ascending=False).index
@@ -302,11 +304,11 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     def said(of: pd.DataFrame) -> pd.Series[str]:
         return of["threshold"] + (" at " + of["level"].map("{:g}".format)).where(of["several"], "")
 
-    methods = numbered(rows, [*RANKED, "threshold"])
-    pairs = pd.DataFrame({"method": methods, "level": rows["level"].to_numpy()}).dropna().drop_duplicates()
-    several = np.bincount(pairs["method"], minlength=len(firsts(methods)))[methods] > 1
-    called = labelled(rows.assign(several=several), ["threshold", "level", "several"], said)
-    return rows.assign(recipe=labelled(rows, ["training", "recipe"], recipes), threshold=called)
+    lines = numbered(rows, [*RANKED, "threshold", "level"])
+    few = rows[[*RANKED, "threshold", "level"]].iloc[firsts(lines)]
+    several = few.groupby([*RANKED, "threshold"], sort=False, dropna=False)["level"].transform("nunique") > 1
+    found = {"recipe": labelled(few, ["training", "recipe"], recipes), "threshold": said(few.assign(several=several))}
+    return rows.assign(**{name: each.take(lines).set_axis(rows.index) for name, each in found.items()})
 
 
 def _differences(recipes: pd.Series[str]) -> pd.Series[str]:
@@ -330,13 +332,19 @@ def best_of_each_training(board: Table) -> Table:
 
 
 def naming(rows: pd.DataFrame) -> list[str]:
-    """Return the columns that name a method, whether or not they vary: the training, and what scores its features."""
-    scorers = ("distance", "posthoc")
-    return ["training", *(each for each in scorers if not {*rows[each].dropna().unique()} <= {"", NONE})]
+    """Return the columns that name a method: the training, what scores its features, and what else of it varies."""
+    labels = {column: _labels(rows[column]) for column in METHOD}
+    always = ["training", *(each for each in ("distance", "posthoc") if not labels[each] <= {""})]
+    return [column for column in METHOD if column in always or len(labels[column]) > 1]
 
 
 def varies(column: pd.Series[str]) -> bool:
-    return len({*column.dropna().unique()} - {NONE}) > 1
+    return len(_labels(column)) > 1
+
+
+def _labels(column: pd.Series[str]) -> set[str]:
+    """Return the labels in a column, NONE apart."""
+    return {each for each in texts_of(column) if not pd.isna(each)} - {NONE}
 
 
 def declared(rows: pd.DataFrame, name: str, spec: TableSpec, floor: float | None = None) -> Table:
@@ -570,19 +578,23 @@ def _caption(rows: pd.DataFrame, board: str) -> str:
 
 def _full_spectrum(rows: pd.DataFrame) -> str:
     """Return what the columns of the full spectrum count as ID; "" where there are none."""
-    sets = ", ".join(dict.fromkeys(each for each in rows["covariate"] if each))
+    sets = ", ".join(each for each in rows["covariate"].unique() if each)
     said = f"FS: full spectrum, where images of ID's classes under a covariate shift ({sets}) are ID, too; they are so"
     return f" {said} in no other column." if sets else ""
 
 
 def _averaged(rows: pd.DataFrame, shown: set[str]) -> str:
+    axes = (*METHOD, "level", "ood", "run")
+    several = {each: rows.iloc[firsts(numbered(rows, dict.fromkeys((*shown, each))))] for each in axes[-2:]}
+    methods = rows.iloc[firsts(numbered(rows, dict.fromkeys((*axes[:-2], *shown))))]
+
     def most(column: str) -> int:
         """Return over how many values of a column a number is a mean; a training's own outliers are no average."""
         by = {*shown, "training"} - {column} if column in ("outliers", "recipe") else shown
-        pairs = rows[[*by, column]].iloc[firsts(numbered(rows, [*by, column]))].dropna()
+        pairs = several.get(column, methods)[[*by, column]].drop_duplicates().dropna()
         return int(np.bincount(numbered(pairs, by)).max())
 
-    hidden = {column: most(column) for column in (*METHOD, "level", "ood") if column not in shown}
+    hidden = {column: most(column) for column in axes[:-1] if column not in shown}
     counts = ", ".join(f"{column} ({count})" for column, count in hidden.items() if count > 1)
     each = f", each averaged over {counts}" if counts else ""
     return f" Per cent, mean ± standard deviation over {counted(most('run'), 'run')}{each}.{_few_images(rows)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PLUGINS = ("oodbench.methods.", "oodbench.datasets.")
+SELDOM = (100_000, 50, 100)  # objects made, and collections of each generation, between two looks for garbage
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Look for garbage more seldom while millions of objects are made that stay: not where tensors come and go."""
+    before = gc.get_threshold()
+    gc.set_threshold(*SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Thing(NamedTuple):

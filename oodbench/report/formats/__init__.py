@@ -12,7 +12,7 @@ from oodbench.store.files import write_whole
 
 __all__ = ["FORMATS", "Sheet", "csv", "html", "latex", "markdown", "no_formula", "write_table"]
 
-READ = 5000  # lines of a table that somebody reads: more are for programs, as CSV
+READ = 2500  # lines of a table that somebody reads: more are for programs, as CSV
 FORMATS: dict[str, Callable[[Sheet], str]] = {"md": markdown, "csv": csv, "tex": latex, "html": html}
 
 

@@ -113,7 +113,7 @@ class Layout:
 
     def columns(self, part: list[int]) -> str:
         """Return the columns of a part as tabular takes them."""
-        text = _texts(self.sheet)
+        text = self.sheet.in_words
         kinds = {i: f">{{\\raggedright\\arraybackslash}}p{{{self.widths[i]:.0f}pt}}" for i in self.wrapped}
         return "@{}" + "".join(kinds.get(i, "l" if text[i] else "r") for i in self.of(part)) + "@{}"
 
@@ -123,16 +123,18 @@ class Layout:
 
     def heading(self, part: list[int]) -> str:
         """Return the line of headings of a part, between its rules."""
-        text = _texts(self.sheet)
+        text = self.sheet.in_words
         line = " & ".join(_stacked(self.headings[i], "l" if text[i] else "r") for i in self.of(part))
         return f"\\toprule\n{line} \\\\\n\\midrule\n"
 
     def rows(self) -> Iterator[str]:
         """Yield the lines of each part."""
         tags = (r"\textbf{{{}}}", r"\textit{{{}}}")
-        plain = self.sheet.cells(partial(_in_latex, small=self.sheet.short), *tags)
-        broken = self.sheet.cells(partial(_in_latex, longest=0), *tags)
-        cells = [(broken if i in self.wrapped else plain).iloc[:, i].to_list() for i in range(plain.shape[1])]
+        found = [self.sheet.cells(partial(_in_latex, small=self.sheet.short), *tags)]
+        found += (
+            [self.sheet.cells(partial(_in_latex, longest=0), *tags)] if self.wrapped else []
+        )  # in which words break
+        cells = [found[i in self.wrapped].iloc[:, i].to_list() for i in range(found[0].shape[1])]
         for part in self.parts:
             lines = zip(*(cells[i] for i in self.of(part)), strict=True)
             end = f" \\\\{'[2pt]' if self.wrapped else ''}\n"
@@ -163,9 +165,9 @@ def _joined(sheet: Sheet) -> Sheet:
 
 def _cut(sheet: Sheet, width: float) -> Layout:
     """Return a table cut to a width, in as few parts as leave room for the labels."""
-    gap, text, count = _gap(sheet), _texts(sheet), sheet.labels
+    gap, text, count = _gap(sheet), sheet.in_words, sheet.labels
     titles = [printable(str(title)) for title in sheet.text.columns]
-    cells = [{printable(cell) for cell in sheet.text.iloc[:, i]} for i in range(len(titles))]
+    cells = [{*sheet.written.iloc[:, i]} for i in range(len(titles))]
     bodies = [max((_width(each, sheet.short) for each in column), default=0) for column in cells]
     bodies = [body if text[i] else BOLD * body for i, body in enumerate(bodies)]
     headings = [[title] if text[i] else _broken(title, bodies[i]) for i, title in enumerate(titles)]
@@ -207,12 +209,6 @@ def _cap(widths: Sequence[float], least: Sequence[float], room: float) -> float:
 def _gap(sheet: Sheet) -> float:
     """Return what stands between columns."""
     return CLOSE if sheet.short else GAP
-
-
-def _texts(sheet: Sheet) -> list[bool]:
-    """Return which columns hold text, which stands at the left and may wrap: labels, and what is in words."""
-    columns = (sheet.text.iloc[:, i] for i in range(sheet.text.shape[1]))
-    return [i < sheet.labels or any(re.search("[A-Za-z]{2}", cell) for cell in each) for i, each in enumerate(columns)]
 
 
 @lru_cache(maxsize=100_000)

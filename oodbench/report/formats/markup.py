@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from oodbench.errors import printable
@@ -58,8 +59,10 @@ def _no_tag(text: str) -> str:
 
 def csv(sheet: Sheet) -> str:
     """Return the numbers of a table as CSV; what a spreadsheet would take for a formula is text, after a `'`."""
-    texts = sheet.numbers.select_dtypes(exclude="number")
-    return sheet.numbers.assign(**texts.map(no_formula)).rename(columns=no_formula).to_csv(index=False)
+    table = sheet.numbers.rename(columns=no_formula)
+    for i in (i for i, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)):
+        table.isetitem(i, np.array([*map(no_formula, table.iloc[:, i].to_numpy(dtype=object).tolist())], dtype=object))
+    return table.to_csv(index=False)
 
 
 def no_formula(cell: object) -> object:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
 from oodbench.errors import printable
 from oodbench.report.unlearned import MARK
+
+WORD = re.compile("[A-Za-z]{2}")
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,16 @@ class Sheet:
 
     def cells(self, escape: Callable[[str], str], *tags: str) -> pd.DataFrame:
         """Return the text, escaped, the best and what is not told apart from it each in a tag such as `**{}**`."""
-        text, sign = self.text.map(printable).map(escape), escape(f" {MARK}")
+        text, sign = self.written.copy(), escape(f" {MARK}")
+        for i in range(text.shape[1]):
+            known = {cell: escape(cell) for cell in {*text.iloc[:, i]}}  # many are alike
+            text.isetitem(i, [known[cell] for cell in text.iloc[:, i]])
         for column, marks in ({} if self.marks is None else self.marks).items():
-            parts = (each.partition(sign) for each in text[column])  # the sign of what did not learn stands outside
-            both = zip(parts, marks, strict=True)
-            text[column] = ["".join([("{}", *tags)[mark].format(number), *rest]) for (number, *rest), mark in both]
+            cells = text[column].to_list()
+            for i, mark in ((i, mark) for i, mark in enumerate(marks) if mark):
+                number, *rest = cells[i].partition(sign)  # the sign of what did not learn stands outside
+                cells[i] = "".join([tags[mark - 1].format(number), *rest])
+            text[column] = cells
         return text.rename(columns=lambda title: escape(printable(title)))
 
     def picked(self, titles: Sequence[str]) -> Sheet:
@@ -47,6 +56,17 @@ class Sheet:
         text = self.text[[*chosen, *(title for title in titles if title not in labels)]]
         marks = None if self.marks is None else self.marks[[each for each in self.marks if each in titles]]
         return replace(self, text=text, marks=marks, labels=len(chosen))
+
+    @cached_property
+    def written(self) -> pd.DataFrame:
+        """The text, its control characters shown."""
+        return self.text.map(printable)
+
+    @cached_property
+    def in_words(self) -> list[bool]:
+        """Which columns hold text rather than numbers: labels, and what is in words."""
+        cells = [{*self.text.iloc[:, i]} for i in range(self.text.shape[1])]
+        return [i < self.labels or any(WORD.search(cell) for cell in each) for i, each in enumerate(cells)]
 
     @property
     def paragraphs(self) -> list[str]:

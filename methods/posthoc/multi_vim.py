@@ -1,16 +1,16 @@
-"""ViM at several depths: our own extension of ViM, Wang et al. 2022, arXiv 2203.10807, which has one; no paper's method.
+"""ViM at several depths: our own extension of ViM, Wang et al. 2022, arXiv 2203.10807, and no paper's method.
 
     score: mean over depths l of alpha_l |P_l (f_l(x) - o_l)| - logsumexp(logits)
 
 f_l are the encoder's features at a depth, mean over places, as `multi_mahalanobis` has them; a depth at which they are
 the penultimate ones, as before and after the pooling of a ResNet, counts once. P_l projects on what the principal space
 leaves: on the eigenvectors of the smaller half of the eigenvalues of training features about o_l (of an odd number the
-larger part of them). alpha_l is the mean maximum logit of training images over the mean of these norms,
-as ViM matches them (eq. 6), so that each depth gives a virtual logit of the same scale, and all count alike.
+larger part of them). alpha_l is the mean maximum logit of training images over the mean of these norms, as ViM matches
+them (eq. 6), so that each depth gives a virtual logit of the same scale, and all count alike.
 
-The origin o_l of the penultimate features is ViM's, at which a linear head's logits are least (minus the pseudo-inverse
-of its weights times its bias); other depths have no head, and theirs is the mean of training features. Were there one
-depth, the penultimate, this would be ViM with half of the dimensions for its principal space.
+The origin o_l of the penultimate features is ViM's: minus the pseudo-inverse of the head's weights, times its bias.
+Other depths have no head, and theirs is the mean of training features. Were there one depth, the penultimate, this
+would be ViM with half of the dimensions for its principal space.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MultiViM(Posthoc):
         least = vectors[:, : f.shape[1] - f.shape[1] // 2]
 
         def residual(x: Tensor) -> Tensor:
-            return ((x.double() - origin) @ least).norm(dim=1)
+            return torch.linalg.vector_norm((x.double() - origin) @ least, dim=1)
 
         size = residual(f).mean()
         if size**2 <= f.shape[1] * rounding(f):

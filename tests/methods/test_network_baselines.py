@@ -30,9 +30,23 @@ from oodbench.training import networks
 from oodbench.training.weights import plan_of
 
 BLOBS = {"groups": 3, "count": 120}
+PEERS = ["GradNorm", "GradUncertainty", "MahalanobisODIN", "MultiMahalanobis", "Gram", "NACUE", "RankFeat"]
+BY_NAME = [
+    {"pytorch_ood": {"detector": [*PEERS, "MCD"]}},
+    {"pytorch_ood": {"detector": "ODIN", "options": {"eps": 0.02, "temperature": 2.0}}},
+]
 STUDY: dict[str, Any] = {
     **{"outliers": None, "clustering": None, "distance": None, "threshold": ["pooled", "youden"]},
-    **{"posthoc": [{"odin": {"epsilon": 0.02, "temperature": 2.0}}, "gradnorm", "multi_mahalanobis", "multi_vim", "msp"]},
+    **{
+        "posthoc": [
+            {"odin": {"epsilon": 0.02, "temperature": 2.0}},
+            "gradnorm",
+            "multi_mahalanobis",
+            "multi_vim",
+            "msp",
+            *BY_NAME,
+        ]
+    },
     **{"validation": {"glyphs": {"count": 40, "size": 8}}, "covariate": {"blobs": BLOBS | {"corrupt": "jpeg-5"}}},
 }
 
@@ -248,6 +262,38 @@ def test_rows_are_the_loop_over_the_prepared_images(ran: Ran, training: str, on:
         assert len(deep) == len(rows)
     plain = ran.rows[ran.rows["posthoc"] == f"msp{on}"]
     assert set(plain["auroc"]).isdisjoint(rows["auroc"])
+
+
+@pytest.mark.parametrize("on", ["", " on linear probe"])
+def test_rows_of_pytorch_ood_by_name(ran: Ran, on: str) -> None:
+    def of(label: str) -> Any:
+        return ran.rows[ran.rows["posthoc"] == label + on].sort_values(["ood", "threshold"])
+
+    ours, theirs = (
+        of(label) for label in ("odin(temperature=2, epsilon=0.02)", "pytorch_ood(ODIN, eps=0.02, temperature=2.0)")
+    )
+    np.testing.assert_allclose(theirs["auroc"], ours["auroc"], atol=2e-3)  # signs may round
+    for name in PEERS:
+        rows = of(f"pytorch_ood({name})")
+        assert (rows["status"] == "ok").all(), rows["error"].unique()
+        assert len(rows) == len(ours)
+        assert rows["auroc"].between(0, 1).all()
+    assert of("pytorch_ood(MCD)")["error"].str.contains("MCD needs dropout").all()
+
+
+def test_the_module_is_the_network(ran: Ran) -> None:
+    """Its parameters are those of the encoder, its heads and the probe; in evaluation mode, in any memory layout."""
+    for training, own in (("cross_entropy", 0), ("simclr", 2)):
+        run, pipeline = ran.run(training), ran.pipeline
+        model, head = pipeline.encoders.model(run), pipeline.bank(run, [PLAIN], baselines=True, network=True).head
+        assert head is not None
+        assert head.network is not None
+        assert head.module is not None
+        x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(head.module(x), head.network(x)[1])
+        assert len(list(head.module.parameters())) == len(list(model.parameters())) + own
+        assert not any(each.training for each in head.module.modules())
+        assert head.parts == tuple(model.network.encoder.children())
 
 
 def test_a_bank_has_images_where_a_baseline_asks_for_them(ran: Ran) -> None:

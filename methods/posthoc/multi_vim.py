@@ -32,6 +32,7 @@ class MultiViM(Posthoc):
     network = True
 
     def fit(self, train: Split, val: Split | None, head: ClassifierHead) -> Callable[[Split], Tensor]:
+        weight, bias = (each.double() for each in weights(head))
         layers = head.layers
         if layers is None:
             raise ValueError("multi_vim needs the network")
@@ -43,30 +44,31 @@ class MultiViM(Posthoc):
             blocks = [layers(x) for x in items.images()]
             return [torch.cat(layer) for layer in zip(*blocks, strict=True)]
 
-        weight, bias = (each.double() for each in weights(head))
-        top = train.logits.double().amax(1).mean()
+        top = float(train.logits.double().amax(1).mean())
         *earlier, penultimate = seen(train)
+        origin = (-torch.linalg.pinv(weight) @ bias).to(penultimate.device)
         virtual = {
             depth: self._virtual(f, mean(f), top, depth)
             for depth, f in enumerate(earlier)
             if f.shape != penultimate.shape or not torch.allclose(f, penultimate)
         }
-        virtual[len(earlier)] = self._virtual(penultimate, -torch.linalg.pinv(weight) @ bias, top, len(earlier))
+        virtual[len(earlier)] = self._virtual(penultimate, origin, top, len(earlier))
 
         def score(items: Split) -> Tensor:
             found = seen(items)
             logits = torch.stack([of(found[depth]) for depth, of in virtual.items()])
-            return logits.mean(0) - items.logits.double().logsumexp(1)
+            return logits.mean(0) - items.logits.to(logits.device).double().logsumexp(1)
 
         return score
 
-    def _virtual(self, f: Tensor, origin: Tensor, top: Tensor, depth: int) -> Callable[[Tensor], Tensor]:
+    def _virtual(self, f: Tensor, origin: Tensor, top: float, depth: int) -> Callable[[Tensor], Tensor]:
         """Return what gives items (M, D) a virtual logit (M,), whose mean over training features (N, D) is `top`."""
         vectors = torch.linalg.eigh(scatter(f, origin)).eigenvectors  # of ascending eigenvalues
         least = vectors[:, : f.shape[1] - f.shape[1] // 2]
 
         def residual(x: Tensor) -> Tensor:
-            return torch.linalg.vector_norm((x.double() - origin) @ least, dim=1)
+            left: Tensor = (x.double() - origin) @ least
+            return left.square().sum(1).sqrt()
 
         size = residual(f).mean()
         if size**2 <= f.shape[1] * rounding(f):

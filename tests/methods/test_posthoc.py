@@ -25,7 +25,7 @@ from oodbench.study.registry import Registry
 from oodbench.toolkit import pytorch_ood as adapter
 
 N, D, C = 90, 12, 4
-OF_NETWORKS = ("multi_mahalanobis", "odin")  # have their oracles in test_network_baselines.py
+OF_NETWORKS = ("multi_mahalanobis", "multi_vim", "odin")  # have their oracles in test_network_baselines.py
 NAMES = [name for name in Registry().sources("posthoc") if name not in OF_NETWORKS]
 
 

@@ -14,6 +14,7 @@ from pytorch_ood import detector as peer
 from torch import Tensor, nn
 
 from oodbench.api import ClassifierHead, Split
+from oodbench.conformance import posthoc
 from oodbench.scoring import costs
 from oodbench.study.registry import Registry
 
@@ -158,3 +159,9 @@ def test_what_a_network_has_not_is_said() -> None:
         ANY(detector="ODIN").fit(split(TRAIN, Y), None, head()._replace(module=None))
     with pytest.raises(ValueError, match="needs images"):
         fitted("ODIN")(split(TEST)._replace(images=None))
+
+
+@pytest.mark.parametrize("name", ["ODIN", "GradNorm"])
+@pytest.mark.parametrize("check", posthoc.CHECKS, ids=lambda check: check.__name__)
+def test_conformance_gives_the_network_as_a_module(name: str, check: Callable[[Any], None]) -> None:
+    check(ANY(detector=name))

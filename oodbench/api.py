@@ -504,6 +504,10 @@ class ClassifierHead(NamedTuple):
     # such images -> features (B, D_l) of the encoder at several depths, the penultimate ones last: what its direct
     # parts put out, the last of each shape, mean over places; None unless the baseline says `network`
     layers: Callable[[Tensor], list[Tensor]] | None = None
+    # the same network as a module, such images -> logits (B, C), its classifier within; in evaluation mode, in which it
+    # is left; its parameters take gradients, and are left without; None unless the baseline says `network`
+    module: nn.Module | None = None
+    parts: tuple[nn.Module, ...] = ()  # of the module: the direct parts of its encoder, what `layers` looks at
 
 
 class Posthoc(Plugin, ABC):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oodbench.api import ClassifierHead, Posthoc, Split
 from oodbench.conformance.toys import CLASSES, Classified, classified, expect, expect_alone, expect_apart
+from oodbench.toolkit.pytorch_ood import linear
 
 
 def _scorer(posthoc: Posthoc, c: Classified) -> Callable[[Split], Tensor]:
@@ -18,7 +19,13 @@ def _scorer(posthoc: Posthoc, c: Classified) -> Callable[[Split], Tensor]:
     if not posthoc.network:
         return posthoc.fit(c.train, c.val if posthoc.val else None, head)
     network = lambda x: (x.flatten(1), c.head.apply(x.flatten(1)))  # noqa: E731
-    head = head._replace(network=network, layers=lambda x: [x.mean(1, keepdim=True).flatten(1), x.flatten(1)])
+    parts = (nn.Identity(), nn.Flatten())
+    head = head._replace(
+        network=network,
+        layers=lambda x: [x.mean(1, keepdim=True).flatten(1), x.flatten(1)],
+        module=nn.Sequential(*parts, linear(c.head)).eval(),
+        parts=parts,
+    )
     score = posthoc.fit(_pictured(c.train), _pictured(c.val) if posthoc.val else None, head)
     return lambda items: score(_pictured(items))
 

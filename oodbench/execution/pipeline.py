@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from oodbench.api import ClassifierHead, Dataset
+from oodbench.api import Dataset
 from oodbench.data.library import Library, Split
 from oodbench.data.missing_sets import missing_sets, without
 from oodbench.errors import UserError, suggestion
@@ -22,7 +22,7 @@ from oodbench.store.rows import Results
 from oodbench.study.grid import Run
 from oodbench.study.settings import Precision, Seen
 from oodbench.study.study import Study
-from oodbench.training import distributed, networks
+from oodbench.training import distributed
 from oodbench.training.banks import Banks, Piece, reference_of
 from oodbench.training.checkpoints import Asked, Pace
 from oodbench.training.embed import Layers
@@ -107,12 +107,8 @@ class Pipeline:
             shifted={each.label: seen(each, "test") for each in run.covariate},
             correct=self.banks.correct(run),
             images=self._images(run) if network else {},
-            head=self._with_network(run, head) if head and network else head,
+            head=self.banks.network(run, head) if head and network else head,
         )
-
-    def _with_network(self, run: Run, head: ClassifierHead) -> ClassifierHead:
-        layers = networks.at_depths(self.encoders.model(run))
-        return head._replace(network=self.banks.network(run), layers=layers)
 
     def _images(self, run: Run) -> dict[str, Callable[[], Iterator[torch.Tensor]]]:
         """Return what yields the images of each set of a bank, by the names that scoring has for them."""

@@ -580,7 +580,7 @@ def _on_host(head: ClassifierHead | None, device: torch.device) -> ClassifierHea
     def apply(h: Tensor) -> Tensor:
         return torch.cat([head.apply(rows.to(device)).cpu() for rows in h.split(HEAD_ROWS)])
 
-    return ClassifierHead(apply, weight, bias, head.network, head.layers)
+    return head._replace(apply=apply, weight=weight, bias=bias)
 
 
 CHOSEN_BY = ("auroc", "fpr95_id", "fpr95_ood")

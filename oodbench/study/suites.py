@@ -23,8 +23,8 @@ from oodbench.study.study import GROUPS, HELD_OUT, Setup
 
 FOLDER = Path(str(resources.files("oodbench"))) / "suites"
 KEY = "suite"
-OF_EACH = ("id", "ood", "reference", "validation", "outliers")  # each suite's own, for its ID sets
 COVARIATE = "covariate"
+OF_EACH = ("id", "ood", COVARIATE, "reference", "validation", "outliers")  # each suite's own, for its ID sets
 KEYS = ("image", *OF_EACH)  # images are of one format in a study, and so in all its suites
 CHANGEABLE = ("outliers", "validation", "reference")  # what a study may say itself, as rows and tables then tell
 
@@ -75,11 +75,11 @@ def resolve(document: Document) -> Document:
             suites.append(find(name))
     value, origin = dict(document.value), dict[Trail, tuple[Trail, str]]()
     for key in KEYS:
+        if not any(key in each.values for each in suites):
+            continue
         if key in document.value:
             if key not in CHANGEABLE:
                 document.fail((key,), f"the suite {' and '.join(names)} says it, too; drop this key, or `suite:`")
-            continue
-        if not any(key in each.values for each in suites):
             continue
         parts = [each.values.get(key) for each in suites]
         _check_joined(document, key, dict(zip(names, parts, strict=True)))
@@ -112,7 +112,8 @@ def setups(axes: Axes) -> tuple[list[Dataset], dict[str, Setup]]:
                 axes.fail((KEY, i), f"{each.label} is an ID set of {other}, too; run them apart")
         validation, outliers = (axes.plugins(Dataset, places[key]) for key in ("validation", "outliers"))
         for each in mine:
-            ood, covariate = _ood(axes, each, mine, places["ood"]), _covariate(axes, each, mine)
+            ood = _ood(axes, each, mine, places["ood"])
+            covariate = _covariate(axes, each, mine, places[COVARIATE])
             found[each.label] = Setup(ood, reference, validation, outliers, name, covariate)
         ids += mine
     return ids, found
@@ -140,12 +141,12 @@ def _ood(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str
     return found
 
 
-def _covariate(axes: Axes, id_: Dataset, ids: list[Dataset]) -> list[Dataset]:
-    """Return the covariate-shifted sets of an ID set, which a study says beside its suites."""
+def _covariate(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> list[Dataset]:
+    """Return the covariate-shifted sets of an ID set, which a suite or a study beside its suites says."""
     if COVARIATE not in axes.top:
         return []
-    members = _members(axes, id_, ids, axes.top[COVARIATE], (COVARIATE,))
-    return axes.values.axis([each for _, each in members], (COVARIATE,))
+    members = _members(axes, id_, ids, axes.values.get(trail), trail)
+    return axes.values.axis([each for _, each in members], trail)
 
 
 def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Trail) -> Iterator[tuple[str, Dataset]]:
@@ -171,7 +172,10 @@ def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Tr
 def files(label: str, role: str) -> Files | None:
     """Return where the files of a suite's sets are from, given what rows call it; None where a study says the role."""
     name, _, changed = label.partition(" (own ")
-    return find(name).files if name and role not in changed.removesuffix(")").split(", ") else None
+    own = changed.removesuffix(")").split(", ")
+    if not name or role in own or (role == COVARIATE and COVARIATE not in find(name).values):
+        return None
+    return find(name).files
 
 
 def told(suite: Suite) -> Iterator[tuple[str, str]]:
@@ -179,6 +183,8 @@ def told(suite: Suite) -> Iterator[tuple[str, str]]:
     yield "ID", ", ".join(_sets(suite.values["id"]))
     for group, value in suite.values["ood"].items():
         yield f"{group} OOD", ", ".join(_sets(value))
+    if COVARIATE in suite.values:
+        yield "shifted ID", ", ".join(_sets(suite.values[COVARIATE]))
     for role in CHANGEABLE:
         if role in suite.values:
             value = suite.values[role]

@@ -20,7 +20,7 @@ from oodbench.store.memo import NUMBER
 from oodbench.study.grid import LAYER_HEAD, Run, has_shifted
 from oodbench.study.settings import Seen
 from oodbench.toolkit.seeds import seed_of
-from oodbench.training import embed, probes
+from oodbench.training import embed, networks, probes
 from oodbench.training.encoders import Encoders, Indices, room
 
 PROBE = "linear.safetensors"
@@ -107,18 +107,12 @@ class Banks:
 
         return blocks
 
-    def network(self, run: Run) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """Return a trained network from images to features and the logits that baselines read, with gradients."""
+    def network(self, run: Run, head: ClassifierHead) -> ClassifierHead:
+        """Return a classifier with the trained network before it, as baselines get it that ask for the network."""
         name, model = LAYER_HEAD["logits"], self.encoders.model(run)
-        probe = None if name in run.training.heads else self.probe(run)
-        head = None if probe is None else linear_head(*(each.to(self.encoders.device) for each in probe))
-
-        def passed(x: Tensor) -> tuple[Tensor, Tensor]:
-            h, out = model(x)
-            h = h.float()
-            return h, out[name].float() if head is None else head.apply(h)
-
-        return passed
+        module = Classifier(model, name if name in run.training.heads else head).eval()
+        layers, parts = networks.at_depths(model), tuple(model.network.encoder.children())
+        return head._replace(network=module.passed, layers=layers, module=module, parts=parts)
 
     def correct(self, run: Run) -> Tensor | None:
         """Return which ID test items (M,) the classifier, or else the linear probe, classifies right."""
@@ -173,6 +167,33 @@ class Banks:
             return {"classes": len(linear.bias), "accuracies": probes.accuracies(linear, fit, y, test, y_test, device)}
 
         return self.memo.remembered("probe", self.probe_fields(run), fill, run.title)
+
+
+class Classifier(torch.nn.Module):
+    """A trained network and the classifier behind its features: a head of it, by name, or a linear probe."""
+
+    def __init__(self, model: networks.Trained, head: str | ClassifierHead) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head if isinstance(head, str) else None
+        probe = (None, None) if isinstance(head, str) else (head.weight, head.bias)
+        self.weight, self.bias = (None if each is None else torch.nn.Parameter(each) for each in probe)
+
+    def passed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 features (B, D) and logits (B, C) of images (B, C, H, W) in [0, 1], with gradients."""
+        return self._classified(*self.model(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits that `passed` does; of images in any memory layout, for torch.vmap knows one alone."""
+        return self._classified(*self.model.network((x - self.model.mean) / self.model.std))[1]
+
+    def _classified(self, h: Tensor, out: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        h = h.float()
+        if self.head is not None:
+            return h, out[self.head].float()
+        assert self.weight is not None
+        assert self.bias is not None
+        return h, h @ self.weight.T + self.bias
 
 
 def reference_of(run: Run) -> tuple[Dataset, Split, Literal["val", "all"]]:

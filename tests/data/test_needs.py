@@ -225,6 +225,21 @@ def test_the_lists_of_a_suite_have_a_page_and_say_what_brings_them(tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
+def test_shifted_sets_of_a_suite_that_are_not_here_are_said(tmp_path: Path) -> None:
+    """Those of a study beside a suite are not the suite's."""
+    without = dict.fromkeys(("id", "ood", "image", "outliers"))
+    file = write(tmp_path / "s.yaml", **without, suite="openood/cifar10_fs")
+    (line,) = (each for each in call("prepare", file, "--dry-run").stdout.splitlines() if each.startswith("cifar10_c"))
+    assert [words in line for words in ("covariate", "by hand", "https://github.com/Jingkang50/OpenOOD")] == [1, 1, 1]
+    (missing,) = (each for each in call("prepare", file).stderr.splitlines() if "test_cifar10c.txt" in each)
+    assert f"--datasets cifar-10 misc --save_dir {tmp_path / 'data'} " in missing
+    (lost,) = (each for each in call("plan", file).stdout.splitlines() if each.startswith("missing: cifar10_c "))
+    assert "test_cifar10c.txt" in lost
+    own = write(tmp_path / "own.yaml", **without, suite="openood/cifar10", covariate={"csv": {"path": "own.csv"}})
+    (mine,) = (each for each in call("prepare", own).stderr.splitlines() if "own.csv" in each)
+    assert "download.py" not in mine
+
+
 def test_it_downloads_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OODBENCH_OFFLINE", "0")
     with running() as server:

@@ -30,9 +30,23 @@ from oodbench.training import networks
 from oodbench.training.weights import plan_of
 
 BLOBS = {"groups": 3, "count": 120}
+PEERS = ["GradNorm", "GradUncertainty", "MahalanobisODIN", "MultiMahalanobis", "Gram", "NACUE", "RankFeat"]
+BY_NAME = [
+    {"pytorch_ood": {"detector": [*PEERS, "MCD"]}},
+    {"pytorch_ood": {"detector": "ODIN", "options": {"eps": 0.02, "temperature": 2.0}}},
+]
 STUDY: dict[str, Any] = {
     **{"outliers": None, "clustering": None, "distance": None, "threshold": ["pooled", "youden"]},
-    **{"posthoc": [{"odin": {"epsilon": 0.02, "temperature": 2.0}}, "gradnorm", "multi_mahalanobis", "msp"]},
+    **{
+        "posthoc": [
+            {"odin": {"epsilon": 0.02, "temperature": 2.0}},
+            "gradnorm",
+            "multi_mahalanobis",
+            "multi_vim",
+            "msp",
+            *BY_NAME,
+        ]
+    },
     **{"validation": {"glyphs": {"count": 40, "size": 8}}, "covariate": {"blobs": BLOBS | {"corrupt": "jpeg-5"}}},
 }
 
@@ -125,6 +139,46 @@ def test_multi_mahalanobis_is_a_loop_and_pytorch_oods_but_for_a_factor() -> None
     np.testing.assert_allclose(ratio, len(IMAGES), rtol=1e-3)  # theirs divides a sum of squares by no number of items
 
 
+def vim_loop(f: np.ndarray, x: np.ndarray, logits: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return ViM's virtual logit of each of x (M, D), for training features f (N, D), as the paper writes it."""
+    _, values, axes = np.linalg.svd(f - origin, full_matrices=True)
+    left = axes[f.shape[1] // 2 :]
+    assert (values[: f.shape[1] // 2] > 0).all()
+    norms = [sum((axis @ (each - origin)) ** 2 for axis in left) ** 0.5 for each in f]
+    alpha = sum(max(row) for row in logits) / sum(norms)
+    return np.array([alpha * sum((axis @ (each - origin)) ** 2 for axis in left) ** 0.5 for each in x])
+
+
+def test_multi_vim_is_a_loop_and_of_one_depth_vim() -> None:
+    depths = [lambda x: x.mean((2, 3)), lambda x: MODEL.encoder[:2](x).mean((2, 3)), MODEL.encoder]
+    given = items()._replace(y=torch.arange(len(IMAGES)) % 4)
+    other = IMAGES[:9] ** 2
+    with torch.no_grad():
+        asked = Split(MODEL.encoder(other), MODEL(other), None, lambda: iter(other.split(4)))
+        f, x = ([depth(each).numpy() for depth in depths] for each in (IMAGES, other))
+    own = head()
+    origins = [*(each.mean(0) for each in f[:2]), -np.linalg.pinv(own.weight.numpy()) @ own.bias.numpy()]  # type: ignore[union-attr]
+    virtual = [vim_loop(f[i], x[i], given.logits.numpy(), origins[i]) for i in range(3)]
+    energy = np.log(np.exp(asked.logits.numpy()).sum(1))
+
+    def layers(x: Tensor) -> list[Tensor]:
+        return [depth(x) for depth in depths]
+
+    found = plugin("multi_vim").fit(given, None, own._replace(layers=layers))(asked).numpy()
+    np.testing.assert_allclose(found, np.mean(virtual, axis=0) - energy, rtol=1e-9)
+    twice = own._replace(layers=lambda x: [*layers(x), MODEL.encoder(x)])
+    np.testing.assert_array_equal(plugin("multi_vim").fit(given, None, twice)(asked).numpy(), found)
+    one = own._replace(layers=lambda x: [MODEL.encoder(x)])
+    theirs = plugin("vim", dims=2).fit(given, None, own)(asked)
+    np.testing.assert_allclose(plugin("multi_vim").fit(given, None, one)(asked), theirs, rtol=1e-4)
+
+
+def test_multi_vim_refuses_a_depth_that_half_of_its_dimensions_hold() -> None:
+    flat = head()._replace(layers=lambda x: [x[:, :1].mean((2, 3)).expand(-1, 4), MODEL.encoder(x)])
+    with pytest.raises(ValueError, match="half of the dimensions hold all of the 4 features at depth 0"):
+        plugin("multi_vim").fit(items(), None, flat)
+
+
 def test_depths_are_the_last_outputs_of_each_shape_and_the_penultimate_features() -> None:
     model = networks.Trained(
         networks.Network(
@@ -202,11 +256,44 @@ def test_rows_are_the_loop_over_the_prepared_images(ran: Ran, training: str, on:
         for name, known in (("auroc", id_), ("fs_auroc", np.r_[id_, shifted])):
             truth = np.r_[np.zeros(len(known)), np.ones(len(ood))]
             assert row[name] == pytest.approx(roc_auc_score(truth, np.r_[known, ood]), abs=2e-3)  # signs may round
-    deep = ran.rows[ran.rows["posthoc"] == f"multi_mahalanobis{on}"]
-    assert (deep["status"] == "ok").all()
-    assert len(deep) == len(rows)
+    for name in ("multi_mahalanobis", "multi_vim"):
+        deep = ran.rows[ran.rows["posthoc"] == f"{name}{on}"]
+        assert (deep["status"] == "ok").all(), deep["error"].unique()
+        assert len(deep) == len(rows)
     plain = ran.rows[ran.rows["posthoc"] == f"msp{on}"]
     assert set(plain["auroc"]).isdisjoint(rows["auroc"])
+
+
+@pytest.mark.parametrize("on", ["", " on linear probe"])
+def test_rows_of_pytorch_ood_by_name(ran: Ran, on: str) -> None:
+    def of(label: str) -> Any:
+        return ran.rows[ran.rows["posthoc"] == label + on].sort_values(["ood", "threshold"])
+
+    ours, theirs = (
+        of(label) for label in ("odin(temperature=2, epsilon=0.02)", "pytorch_ood(ODIN, eps=0.02, temperature=2.0)")
+    )
+    np.testing.assert_allclose(theirs["auroc"], ours["auroc"], atol=2e-3)  # signs may round
+    for name in PEERS:
+        rows = of(f"pytorch_ood({name})")
+        assert (rows["status"] == "ok").all(), rows["error"].unique()
+        assert len(rows) == len(ours)
+        assert rows["auroc"].between(0, 1).all()
+    assert of("pytorch_ood(MCD)")["error"].str.contains("MCD needs dropout").all()
+
+
+def test_the_module_is_the_network(ran: Ran) -> None:
+    """Its parameters are those of the encoder, its heads and the probe; in evaluation mode, in any memory layout."""
+    for training, own in (("cross_entropy", 0), ("simclr", 2)):
+        run, pipeline = ran.run(training), ran.pipeline
+        model, head = pipeline.encoders.model(run), pipeline.bank(run, [PLAIN], baselines=True, network=True).head
+        assert head is not None
+        assert head.network is not None
+        assert head.module is not None
+        x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(head.module(x), head.network(x)[1])
+        assert len(list(head.module.parameters())) == len(list(model.parameters())) + own
+        assert not any(each.training for each in head.module.modules())
+        assert head.parts == tuple(model.network.encoder.children())
 
 
 def test_a_bank_has_images_where_a_baseline_asks_for_them(ran: Ran) -> None:

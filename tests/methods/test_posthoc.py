@@ -25,7 +25,7 @@ from oodbench.study.registry import Registry
 from oodbench.toolkit import pytorch_ood as adapter
 
 N, D, C = 90, 12, 4
-OF_NETWORKS = ("multi_mahalanobis", "odin")  # have their oracles in test_network_baselines.py
+OF_NETWORKS = ("multi_mahalanobis", "multi_vim", "odin")  # have their oracles in test_network_baselines.py
 NAMES = [name for name in Registry().sources("posthoc") if name not in OF_NETWORKS]
 
 
@@ -545,7 +545,7 @@ NEEDED = {"DICE": {"p": 0.5}, "ViM": {"d": 4}}
 ANY = Registry().load("posthoc", "pytorch_ood")
 
 
-@pytest.mark.parametrize("name", sys.modules[ANY.__module__].detectors())
+@pytest.mark.parametrize("name", sys.modules[ANY.__module__].of_features())
 def test_any_detector_scores_as_pytorch_ood_scores_with_a_network(toy: Toy, name: str) -> None:
     """Held to the library's own way: fitted by a loader, asked through an encoder and a head that it calls itself."""
     made = ANY(detector=name, options=NEEDED.get(name, {}))
@@ -568,8 +568,10 @@ def test_any_detector_scores_as_pytorch_ood_scores_with_a_network(toy: Toy, name
     ("params", "message"),
     [
         ({"detector": "NCl"}, "no detector NCl; did you mean 'NCI'?"),
-        ({"detector": "ODIN"}, "ODIN reads more than logits and features"),
-        ({"detector": "RankFeat"}, "RankFeat reads more"),
+        ({"detector": "MCM"}, "MCM reads embeddings of texts"),
+        ({"detector": "WeightedEBO"}, "WeightedEBO needs a weight of each class"),
+        ({"detector": "ODIN", "options": {"epsilon": 0.1}}, "ODIN has no option epsilon; did you mean 'eps'?"),
+        ({"detector": "MCD", "options": {"mode": "max"}}, "MCD does not take {'mode': 'max'}"),
         ({"options": {"alhpa": 1}}, "NCI has no option alhpa; did you mean 'alpha'?"),
         ({"options": {"alpha": "x"}}, "alpha is 'x', allowed is float"),
         ({"detector": "ViM"}, "ViM needs the option d"),

@@ -195,7 +195,7 @@ CODE = {
     "training.embed": "71284bab954c",
     "training.optim": "f1806bdfca90",
     "training.probes": "3aba1bc8a37c",
-    "scoring.detectors": "61ec2d1f61c2",
+    "scoring.detectors": "7bcdcf256789",
     "scoring.spaces": "b986e1c885cc",
     "scoring.metrics": "2785d4d61aac",
     "data.colour": "10a37d03e6ad",

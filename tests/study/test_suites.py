@@ -65,7 +65,7 @@ def test_a_suite_is_whole_and_says_what_is_its_own(file: Path) -> None:
     from oodbench.study.document import read
 
     for name, each in read(file).value.items():
-        assert set(each) - {"validation", "outliers", "reference", "files"} == FIELDS, name
+        assert set(each) - {"validation", "outliers", "reference", "files", "covariate"} == FIELDS, name
         assert set(each["image"]) - {"short"} == {"size", "channels", "fit", "resize", "antialias"}
         assert all(line.endswith(".") for line in each["own"])
         unsaid = "reference" not in each
@@ -179,6 +179,33 @@ def test_every_list_of_openoods_cifar_suites_is_known_by_its_hash(tmp_path: Path
             assert [each is not None for each in both] == [True, title != "tin597"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shifted"),
+    [
+        ("cifar10", {"cifar10_c": "cifar10/test_cifar10c"}),
+        *(
+            (name, {f"imagenet_{kind}": f"{folder}/test_{folder}_{kind}" for kind in ("v2", "c", "r")})
+            for name, folder in (("imagenet200", "imagenet200"), ("imagenet1k", "imagenet"))
+        ),
+    ],
+)
+def test_a_full_spectrum_suite_is_the_plain_one_with_shifted_sets(
+    name: str, shifted: dict[str, str], tmp_path: Path
+) -> None:
+    """Shifted sets and their lists: DATA_INFO of OpenOOD's evaluator at 3c35632, "csid"."""
+    plain, full = (load(tmp_path, f"openood/{each}") for each in (name, f"{name}_fs"))
+    (one,), (other,) = plain.setups.values(), full.setups.values()
+    assert dataclasses.replace(other, covariate=[], suite=one.suite) == one
+    assert (plain.ids, plain.settings.image, one.covariate) == (full.ids, full.settings.image, [])
+    found = {each.label: each.params for each in other.covariate}
+    assert {label: params["path"] for label, params in found.items()} == {
+        label: f"benchmark_imglist/{stem}.txt" for label, stem in shifted.items()
+    }
+    assert {params["test_share"] for params in found.values()} == {1}
+    if name == "cifar10":
+        assert (found["cifar10_c"]["count"], found["cifar10_c"]["sha256"][:8]) == (10000, "92bf5025")
+
+
 def test_the_lists_of_openood_are_where_its_script_leaves_them(tmp_path: Path) -> None:
     found = load(tmp_path, "openood/cifar10")
     setup = found.setups["cifar10"]
@@ -229,6 +256,8 @@ def test_suites_are_joined_each_with_its_own(tmp_path: Path) -> None:
             {"ood": {"far": "svhn"}},
             "ood: the suite ssd/cifar10 says it, too; drop this key, or `suite:`",
         ),
+        ("openood/cifar10_fs", {"covariate": "cifar10_c"}, "covariate: the suite openood/cifar10_fs says it, too"),
+        (["openood/cifar10_fs", "openood/cifar100"], {}, "differ in `covariate`"),
         ("ssd/cifar10", {"image": IMAGE}, "image: the suite ssd/cifar10 says it, too"),
         (["ssd/cifar10", "csi/cifar10-one-class"], {}, "ssd/cifar10 and csi/cifar10-one-class differ in `image`"),
         (["openood/cifar10", "ssd/cifar100"], {}, "differ in `reference`"),
@@ -251,6 +280,13 @@ def test_a_mistake_in_a_suite_is_shown_where_the_study_names_it(tiny_suites: Non
     with pytest.raises(UserError) as caught:
         reader.load(file)
     assert str(caught.value).startswith(f"{file}:{line}: suite tiny/bad: ood.far.nose: there is no dataset 'nose'")
+
+
+def test_a_suite_without_shifted_sets_takes_a_studys(tmp_path: Path) -> None:
+    found = load(tmp_path, ["openood/cifar10", "openood/cifar100"], covariate={"cifar10": {"corrupt": "jpeg-3"}})
+    assert [[each.label for each in setup.covariate] for setup in found.setups.values()] == 2 * [
+        ["cifar10(corrupt=jpeg-3)"]
+    ]
 
 
 def test_a_study_may_change_what_rows_then_tell(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
+    from oodbench.report.gathered import reasons
+    from oodbench.report.tables import counted
     from oodbench.scoring.detectors import How
     from oodbench.study.study import UNGROUPED
 
@@ -71,9 +73,9 @@ def score(  # noqa: PLR0913 - the sets and options of a command
             root=None if name else Path(folder),
         )
         outcome = score_features.score(given, How(pick_device(device)), _watch())
-    if outcome.left_out:
-        reasons = "; ".join(f"{count} cells: {reason}" for reason, count in outcome.left_out.items())
-        warnings.warn(f"left out: {reasons}", stacklevel=2)
+    for reason, count in reasons(outcome.left_out):
+        warnings.warn(f"left out: {counted(count, 'cell')}: {reason}", stacklevel=2)
+    outcome.rows.attrs["left_out"] = outcome.left_out
     return outcome.rows
 
 

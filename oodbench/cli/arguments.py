@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +62,7 @@ Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all ar
 SPREAD = ("--only", "--set")  # options that take several words
 AUTO, CARDS = "auto", "cards"  # workers
 LESSER_CPU = "lesser_cpu"  # where in a folder of results those of `variance: machine` are
+KINDS = 8  # of warnings, or of reasons, that are printed
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
 
 
@@ -175,6 +176,31 @@ def say_unkept(study: Path | Changed, count: int) -> None:
     if count:
         again = f"oodbench run {study} --redo train keeps them"
         screen.warn(f"{count} epochs to keep are of trainings that are done; {again}")
+
+
+def say_warnings(rows: Any, all_of_them: str) -> None:
+    """Name what rows warn of, each kind once; `all_of_them` says where every warning is. Needs the column."""
+    from oodbench.report.gathered import warned
+
+    found = warned(rows) if "warnings" in rows else []
+    for line in found[:KINDS]:
+        screen.complain("[yellow]rows warn:[/]", line)
+    if found:
+        more = f"{len(found) - KINDS} kinds of warnings more; " if len(found) > KINDS else ""
+        screen.say(f"{more}every warning of rows: {all_of_them}")
+
+
+def say_left_out(left_out: Mapping[str, int], all_of_them: str = "") -> None:
+    """Say why cells are left out, most first; of very many reasons the rest is a count and where all are, if said."""
+    from oodbench.report.gathered import reasons
+
+    found = reasons(left_out)
+    shown = found[:KINDS] if all_of_them else found
+    for reason, count in shown:
+        screen.say(f"left out: {count:>5} cells: {reason}")
+    if more := found[len(shown) :]:
+        cells = sum(count for _, count in more)
+        screen.say(f"left out: {cells:>5} cells for {len(more)} other reasons; {all_of_them}")
 
 
 def say_failures(rows: Any) -> None:

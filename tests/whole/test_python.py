@@ -56,7 +56,7 @@ def test_the_grid_on_arrays_is_that_of_the_command_on_files(made: Arrays, tmp_pa
     words = ["--train", tmp_path / "train.npz", "--id", tmp_path / "ID.npz", "--far", f"sea={tmp_path / 'sea.npz'}"]
     done = call("score", *words, "--training", "mine", "--grid", grid, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    with pytest.warns(UserWarning, match="^left out: 1 cells: norm ignores clusters$"):
+    with pytest.warns(UserWarning, match="^left out: 1 cell: norm ignores clusters$"):
         rows = oodbench.score(train, test, far={"sea": made["ood"]}, training="mine", grid=grid, device="cpu")
     kept = kept_in(tmp_path / "results" / "features")
     assert len(rows) == len(kept) == 5

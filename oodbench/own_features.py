@@ -49,14 +49,17 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     `val` are ID features that nothing was fitted on; without them a tenth of `train` is held out for thresholds.
     `validation` are OOD sets that thresholds and choices may see. `grid` has detectors as a study has; without it there
     is every plugin with its defaults. Rows are kept where `name` names a folder of results, else only returned.
+    `recommend`, `tables` and `write_report` take them; `rows.attrs["left_out"]` counts cells by reason.
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.report.gathered import reasons
     from oodbench.report.tables import counted
     from oodbench.scoring.detectors import How
+    from oodbench.study.reader import plugins_of
     from oodbench.study.study import UNGROUPED
 
+    grid = Path(grid) if isinstance(grid, str) else grid
     groups = (("near", near), ("far", far), (UNGROUPED, ood))
     sets = [(group, each, _given(each, f)) for group, of in groups for each, f in (of or {}).items()]
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +69,7 @@ def score(  # noqa: PLR0913 - the sets and options of a command
             ood=sets,
             val=None if val is None else _given("val", val),
             validation={each: _given(each, f) for each, f in (validation or {}).items()},
-            grid=Path(grid) if isinstance(grid, str) else grid,
+            grid=grid,
             name=name or "features",
             training=training,
             seed=seed,
@@ -75,7 +78,7 @@ def score(  # noqa: PLR0913 - the sets and options of a command
         outcome = score_features.score(given, How(pick_device(device)), _watch())
     for reason, count in reasons(outcome.left_out):
         warnings.warn(f"left out: {counted(count, 'cell')}: {reason}", stacklevel=2)
-    outcome.rows.attrs["left_out"] = outcome.left_out
+    outcome.rows.attrs |= {"left_out": outcome.left_out, "plugins": plugins_of(grid or {})}
     return outcome.rows
 
 

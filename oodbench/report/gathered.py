@@ -52,7 +52,8 @@ def warned(rows: pd.DataFrame) -> list[str]:
     rows = rows.reset_index(drop=True)
     said = warnings(rows)
     firsts = said[~said.duplicated()]
-    kinds = {text: _kind(text, rows.loc[place]) for place, text in firsts.items()}
+    labels = rows.loc[firsts.index, [*LABELLED]].itertuples(index=False, name=None)
+    kinds = {text: _kind(text, each) for text, each in zip(firsts, labels, strict=True)}
     found = []
     for _, of in said.groupby(said.map(kinds), sort=False):
         texts, members = of.value_counts(), rows.loc[of.index.unique()]
@@ -62,17 +63,17 @@ def warned(rows: pd.DataFrame) -> list[str]:
     return [line for _, line in sorted(found, key=lambda each: -each[0])]
 
 
-def _kind(text: str, row: pd.Series[str]) -> str:
-    """Return a warning without its numbers and the labels of its row."""
-    labels = {str(row[name]).partition(" on ")[0] for name in LABELLED} - {NONE, ""}
-    for label in sorted(labels, key=len, reverse=True):
+def _kind(text: str, labels: Iterable[str]) -> str:
+    """Return a warning without its numbers and the labels of its row; that of a baseline may say on what."""
+    there = {str(label).partition(" on ")[0] for label in labels} - {NONE, ""}
+    for label in sorted(there, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(label)}(?!\w)", "…", text)
     return NUMBER.sub("#", text)
 
 
 def _which(members: pd.DataFrame, rows: pd.DataFrame) -> str:
     """Return the trainings, detectors and OOD sets of rows, in brackets, where these are not all of them."""
-    scorers = [(of["distance"].where(of["distance"] != NONE, of["posthoc"])) for of in (members, rows)]
+    scorers = [of["distance"].where(of["distance"] != NONE, of["posthoc"]) for of in (members, rows)]
     axes = [scorers, *([of[name] for of in (members, rows)] for name in ("training", "ood"))]
     parts = [_names(some.unique()) for some, every in axes if some.nunique() < every.nunique()]
     return f" ({'; '.join(parts)})" if parts else ""

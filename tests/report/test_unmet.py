@@ -29,7 +29,11 @@ SIDES = {"left": {"distance": "cosine"}, "right": {"distance": "knn(k=3)"}}
             "left.clustering",
             "among rows of distance knn(k=3), no row has clustering 'kmeans(k=classes, restarts=2)'",
         ),
-        ({"left": {}, "right": {}, "among": ["training"], "winner": {"training": "supcon"}}, "winner.training", "no row has training"),
+        (
+            {"left": {}, "right": {}, "among": ["training"], "winner": {"training": "supcon"}},
+            "winner.training",
+            "no row has training 'supcon'",
+        ),
         (
             {"table": "quality", "value": "nmi", "of": {"split": "test"}, "left": {"training": "simclr"}}
             | {"right": {"training": "simcl"}},

@@ -58,6 +58,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE …: as if the file said so, such as recipe.epochs=2.", show_default=False),
 ]
+Plugins = Annotated[
+    list[Path] | None, typer.Option(help="A file or folder of your own plugins, where it is made of some; repeatable.")
+]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
 SPREAD = ("--only", "--set")  # options that take several words
 AUTO, CARDS = "auto", "cards"  # workers

@@ -22,7 +22,7 @@ from oodbench.study.document import Trail
 from oodbench.study.registry import Registry
 from oodbench.study.settings import RESNETS, Encoder, Portion, Precision, Reference, Space, TimmOptions
 from oodbench.study.study import Detectors, Match, Skip, Study
-from oodbench.study.values import Values, combinations
+from oodbench.study.values import Values, combinations, form
 
 AXES = (
     *("id", "training", "outliers", "encoder", "recipe", "precision", "seed"),
@@ -152,14 +152,15 @@ class Axes:
                 self.fail(trail, f"is one data set, not {', '.join(each.label for each in found)}")
             return Reference(kind="set", held_out=found[0])
         if value not in ("val", "train"):
-            self.fail(trail, f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}")
+            said = f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}"
+            self.fail(trail, said + form(("reference",)))
         return self.values.one(Reference, {"kind": value}, trail)
 
     def detectors(self, spaces: list[Space], reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
         """Return the axes of detectors; `saw` are the labels of the validation OOD sets, which `validation` says."""
         compat = self.top.get("compat", False)
         if not isinstance(compat, bool):
-            self.fail(("compat",), f"is {compat!r}, should be true or false")
+            self.fail(("compat",), f"is {compat!r}, should be true or false{form(('compat',))}")
         found = Detectors(
             registry=self.registry,
             reference=reference,
@@ -198,12 +199,12 @@ class Axes:
     def skips(self) -> list[Skip]:
         value = self.top.get("skip") or []
         if not isinstance(value, list):
-            self.fail(("skip",), f"is {value!r}, wanted a list of mappings from axis to name")
+            self.values.unlike(("skip",), value, "a list of mappings from axis to name")
         return [self._skip(item, ("skip", i)) for i, item in enumerate(value)]
 
     def _skip(self, item: Any, trail: Trail) -> Skip:
         if not isinstance(item, dict) or not item:
-            self.fail(trail, f"is {item!r}, wanted a mapping from axis to name")
+            self.values.unlike(trail, item, "a mapping from axis to name")
         axes = [axis for axis in AXES if axis != "recipe"]
         for axis, value in item.items():
             if axis not in axes:

@@ -53,8 +53,6 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
-    from oodbench.report.gathered import reasons
-    from oodbench.report.tables import counted
     from oodbench.scoring.detectors import How
     from oodbench.study.reader import plugins_of
     from oodbench.study.study import UNGROUPED
@@ -76,10 +74,18 @@ def score(  # noqa: PLR0913 - the sets and options of a command
             root=None if name else Path(folder),
         )
         outcome = score_features.score(given, How(pick_device(device)), _watch())
-    for reason, count in reasons(outcome.left_out):
-        warnings.warn(f"left out: {counted(count, 'cell')}: {reason}", stacklevel=2)
+    _say_left_out(outcome.left_out)
     outcome.rows.attrs |= {"left_out": outcome.left_out, "plugins": plugins_of(grid or {})}
     return outcome.rows
+
+
+def _say_left_out(left_out: Mapping[str, int]) -> None:
+    """Warn of each reason, once for all detectors that it befell."""
+    from oodbench.report.gathered import reasons
+    from oodbench.report.tables import counted
+
+    for reason, count in reasons(left_out):
+        warnings.warn(f"left out: {counted(count, 'cell')}: {reason}", stacklevel=3)
 
 
 def _watch() -> Watch:

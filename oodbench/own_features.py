@@ -46,10 +46,9 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     Features are (M, D) arrays or tensors, files that `oodbench score` reads, or mappings of `features` and what else is
     known of the same items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight`
     (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out, and Python warns of why.
-    `val` are ID features that nothing was fitted on; without them a tenth of `train` is held out for thresholds.
-    `validation` are OOD sets that thresholds and choices may see. `grid` has detectors as a study has; without it there
-    is every plugin with its defaults. Rows are kept where `name` names a folder of results, else only returned.
-    `recommend`, `tables` and `write_report` take them; `rows.attrs["left_out"]` counts cells by reason.
+    `val` are ID features that nothing was fitted on, else a tenth of `train`; `validation` are OOD sets that thresholds
+    and choices may see. `grid` has detectors as a study has, else it is every plugin with its defaults. Rows are kept
+    where `name` names a folder of results. `recommend`, `tables` and `write_report` take them.
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
@@ -58,8 +57,8 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     from oodbench.study.study import UNGROUPED
 
     grid = Path(grid) if isinstance(grid, str) else grid
-    groups = (("near", near), ("far", far), (UNGROUPED, ood))
-    sets = [(group, each, _given(each, f)) for group, of in groups for each, f in (of or {}).items()]
+    groups = {"near": near, "far": far, UNGROUPED: ood}
+    sets = [(group, each, _given(each, f)) for group, of in groups.items() for each, f in (of or {}).items()]
     with tempfile.TemporaryDirectory() as folder:
         given = score_features.Given(
             train=_given("train", train),

@@ -393,6 +393,10 @@ class Twice(Distance):
     ("files", "said"),
     [
         ({"two.py": OWN + OWN.split("\n\n\n")[1].replace("Twice", "Thrice")}, "exactly one Distance class"),
+        (
+            {"half.py": OWN.replace("def fit", "def fitt")},
+            r"half.py: Twice does not define fit, as every Distance does; `oodbench new distance NAME` writes a stub",
+        ),
         ({"none.py": '"""Nothing."""\n'}, "defines one class that derives from one of Training"),
         ({"cosine.py": OWN}, "two plugins are named 'cosine' in distance"),
         ({"broken.py": "def f(:\n"}, r"broken.py:1: cannot be parsed"),

@@ -181,8 +181,8 @@ def say_unkept(study: Path | Changed, count: int) -> None:
         screen.warn(f"{count} epochs to keep are of trainings that are done; {again}")
 
 
-def say_warnings(rows: Any, all_of_them: str) -> None:
-    """Name what rows warn of, each kind once; `all_of_them` says where every warning is. Needs the column."""
+def say_warnings(rows: Any, where: str) -> None:
+    """Name what rows warn of, each kind once, and say `where` every warning is; nothing without their column."""
     from oodbench.report.gathered import warned
 
     found = warned(rows) if "warnings" in rows else []
@@ -190,20 +190,20 @@ def say_warnings(rows: Any, all_of_them: str) -> None:
         screen.complain("[yellow]rows warn:[/]", line)
     if found:
         more = f"{len(found) - KINDS} kinds of warnings more; " if len(found) > KINDS else ""
-        screen.say(f"{more}every warning of rows: {all_of_them}")
+        screen.say(f"{more}{where} lists every warning of rows")
 
 
-def say_left_out(left_out: Mapping[str, int], all_of_them: str = "") -> None:
-    """Say why cells are left out, most first; of very many reasons the rest is a count and where all are, if said."""
+def say_left_out(left_out: Mapping[str, int], where: str = "") -> None:
+    """Say why cells are left out, most first; where it is said `where` all are, the rest of many is a count."""
     from oodbench.report.gathered import reasons
 
     found = reasons(left_out)
-    shown = found[:KINDS] if all_of_them else found
+    shown = found[:KINDS] if where else found
     for reason, count in shown:
         screen.say(f"left out: {count:>5} cells: {reason}")
     if more := found[len(shown) :]:
         cells = sum(count for _, count in more)
-        screen.say(f"left out: {cells:>5} cells for {len(more)} other reasons; {all_of_them}")
+        screen.say(f"left out: {cells:>5} cells for {len(more)} other reasons; {where}")
 
 
 def say_failures(rows: Any) -> None:

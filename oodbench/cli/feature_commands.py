@@ -119,7 +119,7 @@ def _score(
     tables.write(grid, folder, outcome.rows, top)
     screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
     arguments.say_left_out(outcome.left_out, f"{folder / 'plan.json'} has all, under left_out")
-    arguments.say_warnings(outcome.rows, f"the page lists them{'' if page else ' (--page)'}")
+    arguments.say_warnings(outcome.rows, "the page" if page else "a page (--page)")
     if recommend:
         tables.recommend(folder, outcome.rows)
     file = written_of_features(folder, outcome.rows) if page else None

@@ -237,7 +237,7 @@ def _say_done(study: Path | Changed, made: Ran) -> None:
     if outcome.missing:
         screen.say(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     _say_unlearned(outcome.rows, runner.study.settings.learned)
-    arguments.say_warnings(outcome.rows, f"oodbench report {runner.study.file} lists them")
+    arguments.say_warnings(outcome.rows, f"oodbench report {runner.study.file}")
     for how in died:
         screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
     _say_not_made(runner, outcome.rows)

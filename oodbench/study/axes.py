@@ -33,6 +33,7 @@ DEFAULT: dict[str, Any] = {"seed": 0, "precision": "float32", "reference": "val"
 P = TypeVar("P", bound=Plugin)
 
 
+CALLED = "as"  # beside parameters, the label that tables show
 LONGEST = 40  # signs of a label
 
 
@@ -76,7 +77,7 @@ class Axes:
     def instances(self, room: str, name: str, params: Any, trail: Trail) -> list[Any]:
         """Return a plugin for each combination of its parameters."""
         params, alias = self._alias(params, trail)
-        made = self.values.sweep(self.plugin_class(room, name, trail), params, trail)
+        made = self.values.sweep(self.plugin_class(room, name, trail), params, trail, (CALLED,))
         found = [each.called(alias) for each in made] if alias else made
         for each in found:
             if isinstance(each, Dataset):
@@ -86,11 +87,11 @@ class Axes:
 
     def _alias(self, params: Any, trail: Trail) -> tuple[Any, str]:
         """Return parameters without the key `as`, and what it says: a label to be shown in place of the own one."""
-        if not isinstance(params, dict) or "as" not in params:
+        if not isinstance(params, dict) or CALLED not in params:
             return params, ""
-        alias = self.values.one(Alias, params["as"], (*trail, "as"))
+        alias = self.values.one(Alias, params[CALLED], (*trail, CALLED))
         self.aliases.add(alias)
-        return {key: value for key, value in params.items() if key != "as"}, alias
+        return {key: value for key, value in params.items() if key != CALLED}, alias
 
     def plugin_class(self, room: str, name: str, trail: Trail) -> type[Plugin]:
         with self.document.blame(trail):
@@ -117,11 +118,12 @@ class Axes:
             params, alias = self._alias(given, trail)
             before = len(found)
             if name in RESNETS:
-                resnets = self.values.sweep(RESNETS[name], params, trail)
+                resnets = self.values.sweep(RESNETS[name], params, trail, (CALLED,))
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
             elif re.fullmatch(r"timm/[\w.\-]+", name):
                 found += [
-                    Encoder(name=name, params=each.given) for each in self.values.sweep(TimmOptions, params, trail)
+                    Encoder(name=name, params=each.given)
+                    for each in self.values.sweep(TimmOptions, params, trail, (CALLED,))
                 ]
             elif re.fullmatch(r"[\w.]+:\w+", name):
                 found += self.functions(name, params, trail)

@@ -80,7 +80,7 @@ def _checked(values: Values, raw: Any, trail: Trail) -> dict[str, Any]:
         values.unlike(trail, raw, "a mapping of parameters or a recipe's name")
     if "base" in raw:
         _named(values, raw["base"], (*trail, "base"))
-    values.options(Recipe, _without(raw, "base"), trail)
+    values.options(Recipe, _without(raw, "base"), trail, ("base",) if "for" in trail else ("base", "for"))
     return raw
 
 

@@ -166,6 +166,9 @@ def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Tr
                 rest = held_out(id_)
             yield HELD_OUT, rest
         else:
+            known = axes.registry.sources("dataset").keys() | axes.registry.broken.keys()
+            if name not in known:
+                axes.fail(at, f"there is no dataset '{name}'{suggestion(name, [*known, HELD_OUT])}")
             yield from ((each.label, each) for each in axes.instances("dataset", name, params, at))
 
 

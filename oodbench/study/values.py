@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -75,7 +75,11 @@ EXAMPLES = {
     "validation": "{noise: {size: 28}}",
     "variance": "machine",
 }
-KINDS = {"a valid array": "a list", "an object": "a mapping", "a valid dictionary": "a mapping"}  # as YAML calls them
+KINDS = {  # as YAML calls them
+    **{"a valid array": "a list", "an object": "a mapping", "a valid dictionary": "a mapping"},
+    "a valid boolean": "true or false",
+}
+PATTERNS = {"mlp": "linear, cosine or mlp-128", "classes": "10, classes or 2*classes"}  # what one of each allows
 
 
 def form(trail: Trail) -> str:
@@ -139,7 +143,9 @@ class Values:
             return [TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)]
         except ValidationError as error:
             if not isinstance(value, list):
-                self.fail(trail, _what_is_wrong(value, error.errors()) + form(trail))
+                said = _what_is_wrong(value, error.errors())
+                known = "" if "; allowed: " in said or "did you mean" in said else form(trail)
+                self.fail(trail, said + " or null" * (type(None) in get_args(hint) and not known) + known)
             place = next((each["loc"][0] for each in error.errors() if each["loc"]), None)
             if isinstance(place, int) and place < len(value) and not any(isinstance(each, list) for each in value):
                 of_it = [each for each in error.errors() if each["loc"][:1] == (place,)]  # no sweep, but one list
@@ -148,8 +154,11 @@ class Values:
             self.fail(trail, f"is an empty list: there is nothing to sweep over{form(trail)}")
         return [each for i, item in enumerate(value) for each in self.values(hint, item, (*trail, i))]
 
-    def options(self, cls: Any, raw: Any, trail: Trail) -> dict[str, list[Any]]:
-        """Return the values that each of some parameters may have; of a class that is not known (None), any."""
+    def options(self, cls: Any, raw: Any, trail: Trail, others: Sequence[str] = ()) -> dict[str, list[Any]]:
+        """Return the values that each of some parameters may have; of a class that is not known (None), any.
+
+        `others` are keys that may stand beside them and are read elsewhere: a message on a slip names them, too.
+        """
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             self.unlike(trail, raw, "a mapping of parameters", cls)
@@ -158,13 +167,13 @@ class Values:
         known = [f.name for f in dataclasses.fields(cls)]
         for key in raw:
             if key not in known:
-                self.fail((*trail, key), f"there is no such parameter{suggestion(key, known)}")
+                self.fail((*trail, key), f"there is no such parameter{suggestion(key, [*known, *others])}")
         hints = get_type_hints(cls, include_extras=True)
         return {key: self.values(hints[key], value, (*trail, key)) for key, value in raw.items()}
 
-    def sweep(self, cls: Any, raw: Any, trail: Trail) -> list[Any]:
-        """Return an instance for each combination of the parameters in a mapping."""
-        options = self.options(cls, raw, trail)
+    def sweep(self, cls: Any, raw: Any, trail: Trail, others: Sequence[str] = ()) -> list[Any]:
+        """Return an instance for each combination of the parameters in a mapping; `others` as `options` has them."""
+        options = self.options(cls, raw, trail, others)
         self.count(options, trail)
         for f in dataclasses.fields(cls):
             if f.name not in options and f.default is f.default_factory is dataclasses.MISSING:
@@ -226,8 +235,10 @@ def _what_is_wrong(value: Any, errors: Sequence[ErrorDetails]) -> str:
     )
     for theirs, ours in KINDS.items():
         wants = wants.replace(theirs, ours)
-    if any(each["type"] == "string_pattern_mismatch" for each in errors):
-        return f"is {value!r}, {wants}"  # a pattern is no list of choices
+    if patterns := [each["ctx"]["pattern"] for each in errors if each["type"] == "string_pattern_mismatch"]:
+        shown = [f", such as {text}" for word, text in PATTERNS.items() if word in patterns[0]]
+        wants = wants.replace("String should match pattern", "should be text of the pattern")
+        return f"is {value!r}, {wants.replace(' or should be', ' or')}{''.join(shown)}"  # it is no list of choices
     allowed = re.findall(r"'([^']+)'", wants)
     hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""
     return f"is {value!r}, {wants}{hint}"

@@ -98,9 +98,21 @@ def test_another_kind_of_value_is_refused_with_an_example(key: str, value: Any) 
         ({"training": {"simclr": [0.5]}}, "wanted a mapping of parameters; for example `{temperature: 0."),
         ({"encoder": {"resnet18": 8}}, "wanted a mapping of parameters; for example `{width: 64}`"),
         ({"curve": {"of": "cosine"}}, "curve.of: is 'cosine', should be a mapping; for example"),
+        ({"recipe": {"bsae": "fast"}}, "no such parameter; did you mean 'base'? allowed: accumulate, augment, base,"),
+        ({"recipe": {"base": "fast", "fro": {}}}, "recipe.fro: there is no such parameter; did you mean 'for'?"),
+        ({"distance": {"knn": {"ass": "near"}}}, "did you mean 'as'? allowed: as, k, library, sample"),
+        ({"encoder": {"resnet18": {"sa": "small"}}}, "there is no such parameter; allowed: as, stem, width"),
+        ({"ood": {"near": "hled_out"}}, "ood.near: there is no dataset 'hled_out'; did you mean 'held_out'?"),
+        ({"space": {"unit": "yes"}}, "space.unit: is 'yes', should be true or false"),
+        ({"recipe": {"augment": {"jitter": "none"}}}, "recipe.augment.jitter: is 'none', should be a list or null"),
+        ({"training": {"simclr": {"head": "128"}}}, "(-[1-9][0-9]*){1,2})$', such as linear, cosine or mlp-128"),
+        (
+            {"clustering": {"kmeans": {"k": "all"}}},
+            "is 'all', should be a valid integer or text of the pattern '^([1-9][0-9]*\\*)?classes$', such as 10, classes",
+        ),
         ({"plugins": "my.py"}, "plugins: is 'my.py', should be a list; for example `plugins: [my_method.py]`"),
     ],
 )
-def test_parameters_are_shown_as_a_mapping(changes: dict[str, Any], said: str) -> None:
+def test_a_message_says_what_is_accepted(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         reader.load(parsed(STUDY) | changes)

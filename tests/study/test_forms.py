@@ -108,7 +108,7 @@ def test_another_kind_of_value_is_refused_with_an_example(key: str, value: Any) 
         ({"training": {"simclr": {"head": "128"}}}, "(-[1-9][0-9]*){1,2})$', such as linear, cosine or mlp-128"),
         (
             {"clustering": {"kmeans": {"k": "all"}}},
-            "is 'all', should be a valid integer or text of the pattern '^([1-9][0-9]*\\*)?classes$', such as 10, classes",
+            "is 'all', should be a valid integer or text of the pattern '^([1-9][0-9]*\\*)?classes$', such as 10",
         ),
         ({"plugins": "my.py"}, "plugins: is 'my.py', should be a list; for example `plugins: [my_method.py]`"),
     ],

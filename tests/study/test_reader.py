@@ -198,7 +198,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
             "training",
             "{simclr: {temprature: 0.5}}",
             5,
-            "did you mean 'temperature'? allowed: base_temperature, head, temperature",
+            "did you mean 'temperature'? allowed: as, base_temperature, head, temperature",
         ),
         ("training", "{simclr: {temperature: hot}}", 5, "simclr.temperature: is 'hot', should be a valid number"),
         ("training", "{simclr: {temperature: 0}}", 5, "is 0, should be greater than 0"),

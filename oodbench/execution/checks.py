@@ -85,10 +85,16 @@ class Checks:
                         self.fail((*trail, "of", column), f"no row has {column} '{each}'{hint}")
 
     def _check_claims(self) -> None:
-        """Refuse a claim with a side that no row will be of; a dry run and a unit have a part of the rows."""
-        if self.study.cells is None and self.study.runs is None:
-            for trail, said in unmet(self.study, self.whole):
+        """Refuse a claim with a side that no row will be of; a dry run and a unit have a part of the rows.
+
+        Where `--set` changes the study that is warned of: its file may be right.
+        """
+        if self.study.cells is not None or self.study.runs is not None:
+            return
+        for trail, said in dict.fromkeys(unmet(self.study, self.whole)):
+            if not self.study.document.changes:
                 self.fail(trail, said)
+            self.warn(f"{self.study.document.where(trail)}: {'.'.join(map(str, trail))}: {said}")
 
     def _check_sizes(self, work: Work) -> None:
         run, train = work.run, self.library.prepared(work.run.id, "train")

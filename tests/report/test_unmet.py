@@ -9,7 +9,11 @@ import pytest
 from command_line import call
 from tiny import write
 
+from oodbench.execution.pipeline import Options
+from oodbench.execution.runner import Runner
 from oodbench.report.claims.unmet import unmet
+from oodbench.store.memo import Watch
+from oodbench.study.document import Changed
 from oodbench.study.reader import load
 from oodbench.training.weights import plan_of
 
@@ -62,3 +66,15 @@ def test_it_is_refused_before_anything_is_trained(tmp_path: Path, command: str) 
     line = next(i for i, text in enumerate(file.read_text().splitlines(), 1) if "moon" in text)
     assert f"{file}:{line}: claims.mine.of.ood: no row has ood 'moon'; allowed: blobs(" in done.output
     assert not list(tmp_path.glob("results/store/train*/*"))
+
+
+def test_a_claim_of_a_study_that_is_changed_by_set_is_warned_of(tmp_path: Path) -> None:
+    study = load(Changed(write(tmp_path / "s.yaml", claims={"mine": {"says": "so"} | SIDES}), ("distance=cosine",)))
+    warned: list[str] = []
+
+    class Listening(Watch):
+        def warn(self, message: str) -> None:
+            warned.append(message)
+
+    Runner(study, Options(device="cpu"), Listening()).checks.check_study()
+    assert [each for each in warned if "claims.mine.right.distance: no row has distance 'knn(k=3)'" in each]

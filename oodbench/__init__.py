@@ -7,6 +7,8 @@ From Python:
     rows = oodbench.run({"name": "mine", "image": {"size": 8}, ...})  # what would stand in a file
     rows = oodbench.rows("benchmark.yaml")   # what is there already; needs no torch
     rows = oodbench.score(train={"features": h, "labels": y}, id=h_test, ood={"SVHN": h_svhn})  # features at hand
+    print(best := oodbench.recommend(rows))  # of rows, or of a study; best.detector.fit(h, y) is that detector
+    oodbench.write_report(rows, "page.html")
     fitted = oodbench.detector("mahalanobis", covariance="shared").fit(h, y)
     fitted.score(h_new), fitted.predict(h_new), fitted.threshold
     taken = oodbench.load_detector("folder")  # of `oodbench export`; taken.predict("a.png")
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from oodbench.errors import UserError
 from oodbench.own_features import Fitted, UnfittedDetector, detector, score
+from oodbench.recommended import Recommended
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,11 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Fitted",
+    "Recommended",
     "UnfittedDetector",
     "UserError",
     "detector",
     "load_detector",
     "plugins",
+    "recommend",
     "rows",
     "run",
     "score",
@@ -66,16 +71,19 @@ def rows(study: Study) -> pd.DataFrame:
     return current(_source(study), warnings.warn)[1]
 
 
-def tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the tables of a study by name: mean, standard deviation and n, unrounded, in per cent; needs no torch.
+def tables(study: Study | pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of a study, or of rows, by name: mean, standard deviation and n, unrounded, in per cent.
 
-    What a study declares of a table of every study is `tables/NAME`, beside NAME.
+    It needs no torch. What a study declares of a table of every study is `tables/NAME`, beside NAME.
     """
     from oodbench.cli.tables import made
+    from oodbench.recommended import checked
     from oodbench.report import unmade
 
-    source = _source(study)
-    found = made(source, unmade.declared(rows(study)), warnings.warn)
+    if isinstance(study, str | Path | Mapping):
+        found = made(_source(study), unmade.declared(rows(study)), warnings.warn)
+    else:
+        found = made(None, unmade.declared(checked(study)), warnings.warn)
     return {("tables/" if spec and not spec.rows else "") + table.name: table.numbers() for table, spec in found}
 
 
@@ -91,11 +99,39 @@ def verdict(study: Study) -> pd.DataFrame:
     return sheet(judged(source, given, unmade.declared(found), claims_of(source), store(source, given))).numbers
 
 
-def write_report(study: Study, to: str | Path | None = None) -> Path:
-    """Write a study as one page of HTML that opens without a network, and return its file; needs no torch."""
-    from oodbench.cli.report_commands import written
+def recommend(study: Study | pd.DataFrame) -> Recommended:
+    """Return which detector to take, of the rows of a study or of those that `score` returned; needs no torch.
 
-    return written(_source(study), None if to is None else Path(to), warnings.warn)
+    It is chosen on validation OOD, or with one OOD set left out after the other, over all trainings of the rows; Python
+    warns of trainings without an answer. Raises UserError where there is neither validation OOD nor a second set.
+    """
+    from oodbench.recommended import checked, recommended
+    from oodbench.study.reader import plugins_of, tables_of
+
+    if isinstance(study, str | Path | Mapping):
+        source = _source(study)
+        answer, without = recommended(checked(rows(study)), plugins_of(source), tables_of(source)[2])
+    else:
+        answer, without = recommended(checked(study), study.attrs.get("plugins", []))
+    for each in without:
+        warnings.warn(each, stacklevel=2)
+    return answer
+
+
+def write_report(study: Study | pd.DataFrame, to: str | Path | None = None) -> Path:
+    """Write a study, or rows as `score` returned them, as one page of HTML, and return its file; needs no torch.
+
+    The page opens without a network. That of a study goes to its results where `to` names no file; that of rows to
+    `report.html` here.
+    """
+    from oodbench.cli.report_commands import PAGE, written, written_of_rows
+    from oodbench.recommended import checked
+
+    if isinstance(study, str | Path | Mapping):
+        return written(_source(study), None if to is None else Path(to), warnings.warn)
+    found = checked(study)
+    name, plan = ", ".join(found["training"].unique()), {"left_out": found.attrs.get("left_out", {})}
+    return written_of_rows(Path(to or PAGE), name, found, plan)
 
 
 def load_detector(

@@ -46,17 +46,19 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     Features are (M, D) arrays or tensors, files that `oodbench score` reads, or mappings of `features` and what else is
     known of the same items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight`
     (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out, and Python warns of why.
-    `val` are ID features that nothing was fitted on; without them a tenth of `train` is held out for thresholds.
-    `validation` are OOD sets that thresholds and choices may see. `grid` has detectors as a study has; without it there
-    is every plugin with its defaults. Rows are kept where `name` names a folder of results, else only returned.
+    `val` are ID features that nothing was fitted on, else a tenth of `train`; `validation` are OOD sets that thresholds
+    and choices may see. `grid` has detectors as a study has, else it is every plugin with its defaults. Rows are kept
+    where `name` names a folder of results. `recommend`, `tables` and `write_report` take them.
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
     from oodbench.scoring.detectors import How
+    from oodbench.study.reader import plugins_of
     from oodbench.study.study import UNGROUPED
 
-    groups = (("near", near), ("far", far), (UNGROUPED, ood))
-    sets = [(group, each, _given(each, f)) for group, of in groups for each, f in (of or {}).items()]
+    grid = Path(grid) if isinstance(grid, str) else grid
+    groups = {"near": near, "far": far, UNGROUPED: ood}
+    sets = [(group, each, _given(each, f)) for group, of in groups.items() for each, f in (of or {}).items()]
     with tempfile.TemporaryDirectory() as folder:
         given = score_features.Given(
             train=_given("train", train),
@@ -64,17 +66,25 @@ def score(  # noqa: PLR0913 - the sets and options of a command
             ood=sets,
             val=None if val is None else _given("val", val),
             validation={each: _given(each, f) for each, f in (validation or {}).items()},
-            grid=Path(grid) if isinstance(grid, str) else grid,
+            grid=grid,
             name=name or "features",
             training=training,
             seed=seed,
             root=None if name else Path(folder),
         )
         outcome = score_features.score(given, How(pick_device(device)), _watch())
-    if outcome.left_out:
-        reasons = "; ".join(f"{count} cells: {reason}" for reason, count in outcome.left_out.items())
-        warnings.warn(f"left out: {reasons}", stacklevel=2)
+    _say_left_out(outcome.left_out)
+    outcome.rows.attrs |= {"left_out": outcome.left_out, "plugins": plugins_of(grid or {})}
     return outcome.rows
+
+
+def _say_left_out(left_out: Mapping[str, int]) -> None:
+    """Warn of each reason, once for all detectors that it befell."""
+    from oodbench.report.gathered import reasons
+    from oodbench.report.tables import counted
+
+    for reason, count in reasons(left_out):
+        warnings.warn(f"left out: {counted(count, 'cell')}: {reason}", stacklevel=3)
 
 
 def _watch() -> Watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -58,10 +58,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE …: as if the file said so, such as recipe.epochs=2.", show_default=False),
 ]
+Plugins = Annotated[
+    list[Path] | None, typer.Option(help="A file or folder of your own plugins, where it is made of some; repeatable.")
+]
 Top = Annotated[int, typer.Option(help="Rows of the leaderboard to print; all are in the files.", min=0)]
 SPREAD = ("--only", "--set")  # options that take several words
 AUTO, CARDS = "auto", "cards"  # workers
 LESSER_CPU = "lesser_cpu"  # where in a folder of results those of `variance: machine` are
+KINDS = 8  # of warnings, or of reasons, that are printed
 LEAST_MEMORY = 50_000_000  # bytes: what the smallest blocks of wide features take
 
 
@@ -175,6 +179,31 @@ def say_unkept(study: Path | Changed, count: int) -> None:
     if count:
         again = f"oodbench run {study} --redo train keeps them"
         screen.warn(f"{count} epochs to keep are of trainings that are done; {again}")
+
+
+def say_warnings(rows: Any, where: str) -> None:
+    """Name what rows warn of, each kind once, and say `where` every warning is; nothing without their column."""
+    from oodbench.report.gathered import warned
+
+    found = warned(rows) if "warnings" in rows else []
+    for line in found[:KINDS]:
+        screen.complain("[yellow]rows warn:[/]", line)
+    if found:
+        more = f"{len(found) - KINDS} kinds of warnings more; " if len(found) > KINDS else ""
+        screen.say(f"{more}{where} lists every warning of rows")
+
+
+def say_left_out(left_out: Mapping[str, int], where: str = "") -> None:
+    """Say why cells are left out, most first; where it is said `where` all are, the rest of many is a count."""
+    from oodbench.report.gathered import reasons
+
+    found = reasons(left_out)
+    shown = found[:KINDS] if where else found
+    for reason, count in shown:
+        screen.say(f"left out: {count:>5} cells: {reason}")
+    if more := found[len(shown) :]:
+        cells = sum(count for _, count in more)
+        screen.say(f"left out: {cells:>5} cells for {len(more)} other reasons; {where}")
 
 
 def say_failures(rows: Any) -> None:

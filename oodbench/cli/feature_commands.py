@@ -17,7 +17,6 @@ from oodbench.errors import UserError
 if TYPE_CHECKING:
     from oodbench.execution.score_features import Given
 
-REASONS = 8  # why cells are left out that are printed
 NAMED = "NAME=FILE, as often as there are sets"
 Train = Annotated[Path, typer.Option(help="Training features: .npy, .npz, .safetensors, .pt, .parquet or .csv.")]
 IdTest = Annotated[str, typer.Option("--id", help="ID test features: FILE, or NAME=FILE to name the set.")]
@@ -119,12 +118,8 @@ def _score(
     folder = given.folder
     tables.write(grid, folder, outcome.rows, top)
     screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
-    reasons = sorted(outcome.left_out.items(), key=lambda each: -each[1])
-    for reason, count in reasons[:REASONS]:
-        screen.say(f"left out: {count:>5} cells: {reason}")
-    if more := reasons[REASONS:]:
-        where = f"{folder / 'plan.json'} has all, under left_out"
-        screen.say(f"left out: {sum(count for _, count in more):>5} cells for {len(more)} other reasons; {where}")
+    arguments.say_left_out(outcome.left_out, f"{folder / 'plan.json'} has all, under left_out")
+    arguments.say_warnings(outcome.rows, "the page" if page else "a page (--page)")
     if recommend:
         tables.recommend(folder, outcome.rows)
     file = written_of_features(folder, outcome.rows) if page else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
@@ -107,14 +107,18 @@ def written(study: Source, to: Path | None, warn: Callable[[str], None], dry_dat
 
 def written_of_features(folder: Path, rows: pd.DataFrame) -> Path:
     """Write the page of features that `oodbench score` scored to their folder of results, and return its file."""
-    from oodbench.figures.page import Material, page
-    from oodbench.store.files import write_whole
     from oodbench.store.rows import Results
 
-    plan = Results(folder, screen.warn).plan() or {}
-    contents = Material(study=folder.name, file="", rows=rows, plan=plan, remarks=tables.remarks(rows))
-    write_whole(folder / PAGE, page(contents).encode())
-    return folder / PAGE
+    return written_of_rows(folder / PAGE, folder.name, rows, Results(folder, screen.warn).plan() or {})
+
+
+def written_of_rows(file: Path, name: str, rows: pd.DataFrame, plan: Mapping[str, Any]) -> Path:
+    """Write the page of rows that no study made, under a name, and return its file."""
+    from oodbench.figures.page import Material, page
+    from oodbench.store.files import write_whole
+
+    write_whole(file, page(Material(study=name, file="", rows=rows, plan=plan, remarks=tables.remarks(rows))).encode())
+    return file
 
 
 def verdict(study: StudyFile, dry_data: DryData = False) -> None:

@@ -15,7 +15,7 @@ import typer
 from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen
-from oodbench.cli.arguments import DryData, Set, StudyFile
+from oodbench.cli.arguments import DryData, Plugins, Set, StudyFile
 from oodbench.cli.cluster.commands import say_jobs
 from oodbench.cli.progress import STAGES
 from oodbench.errors import UserError, suggestion
@@ -359,16 +359,19 @@ def board(
         list[Path] | None,
         typer.Option(help="A table of OpenOOD or pytorch-ood (.csv), or a folder of them; not verified."),
     ] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Verify the submissions in a folder and make one board of them; nothing of them is run."""
     from oodbench.exchange import board as making
     from oodbench.exchange import foreign
     from oodbench.report import formats
     from oodbench.report.tables import counted
+    from oodbench.study.registry import Registry
 
     how = making.Sampling(sample, tolerance)
     others = foreign.tables(beside or ())
-    found = making.board(making.find(folder), how, lambda name: screen.err.print(f"looking at {name}", markup=False))
+    zips, registry = making.find(folder), Registry(plugins or [])
+    found = making.board(zips, how, lambda name: screen.err.print(f"looking at {name}", markup=False), registry)
     making.beside(others, found)
     for problem in found.problems:
         screen.warn(problem)

@@ -238,6 +238,7 @@ def _say_done(study: Path | Changed, made: Ran) -> None:
     if outcome.missing:
         screen.say(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
     _say_unlearned(outcome.rows, runner.study.settings.learned)
+    arguments.say_warnings(outcome.rows, f"oodbench report {runner.study.file}")
     for how in died:
         screen.warn(f"one of the {others} processes that helped {how}; this one has done what was left of its work")
     _say_not_made(runner, outcome.rows)
@@ -431,8 +432,7 @@ def _plan_here(source: Path | Changed, loaded: Study, options: Options) -> None:
         (runner.checks.check_study if absent else runner.checks.check)()
     _show_suites(runner.study.suites)
     _show_runs(runner, known=not absent)
-    for reason, count in runner.plan.left_out.most_common():
-        screen.say(f"left out: {count:>5} cells: {reason}")
+    arguments.say_left_out(runner.plan.left_out)
     cost = counted(runner) if absent else estimate(runner)
     _show_counts(cost)
     _show_missing(source, missing, loaded.data)

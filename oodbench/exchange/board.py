@@ -75,12 +75,15 @@ class Sampling:
     tolerance: float
 
 
-def board(paths: Iterable[Path], how: Sampling, tell: Callable[[str], None]) -> SharedBoard:
+def board(
+    paths: Iterable[Path], how: Sampling, tell: Callable[[str], None], registry: Registry | None = None
+) -> SharedBoard:
     """Return the board of submissions. A damaged one is a problem and has no line; `tell` hears which is looked at.
 
-    A row that is forged, or does not fit its parameters, is a problem and in no number.
+    The registry has the plugins that rows are made of; without it there are the package's and installed ones. A row
+    that is forged, or does not fit its parameters, is a problem and in no number.
     """
-    found, parameters, seen = SharedBoard(), Parameters(Registry()), dict[str, str]()
+    found, parameters, seen = SharedBoard(), Parameters(registry or Registry()), dict[str, str]()
     for path in paths:
         tell(path.name)
         try:

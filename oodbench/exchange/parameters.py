@@ -20,7 +20,7 @@ from oodbench.study.values import Values
 
 
 class Parameters:
-    """Reads plain values as what they are parameters of; plugins are the package's and of installed packages alone."""
+    """Reads plain values as what they are parameters of; no plugin comes with a submission."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry

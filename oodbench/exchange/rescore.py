@@ -72,7 +72,7 @@ def _scored(
     try:
         detector = parameters.detector(first["detector"])
     except (UserError, KeyError, TypeError, ValueError) as error:
-        return f"its plugins are not here: {error}"
+        return f"its plugins are not here: {error}; give yours with --plugins"
     if detector.space.seen != PLAIN:
         return f"features in files have one view, not {detector.space.label}"
     if lost := [ood for ood in rows["ood"] if ood not in features.ood]:

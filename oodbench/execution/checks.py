@@ -12,6 +12,7 @@ from oodbench.data import duplicates
 from oodbench.errors import UserError, suggestion
 from oodbench.execution import audit
 from oodbench.execution.pipeline import Pipeline
+from oodbench.report.claims.unmet import unmet
 from oodbench.study.class_protocol import family
 from oodbench.study.document import Trail
 from oodbench.study.grid import LAYER_HEAD, Plan, Run, Work, has_shifted, needs_classes
@@ -56,6 +57,7 @@ class Checks:
         if not self.plan.work:
             self.fail((), f"no cell is left: {'; '.join(self.plan.left_out)}")
         self.check_tables()
+        self._check_claims()
         for recipe in {work.run.recipe for work in self.plan.work}:
             if 0 < recipe.epochs <= recipe.warmup:
                 self.warn(f"the warm-up takes {recipe.warmup} of {recipe.epochs} epochs: the rate never gets to lr")
@@ -81,6 +83,18 @@ class Checks:
                     if str(each) not in labels[column]:
                         hint = suggestion(each, labels[column])
                         self.fail((*trail, "of", column), f"no row has {column} '{each}'{hint}")
+
+    def _check_claims(self) -> None:
+        """Refuse a claim with a side that no row will be of; a dry run and a unit have a part of the rows.
+
+        Where `--set` changes the study that is warned of: its file may be right.
+        """
+        if self.study.cells is not None or self.study.runs is not None:
+            return
+        for trail, said in dict.fromkeys(unmet(self.study, self.whole)):
+            if not self.study.document.changes:
+                self.fail(trail, said)
+            self.warn(f"{self.study.document.where(trail)}: {'.'.join(map(str, trail))}: {said}")
 
     def _check_sizes(self, work: Work) -> None:
         run, train = work.run, self.library.prepared(work.run.id, "train")

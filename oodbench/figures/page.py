@@ -21,6 +21,7 @@ from oodbench.figures.drawings import PageFigure, drawings
 from oodbench.figures.feature_maps import SAYS, FeatureMap, feature_maps
 from oodbench.report.claims import verdicts
 from oodbench.report.claims.verdicts import ClaimVerdict
+from oodbench.report.gathered import warnings
 from oodbench.report.tables import counted
 from oodbench.report.unlearned import explained
 from oodbench.report.unmade import UNMADE
@@ -208,7 +209,7 @@ def missing(given: Material) -> Iterator[tuple[str, list[str]]]:
     failed = rows[rows["status"] == "error"].groupby("error", sort=False)
     if len(failed):
         yield "Rows that failed, and are in no mean:", [_failure(error, each) for error, each in failed]
-    said = rows.loc[rows["warnings"] != "", "warnings"].str.split("; ").explode().value_counts()
+    said = warnings(rows).value_counts()
     if len(said):
         yield f"{len(said)} different warnings of rows:", [f"{text}: {counted(n, 'row')}" for text, n in said.items()]
     if left := plan.get("left_out", {}):

@@ -123,6 +123,12 @@ def recommendations(rows: pd.DataFrame, floor: float | None = None) -> tuple[lis
     return there, [each for each in found if isinstance(each, str)]
 
 
+def cell_of(rows: pd.DataFrame, floor: float | None, candidate: Candidate) -> str:
+    """Return a cell of a candidate that was made of these rows."""
+    cells = _candidates(rows, floor)
+    return str(cells.loc[(cells["training"] == candidate[0]) & (cells["detector"] == candidate[1]), "cell"].iloc[0])
+
+
 def _over_all(cells: pd.DataFrame) -> Recommendation | str:
     """Return the answer over trainings in the runs that all have; an encoder that is of one training is part of it."""
     own = cells.groupby("training")["encoder"].nunique().max() == 1 and cells["encoder"].nunique() > 1

@@ -22,7 +22,7 @@ from oodbench.study.document import Trail
 from oodbench.study.registry import Registry
 from oodbench.study.settings import RESNETS, Encoder, Portion, Precision, Reference, Space, TimmOptions
 from oodbench.study.study import Detectors, Match, Skip, Study
-from oodbench.study.values import Values, combinations
+from oodbench.study.values import Values, combinations, form
 
 AXES = (
     *("id", "training", "outliers", "encoder", "recipe", "precision", "seed"),
@@ -33,6 +33,7 @@ DEFAULT: dict[str, Any] = {"seed": 0, "precision": "float32", "reference": "val"
 P = TypeVar("P", bound=Plugin)
 
 
+CALLED = "as"  # beside parameters, the label that tables show
 LONGEST = 40  # signs of a label
 
 
@@ -76,7 +77,7 @@ class Axes:
     def instances(self, room: str, name: str, params: Any, trail: Trail) -> list[Any]:
         """Return a plugin for each combination of its parameters."""
         params, alias = self._alias(params, trail)
-        made = self.values.sweep(self.plugin_class(room, name, trail), params, trail)
+        made = self.values.sweep(self.plugin_class(room, name, trail), params, trail, (CALLED,))
         found = [each.called(alias) for each in made] if alias else made
         for each in found:
             if isinstance(each, Dataset):
@@ -86,11 +87,11 @@ class Axes:
 
     def _alias(self, params: Any, trail: Trail) -> tuple[Any, str]:
         """Return parameters without the key `as`, and what it says: a label to be shown in place of the own one."""
-        if not isinstance(params, dict) or "as" not in params:
+        if not isinstance(params, dict) or CALLED not in params:
             return params, ""
-        alias = self.values.one(Alias, params["as"], (*trail, "as"))
+        alias = self.values.one(Alias, params[CALLED], (*trail, CALLED))
         self.aliases.add(alias)
-        return {key: value for key, value in params.items() if key != "as"}, alias
+        return {key: value for key, value in params.items() if key != CALLED}, alias
 
     def plugin_class(self, room: str, name: str, trail: Trail) -> type[Plugin]:
         with self.document.blame(trail):
@@ -117,11 +118,12 @@ class Axes:
             params, alias = self._alias(given, trail)
             before = len(found)
             if name in RESNETS:
-                resnets = self.values.sweep(RESNETS[name], params, trail)
+                resnets = self.values.sweep(RESNETS[name], params, trail, (CALLED,))
                 found += [Encoder(name=name, params=dataclasses.asdict(each)) for each in resnets]
             elif re.fullmatch(r"timm/[\w.\-]+", name):
                 found += [
-                    Encoder(name=name, params=each.given) for each in self.values.sweep(TimmOptions, params, trail)
+                    Encoder(name=name, params=each.given)
+                    for each in self.values.sweep(TimmOptions, params, trail, (CALLED,))
                 ]
             elif re.fullmatch(r"[\w.]+:\w+", name):
                 found += self.functions(name, params, trail)
@@ -152,14 +154,15 @@ class Axes:
                 self.fail(trail, f"is one data set, not {', '.join(each.label for each in found)}")
             return Reference(kind="set", held_out=found[0])
         if value not in ("val", "train"):
-            self.fail(trail, f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}")
+            said = f"is {value!r}, should be 'val' or 'train', {{val: share}} or {{set: data set}}"
+            self.fail(trail, said + form(("reference",)))
         return self.values.one(Reference, {"kind": value}, trail)
 
     def detectors(self, spaces: list[Space], reference: Reference, saw: tuple[str, ...], validation: str) -> Detectors:
         """Return the axes of detectors; `saw` are the labels of the validation OOD sets, which `validation` says."""
         compat = self.top.get("compat", False)
         if not isinstance(compat, bool):
-            self.fail(("compat",), f"is {compat!r}, should be true or false")
+            self.fail(("compat",), f"is {compat!r}, should be true or false{form(('compat',))}")
         found = Detectors(
             registry=self.registry,
             reference=reference,
@@ -198,12 +201,12 @@ class Axes:
     def skips(self) -> list[Skip]:
         value = self.top.get("skip") or []
         if not isinstance(value, list):
-            self.fail(("skip",), f"is {value!r}, wanted a list of mappings from axis to name")
+            self.values.unlike(("skip",), value, "a list of mappings from axis to name")
         return [self._skip(item, ("skip", i)) for i, item in enumerate(value)]
 
     def _skip(self, item: Any, trail: Trail) -> Skip:
         if not isinstance(item, dict) or not item:
-            self.fail(trail, f"is {item!r}, wanted a mapping from axis to name")
+            self.values.unlike(trail, item, "a mapping from axis to name")
         axes = [axis for axis in AXES if axis != "recipe"]
         for axis, value in item.items():
             if axis not in axes:

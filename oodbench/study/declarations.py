@@ -299,7 +299,7 @@ def keep(values: Values) -> tuple[int, ...]:
     """Return the epochs after which weights are kept beside the last, ascending."""
     value = values.top.get("keep", [])
     if not isinstance(value, list):
-        values.fail(("keep",), f"is {value!r}, wanted a list of epochs; 0 is before the first step, '{LAST}' the end")
+        values.unlike(("keep",), value, f"a list of epochs; 0 is before the first step, '{LAST}' the end")
     for i, each in enumerate(value):
         if each != LAST and not (type(each) is int and each >= 0):
             values.fail(("keep", i), f"is {each!r}, wanted an epoch, from 0 = before the first step, or '{LAST}'")

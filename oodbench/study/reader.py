@@ -211,6 +211,12 @@ def registry_of(source: Source) -> Registry:
     return axes.registry(_either(source))
 
 
+def plugins_of(source: Source) -> list[str]:
+    """Return the files and folders of plugins that a study or a grid names, from the root of the file system."""
+    document = read(source)
+    return [str((document.file.parent / each).resolve()) for each in document.value.get("plugins", [])]
+
+
 def _name(document: Document) -> str:
     """Return the name of a study, which is also a folder's."""
     name = document.value.get("name") or document.file.stem

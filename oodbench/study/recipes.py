@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from oodbench.errors import UserError, suggestion
 from oodbench.study.document import Trail, read
 from oodbench.study.settings import Recipe, flat
-from oodbench.study.values import Values
+from oodbench.study.values import Values, form
 
 FOLDER = Path(str(resources.files("oodbench"))) / "recipes"
 
@@ -55,12 +55,12 @@ def variants(values: Values, trainings: Sequence[str]) -> dict[str, dict[str, Va
     """Return the recipes of each training by label: the study's, changed by what stands under `for:`."""
     items = values.items(("recipe",)) if "recipe" in values.top else [(("recipe",), {})]
     if not items:
-        values.fail(("recipe",), "the axis is empty")
+        values.fail(("recipe",), f"the axis is empty{form(('recipe',))}")
     found: dict[str, list[Variant]] = {name: [] for name in trainings}
     for trail, item in items:
         changes = (item.get("for") or {}) if isinstance(item, dict) else {}
         if not isinstance(changes, dict):
-            values.fail((*trail, "for"), f"is {changes!r}, wanted a mapping from training to parameters")
+            values.unlike((*trail, "for"), changes, "a mapping from training to parameters")
         for name in changes:
             if name not in found:
                 values.fail((*trail, "for", name), f"the study has no training '{name}'{suggestion(name, found)}")
@@ -77,17 +77,17 @@ def _checked(values: Values, raw: Any, trail: Trail) -> dict[str, Any]:
         _named(values, raw, trail)
         return {"base": raw}
     if not isinstance(raw, dict):
-        values.fail(trail, f"is {raw!r}, wanted a mapping of parameters or a recipe's name")
+        values.unlike(trail, raw, "a mapping of parameters or a recipe's name")
     if "base" in raw:
         _named(values, raw["base"], (*trail, "base"))
-    values.options(Recipe, _without(raw, "base"), trail)
+    values.options(Recipe, _without(raw, "base"), trail, ("base",) if "for" in trail else ("base", "for"))
     return raw
 
 
 def _named(values: Values, name: Any, trail: Trail) -> dict[str, Any]:
     """Return the parameters of a recipe that comes with the package."""
     if not isinstance(name, str):
-        values.fail(trail, f"is {name!r}, wanted a recipe's name")
+        values.unlike(trail, name, "a recipe's name")
     with values.document.blame(trail):
         return find(name).values
 

@@ -88,6 +88,9 @@ def load(source: PluginFile) -> type[Plugin]:
         raise PluginError(
             f"{source.path}: a plugin file defines exactly one {contract.__name__} class, this one has {names}"
         )
+    if lacking := sorted(getattr(found[0], "__abstractmethods__", ())):
+        said = f"{found[0].__name__} does not define {' and '.join(lacking)}, as every {contract.__name__} does"
+        raise PluginError(f"{source.path}: {said}; `oodbench new {source.room} NAME` writes a stub that shows how")
     try:
         get_type_hints(found[0], include_extras=True)
     except Exception as error:  # an annotation that means nothing

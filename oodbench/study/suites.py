@@ -20,6 +20,7 @@ from oodbench.study.axes import Axes
 from oodbench.study.class_protocol import held_out
 from oodbench.study.document import Document, Trail, read
 from oodbench.study.study import GROUPS, HELD_OUT, Setup
+from oodbench.study.values import form
 
 FOLDER = Path(str(resources.files("oodbench"))) / "suites"
 KEY = "suite"
@@ -131,13 +132,13 @@ def _ood(axes: Axes, id_: Dataset, ids: list[Dataset], trail: Trail) -> dict[str
             if members.setdefault(name, each) != each:
                 axes.fail(at, f"two sets are both shown as '{name}': {members[name]} and {each}")
         if not members:
-            axes.fail(at, "the group is empty")
+            axes.fail(at, f"the group is empty{form(at)}")
         for other, known in found.items():
             for name in known.keys() & members.keys():
                 axes.fail(at, f"{name} is in {other}, too; a set is in one group")
         found[group] = members
     if not found:
-        axes.fail(trail, "the axis is empty")
+        axes.fail(trail, f"the axis is empty{form(trail)}")
     return found
 
 
@@ -166,6 +167,9 @@ def _members(axes: Axes, id_: Dataset, ids: list[Dataset], value: Any, trail: Tr
                 rest = held_out(id_)
             yield HELD_OUT, rest
         else:
+            known = axes.registry.sources("dataset").keys() | axes.registry.broken.keys()
+            if name not in known:
+                axes.fail(at, f"there is no dataset '{name}'{suggestion(name, [*known, HELD_OUT])}")
             yield from ((each.label, each) for each in axes.instances("dataset", name, params, at))
 
 
@@ -196,7 +200,7 @@ def _names(document: Document) -> list[str]:
     given = document.value[KEY]
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not names or not all(isinstance(each, str) for each in names):
-        document.fail((KEY,), f"is {given!r}, wanted a suite's name or a list of them")
+        document.fail((KEY,), f"is {given!r}, wanted a suite's name or a list of them{form((KEY,))}")
     if len(set(names)) < len(names):
         document.fail((KEY,), f"names a suite twice: {', '.join(names)}")
     return names

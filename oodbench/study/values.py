@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +22,71 @@ from oodbench.study.document import Document, Trail
 
 T = TypeVar("T")
 MOST = 50_000  # settings that a study's sweeps make
+# Of each key of a study a value that it takes; * is a name that a user gives.
+EXAMPLES = {
+    "allow_overlap": "true",
+    "claims": "{mine: {says: k-NN is ahead, left: {distance: knn}, right: {distance: cosine}}}",
+    "claims.*": "{says: k-NN is ahead, left: {distance: knn}, right: {distance: cosine}}",
+    **{f"claims.*.{key}": "{distance: knn}" for key in ("of", "left", "right", "at", "than", "winner")},
+    **{f"claims.*.{key}": "[training, space]" for key in ("over", "among")},
+    "clustering": "[labels, {kmeans: {k: 10}}]",
+    "compat": "true",
+    "covariate": "{digits: {limit: 100}}",
+    "curve": "{of: {distance: [cosine, knn]}}",
+    "curve.of": "{distance: [cosine, knn]}",
+    "data": "../data",
+    "distance": "[cosine, {knn: {k: [1, 10]}}]",
+    "encoder": "{resnet18: {width: 16}}",
+    "id": "{digits: {only: [1, 2, 3]}}",
+    "image": "{size: 32, channels: 3}",
+    "keep": "[0, last]",
+    "learned": "0.5",
+    "name": "my study",
+    "ood": "{near: held_out, far: [noise, natural_patches]}",
+    "ood.near": "[held_out, {blobs: {count: 60}}]",
+    "ood.far": "[noise, natural_patches]",
+    "outliers": "natural_patches",
+    "plugins": "[my_method.py]",
+    "posthoc": "[msp, energy]",
+    "precision": "[float32, bf16]",
+    "recipe": "{base: fast, epochs: 100, augment: {crop: [0.3, 1.0]}, for: {simclr: {lr: 0.3}}}",
+    "recipe.augment": "{crop: [0.3, 1.0], flip: 0}",
+    "recipe.base": "fast",
+    "recipe.for": "{simclr: {lr: 0.3}}",
+    "reference": "{val: 0.2}",
+    "reference.set": "{digits: {limit: 100}}",
+    "scores": "{of: {seed: 0}, claims: true}",
+    "scores.of": "{seed: 0}",
+    "seed": "[0, 1, 2]",
+    "select": "{over: [distance], by: val_auroc}",
+    "select.over": "[distance]",
+    "skip": "[{training: simclr, seed: [1, 2]}]",
+    "space": "[{layer: penultimate}, {layer: penultimate, unit: true}]",
+    "store": "../store",
+    "suite": "openood/cifar10",
+    "tables": "{mine: {rows: [training, distance], columns: [ood], value: auroc}}",
+    "tables.*": "{rows: [training, distance], columns: [ood], value: auroc}",
+    "tables.*.of": "{distance: [cosine, knn]}",
+    "tables.*.rows": "[training, distance]",
+    "tables.*.columns": "[ood]",
+    "tables.*.value": "[auroc, fpr95_id]",
+    "threshold": "[pooled, {per_cluster: {level: 0.9}}]",
+    "training": "[cross_entropy, {simclr: {temperature: 0.5}}]",
+    "validation": "{noise: {size: 28}}",
+    "variance": "machine",
+}
+KINDS = {  # as YAML calls them
+    **{"a valid array": "a list", "an object": "a mapping", "a valid dictionary": "a mapping"},
+    "a valid boolean": "true or false",
+}
+PATTERNS = {"mlp": "linear, cosine or mlp-128", "classes": "10, classes or 2*classes"}  # what one of each allows
+
+
+def form(trail: Trail) -> str:
+    """Return an accepted value of a key of a study, as the end of a message; "" where there is none to show."""
+    names = [part for part in trail if isinstance(part, str)]
+    key = ".".join([names[0], "*", *names[2:]] if names[1:] and names[0] in ("claims", "tables") else names)
+    return f"; for example `{names[-1]}: {EXAMPLES[key]}`" if key in EXAMPLES else ""
 
 
 class Values:
@@ -43,13 +108,18 @@ class Values:
     def mapping(self, trail: Trail) -> dict[str, Any]:
         value = self.get(trail) if trail[0] in self.top else {}
         if not isinstance(value, dict):
-            self.fail(trail, f"is {value!r}, wanted a mapping")
+            self.unlike(trail, value, "a mapping")
         return value
 
     def items(self, trail: Trail) -> list[tuple[Trail, Any]]:
         """Return the items of a list, or the one value that there is, each with its trail."""
         value = self.get(trail)
         return [((*trail, i), each) for i, each in enumerate(value)] if isinstance(value, list) else [(trail, value)]
+
+    def unlike(self, trail: Trail, value: Any, wanted: str, cls: Any = None) -> NoReturn:
+        """Refuse a value of another kind than a key takes, with a value that it takes; of parameters one of a class."""
+        known = form(trail) or (_parameters(cls) if dataclasses.is_dataclass(cls) else "")
+        self.fail(trail, f"is {value!r}, wanted {wanted}{known}")
 
     def entries(self, value: Any, trail: Trail) -> Iterator[tuple[str, Any, Trail]]:
         """Yield (name, parameters, trail) of each entry of an axis: a name, {name: parameters}, or a list of them."""
@@ -60,10 +130,10 @@ class Values:
         elif isinstance(value, list):
             for i, item in enumerate(value):
                 if item is None:
-                    self.fail((*trail, i), "is empty")
+                    self.fail((*trail, i), f"is empty{form(trail)}")
                 yield from self.entries(item, (*trail, i))
         elif value is not None:
-            self.fail(trail, f"is {value!r}, wanted a name, {{name: parameters}} or a list of these")
+            self.unlike(trail, value, "a name, {name: parameters} or a list of these")
 
     def values(self, hint: Any, value: Any, trail: Trail) -> list[Any]:
         """Return the values of a parameter: one, or several where a list sweeps over it."""
@@ -73,32 +143,37 @@ class Values:
             return [TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)]
         except ValidationError as error:
             if not isinstance(value, list):
-                self.fail(trail, _what_is_wrong(value, error.errors()))
+                said = _what_is_wrong(value, error.errors())
+                known = "" if "; allowed: " in said or "did you mean" in said else form(trail)
+                self.fail(trail, said + " or null" * (type(None) in get_args(hint) and not known) + known)
             place = next((each["loc"][0] for each in error.errors() if each["loc"]), None)
             if isinstance(place, int) and place < len(value) and not any(isinstance(each, list) for each in value):
                 of_it = [each for each in error.errors() if each["loc"][:1] == (place,)]  # no sweep, but one list
-                self.fail((*trail, place), _what_is_wrong(value[place], of_it))
+                self.fail((*trail, place), _what_is_wrong(value[place], of_it) + form(trail))
         if not value:
-            self.fail(trail, "is an empty list: there is nothing to sweep over")
+            self.fail(trail, f"is an empty list: there is nothing to sweep over{form(trail)}")
         return [each for i, item in enumerate(value) for each in self.values(hint, item, (*trail, i))]
 
-    def options(self, cls: Any, raw: Any, trail: Trail) -> dict[str, list[Any]]:
-        """Return the values that each of some parameters may have; of a class that is not known (None), any."""
+    def options(self, cls: Any, raw: Any, trail: Trail, others: Sequence[str] = ()) -> dict[str, list[Any]]:
+        """Return the values that each of some parameters may have; of a class that is not known (None), any.
+
+        `others` are keys that may stand beside them and are read elsewhere: a message on a slip names them, too.
+        """
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
-            self.fail(trail, f"is {raw!r}, wanted a mapping of parameters")
+            self.unlike(trail, raw, "a mapping of parameters", cls)
         if cls is None:
             return {key: value if isinstance(value, list) else [value] for key, value in raw.items()}
         known = [f.name for f in dataclasses.fields(cls)]
         for key in raw:
             if key not in known:
-                self.fail((*trail, key), f"there is no such parameter{suggestion(key, known)}")
+                self.fail((*trail, key), f"there is no such parameter{suggestion(key, [*known, *others])}")
         hints = get_type_hints(cls, include_extras=True)
         return {key: self.values(hints[key], value, (*trail, key)) for key, value in raw.items()}
 
-    def sweep(self, cls: Any, raw: Any, trail: Trail) -> list[Any]:
-        """Return an instance for each combination of the parameters in a mapping."""
-        options = self.options(cls, raw, trail)
+    def sweep(self, cls: Any, raw: Any, trail: Trail, others: Sequence[str] = ()) -> list[Any]:
+        """Return an instance for each combination of the parameters in a mapping; `others` as `options` has them."""
+        options = self.options(cls, raw, trail, others)
         self.count(options, trail)
         for f in dataclasses.fields(cls):
             if f.name not in options and f.default is f.default_factory is dataclasses.MISSING:
@@ -126,7 +201,7 @@ class Values:
     def axis(self, found: list[T], trail: Trail) -> list[T]:
         """Return an axis, each entry once. Two that a table could not tell apart are refused."""
         if not found:
-            self.fail(trail, "the axis is empty")
+            self.fail(trail, f"the axis is empty{form(trail)}")
         # by name, too: a plugin's file may be a copy of another one's, class and all
         same: dict[tuple[str, str], T] = {}
         for each in found:
@@ -148,12 +223,22 @@ def combinations(options: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(options, each, strict=True)) for each in itertools.product(*options.values())]
 
 
+def _parameters(cls: Any) -> str:
+    """Return the first parameter of a class as a study would say it, as the end of a message."""
+    plain = (f for f in dataclasses.fields(cls) if type(f.default) in (bool, int, float, str))
+    return next((f"; for example `{{{f.name}: {json.dumps(f.default)}}}`" for f in plain), "")
+
+
 def _what_is_wrong(value: Any, errors: Sequence[ErrorDetails]) -> str:
     wants = " or ".join(
         dict.fromkeys(each["msg"].removeprefix("Input ").removeprefix("Value error, ") for each in errors)
     )
-    if any(each["type"] == "string_pattern_mismatch" for each in errors):
-        return f"is {value!r}, {wants}"  # a pattern is no list of choices
+    for theirs, ours in KINDS.items():
+        wants = wants.replace(theirs, ours)
+    if patterns := [each["ctx"]["pattern"] for each in errors if each["type"] == "string_pattern_mismatch"]:
+        shown = [f", such as {text}" for word, text in PATTERNS.items() if word in patterns[0]]
+        wants = wants.replace("String should match pattern", "should be text of the pattern")
+        return f"is {value!r}, {wants.replace(' or should be', ' or')}{''.join(shown)}"  # it is no list of choices
     allowed = re.findall(r"'([^']+)'", wants)
     hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""
     return f"is {value!r}, {wants}{hint}"

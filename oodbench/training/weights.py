@@ -24,13 +24,15 @@ from oodbench.api import Training, Weights
 from oodbench.errors import UserError, of_machine, suggestion
 from oodbench.store.artifacts import sha256
 from oodbench.study.grid import Plan, plan
-from oodbench.study.settings import TIMM, Encoder, flat
+from oodbench.study.settings import RESNETS, TIMM, Encoder, flat
 from oodbench.study.study import Study
 from oodbench.toolkit.offline import OFFLINE, hub, offline
 from oodbench.training import networks
 
 TORCHVISION = "torchvision:"
 HARMLESS = "num_batches_tracked"  # of batch norm, not used in evaluation; old files lack it
+FIRST = "encoder.conv1.weight"  # of a ResNet
+STEMS = {3: "cifar", 7: "imagenet"}  # by the side of its kernel
 SHOWN = 3  # names of each kind in an error
 # What a vision transformer's file has; timm's reading knows the towers by these, without what a checkpoint puts before.
 POSITIONS = ("visual.class_embedding", "visual.trunk.pos_embed", "visual.pos_embed", "pos_embed")
@@ -121,8 +123,22 @@ def _placed(taken: Weights, form: Encoder, state: dict[str, Tensor]) -> dict[str
     wrong = [f"{len(each)} {kind} ({_first(each)})" for kind, each in kinds.items() if each]
     if wrong:
         renamed = _proposed(taken.tensors, unexpected, {name: state[wanted[name]] for name in missing})
-        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}{renamed}")
+        first = _stem(taken.tensors.get(FIRST), state.get(wanted.get(FIRST, "")), form)
+        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}{renamed}{first}")
     return state | {wanted[name]: t for name, t in taken.tensors.items()}
+
+
+def _stem(given: Tensor | None, wanted: Tensor | None, form: Encoder) -> str:
+    """Return what a study would say for the first convolution (O, C, k, k) to be that of the weights; else ""."""
+    name = form.name.removeprefix(f"{TIMM}/").partition(".")[0]
+    if given is None or wanted is None or given.ndim != 4 or given.shape == wanted.shape or name not in RESNETS:
+        return ""
+    width, channels, side = given.shape[:3]
+    params = [f"stem: {STEMS[side]}"] if side in STEMS and side != wanted.shape[2] else []
+    params += [f"width: {width}"] if width != wanted.shape[0] else []
+    said = [f"`encoder: {{{name}: {{{', '.join(params)}}}}}`"] if params else []
+    said += [f"`image: {{channels: {channels}}}`"] if channels != wanted.shape[1] else []
+    return f"; their first convolution is that of {' and '.join(said)}" if said else ""
 
 
 def _proposed(given: dict[str, Tensor], unexpected: list[str], missing: dict[str, Tensor]) -> str:

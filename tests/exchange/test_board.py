@@ -15,6 +15,7 @@ import pytest
 import torch
 from command_line import Result, call
 from grids import of_html, of_markdown
+from places import ROOT
 from pytorch_ood.metrics import OODMetrics
 from safetensors.numpy import load_file, save_file
 from tiny import write
@@ -206,6 +207,24 @@ def test_own_plugins_are_said_and_not_imported(sent: Path, tmp_path: Path) -> No
     done = one(tmp_path / "in", sent, rows=own, **{PLAN: json.dumps(plan).encode()})
     assert "could not be scored again: its plugins are not here: there is no distance 'os'" in done.stderr
     assert "2 of 2 cells scored again agree" in done.stdout
+
+
+def test_plugins_of_ones_own_are_given_to_a_board(tmp_path: Path) -> None:
+    norm = (ROOT / "methods" / "distance" / "norm.py").read_text(encoding="utf-8")
+    (tmp_path / "length.py").write_text(norm)
+    own = {"plugins": ["length.py"], "distance": "length", "training": "simclr", "outliers": None}
+    study = write(tmp_path / "s.yaml", **own)
+    oodbench.run(study, device="cpu")
+    (tmp_path / "in").mkdir()
+    done = call("submit", study, "--to", tmp_path / "in" / "ann.zip", "--features")
+    assert done.exit_code == 0, done.output
+    without = board(tmp_path / "in")
+    assert "there is no distance 'length'" in without.stderr
+    assert "give yours with --plugins" in without.stderr
+    assert "other code than here: length" in without.stdout
+    found = board(tmp_path / "in", "--plugins", tmp_path / "length.py")
+    assert found.exit_code == 0, found.output
+    assert "keys fit; code as here; 1 of 1 cells scored again agree" in found.stdout
 
 
 def test_damaged_features_are_named(sent: Path, tmp_path: Path) -> None:

@@ -761,13 +761,19 @@ def test_what_is_known_of_the_files_is_written_again_where_it_was_lost(files: Pa
 
 @pytest.mark.slow
 def test_reasons_why_cells_are_left_out_stand_below_the_table(files: Path) -> None:
-    lines = call("score", *words(files, grid=None)).stdout.splitlines()
+    done = call("score", *words(files, grid=None))
+    lines = done.stdout.splitlines()
     left = [i for i, line in enumerate(lines) if line.startswith("left out:")]
     assert 1 < len(left) <= 9
     assert left[0] > lines.index(next(line for line in lines if line.startswith("leaderboard")))
     assert "other reasons" in lines[left[-1]]
     kept = json.loads((Path("results") / "features" / "plan.json").read_text())["left_out"]
     assert len(kept) > len(left)
+    warned = [line for line in done.stderr.splitlines() if line.startswith("rows warn: ")]
+    rows = Results(Path("results") / "features").current()
+    cells = rows[rows["warnings"].str.contains("of scores tied")]["cell"].nunique()
+    assert sum("of scores tied" in line and f" {cells} cells (" in line for line in warned) == 1
+    assert "a page (--page) lists every warning of rows" in lines
 
 
 def test_columns_of_csv_go_by_their_names(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_held_out_is_what_the_id_set_leaves_out(tmp_path: Path) -> None:
             "training",
             "{simclr: {temprature: 0.5}}",
             5,
-            "did you mean 'temperature'? allowed: base_temperature, head, temperature",
+            "did you mean 'temperature'? allowed: as, base_temperature, head, temperature",
         ),
         ("training", "{simclr: {temperature: hot}}", 5, "simclr.temperature: is 'hot', should be a valid number"),
         ("training", "{simclr: {temperature: 0}}", 5, "is 0, should be greater than 0"),
@@ -393,6 +393,10 @@ class Twice(Distance):
     ("files", "said"),
     [
         ({"two.py": OWN + OWN.split("\n\n\n")[1].replace("Twice", "Thrice")}, "exactly one Distance class"),
+        (
+            {"half.py": OWN.replace("def fit", "def fitt")},
+            r"half.py: Twice does not define fit, as every Distance does; `oodbench new distance NAME` writes a stub",
+        ),
         ({"none.py": '"""Nothing."""\n'}, "defines one class that derives from one of Training"),
         ({"cosine.py": OWN}, "two plugins are named 'cosine' in distance"),
         ({"broken.py": "def f(:\n"}, r"broken.py:1: cannot be parsed"),

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from command_line import call
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from tiny import write
@@ -560,6 +561,37 @@ def test_many_keys_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     pipeline, _ = made(tmp_path, params=openood(tmp_path), encoder={"resnet34": {"width": WIDTH}})
     with pytest.raises(UserError, match=r"layout openood, do not fit resnet34\(width=4\): \d\d missing \(.*, \.\.\.\)"):
         Runner(pipeline.study, Options(device="cpu")).checks.check()
+
+
+@pytest.mark.parametrize(
+    ("weights", "encoder", "fits"),
+    [
+        ("torchvision:resnet18.IMAGENET1K_V1", {"resnet18": {}}, {"resnet18": {"stem": "imagenet"}}),
+        ("w.pth", {"resnet18": {"stem": "imagenet", "width": WIDTH}}, {"resnet18": {"stem": "cifar"}}),
+        ("w.pth", {"resnet18": {"stem": "imagenet"}}, {"resnet18": {"stem": "cifar", "width": WIDTH}}),
+        ("w.pth", "timm/resnet18", {"resnet18": {"stem": "cifar", "width": WIDTH}}),
+    ],
+)
+def test_a_first_convolution_that_does_not_fit_has_the_stem_that_would(
+    tmp_path: Path, weights: str, encoder: Any, fits: Any
+) -> None:
+    params = openood(tmp_path) | {"weights": weights}
+
+    def check(encoder: Any) -> None:
+        Runner(made(tmp_path, params=params, encoder=encoder)[0].study, Options(device="cpu")).checks.check()
+
+    with pytest.raises(UserError, match=r"encoder\.conv1\.weight is \(") as told:
+        check(encoder)
+    said = re.findall(r"first convolution is that of `encoder: (.*)`$", str(told.value))[0]
+    assert YAML(typ="safe").load(said) == fits
+    before = encoder["resnet18"] if isinstance(encoder, dict) else {}
+    check({"resnet18": before | fits["resnet18"]})
+
+
+def test_images_of_other_channels_are_said(tmp_path: Path) -> None:
+    gray = {"image": {"size": 16, "channels": 1}, "encoder": {"resnet18": {"width": WIDTH}}}
+    with pytest.raises(UserError, match=r"first convolution is that of `image: \{channels: 3\}`$"):
+        Runner(made(tmp_path, params=openood(tmp_path), **gray)[0].study, Options(device="cpu")).checks.check()
 
 
 def test_a_file_of_foreign_names_fits_by_the_map_that_the_message_says(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_grid_on_arrays_is_that_of_the_command_on_files(made: Arrays, tmp_pa
     words = ["--train", tmp_path / "train.npz", "--id", tmp_path / "ID.npz", "--far", f"sea={tmp_path / 'sea.npz'}"]
     done = call("score", *words, "--training", "mine", "--grid", grid, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    with pytest.warns(UserWarning, match="^left out: 1 cells: norm ignores clusters$"):
+    with pytest.warns(UserWarning, match="^left out: 1 cell: norm ignores clusters$"):
         rows = oodbench.score(train, test, far={"sea": made["ood"]}, training="mine", grid=grid, device="cpu")
     kept = kept_in(tmp_path / "results" / "features")
     assert len(rows) == len(kept) == 5
@@ -147,6 +147,7 @@ def test_mahalanobis_is_scikit_learns(made: Arrays) -> None:
         (lambda x: oodbench.detector("knn").fit(x["h"]).score(x["ood"][:, :2]), "the items: 2 columns, train has 6"),
         (lambda x: oodbench.score({"h": x["h"]}, x["test"], {"sea": x["ood"]}), "train: what is 'h'?"),
         (lambda x: oodbench.score(x["h"], x["test"]), "give at least one OOD set"),
+        (lambda x: oodbench.recommend(pd.DataFrame({"auroc": [1]})), "this DataFrame has no column cell, detector"),
         (lambda x: oodbench.plugins("distnce"), "there is no room 'distnce'; did you mean 'distance'"),
     ],
 )
@@ -161,6 +162,33 @@ def test_a_plugin_of_ones_own_is_a_detector(made: Arrays, tmp_path: Path) -> Non
     (tmp_path / "length.py").write_text(text)
     fitted = oodbench.detector("length", plugins=str(tmp_path / "length.py")).fit(made["h"], device="cpu")
     assert fitted.score(made["ood"]).shape == (120,)
+
+
+def test_one_detector_is_recommended_of_ones_own_features(made: Arrays, tmp_path: Path) -> None:
+    """What is named is the best of the rows, and fitted it has the AUROC of its row, a plugin of one's own too."""
+    (tmp_path / "length.py").write_text((ROOT / "methods" / "distance" / "norm.py").read_text(encoding="utf-8"))
+    grid = {"plugins": [str(tmp_path / "length.py")], "threshold": {"pooled": {"level": 0.9}}}
+    of = {"distance": [{"knn": {"k": [1, 5]}}, "length"], "space": [{}, {"unit": True}], "posthoc": ["msp", "energy"]}
+    train, sets = {"features": made["h"], "labels": made["y"]}, {"sea": made["ood"], "sky": made["ood"] + 0.5}
+    with pytest.warns(UserWarning, match="left out: 1 cell: length needs raw features"):
+        rows = oodbench.score(train, made["test"], sets, grid=grid | of, device="cpu")
+    for chosen in (rows, rows[rows["distance"] == "length"], rows[rows["posthoc"].str.startswith("energy")]):
+        best = oodbench.recommend(chosen)
+        mean = chosen.groupby("detector")["auroc"].mean()
+        assert f"Of {len(mean)} detector" in str(best)
+        answer = chosen[chosen["detector"] == mean.idxmax()].set_index("ood")
+        fitted = best.detector.fit(made["h"], made["y"], device="cpu")
+        for name, ood in sets.items():
+            scores = np.concatenate([fitted.score(made["test"]), fitted.score(ood)])
+            is_ood = np.repeat([0, 1], [len(made["test"]), len(ood)])
+            assert roc_auc_score(is_ood, scores) == pytest.approx(answer.loc[name, "auroc"], abs=1e-12)
+        assert fitted.threshold == answer["cut"].iloc[0]
+        assert best.table.loc[best.table["answer"], "auroc"].tolist() == pytest.approx([100 * mean.max()])
+    assert "energy" in best.label
+    assert rows.attrs["left_out"] == {"length needs raw features, not penultimate unit": 1}
+    assert len(oodbench.tables(rows)["leaderboard"]) == rows["detector"].nunique()
+    page = oodbench.write_report(pd.concat([rows, rows.assign(training="other")]), tmp_path / "p.html")
+    assert "<h1>features, other</h1>" in page.read_text(encoding="utf-8")
 
 
 def test_plugins_are_told_as_the_command_tells_them() -> None:
@@ -182,6 +210,7 @@ def test_tables_verdicts_and_the_page_of_a_study(trained: None, tmp_path: Path) 
     assert told.difference == pytest.approx(by_hand(rows))
     page = oodbench.write_report(path, tmp_path / "page.html")
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert str(oodbench.recommend(path)).startswith("Of ")
     assert call("verdict", path).exit_code == 0
 
 

@@ -16,7 +16,7 @@ import typer
 from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen, store_commands
-from oodbench.cli.arguments import Device, StudyFile, Without
+from oodbench.cli.arguments import Device, Plugins, StudyFile, Without
 from oodbench.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ ImagePaths = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")]
 ByOnnx = Annotated[bool, typer.Option("--onnx", help="Run the encoder in ONNX Runtime.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option(help="Files or folders of your own plugins, where it is made of some.")
-]
 OwnEncoder = Annotated[
     bool, typer.Option("--own-encoder", help="Import the module of its encoder, which is not of oodbench.")
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hand_made_rows import BASE
+from scipy.special import stdtrit
 
 from oodbench.report.claims import verdicts
 from oodbench.report.claims.bootstrap import BootstrapT, bootstrap_t
@@ -17,7 +18,7 @@ from oodbench.store.columns import VERDICT
 from oodbench.store.rows import frame
 from oodbench.study.declarations import ClaimSpec
 
-Draw = Callable[[np.random.Generator, int], np.ndarray]
+Draw = Callable[[np.random.Generator, Any], np.ndarray]
 LOOPS = 4000
 
 
@@ -129,6 +130,38 @@ def test_under_the_null_a_claim_of_runs_that_share_images_errs_as_seldom_as_it_s
         errors += low > 0, high < 0
     assert (errors / count <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / count)).all()
     assert errors.min() / count > 0.02
+
+
+def by_skewness(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Return t, and t adjusted by the skewness of the runs, of draws (D, N); all have the quantiles of t."""
+    n, s = x.shape[1], x.std(1, ddof=1)
+    skew = ((x - x.mean(1, keepdims=True)) ** 3).sum(1) * n / ((n - 1) * (n - 2)) / s**3
+    w, root = x.mean(1) / s, n**0.5
+    t, a = root * w, skew / (6 * root)
+    return {
+        "t": t,
+        "Johnson": t + a + skew / (3 * root) * t**2,
+        "Chen": t + a * (1 + 2 * t**2) + 4 * a**2 * (t + 2 * t**3),
+        "Hall": root * (w + skew * w**2 / 3 + skew**2 * w**3 / 27 + skew / (6 * n)),
+    }
+
+
+FIVE = {  # errors on the worse side; power for a normal difference of one deviation: docs/results.md
+    "exponential": {"t": 0.16, "Johnson": 0.09, "Chen": 0.16, "Hall": 0.10},
+    "lognormal": {"t": 0.23, "Johnson": 0.12, "Chen": 0.23, "Hall": 0.14},
+    "both sides skewed": {"t": 0.04, "Johnson": 0.06, "Chen": 0.08, "Hall": 0.06},
+    "power": {"t": 0.58, "Johnson": 0.48, "Chen": 0.62, "Hall": 0.50},
+}
+
+
+@pytest.mark.parametrize("shape", FIVE)
+def test_no_adjustment_by_skewness_holds_with_five_runs(shape: str) -> None:
+    draw = SHAPES["normal" if shape == "power" else shape][0]
+    drawn = draw(np.random.default_rng(0), (20_000, 5)) + (shape == "power")
+    wanted = stdtrit(4, 0.95)
+    for name, t in by_skewness(drawn).items():
+        found = max((t > wanted).mean(), (t < -wanted).mean())
+        assert found == pytest.approx(FIVE[shape][name], abs=0.01), name
 
 
 # ---- verdicts

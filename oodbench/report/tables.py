@@ -389,7 +389,7 @@ def view(table: Table, spec: TableSpec) -> Table:
     labels = table.mean.index.to_frame(index=False).astype(str)
     short = [*(name for name in names if varies(labels[name])), *(each for each in every if each.endswith(" AUROC"))]
     picked = spec.columns or (tuple(short) if spec.short else ())
-    picked = tuple(each for title in picked for each in (title, f"{title}, {OTHER}") if each in every)
+    picked = (*dict.fromkeys(each for title in picked for each in (title, f"{title}, {OTHER}") if each in every),)
     left = [name for name in names if name in picked or not picked]
     if (len(labels) > 1 and not left) or labels[left].duplicated().any():
         told = ", ".join(name for name in names if name not in left and varies(labels[name]))

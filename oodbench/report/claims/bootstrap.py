@@ -1,10 +1,10 @@
 """From ten runs on, a check of a claim's t interval: the bootstrap-t over runs and the test images that they share.
 
 A draw takes as many runs as there are with replacement, in each block, and other test images: their error is one draw
-of the normal distribution that DeLong's variance belongs to, as it is of means over hundreds of images. Each draw is
-studentised by the standard error that itself shows (Efron 1981, The Jackknife, the Bootstrap and Other Resampling
-Plans, chapter 10; second-order correct: Hall 1988), so that skewed differences have a skewed interval. It needs what
-ImageErrors keeps, not scores. BCa is no such check: at ten runs its interval is the narrower one.
+of the normal distribution of DeLong's variance, as it is of means over many images. It needs what ImageErrors keeps,
+no scores. Each draw is studentised by the standard error that it shows itself (Efron 1981, Canadian Journal of
+Statistics 9; second-order correct: Hall 1988, Annals of Statistics 16), so that skewed differences have a skewed
+interval. BCa is no such check: of ten runs its interval is narrower than that of t.
 """
 
 from __future__ import annotations
@@ -69,10 +69,8 @@ def bootstrap_t(runs: Runs, found: MeanEstimate, these: bool = False) -> Bootstr
         counts = _counts(len(apart), i)  # (DRAWS, N)
         mean = counts @ apart / len(apart)
         square = counts @ apart**2 / len(apart) - mean**2
-        shift, variance = (
-            shift + mean,
-            variance + np.where(square > ROUNDING * apart.var(), square, 0) / (len(apart) - 1),
-        )
+        shift += mean
+        variance += np.where(square > ROUNDING * apart.var(), square, 0) / (len(apart) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw of runs that are all alike
         draws = shift / np.sqrt(variance)
     return BootstrapT(found, np.sort(np.where(np.isnan(draws), 0, draws)))

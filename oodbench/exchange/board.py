@@ -39,12 +39,13 @@ UNREADABLE = (TypeError, ValueError, KeyError, AttributeError, IndexError, Recur
 ALWAYS = ("training", "space", "clustering", "distance", "posthoc")
 LEVELS = ("who", "study", "ID", *METHOD)  # what a line is called by
 CAPTION = (
-    "The row of each training of each submission that is highest by its first AUROC, on the test sets. Per cent, "
-    "mean ± standard deviation (ddof 1) over the n runs of one submission: nothing is averaged over people. Lines of "
-    "the same `data` were tested on the same images; others do not compare. `keys fit`: each row is of the parameters "
-    "that it states and of the plan; names are made of these parameters. `scored again`: cells drawn anew for this "
-    "board whose AUROC followed from the enclosed features to within {tolerance:g}. That features are of the stated "
-    "training, and who ran it where, is as the submission says."
+    "The row of each training of each submission that is highest by its first AUROC, on the test sets: on the images "
+    "that its numbers are of, so this AUROC is too high by what picking gains. Per cent, mean ± standard deviation "
+    "(ddof 1) over the n runs of one submission: nothing is averaged over people. Lines of the same `data` were tested "
+    "on the same images; others do not compare. `keys fit`: each row is of the parameters that it states and of the "
+    "plan; names are made of these parameters. `scored again`: cells drawn anew for this board whose AUROC followed "
+    "from the enclosed features to within {tolerance:g}. That features are of the stated training, and who ran it "
+    "where, is as the submission says."
 )
 
 

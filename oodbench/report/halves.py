@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from oodbench.report.tables import Table, distinct, named
+from oodbench.report.tables import OTHER, Table, distinct, named
 from oodbench.store import scores
 from oodbench.store.artifacts import Store
 
-OTHER = "other half"
 PICKED = "It is picked on the images that its numbers are of: {} is too high by what picking gains."
 HALVED = (
     "`{0}, {1}` is of images that had no part in picking: the row that is highest by {0} on one half of each set, over "

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from oodbench.errors import UserError
-from oodbench.report.halves import OTHER, best_of_run, by_half
-from oodbench.report.tables import RANKED, SHOWN_GROUPS, Table, averaged, commonest_threshold, named, runs_of, varies
+from oodbench.report.halves import best_of_run, by_half
+from oodbench.report.tables import (
+    OTHER,
+    RANKED,
+    SHOWN_GROUPS,
+    Table,
+    averaged,
+    commonest_threshold,
+    named,
+    runs_of,
+    varies,
+)
 from oodbench.report.unmade import numberless
 from oodbench.store.artifacts import Store
 from oodbench.study.declarations import Select

@@ -33,6 +33,7 @@ RANKED = (
 )
 METHOD = (*RANKED, "threshold")
 LONGEST = 80  # letters of an ID set's name in the names of files
+OTHER = "other half"  # of images, on which a row is measured that was picked on one half
 BEST = "The best of each column{apiece}, picked on the test sets, is marked."
 MARKED = (
     "Marked are the best of each column{apiece}, picked on the test sets, and what is not told apart from it: paired t "
@@ -383,8 +384,9 @@ def _ordered(wide: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
 def view(table: Table, spec: TableSpec) -> Table:
     """Return a table of every study with the columns that a study picks of it.
 
-    A short one without any has the labels in which rows differ, and AUROC. Raises UserError where there is no such
-    column, or rows would not be told apart.
+    Beside one by which rows were picked stands what it is on images apart, where that is known. A short table without
+    any has the labels in which rows differ, and AUROC. Raises UserError where there is no such column, or rows would
+    not be told apart.
     """
     sheet = table.sheet()
     every, names = [*map(str, sheet.text.columns)], [*map(str, table.mean.index.names)]
@@ -395,6 +397,7 @@ def view(table: Table, spec: TableSpec) -> Table:
     labels = table.mean.index.to_frame(index=False).astype(str)
     short = [*(name for name in names if varies(labels[name])), *(each for each in every if each.endswith(" AUROC"))]
     picked = spec.columns or (tuple(short) if spec.short else ())
+    picked = (*dict.fromkeys(each for title in picked for each in (title, f"{title}, {OTHER}") if each in every),)
     left = [name for name in names if name in picked or not picked]
     if (len(labels) > 1 and not left) or labels[left].duplicated().any():
         told = ", ".join(name for name in names if name not in left and varies(labels[name]))

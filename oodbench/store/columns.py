@@ -153,15 +153,23 @@ _QUALITY = {  # of clusters, in the file that `oodbench quality` writes
     "davies_bouldin": "Davies-Bouldin index",
     "calinski_harabasz": "Calinski-Harabasz index",
 }
+_VERDICT = {  # in verdict.csv, where a claim has ten observations or more at a place
+    "bootstrap": "in verdict.csv: what the bootstrap-t draws that checks a t interval: runs, ID sets or encoders, "
+    "and images where their error is known; empty under ten",
+    "bootstrap_low": "in verdict.csv: lower end of the bootstrap-t interval of the difference, one-sided 95 %",
+    "bootstrap_high": "upper end of the same",
+    "by_t": "in verdict.csv: what the t interval alone decides, where the bootstrap-t interval does not decide it",
+}
 INTEGERS, ACCURACIES, RECALLS, INTERVALS = (*_INTEGERS,), (*_ACCURACIES,), (*_RECALLS,), (*_INTERVALS,)
 CHOSEN_BY, COMPAT, QUALITY, SHIFTED = (*_CHOSEN_BY,), (*_COMPAT,), (*_QUALITY,), (*_SHIFTED,)
+VERDICT = (*_VERDICT,)
 FULL_SPECTRUM = tuple(name for name in SHIFTED if name.startswith("fs_"))
 MEASURED = (*METRICS, *RECALLS, *INTERVALS, *CHOSEN_BY, *COMPAT, *ACCURACIES, *SHIFTED)
 COSTS = (*_COST,)
 FLOATS = (*_FLOATS, *MEASURED, *_LOSS, *COSTS)
 COLUMNS = (*TEXT, *INTEGERS, *FLOATS, *TRACE)
 MEANING = _TEXT | _INTEGERS | _FLOATS | _METRICS | _RECALLS | _INTERVALS | _CHOSEN_BY | _COMPAT | _ACCURACIES
-MEANING |= _SHIFTED | _LOSS | _COST | _TRACE | _QUALITY
+MEANING |= _SHIFTED | _LOSS | _COST | _TRACE | _QUALITY | _VERDICT
 
 QUALITY_LABELS = (  # what one of its numbers is of
     *("id", "family", "protocol", "training", "outliers", "encoder", "recipe", "precision", "seed", "reference"),

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from oodbench.api import Distance, Positive, Size
 from oodbench.cli.app import app
 from oodbench.cli.reference import columns, fields, keys, plugins
-from oodbench.store.columns import COLUMNS, MEANING, QUALITY
+from oodbench.store.columns import COLUMNS, MEANING, QUALITY, VERDICT
 from oodbench.store.heartbeat import Heartbeat
 from oodbench.store.memo import Watch
 from oodbench.study import reader
@@ -65,10 +65,10 @@ def test_the_documentation_says_of_a_key_what_its_code_says() -> None:
 
 
 def test_of_every_column_all_is_known() -> None:
-    assert set(MEANING) == {*COLUMNS, *QUALITY}
+    assert set(MEANING) == {*COLUMNS, *QUALITY, *VERDICT}
     found = [columns.column(name) for name in MEANING]
     assert all(each and each.unit and each.meaning and each.source for each in found)
-    files = {file for each in found if each for file in re.findall(r"oodbench/\w+/\w+\.py|docs/\w+\.md", each.source)}
+    files = {file for each in found if each for file in re.findall(r"oodbench/[\w/]+\.py|docs/\w+\.md", each.source)}
     assert all((ROOT / file).is_file() for file in files)
     direction = {name: each.direction for name in MEANING if (each := columns.column(name))}
     assert (direction["auroc"], direction["fpr95_ood"], direction["ties"]) == (columns.HIGHER, columns.LOWER, "")

@@ -17,7 +17,7 @@ from oodbench.report import formats, halves, tables
 from oodbench.report.selection import selection
 from oodbench.store import scores
 from oodbench.store.artifacts import Store
-from oodbench.study.declarations import Select
+from oodbench.study.declarations import Select, TableSpec
 
 SCORES = {"ID": 60, "near": 40}
 AHEAD = 1.0  # of OOD, in deviations: the true AUROC is that of two normal distributions
@@ -106,6 +106,17 @@ def test_where_all_scores_are_kept_the_best_says_what_its_pick_is_worth(tmp_path
     assert "is too high" not in found.caption
     text = formats.markdown(found.sheet()).splitlines()
     assert [each.strip() for each in text[0].split("|")][-3:-1] == ["near AUROC, other half", "n"]
+
+
+def test_a_table_of_some_columns_has_the_other_half_beside_the_one_that_it_is_of(tmp_path: Path) -> None:
+    columns = ("training", "distance", "near AUROC", "n")
+    of = {kept_in: study(kept_in, candidates=2) for kept_in in (None, Store(tmp_path))}
+    for kept_in, rows in of.items():
+        found = best(rows, kept_in)
+        text = tables.view(found, TableSpec(columns=columns)).sheet().text
+        assert (f"near AUROC, {tables.OTHER}" in text) == (kept_in is not None)
+        assert set(text) - {f"near AUROC, {tables.OTHER}"} == set(columns)
+        assert list(tables.view(found, TableSpec(columns=tuple(text))).sheet().text) == list(text)
 
 
 def test_where_scores_are_not_all_kept_the_caption_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,14 @@ from typing import NamedTuple
 from oodbench.store import columns
 
 HIGHER, LOWER = "higher is better", "lower is better"
+SOURCES = (
+    (columns.QUALITY, "`oodbench quality`, oodbench/scoring/cluster_quality.py"),
+    (columns.VERDICT, "`oodbench verdict`, oodbench/report/claims/bootstrap.py, docs/metrics.md"),
+    (columns.COMPAT, "oodbench/scoring/other_codebases.py, docs/metrics.md"),
+    (columns.INTERVALS, "oodbench/scoring/intervals.py, docs/metrics.md"),
+    ((*columns.METRICS, *columns.RECALLS, *columns.CHOSEN_BY), "oodbench/scoring/metrics.py, docs/metrics.md"),
+    (columns.ACCURACIES, "oodbench/training/probes.py"),
+)
 
 
 class ColumnFacts(NamedTuple):
@@ -34,18 +42,8 @@ def _unit(name: str) -> str:
         return "seconds"
     if name in columns.INTEGERS:
         return "a whole number"
-    return "a number" if name in (*columns.FLOATS, *columns.QUALITY) else "text"
+    return "a number" if name in (*columns.FLOATS, *columns.QUALITY, *columns.VERDICT[1:3]) else "text"
 
 
 def _source(name: str) -> str:
-    if name in columns.QUALITY:
-        return "`oodbench quality`, oodbench/scoring/cluster_quality.py"
-    if name in columns.COMPAT:
-        return "oodbench/scoring/other_codebases.py, docs/metrics.md"
-    if name in columns.INTERVALS:
-        return "oodbench/scoring/intervals.py, docs/metrics.md"
-    if name in (*columns.METRICS, *columns.RECALLS, *columns.CHOSEN_BY):
-        return "oodbench/scoring/metrics.py, docs/metrics.md"
-    if name in columns.ACCURACIES:
-        return "oodbench/training/probes.py"
-    return "oodbench/execution/runner.py"
+    return next((source for names, source in SOURCES if name in names), "oodbench/execution/runner.py")

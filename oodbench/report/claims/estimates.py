@@ -97,10 +97,18 @@ def estimate(runs: Runs, these: bool = False, images: Sequence[ImageError] = ())
 
     `these`: its error is that of the runs in each; else that of the observations, which are one block.
     """
-    units = [_moments(runs.values[runs.unit == each]) for each in np.unique(runs.unit)]
-    over = _moments(np.array([mean for mean, _, _ in units]))
-    _, size, variance = zip(*(units if these else [over]), strict=True)
-    return MeanEstimate(over[0], np.stack(size, -1), np.stack(variance, -1), images)
+    blocks = [_moments(each) for each in observations(runs, these)]
+    mean, size, variance = zip(*blocks, strict=True)
+    return MeanEstimate(_moments(np.array(mean))[0], np.stack(size, -1), np.stack(variance, -1), images)
+
+
+def observations(runs: Runs, these: bool = False) -> list[Floats]:
+    """Return the numbers whose spread is the error of the mean, by block, (N,) or (N, K).
+
+    They are those of the runs of each observation (`these`), or in one block its mean of each.
+    """
+    units = [runs.values[runs.unit == each] for each in np.unique(runs.unit)]
+    return units if these else [np.array([_moments(each)[0] for each in units])]
 
 
 def _moments(values: Floats) -> tuple[Any, Any, Any]:

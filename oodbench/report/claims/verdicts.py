@@ -10,16 +10,17 @@ freedom by Satterthwaite (1946).
 A claim holds where the one-sided 95 % t interval of the mean lies within what it says, and fails where it lies
 outside; else it is open. What is to be above and lies within the margin on either side of 0 is equal (two one-sided
 tests, Schuirmann 1987). The error of a mean is that over runs and, of AUROC where scores by image are kept, that of
-the test images which these runs share. Where one of several comparisons is enough to decide, their number divides the
-5 % (Bonferroni). Each claim is tested on its own; what does not stand when the 5 % are shared by all claims of a study
-(Holm 1979) says so.
+the test images which these runs share. From ten runs on a bootstrap-t has to decide the same, else the claim is open.
+Where one of several comparisons is enough to decide, their number divides the 5 % (Bonferroni). Each claim is tested
+on its own; what does not stand when the 5 % are shared by all claims of a study (Holm 1979) says so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +30,7 @@ from scipy.special import stdtrit
 from scipy.stats import nct
 
 from oodbench.report.claims import sides
+from oodbench.report.claims.bootstrap import FROM, bootstrap_t
 from oodbench.report.claims.estimates import (
     ERROR,
     LEAST,
@@ -77,6 +79,10 @@ class Evidence:
     where_more: str = ""
     images: float = np.nan  # the part of the error that is of the test images; NaN where it is not known, and not in it
     d: float = np.nan  # the difference over the standard deviation of observations (within ID sets, if of these alone)
+    bootstrap: str = ""  # what the bootstrap-t draws that checks the t interval; "" where there is none
+    bootstrap_low: float = np.nan  # one-sided 95 % each
+    bootstrap_high: float = np.nan
+    by_t: str = ""  # the state by the t interval alone, where the bootstrap does not decide the same
 
     def text(self, unit: str) -> str:
         """Return `place (state): pair +1.2 ± 0.3 points, 5 runs, 4 above (3 more runs would decide it)`."""
@@ -87,7 +93,15 @@ class Evidence:
         within = f"{counted(self.observations, self.of)} of " if self.of != "run" else ""
         runs = f"{self.difference:+.2f}{spread}{unit}, {within}{counted(self.runs, 'run')}, {self.wins} above"
         lost = f", {self.lost} without a number" if self.lost else ""
-        return f"{where}{who}{runs if self.runs else 'no run'}{lost}{self._more()}"
+        return f"{where}{who}{runs if self.runs else 'no run'}{lost}{self._checked()}{self._more()}"
+
+    def _checked(self) -> str:
+        if not self.by_t:
+            return f", by bootstrap over {self.bootstrap} too" if self.bootstrap else ""
+        by_t = f"{self.by_t} by t alone [{self.low:+.2f}, {self.high:+.2f}]"
+        return (
+            f", {by_t}, not by bootstrap over {self.bootstrap} [{self.bootstrap_low:+.2f}, {self.bootstrap_high:+.2f}]"
+        )
 
     def _more(self) -> str:
         if self.more == MOST and not np.isnan(self.images):
@@ -335,21 +349,35 @@ def _evidence(
     these = claim.ids == "these" and runs.of == UNITS["id"]
     values, found = runs.values[there], estimate(runs, these, images)
     decided *= 2 if claim.relation == "near" else 1
-    state, error, low, high, more = MISSING, float(found.spread()[0]), np.nan, np.nan, 0
+    by_t = state = MISSING
+    error, low, high, more, checked = float(found.spread()[0]), np.nan, np.nan, 0, None
     known = not np.isnan(error)
     if known and len(values) >= LEAST:
-        within = _region(claim, *interval(found, enough))
-        beyond = _region(claim, *interval(found, decided))
-        state = HOLDS if within == HOLDS else beyond if beyond in (FAILS, EQUAL) else OPEN
+        by_t = state = _state(claim, partial(interval, found), enough, decided)
         low, high = interval(found, 1)
-        more = _more(claim, found, enough, decided) if ask and state == OPEN else 0
+        if ask or state != OPEN:
+            checked = bootstrap_t(runs._replace(values=values, unit=runs.unit[there]), found, these)
+        if checked:
+            state = _state(claim, checked.with_t, enough, decided)
+        if ask and state == OPEN:
+            more = _more(claim, checked.wider() if checked and state != by_t else found, enough, decided)
     mean = found.mean if known else _mean(values)
     count = len(values) if these else int(found.size[0])
     seen = (error, low, high, len(values), int((values > 0).sum()), int((~there).sum()), count)
     of, where_more = ("run", f" in each {runs.of}") if these else (runs.of, "")
     spread = float(np.sqrt(found.variance.mean()))
     sizes = (found.of_images if known else np.nan, mean / spread if spread > 0 else np.nan)
-    return Evidence(place, pair, state, mean, *seen, of, more, where_more, *sizes)
+    over, ends = (f"{of}s{checked.shared}", checked.interval(1)) if checked else ("", (np.nan, np.nan))
+    alone = by_t if state != by_t else ""
+    return Evidence(place, pair, state, mean, *seen, of, more, where_more, *sizes, over, *ends, alone)
+
+
+def _state(claim: ClaimSpec, ends: Callable[[int], tuple[float, float]], enough: int, decided: int) -> str:
+    """Return what an interval says, given its ends at a share of the error."""
+    if _region(claim, *ends(enough)) == HOLDS:
+        return HOLDS
+    beyond = _region(claim, *ends(decided))
+    return beyond if beyond in (FAILS, EQUAL) else OPEN
 
 
 def _mean(values: Floats) -> float:
@@ -428,7 +456,7 @@ def caption(found: list[ClaimVerdict]) -> str:
         f"the claim says; fails: it lies outside; equal: neither side is ahead by over the margin, {POINTS} points "
         "where none is said; open: these rows do not decide it, and how many more would, with 80 % power, if mean and "
         "spread are as they look. Where one of several comparisons decides, their number divides the 5 %; what does "
-        f"not stand when all claims share it, by Holm, says so.{looks}{_of_images(found)}{best}"
+        f"not stand when all claims share it, by Holm, says so.{looks}{_of_images(found)}{_by_bootstrap(found)}{best}"
     )
 
 
@@ -439,6 +467,15 @@ def _of_images(found: list[ClaimVerdict]) -> str:
     where = "in no error" if not known else "only where it says so (of images) in the error" * (known < len(lines))
     said = f" What the runs of an ID set share, the draw of its test images, is {where}." if where else ""
     return said + " Of images: DeLong's error, paired by image." * bool(known)
+
+
+def _by_bootstrap(found: list[ClaimVerdict]) -> str:
+    checked = any(line.bootstrap for each in found for line in each.evidence)
+    said = (
+        f" From {FROM} observations on a claim is decided where the bootstrap-t interval (over runs and, where their "
+        "error is known, test images) says what the t interval says; else it is open, or what both say."
+    )
+    return said * checked
 
 
 def sheet(found: list[ClaimVerdict], about: str = "") -> Sheet:

@@ -79,10 +79,12 @@ def run(
     time_limit: flags.Time = "",
     at_most: flags.AtMost = None,
     address: flags.Address = "",
+    shared: flags.Shared = None,
     no_wait: flags.NoWait = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
-    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, at_most=at_most, address=address)
+    said = {"partition": partition, "time": time_limit, "at_most": at_most, "address": address, "shared": shared}
+    where = flags.cluster(cluster, on=on, **said)
     _check(redo, cached_only, until_decided, budget, workers, no_wait and not where, only)
     flags.check_whole(where, only, set_)
     end, room = time.monotonic() + arguments.seconds(budget), arguments.number_of_bytes(memory)
@@ -397,9 +399,11 @@ def plan(
     partition: flags.Partition = "",
     time_limit: flags.Time = "",
     address: flags.Address = "",
+    shared: flags.Shared = None,
 ) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
-    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, address=address)
+    said = {"partition": partition, "time": time_limit, "address": address, "shared": shared}
+    where = flags.cluster(cluster, on=on, **said)
     flags.check_whole(where, only, set_)
     source = arguments.changed(study, set_)
     loaded = arguments.made(source, dry_data)

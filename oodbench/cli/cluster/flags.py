@@ -36,6 +36,12 @@ AtMost = Annotated[
     int | None, typer.Option(help="Jobs of an array at once.", rich_help_panel=PANEL, show_default=False, min=1)
 ]
 Address = Annotated[str, typer.Option(help="Of dask's scheduler.", rich_help_panel=PANEL, show_default=False)]
+Shared = Annotated[
+    bool | None,
+    typer.Option(
+        "--shared/--not-shared", help="Whether hosts share a file system.", rich_help_panel=PANEL, show_default=False
+    ),
+]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Submit and end; the same command joins later.", rich_help_panel=PANEL)
 ]
@@ -43,10 +49,11 @@ NoWait = Annotated[
 
 def cluster(file: Path | None, **flags: Any) -> Cluster | None:
     """Return where a study runs; None: here. A cluster's flags without an engine are refused."""
-    given = {name: value for name, value in flags.items() if value}
+    given = {name: value for name, value in flags.items() if value not in (None, "")}
     if file is None and "on" not in given:
         if given:
-            option = f"--{next(iter(given)).replace('_', '-')}"
+            first = next(iter(given))
+            option = "--not-shared" if given[first] is False else f"--{first.replace('_', '-')}"
             raise UserError(
                 f"{option} is of a run on a cluster; say which with --on slurm, --on dask or --cluster FILE"
             )

@@ -87,6 +87,7 @@ def run(
     where = flags.cluster(cluster, on=on, **said)
     _check(redo, cached_only, until_decided, budget, workers, no_wait and not where, only)
     flags.check_whole(where, only, set_)
+    flags.check_known(where, until_decided)
     end, room = time.monotonic() + arguments.seconds(budget), arguments.number_of_bytes(memory)
     source = arguments.changed(study, set_)
     loaded = arguments.made(source, dry_data)  # first: what is wrong with it is said before torch is there

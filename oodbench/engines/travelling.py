@@ -14,6 +14,8 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from oodbench.engines.parcels import OUT, check_size, pack
+from oodbench.errors import UserError
+from oodbench.store.rows import Results
 from oodbench.study.declarations import PUBLISHED
 from oodbench.study.fingerprints import is_installed
 from oodbench.study.reader import own_code
@@ -31,6 +33,9 @@ class Luggage:
             if given is not None and not Path(given).expanduser().is_absolute():
                 how = f"give a whole path, or leave it out and set OODBENCH_{key.upper()} on each host"
                 study.document.fail((key,), f"{given} is a path from the study's file, which is copied to hosts; {how}")
+        if Results(study.results).added().seeds:
+            said = "seeds that --until-decided added are known here alone; write them under `seed:`"
+            raise UserError(f"{study.results}: {said}, or run where hosts share a file system")
         main = _plain(study.file)
         files = {main, *_code(study), *_named(study)}
         root = Path(os.path.commonpath([each.parent for each in files]))

@@ -25,11 +25,10 @@ from oodbench.engines.travelling import Luggage
 from oodbench.errors import UserError
 from oodbench.store import scores
 from oodbench.store.artifacts import Store
-from oodbench.store.rows import Results
+from oodbench.store.rows import Added, Results
 from oodbench.study import reader
 
 APART = but(HERE, on="dask", shared=False)
-RECIPE = {"epochs": 4, "batch": 32, "lr": 0.05, "warmup": 0}
 KEPT = {"threshold": "pooled", "clustering": "labels", "scores": {}}
 
 
@@ -152,6 +151,10 @@ def test_what_cannot_travel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "large.py").write_text("#" * 10_000_000)
     with pytest.raises(UserError, match=r"and 10\.0 MB at most travel; large\.py has 10\.0 MB: put what is large on"):
         Luggage(reader.load(file))
+    (tmp_path / "large.py").unlink()
+    Results(reader.results_of(file)).write_added(Added({"a": [3]}))
+    with pytest.raises(UserError, match=r"seeds that --until-decided added are known here alone; write them under"):
+        Luggage(reader.load(file))
     with pytest.raises(UserError, match=r"shared: false: jobs of Slurm .* results/STUDY/jobs, every node has to see"):
         load(None, {"on": "slurm", "shared": False})
 
@@ -195,7 +198,7 @@ def test_workers_of_dask_without_a_shared_folder(tmp_path: Path, hosts: Any, mon
     """One is killed, and the command that gave its job has ended: the next command takes what comes back."""
     from distributed import Client
 
-    file, cluster = told_study(tmp_path, pause=0.15, recipe=RECIPE), tmp_path / "cluster.yaml"
+    file, cluster = told_study(tmp_path), tmp_path / "cluster.yaml"
     with cluster.open("w") as stream:
         train = {"gpus": 0, "cpus": 1, "time": "30min"}
         YAML().dump({"on": "dask", "address": hosts.scheduler_address, "shared": False, "train": train}, stream)
@@ -205,10 +208,9 @@ def test_workers_of_dask_without_a_shared_folder(tmp_path: Path, hosts: Any, mon
         processes = client.run(os.getpid)
         begun = call(*words, "--no-wait")
         assert "jobs: 1 that train, embed and score; 0 run or wait already" in begun.output
-        until((tmp_path / "told" / "step").is_file)
-        busy = next(address for address, tasks in client.processing().items() if tasks)
-        os.kill(processes[busy], signal.SIGKILL)
         (job,) = client.list_datasets()
+        until(lambda: any(job in tasks for tasks in client.processing().values()))
+        os.kill(processes[next(each for each, tasks in client.processing().items() if job in tasks)], signal.SIGKILL)
         until(lambda: client.run_on_scheduler(_state, job) == "memory")
         assert "jobs on dask: 1 finished" in call("status", file).stdout
         done = call(*words)

@@ -69,3 +69,11 @@ def check_whole(where: Cluster | None, only: list[str] | None, set_: list[str] |
     if where is not None and (only or set_):
         option = "--only" if only else "--set"
         raise UserError(f"{option} is of a run on one machine; on a cluster jobs read the file: say it there")
+
+
+def check_known(where: Cluster | None, until_decided: bool) -> None:
+    """Refuse to add seeds to a study on hosts that would not hear of them."""
+    if where is not None and until_decided and not where.shared:
+        raise UserError(
+            "--until-decided adds seeds in the folder of results, which hosts with shared: false do not see"
+        )

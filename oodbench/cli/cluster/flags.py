@@ -64,16 +64,13 @@ def cluster(file: Path | None, **flags: Any) -> Cluster | None:
     return None if found.on == "local" else found
 
 
-def check_whole(where: Cluster | None, only: list[str] | None, set_: list[str] | None) -> None:
-    """Refuse a part of a study, or a changed one, on a cluster: jobs read its file."""
+def check_whole(
+    where: Cluster | None, only: list[str] | None, set_: list[str] | None, until_decided: bool = False
+) -> None:
+    """Refuse a part of a study, or a changed one, on a cluster: jobs read its file, and seeds where they see them."""
     if where is not None and (only or set_):
         option = "--only" if only else "--set"
         raise UserError(f"{option} is of a run on one machine; on a cluster jobs read the file: say it there")
-
-
-def check_known(where: Cluster | None, until_decided: bool) -> None:
-    """Refuse to add seeds to a study on hosts that would not hear of them."""
     if where is not None and until_decided and not where.shared:
-        raise UserError(
-            "--until-decided adds seeds in the folder of results, which hosts with shared: false do not see"
-        )
+        said = "--until-decided adds seeds in the folder of results"
+        raise UserError(f"{said}, which hosts with shared: false do not see")

@@ -105,7 +105,8 @@ class Dask:
                     yield found
                     self.ledger.drop(name)  # what is sent back is taken by now: who is ended before asks for it again
                     self._futures.pop(name, None)  # which lets the scheduler forget it
-                    self._forget([given[name].job] if name in given else [])
+                    if self._files and name in given:
+                        self._forget([given[name].job])
             if waiting:
                 time.sleep(POLL)
 
@@ -137,7 +138,7 @@ class Dask:
 
     def _forget(self, jobs: Sequence[str]) -> None:
         """Let the scheduler forget what is sent back by jobs."""
-        for job in {*jobs} & {*self._client.list_datasets()} if jobs else ():
+        for job in {*jobs} & {*self._client.list_datasets()}:
             self._client.unpublish_dataset(job)
 
     def cancel(self) -> int:

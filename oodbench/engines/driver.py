@@ -126,7 +126,7 @@ class Driver:
             ended = self._take(works, said) if said.sent else said
             if not ended.error:
                 self.trained += task.stage in (TRAIN, ALL)
-                self._say_some(len(waiting))
+                self._say_some(waiting)
                 continue
             left = [each for each in works if self.runner.bookkeeping.pending(self.runner.source(each))]
             again = [each for each in left if self._may_try(each, ended)]
@@ -160,11 +160,11 @@ class Driver:
         self.runner.bookkeeping.fail(self.runner.source(work), why)
         return False
 
-    def _say_some(self, left: int) -> None:
+    def _say_some(self, left: set[str]) -> None:
         if left and time.monotonic() - self._said < EVERY:
             return
         self._said = time.monotonic()
-        states = Counter(self.engine.alive().values())
+        states = Counter(state for name, state in self.engine.alive().items() if name in left)
         doing = ", ".join(f"{count} {state}" for state, count in states.most_common())
         self.say(f"{self.trained} trained and embedded; jobs: {doing or 'none left'}")
 

@@ -17,11 +17,12 @@ from ruamel.yaml import YAML
 from tiny import write
 
 from oodbench.engines.cluster import load
-from oodbench.engines.driver import Driver
+from oodbench.engines.driver import Driver, measure, measuring
 from oodbench.engines.errands import Errand
 from oodbench.engines.parcels import FACTS, files_in, pack, unpack
-from oodbench.engines.seam import Ended, Ledger, Task
+from oodbench.engines.seam import Ended, Ledger, Needs, Task
 from oodbench.engines.travelling import Luggage
+from oodbench.engines.unit import measured
 from oodbench.errors import UserError
 from oodbench.store import scores
 from oodbench.store.artifacts import Store
@@ -122,6 +123,18 @@ def test_rows_of_other_data_are_not_taken(tmp_path: Path) -> None:
     away(file, engine)
     assert len(engine.heard) == 1
     assert rows(file)["error"].str.contains("sent back other rows than 2 that are wanted: oodbench, plugins,").all()
+
+
+def test_what_is_measured_comes_back(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.yaml", **SHORT | {"training": "cross_entropy"})
+    engine = Away(file, tmp_path / "hosts")
+    measure(engine, measuring(Needs(), str(file), "kind", ["--device", "cpu"]), reader.results_of(file))
+    found = measured(reader.results_of(file), "kind")
+    assert found is not None
+    assert [rate > 0 for rate in found.rates.values()] == [True]
+    engine.files = pack({"s.yaml": b""}, main="s.yaml")
+    with pytest.raises(UserError, match=r"kind of training ended with exit code 2; see .*measure-kind\.log"):
+        measure(engine, measuring(Needs(), str(file), "kind", []), reader.results_of(file))
 
 
 def test_what_travels(tmp_path: Path) -> None:

@@ -80,22 +80,22 @@ def run(
     time_limit: flags.Time = "",
     at_most: flags.AtMost = None,
     address: flags.Address = "",
+    shared: flags.Shared = None,
     no_wait: flags.NoWait = False,
 ) -> None:
     """Run a study: make every row that is missing, write its tables, print its leaderboard."""
-    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, at_most=at_most, address=address)
+    said = {"partition": partition, "time": time_limit, "at_most": at_most, "address": address, "shared": shared}
+    where = flags.cluster(cluster, on=on, **said)
     _check(redo, cached_only, until_decided, budget, workers, no_wait and not where, only)
-    flags.check_whole(where, only, set_)
+    flags.check_whole(where, only, set_, until_decided)
     end, room = time.monotonic() + arguments.seconds(budget), arguments.number_of_bytes(memory)
     source = arguments.changed(study, set_)
     loaded = arguments.made(source, dry_data)  # first: what is wrong with it is said before torch is there
-    if until_decided and not loaded.claims:
-        raise UserError(f"{source} declares no claims that could be decided; say what holds with the key 'claims'")
+    _check_decidable(source, loaded, until_decided)
     from oodbench.execution.pipeline import Options
 
-    checkpoints = (checkpoint_minutes, checkpoint_epochs)
+    place, checkpoints = Workplace(workers, where, not no_wait), (checkpoint_minutes, checkpoint_epochs)
     options = Options(device, redo, cached_only, room, *checkpoints, graph, without_missing_sets, tuple(only or ()))
-    place = Workplace(workers, where, not no_wait)
     columns = COLUMNS if until_decided or loaded.settings.variance else tables.columns(None if rows_only else source)
     made = _make(loaded, options, place, dry_data, columns)
     while until_decided and made and not made.died and _more_seeds(made, end - time.monotonic()):
@@ -121,6 +121,12 @@ def _check(
         raise UserError("--budget is the time of --until-decided; give both")
     if alone:
         raise UserError("--no-wait is of a run on a cluster; say which with --on slurm, --on dask or --cluster FILE")
+
+
+def _check_decidable(source: Path | Changed, loaded: Study, until_decided: bool) -> None:
+    """Refuse to decide claims of a study that has none."""
+    if until_decided and not loaded.claims:
+        raise UserError(f"{source} declares no claims that could be decided; say what holds with the key 'claims'")
 
 
 class Workplace(NamedTuple):
@@ -400,9 +406,11 @@ def plan(
     partition: flags.Partition = "",
     time_limit: flags.Time = "",
     address: flags.Address = "",
+    shared: flags.Shared = None,
 ) -> None:
     """Say what a study consists of, what is there already, and what the rest will cost; downloads nothing."""
-    where = flags.cluster(cluster, on=on, partition=partition, time=time_limit, address=address)
+    said = {"partition": partition, "time": time_limit, "address": address, "shared": shared}
+    where = flags.cluster(cluster, on=on, **said)
     flags.check_whole(where, only, set_)
     source = arguments.changed(study, set_)
     loaded = arguments.made(source, dry_data)

@@ -89,6 +89,7 @@ class Cluster:
     partition: str | None = None  # of Slurm
     account: str | None = None
     address: str | None = None  # of dask's scheduler
+    shared: bool = True  # False: hosts see no file of each other's; a job does all of a training, and sends rows back
     at_most: Count = 32  # jobs of an array at once
     setup: tuple[str, ...] = ()  # shell commands before a job
     sbatch: dict[str, str | int | bool] = field(default_factory=dict)  # whatever else sbatch takes
@@ -121,13 +122,20 @@ def load(file: Path | None, flags: dict[str, Any]) -> Cluster:
             _time(time)
         except ValueError as error:
             raise UserError(f"--time {time}: {error}") from None
-    cluster = dataclasses.replace(values.one(Cluster, document.value, ()), **{k: v for k, v in flags.items() if v})
+    said = {name: value for name, value in flags.items() if value not in (None, "")}
+    cluster = dataclasses.replace(values.one(Cluster, document.value, ()), **said)
+    if cluster.on == "slurm" and not cluster.shared:
+        how = "whose folder, results/STUDY/jobs, every node has to see; share it, or run on dask"
+        raise UserError(f"shared: false: jobs of Slurm are given and heard of by submitit, {how}")
     return dataclasses.replace(cluster, train=dataclasses.replace(cluster.train, time=time)) if time else cluster
 
 
 @contextmanager
-def engine(cluster: Cluster, name: str, results: Path) -> Iterator[Engine]:
-    """Give the engine of a cluster for a study of this name. Raises UserError where its library is not installed."""
+def engine(cluster: Cluster, name: str, results: Path, files: bytes = b"") -> Iterator[Engine]:
+    """Give the engine of a cluster for a study of this name, whose files travel in a parcel if one is given.
+
+    Raises UserError where its library is not installed.
+    """
     found: Engine
     if cluster.on == "slurm":
         from oodbench.engines.slurm import Slurm
@@ -136,7 +144,7 @@ def engine(cluster: Cluster, name: str, results: Path) -> Iterator[Engine]:
     else:
         from oodbench.engines.dask import Dask
 
-        found = Dask(cluster, name, Ledger(results))
+        found = Dask(cluster, name, Ledger(results), files)
     try:
         yield found
     finally:

@@ -1,17 +1,20 @@
 """Dask: the workers of a cluster of dask.distributed, whoever started them; a worker a card, with the resource GPU.
 
 Dask sees to a worker that died: its tasks run elsewhere. It does not end what has begun, and sets no
-CUDA_VISIBLE_DEVICES: who starts the workers does.
+CUDA_VISIBLE_DEVICES: who starts the workers does. Where no file system is shared, the scheduler keeps what a task
+returns until somebody has taken it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oodbench.engines.cluster import Cluster, missing_extra
+from oodbench.engines.errands import Errand
 from oodbench.engines.seam import Command, Ended, GivenTask, Ledger, Task
 from oodbench.errors import UserError
 
@@ -26,7 +29,7 @@ class Dask:
 
     by = "dask"
 
-    def __init__(self, cluster: Cluster, name: str, ledger: Ledger) -> None:
+    def __init__(self, cluster: Cluster, name: str, ledger: Ledger, files: bytes = b"") -> None:
         try:
             import distributed
         except ImportError as error:
@@ -40,6 +43,8 @@ class Dask:
         except (OSError, ValueError) as error:
             raise UserError(f"no scheduler of dask answers at {cluster.address}: {error}") from error
         self._futures: dict[str, Any] = {}
+        self._files = files  # that travel to workers on other hosts; none where these share a file system
+        self._travelling: Any = None  # the future of them
 
     def alive(self) -> dict[str, str]:
         given = self.ledger.read("dask")
@@ -51,12 +56,7 @@ class Dask:
         given = []
         for task in tasks:
             job = f"oodbench-{self.name}-{task.name}-{secrets.token_hex(4)}"
-            command = Command(task.words, self.ledger.log(task.name), task.needs.cpus)
-            after = [self._futures[name] for name in task.after if name in self._futures]
-            resources = {GPU: task.needs.gpus} if task.needs.gpus else None
-            future = self._client.submit(_run, command, after, key=job, resources=resources, pure=False)
-            self._dask.fire_and_forget(future)  # it goes on when this client has gone
-            self._futures[task.name] = future
+            self._futures[task.name] = self._give(task, job)
             given.append(GivenTask(task=task, job=job, by="dask", address=self.address))
         self.ledger.add(given)
         deadline, jobs = time.monotonic() + PATIENCE, [each.job for each in given]
@@ -64,6 +64,22 @@ class Dask:
             if time.monotonic() > deadline:
                 raise UserError(f"the scheduler of dask at {self.address} has not taken all jobs in {PATIENCE} s")
             time.sleep(0.05)
+
+    def _give(self, task: Task, job: str) -> Any:
+        """Return the future of a task, which goes on when this client has gone."""
+        how = {"key": job, "resources": {GPU: task.needs.gpus} if task.needs.gpus else None, "pure": False}
+        if self._files:
+            if self._travelling is None:  # a task, as dask makes what a task returned again where a worker is gone
+                key = f"oodbench-files-{hashlib.sha256(self._files).hexdigest()}"
+                self._travelling = self._client.submit(bytes, self._files, key=key)
+            future = self._client.submit(Errand(task.words[2:], task.needs.cpus), self._travelling, **how)
+            self._client.publish_dataset(future, name=job)  # so that the scheduler keeps what is sent back
+            return future
+        command = Command(task.words, self.ledger.log(task.name), task.needs.cpus)
+        after = [self._futures[name] for name in task.after if name in self._futures]
+        future = self._client.submit(_run, command, after, **how)
+        self._dask.fire_and_forget(future)
+        return future
 
     def _check(self, tasks: Sequence[Task]) -> None:
         """Refuse what no worker has: dask would wait for it without a word."""
@@ -83,32 +99,53 @@ class Dask:
             given |= self.ledger.read("dask")
             states = self._client.run_on_scheduler(_states, [given[name].job for name in waiting if name in given])
             for name in sorted(waiting):
-                found = self._result(given.get(name), states)
+                found = self._result(name, given.get(name), states)
                 if found is not None:
                     waiting.discard(name)
-                    self.ledger.drop(name)
+                    yield found
+                    self.ledger.drop(name)  # what is sent back is taken by now: who is ended before asks for it again
                     self._futures.pop(name, None)  # which lets the scheduler forget it
-                    yield Ended(name, found, str(self.ledger.log(name)))
+                    if self._files and name in given:
+                        self._forget([given[name].job])
             if waiting:
                 time.sleep(POLL)
 
-    def _result(self, given: GivenTask | None, states: dict[str, str]) -> str | None:
+    def _result(self, name: str, given: GivenTask | None, states: dict[str, str]) -> Ended | None:
         """Return how a task ended, or None where it has not."""
+        log = self.ledger.log(name)
         if given is None:
-            return LOST
-        future = self._futures.setdefault(given.task.name, self._dask.Future(given.job, self._client))
+            return Ended(name, LOST, str(log))
+        if name not in self._futures:
+            self._futures[name] = self._joined(given.job)
+        future = self._futures[name]
         if future.status == "finished":
-            return str(future.result())
+            found = future.result()
+            return Ended(name, "", str(log), found) if isinstance(found, bytes) else Ended(name, found, str(log))
+        error = LOST
         if future.status == "error":
-            error = future.exception()
-            return f"failed: {type(error).__name__}: {error}".splitlines()[0]
-        return None if given.job in states else LOST
+            error = f"failed: {type(future.exception()).__name__}: {future.exception()}".splitlines()[0]
+        elif given.job in states:
+            return None
+        if self._files:  # no other word of it comes back
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{error}\n")
+        return Ended(name, error, str(log))
+
+    def _joined(self, job: str) -> Any:
+        """Return the future of a task that another process gave."""
+        kept = self._client.get_dataset(job, default=None) if self._files else None
+        return self._dask.Future(job, self._client) if kept is None else kept
+
+    def _forget(self, jobs: Sequence[str]) -> None:
+        """Let the scheduler forget what is sent back by jobs."""
+        for job in {*jobs} & {*self._client.list_datasets()}:
+            self._client.unpublish_dataset(job)
 
     def cancel(self) -> int:
         names, given = list(self.alive()), self.ledger.read("dask")
         self._client.cancel([self._dask.Future(given[name].job, self._client) for name in names], force=True)
-        for name in given:
-            self.ledger.drop(name)
+        self._forget([each.job for each in given.values()])
+        self.ledger.drop(*given)
         return len(names)
 
     def close(self) -> None:

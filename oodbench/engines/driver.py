@@ -5,14 +5,17 @@ What is missing is what the store and the rows say. So a driver that comes later
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from oodbench.engines import returned
 from oodbench.engines.asks import Asks
 from oodbench.engines.seam import Ended, Engine, Ledger, Needs, Task
-from oodbench.engines.unit import MEASURE, SCORE, TRAIN
+from oodbench.engines.unit import ALL, MEASURE, SCORE, TRAIN
 from oodbench.errors import UserError
 from oodbench.execution import estimate
 from oodbench.execution.runner import Runner
@@ -45,6 +48,8 @@ class Driver:
 
     def tasks(self, works: Sequence[Work], alive: Sequence[Task] = ()) -> tuple[list[Task], list[Task]]:
         """Return the tasks that make the rows of trainings: those that are alive, and those that have to be given."""
+        if not self.asks.cluster.shared:
+            return self._whole(works, alive)
         training = {name: task for task in alive if task.stage == TRAIN for name in task.runs}
         scoring = {name: task for task in alive if task.stage == SCORE for name in task.runs}
         joined, new, to_score = [], [], []
@@ -62,6 +67,13 @@ class Driver:
             else:
                 to_score.append((work, after))
         return list(dict.fromkeys(joined)), [*new, *self._batches(to_score)]
+
+    def _whole(self, works: Sequence[Work], alive: Sequence[Task]) -> tuple[list[Task], list[Task]]:
+        """Return the tasks of which each does all of one training."""
+        self._works |= {work.run.named: work for work in works}
+        going = {name: task for task in alive if task.stage == ALL for name in task.runs}
+        new = [self._task(ALL, [each], self.asks.train(each)) for each in works if each.run.named not in going]
+        return [going[work.run.named] for work in works if work.run.named in going], new
 
     def _untrained(self, work: Work) -> bool:
         pipeline = self.runner.pipeline
@@ -102,18 +114,20 @@ class Driver:
         counts = Counter(task.stage for task in new)
         if new or joined:
             parts = f"{counts[TRAIN]} that train and embed, {counts[SCORE]} that score"
+            parts = parts if self.asks.cluster.shared else f"{counts[ALL]} that train, embed and score"
             self.say(f"jobs: {parts}; {len(joined)} run or wait already")
         return set(self._tasks)
 
     def attend(self, waiting: set[str]) -> None:
         """Wait for tasks, try again what died, and make error rows of what dies too often."""
-        for ended in self.engine.ended(waiting):
-            task = self._tasks.pop(ended.name)
-            if not ended.error:
-                self.trained += task.stage == TRAIN
-                self._say_some(len(waiting))
-                continue
+        for said in self.engine.ended(waiting):
+            task = self._tasks.pop(said.name)
             works = [self._works[name] for name in task.runs if name in self._works]
+            ended = self._take(works, said) if said.sent else said
+            if not ended.error:
+                self.trained += task.stage in (TRAIN, ALL)
+                self._say_some(waiting)
+                continue
             left = [each for each in works if self.runner.bookkeeping.pending(self.runner.source(each))]
             again = [each for each in left if self._may_try(each, ended)]
             _, new = self.tasks(again)
@@ -121,12 +135,24 @@ class Driver:
             self._tasks |= {each.name: each for each in new}
             waiting.update(each.name for each in new)
 
+    def _take(self, works: Sequence[Work], ended: Ended) -> Ended:
+        """Take what a task sends back, and return how it ended."""
+        try:
+            with returned.opened(ended) as (error, folder):
+                if not error:
+                    returned.take(self.runner, works, folder)
+                return dataclasses.replace(ended, error=error)
+        except returned.OtherRowsError as error:
+            return dataclasses.replace(ended, error=str(error), final=True)
+        except UserError as error:
+            return dataclasses.replace(ended, error=f"sent back nothing that can be taken: {error}")
+
     def _may_try(self, work: Work, ended: Ended) -> bool:
         """Return whether to try a training again, whose job ended without a result; else make error rows of it."""
         self._tries[work.run.named] += 1
         tries, most = self._tries[work.run.named], self.asks.cluster.retries + 1
         self.say(f"{work.run.title}: a job {ended.error} (try {tries} of {most}), see {ended.log}")
-        if tries < most:
+        if tries < most and not ended.final:
             return True
         times = "once" if tries == 1 else f"{tries} times"
         why = f"JobError: ended without a result {times}, the last one {ended.error}; last log {ended.log}"
@@ -134,22 +160,23 @@ class Driver:
         self.runner.bookkeeping.fail(self.runner.source(work), why)
         return False
 
-    def _say_some(self, left: int) -> None:
+    def _say_some(self, left: set[str]) -> None:
         if left and time.monotonic() - self._said < EVERY:
             return
         self._said = time.monotonic()
-        states = Counter(self.engine.alive().values())
+        states = Counter(state for name, state in self.engine.alive().items() if name in left)
         doing = ", ".join(f"{count} {state}" for state, count in states.most_common())
         self.say(f"{self.trained} trained and embedded; jobs: {doing or 'none left'}")
 
 
-def measure(engine: Engine, task: Task) -> None:
-    """Have a study measured on a node. Raises UserError where that failed."""
+def measure(engine: Engine, task: Task, results: Path) -> None:
+    """Have a study measured on a node, which is kept in its folder of results. Raises UserError where that failed."""
     if task.name not in engine.alive():  # else another driver waits for it, too
         engine.submit([task])
     for ended in engine.ended({task.name}):
-        if ended.error:
-            raise UserError(f"the job that measures a step of each kind of training {ended.error}; see {ended.log}")
+        error = returned.take_measured(ended, results) if ended.sent else ended.error
+        if error:
+            raise UserError(f"the job that measures a step of each kind of training {error}; see {ended.log}")
 
 
 def measuring(asks_of: Needs, study_file: str, kind: str, words: Sequence[str]) -> Task:

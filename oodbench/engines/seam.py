@@ -1,6 +1,7 @@
 """The seam between a study and a cluster: a task is a command line, an engine runs tasks and says how each ended.
 
-What a task computes travels through the shared store and the folder of results; nothing of it is handed back.
+What a task computes travels through the shared store and the folder of results; nothing of it is handed back. Where
+hosts share no file system, what it sends back is a parcel.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Ended:
     name: str
     error: str = ""
     log: str = ""  # a file
+    sent: bytes = b""  # the parcel that it sends back, if no file system is shared
+    final: bool = False  # another try would come to the same
 
 
 class Engine(Protocol):

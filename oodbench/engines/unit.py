@@ -24,7 +24,7 @@ from oodbench.study.settings import Precision
 from oodbench.study.study import Study
 from oodbench.training.checkpoints import Asked
 
-MEASURE, TRAIN, SCORE = STAGES = ("measure", "train", "score")
+MEASURE, TRAIN, SCORE, ALL = STAGES = ("measure", "train", "score", "all")
 
 
 class Measured(BaseModel):
@@ -38,12 +38,13 @@ class Measured(BaseModel):
 def measured(results: Path, kind: str) -> Measured | None:
     """Return what was measured on nodes of a kind, or None."""
     try:
-        return Measured.model_validate_json(_file(results, kind).read_bytes())
+        return Measured.model_validate_json(measured_file(results, kind).read_bytes())
     except (FileNotFoundError, ValidationError):  # it is measured anew
         return None
 
 
-def _file(results: Path, kind: str) -> Path:
+def measured_file(results: Path, kind: str) -> Path:
+    """Return where it is kept."""
     return results / JOBS / f"measured-{kind}.json"
 
 
@@ -97,7 +98,7 @@ def measure(runner: Runner, kind: str) -> Measured:
         where=", ".join(machine(str(pipeline.device)).values()),
         rates={kind: _rate(runner, run) for kind, run in kinds.items()},
     )
-    write_whole(_file(runner.study.results, kind), found.model_dump_json(indent=1).encode())
+    write_whole(measured_file(runner.study.results, kind), found.model_dump_json(indent=1).encode())
     return found
 
 
@@ -132,3 +133,16 @@ def score(runner: Runner) -> int:
     runner.begin_part()
     with runner.watch.beating():
         return runner.bookkeeping.run([runner.source(work) for work in runner.plan.work]).scored
+
+
+def everything(runner: Runner) -> None:
+    """Prepare, train, embed and score on this machine alone where any row is pending; what fails is error rows."""
+    runner.checks.check()
+    runner.begin_part()
+    books, sources = runner.bookkeeping, [runner.source(work) for work in runner.plan.work]
+    runner.watch.planned(len(sources), len(runner.plan.cells), 0)
+    with runner.watch.beating():
+        for source in sources:
+            with source.lock(wait=True):
+                if wanted := books.pending(source):
+                    books.make(source, wanted)

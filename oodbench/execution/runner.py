@@ -169,7 +169,7 @@ class Bookkeeping:
                     wanted = self.pending(each)
                     self.watch.found(cells - _cells(wanted))
                     if wanted:
-                        self._write(self._whole(each, wanted))
+                        self.make(each, wanted)
                         scored += _cells(wanted)
             if others:
                 self.watch.stage("wait", f"{len(others)} trainings that another process works on")
@@ -178,6 +178,10 @@ class Bookkeeping:
             todo = others
         rows = self.results.current(columns)
         return Outcome(rows, scored, int((rows["status"] == "error").sum()), missing)
+
+    def make(self, source: FeatureSource, wanted: Sequence[Wanted]) -> None:
+        """Make rows of an encoder, all or none of them."""
+        self._write(self._whole(source, wanted))
 
     def _whole(self, source: FeatureSource, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
         try:

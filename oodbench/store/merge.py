@@ -44,32 +44,34 @@ class Merged:
     notes: list[str] = field(default_factory=list)
 
 
-def merge(others: Sequence[Path], into: Path, store: Store) -> Merged:
+def merge(others: Sequence[Path], into: Path, store: Store, training: str | None = None) -> Merged:
     """Take rows, runs, plan and added seeds of folders of results of a study into one, whose artifacts `store` has.
 
-    Raises UserError where a folder holds no rows, or those of another study.
+    Of a training alone, by its key, if one is said: no row of another is read. Rows come last: what they say of a
+    training is there with them. Raises UserError where a folder holds no rows, or those of another study.
     """
     merged = Merged()
     here = Results(into, merged.damaged.append)
     every = [part for other in others for part in (other, *sorted(other.glob(f"{MACHINES}/*")))]
     _check(others, [*every, into])
-    read = [(other, there, there.read()) for other in every for there in [Results(other, merged.damaged.append)]]
+    theirs = [(other, Results(other, merged.damaged.append)) for other in every]
+    read = [(other, there, there.read(training=training)) for other, there in theirs]
     if lost := [other for other, _, found in read if found.empty and other in others]:
         raise UserError(f"{lost[0]}: no row of it can be read; nothing is taken")
     for other, there, found in read:
         _take_plan(there, here, other, merged)
-        mine, away = _parted(found, here.read(), store)
+        mine, away = _parted(found, here.read(training=training), store)
         for machine, rows in away.groupby(_machine(away)):
             folder = into / MACHINES / _folder_name(str(machine))
             apart = Results(folder, merged.damaged.append)
             if plan := here.plan():
                 apart.write_plan(plan)
-            count = _take(rows, apart, Merged())
+            _take_runs(rows, there, apart)
+            count = _take(rows, apart, Merged(), training)
             merged.apart[folder] = merged.apart.get(folder, 0) + count
             merged.apart_keys |= {*rows["train_key"], *rows["key"]}
-            _take_runs(rows, there, apart)
-        merged.rows += _take(mine, here, merged)
         merged.runs += _take_runs(mine, there, here)
+        merged.rows += _take(mine, here, merged, training)
     return merged
 
 
@@ -172,9 +174,9 @@ def _folder_name(machine: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', machine.lower()).strip('-')[:60]}-{digest([machine])[:8]}"
 
 
-def _take(found: pd.DataFrame, here: Results, merged: Merged) -> int:
+def _take(found: pd.DataFrame, here: Results, merged: Merged, training: str | None) -> int:
     """Add rows that are new or newer, name those in other numbers, and return how many were added."""
-    before = _beside(found, here.read())
+    before = _beside(found, here.read(training=training))
     there = before["status"].notna()
     done, done_before = found["status"] == "ok", before["status"] == "ok"
     same = there & (done == done_before) & _alike(found, before)

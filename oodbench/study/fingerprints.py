@@ -190,6 +190,11 @@ def module_file(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
+def is_installed(file: Path) -> bool:
+    """Return whether a file lies where packages are installed."""
+    return any(file.resolve().is_relative_to(each) for each in _INSTALLED)
+
+
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (

@@ -143,12 +143,13 @@ def stamp(document: Document) -> str:
     """
     values = _values(document)
     said = {key: value for key, value in values.top.items() if key not in (*DECLARED, "name", "learned", "variance")}
-    code = _own_code(values)
+    code = own_code(document)
     return digest([said, sorted(sha256(path) for path in code if path.is_file() and os.access(path, os.R_OK))])
 
 
-def _own_code(values: Values) -> set[Path]:
+def own_code(document: Document) -> set[Path]:
     """Return the files beside a study and its plugins, and what its plugins and its encoder's functions import."""
+    values = _values(document)
     found = axes.registry(values)
     plugins = [source for room in ROOMS for source in found.sources(room).values()]
     own = {source.module: source.path for source in plugins if not source.module.startswith("oodbench.")}

@@ -43,6 +43,8 @@ def test_a_file_says_where_and_flags_win(home: Path, monkeypatch: pytest.MonkeyP
     wanted = Cluster("slurm", "gpu", setup=("module load cuda",), sbatch=sbatch, train=train, score=score)
     assert cluster.load(home / "c.yaml", {}) == wanted
     assert cluster.load(home / "c.yaml", {"partition": "cpu", "time": "30min"}).train.time == "30min"
+    (home / "d.yaml").write_text("{on: dask, shared: false}")
+    assert [cluster.load(home / "d.yaml", {"shared": flag}).shared for flag in (None, True)] == [False, True]
     monkeypatch.setenv(cluster.VARIABLE, str(home / "c.yaml"))
     assert cluster.load(None, {"on": "slurm"}) == wanted
     monkeypatch.delenv(cluster.VARIABLE)
@@ -75,6 +77,9 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(home: Path, text: str, s
     [
         (["--on", "slrum"], "--on slrum: there is no such engine; did you mean 'slurm'?"),
         (["--on", "slurm", "--time", "long"], "--time long: wanted is auto, or a time such as 30min, 4h or 2d"),
+        (["--on", "slurm", "--not-shared"], "shared: false: jobs of Slurm are given and heard of by submitit, whose"),
+        (["--not-shared"], "--not-shared is of a run on a cluster; say which with --on slurm, --on dask or"),
+        (["--on", "dask", "--not-shared", "--until-decided"], "--until-decided adds seeds in the folder of results"),
         (["--partition", "gpu"], "--partition is of a run on a cluster; say which with --on slurm, --on dask or"),
         (["--no-wait"], "--no-wait is of a run on a cluster; say which with --on slurm, --on dask or"),
         (["--cluster", "nowhere.yaml"], "there is no cluster file nowhere.yaml, which --cluster names"),

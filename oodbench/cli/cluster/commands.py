@@ -29,12 +29,20 @@ if TYPE_CHECKING:
     from oodbench.study.study import Study
 
 Stage = Annotated[
-    str, typer.Option(help="measure, train or score.", autocompletion=completion.of("measure", "train", "score"))
+    str,
+    typer.Option(
+        help="measure, train, score, or all on one machine.",
+        autocompletion=completion.of("measure", "train", "score", "all"),
+    ),
 ]
 Runs = Annotated[list[str] | None, typer.Argument(help="Names of trainings; none: all.", show_default=False)]
 Kind = Annotated[str, typer.Option(help="Of nodes: what is measured is kept under it.")]
 Auto = Annotated[str, typer.Option("--precision", help="What `precision: auto` is.", show_default=False)]
 Redo = Annotated[str, typer.Option(help="Make again: failed rows.", show_default=False)]
+To = Annotated[
+    Path | None,
+    typer.Option(help="Folder that gets a copy of the rows of `--stage all`, for oodbench merge.", show_default=False),
+]
 PRECISIONS = ("float32", "bf16", "float64")
 
 
@@ -52,6 +60,7 @@ def unit(
     graph: Annotated[bool, typer.Option(help="On a CUDA device, launch passes as one graph each.")] = True,
     dry_data: DryData = False,
     without_missing_sets: Without = False,
+    to: To = None,
 ) -> None:
     """Do one part of a study: what a job on a cluster runs."""
     if redo not in ("", "failed"):
@@ -60,11 +69,14 @@ def unit(
         raise UserError(f"--precision {precision}: there is none of that name{suggestion(precision, PRECISIONS)}")
     loaded = arguments.made(study, dry_data)
     from oodbench.data.missing_sets import hinted
+    from oodbench.engines import returned
     from oodbench.engines import unit as units
     from oodbench.execution.pipeline import Options
 
     if stage not in units.STAGES:
         raise UserError(f"--stage {stage}: there is no such stage{suggestion(stage, units.STAGES)}")
+    if to and stage not in (units.MEASURE, units.ALL):
+        raise UserError(f"--to is of --stage {units.ALL}; what --stage {stage} makes stays in the store")
     checkpoints = (checkpoint_minutes, checkpoint_epochs)
     auto: Precision | None = precision or None  # type: ignore[assignment]
     room = arguments.number_of_bytes(memory)
@@ -77,8 +89,12 @@ def unit(
             screen.say(f"measured on {found.where}; precision: auto is {found.precision}")
         elif stage == units.TRAIN:
             units.train(runner)
+        elif stage == units.ALL:
+            units.everything(runner)
         else:
             screen.say(f"{units.score(runner)} cells scored")
+        if to:
+            returned.send(runner, to, kind if stage == units.MEASURE else "")
 
 
 def cancel(study: StudyFile, dry_data: DryData = False) -> None:
@@ -111,7 +127,8 @@ def _engines(results: Path) -> Iterator[tuple[str, AbstractContextManager[Engine
 
     given = {(each.by, each.address) for each in Ledger(results).read().values()}
     for by, address in sorted(given):
-        yield by, clusters.engine(clusters.load(None, {"on": by, "address": address}), results.name, results)
+        cluster = clusters.load(None, {"on": by, "address": address, "shared": True})
+        yield by, clusters.engine(cluster, results.name, results)
 
 
 def words(options: Options, dry_data: bool, auto: str, gpus: int | str) -> list[str]:
@@ -139,7 +156,6 @@ def check(options: Options, study: Study) -> None:
 @contextmanager
 def driving(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, watch: Watch) -> Iterator[Driver]:
     """Give what runs a study on a cluster, which is measured there first where anything depends on it."""
-    from oodbench.engines import cluster as clusters
     from oodbench.engines import unit
     from oodbench.engines.asks import Asks
     from oodbench.engines.driver import Driver
@@ -151,13 +167,22 @@ def driving(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, w
     runner = Runner(loaded, here, watch)
     runner.begin()
     auto = known.precision if known and "auto" in loaded.precisions else ""
-    gpus = {unit.TRAIN: cluster.train.gpus, unit.SCORE: cluster.score.gpus}
+    gpus = {unit.TRAIN: cluster.train.gpus, unit.SCORE: cluster.score.gpus, unit.ALL: cluster.train.gpus}
 
     def of(stage: str) -> list[str]:
         return words(options, dry_data, auto, gpus[stage])
 
-    with clusters.engine(cluster, loaded.name, loaded.results) as engine:
+    with _engine(cluster, loaded) as engine:
         yield Driver(runner, engine, Asks(runner, cluster, known), of, screen.say)
+
+
+def _engine(cluster: Cluster, loaded: Study) -> AbstractContextManager[Engine]:
+    """Return the engine of a cluster, with the files of a study where these have to travel."""
+    from oodbench.engines import cluster as clusters
+    from oodbench.engines.travelling import Luggage
+
+    files = b"" if cluster.shared else Luggage(loaded).packed()
+    return clusters.engine(cluster, loaded.name, loaded.results, files)
 
 
 def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, watch: Watch) -> Measured | None:
@@ -180,8 +205,8 @@ def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool,
     needs = Needs(gpus=min(1, most), cpus=cluster.train.cpus, memory=memory, seconds=1800)
     screen.say(f"one job measures a step of {len(kinds)} kinds of training, and what `precision: auto` is there")
     said = words(options, dry_data, "", needs.gpus)
-    with clusters.engine(cluster, loaded.name, loaded.results) as engine:
-        measure(engine, measuring(needs, str(loaded.file.resolve()), cluster.kind, said))
+    with _engine(cluster, loaded) as engine:
+        measure(engine, measuring(needs, str(loaded.file.resolve()), cluster.kind, said), loaded.results)
     return unit.measured(loaded.results, cluster.kind)
 
 
@@ -208,6 +233,8 @@ def run(loaded: Study, options: Options, cluster: Cluster, dry_data: bool, wait:
 
 def plan(loaded: Study, options: Options, cluster: Cluster, dry_data: bool) -> None:
     """Print the jobs that a study would be on a cluster, and what they ask for."""
+    from oodbench.engines.travelling import Luggage
+
     with progress.board(screen.err) as board, driving(loaded, options, cluster, dry_data, board) as made:
         _, tasks = made.tasks(made.missing())
     table = screen.columns("jobs", "stage", "GPUs", "cores", "memory", "time limit", "trainings")
@@ -224,3 +251,5 @@ def plan(loaded: Study, options: Options, cluster: Cluster, dry_data: bool) -> N
     if measured:
         takes = sum(made.asks.seconds(work) for work in made.missing())
         screen.say(f"training and embedding: about {screen.duration(takes)} in all, as measured on {measured.where}")
+    if not cluster.shared:
+        screen.say(Luggage(loaded).said)

@@ -53,14 +53,16 @@ Study = str | Path | Mapping[str, Any]  # a file, the name of one that comes wit
 def run(study: Study, device: str = "auto", without_missing_sets: bool = False) -> pd.DataFrame:
     """Run a study, a file or what would stand in it, and return its rows. What is there is not computed again.
 
-    `without_missing_sets` goes on without OOD test sets whose files are not here; a later run makes their rows.
+    `without_missing_sets` goes on without OOD test sets whose files are not here; a later run makes their rows. Python
+    warns of what the command would warn of.
     """
     from oodbench.execution.pipeline import Options
     from oodbench.execution.runner import Runner
+    from oodbench.store.memo import Warnings
     from oodbench.study import reader
 
     options = Options(device=device, without_missing_sets=without_missing_sets)
-    runner = Runner(reader.load(_source(study)), options)
+    runner = Runner(reader.load(_source(study)), options, Warnings(warnings.warn))
     return (runner.finished() or runner.run()).rows
 
 

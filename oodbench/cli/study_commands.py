@@ -19,7 +19,7 @@ from oodbench.cli.cluster import flags
 from oodbench.cli.reference import completion
 from oodbench.errors import UserError
 from oodbench.store.columns import COLUMNS
-from oodbench.store.memo import REDO
+from oodbench.store.memo import REDO, Warnings
 from oodbench.store.process import seldom_collected
 
 if TYPE_CHECKING:
@@ -433,7 +433,9 @@ def _plan_here(source: Path | Changed, loaded: Study, options: Options) -> None:
     from oodbench.execution.runner import Runner
 
     missing = missing_sets(loaded)
-    runner = Runner(without(loaded, missing) if options.without_missing_sets else loaded, options)
+    planned = without(loaded, missing) if options.without_missing_sets else loaded
+    watch = Warnings(screen.warn)
+    runner = Runner(planned, options, watch)
     missing = needed_by(missing, (work.run for work in runner.plan.work)) if options.only else missing
     absent = [] if options.without_missing_sets else missing
     with hinted(loaded):
@@ -445,7 +447,7 @@ def _plan_here(source: Path | Changed, loaded: Study, options: Options) -> None:
     _show_counts(cost)
     _show_missing(source, missing, loaded.data)
     for line in other_files(needs(loaded), runner.library):
-        screen.warn(line)
+        watch.warn(line)
     if absent:
         if all(each.may_lack for each in absent):
             screen.say(f"{FLAG} goes on without them")

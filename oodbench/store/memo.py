@@ -39,6 +39,19 @@ class Watch:
     def warn(self, message: str) -> None: ...
 
 
+class Warnings(Watch):
+    """Passes on what it is warned of, each once, and nothing else."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def warn(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self._say(message)
+
+
 class Memo:
     """A store of answers; with `redo`, a stage and what follows from it are made again, once."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,8 @@ def test_every_command_and_row_says_it(tmp_path: Path) -> None:
         assert said.startswith(f"cifar100, test: cifar-100-python/test (md5 {digest}, {SAID}")
     (ood,) = (each for each in json.loads((folder / "data.json").read_text())["sets"] if each["set"] == "cifar100")
     assert SAID in ood["splits"]["test"]["warnings"][-1]
+    with pytest.warns(UserWarning, match=re.escape(f"cifar100, test: cifar-100-python/test (md5 {digest}, {SAID}")):
+        oodbench.run(file, device="cpu")
     assert oodbench.rows(file)["warnings"].str.contains(SAID, regex=False).all()
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process where tests run in parallel, and folders of their own."""
+"""What all tests share: one thread a process, and folders of their own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import pytest
 
 os.environ.pop("COLUMNS", None)  # what is printed to a file has the width that it says
 
-if os.environ.get("PYTEST_XDIST_WORKER"):  # here and in the processes that tests start: sums depend on it
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch  # the process that hands tests out needs none of it
-
-    torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in the processes that tests start: sums and rows depend on it
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,8 +1,7 @@
 """Dask: the workers of a cluster of dask.distributed, whoever started them; a worker a card, with the resource GPU.
 
 Dask sees to a worker that died: its tasks run elsewhere. It does not end what has begun, and sets no
-CUDA_VISIBLE_DEVICES: who starts the workers does. Where no file system is shared, the scheduler keeps what a task
-returns until somebody has taken it.
+CUDA_VISIBLE_DEVICES: who starts the workers does. The scheduler keeps what a task returns until somebody has taken it.
 """
 
 from __future__ import annotations
@@ -73,12 +72,11 @@ class Dask:
                 key = f"oodbench-files-{hashlib.sha256(self._files).hexdigest()}"
                 self._travelling = self._client.submit(bytes, self._files, key=key)
             future = self._client.submit(Errand(task.words[2:], task.needs.cpus), self._travelling, **how)
-            self._client.publish_dataset(future, name=job)  # so that the scheduler keeps what is sent back
-            return future
-        command = Command(task.words, self.ledger.log(task.name), task.needs.cpus)
-        after = [self._futures[name] for name in task.after if name in self._futures]
-        future = self._client.submit(_run, command, after, **how)
-        self._dask.fire_and_forget(future)
+        else:
+            command = Command(task.words, self.ledger.log(task.name), task.needs.cpus)
+            after = [self._futures[name] for name in task.after if name in self._futures]
+            future = self._client.submit(_run, command, after, **how)
+        self._client.publish_dataset(future, name=job)  # so that the scheduler keeps it when this client has gone
         return future
 
     def _check(self, tasks: Sequence[Task]) -> None:
@@ -105,7 +103,7 @@ class Dask:
                     yield found
                     self.ledger.drop(name)  # what is sent back is taken by now: who is ended before asks for it again
                     self._futures.pop(name, None)  # which lets the scheduler forget it
-                    if self._files and name in given:
+                    if name in given:
                         self._forget([given[name].job])
             if waiting:
                 time.sleep(POLL)
@@ -133,7 +131,7 @@ class Dask:
 
     def _joined(self, job: str) -> Any:
         """Return the future of a task that another process gave."""
-        kept = self._client.get_dataset(job, default=None) if self._files else None
+        kept = self._client.get_dataset(job, default=None)
         return self._dask.Future(job, self._client) if kept is None else kept
 
     def _forget(self, jobs: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from oodbench.cli import arguments, screen, tables
 from oodbench.cli.arguments import Device, DryData, Memory, Only, Set, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError, suggestion
-from oodbench.store.columns import COLUMNS
+from oodbench.store.columns import COLUMNS, COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def recommend(study: StudyFile, dry_data: DryData = False) -> None:
     """Name one detector of a study, what it is expected to cost on another OOD set, and what is as good or cheaper."""
     from oodbench.study.reader import tables_of
 
-    given, rows = arguments.rows(study, dry_data, ok=True, columns=[*tables.columns(study), "val_auroc"])
+    given, rows = arguments.rows(study, dry_data, ok=True, columns=[*tables.columns(study), *COSTS, "val_auroc"])
     tables.recommend(given.folder.parent, rows, tables_of(study)[2])
 
 

@@ -200,7 +200,7 @@ def test_a_preempted_training_is_requeued_and_goes_on(tmp_path: Path, tiny_slurm
     (job,) = (job for job, state in tiny_slurm.jobs().items() if state == "RUNNING")
     tiny_slurm.say("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     until(lambda: tiny_slurm.jobs()[job] == "PENDING")
-    tiny_slurm.say("scontrol", "update", f"JobId={job}", "StartTime=now")  # else it is held for two minutes
+    until(lambda: tiny_slurm.has_begun(job))
     done = call("run", file, "--cluster", where, "--time", "30min")
     assert done.exit_code == 0, done.output
     assert "0 that train and embed, 0 that score; 2 run or wait already" in done.output
@@ -228,8 +228,8 @@ def test_a_driver_that_was_stopped_leaves_the_jobs_which_outlive_their_node(
     until(lambda: tiny_slurm.jobs()[job] == "PENDING")
     until(lambda: not commands(f"slurmstepd: [{job}."))  # on a node that is dead nothing runs
     tiny_slurm.mend()
-    tiny_slurm.say("scontrol", "update", f"JobId={job}", "StartTime=now")
     assert "pending" in call("status", file).stdout
+    until(lambda: tiny_slurm.has_begun(job))
     done = call(*words)
     assert done.exit_code == 0, done.output
     assert "2 run or wait already" in done.output

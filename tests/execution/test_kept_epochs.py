@@ -153,7 +153,7 @@ def test_epochs_asked_for_too_late_are_named_and_made_by_redo(tmp_path: Path) ->
         assert done.exit_code == 0
     before = weights((each := runner(path)).pipeline, run := each.plan.work[0].run)
     done = call("run", path, "--redo", "train")
-    assert done.stderr.count("warning") == 0
+    assert done.stderr.count("warning:") == 0
     assert "1 trained" in done.stdout
     again = runner(path)
     assert equal(weights(again.pipeline, run), before)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,7 @@ PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 Pree
 """
 WANTED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 STARTS = 30  # seconds
+LOG = 20_000  # letters of what the controller says
 
 
 def lacking() -> str:
@@ -81,6 +83,13 @@ class TinySlurm:
         """Return the state of each job that has not ended, by its number."""
         lines = self.say("squeue", "--noheader", "--array", "--format", "%i %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def has_begun(self, job: str) -> bool:
+        """Return whether a job that was requeued runs again, and ask for that: it is held for two minutes."""
+        if self.jobs().get(job) != "PENDING":
+            return True
+        self.say("scontrol", "update", f"JobId={job}", "StartTime=now")
+        return False
 
     def fail_node(self) -> None:
         """Let its node be down, as one that does not answer, which requeues what runs on it."""
@@ -131,6 +140,7 @@ def slurm(folder: Path) -> Iterator[TinySlurm]:
     finally:
         with suppress(AssertionError):
             made.say("scancel", "--full", "--signal=KILL", "--state=RUNNING", "--user=root")
+        sys.stdout.write((folder / "log" / "slurmctld.log").read_text()[-LOG:])  # pytest shows it where a test fails
         for each in pids:
             _end(each)
         guard.communicate()

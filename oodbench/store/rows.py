@@ -21,7 +21,7 @@ import os
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
@@ -75,7 +76,7 @@ class Results:
         self._old: dict[str, pa.Table] = {}  # parts of older versions, which cannot be read by column
 
     def read(
-        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Container[str] | None = None
+        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Collection[str] | None = None
     ) -> pd.DataFrame:
         """Return all rows, the newest of each cell, OOD set, key and content; of a training, and of cells, if said.
 
@@ -91,7 +92,7 @@ class Results:
         parts: list[Path],
         columns: Iterable[str],
         training: str | None = None,
-        cells: Container[str] | None = None,
+        cells: Collection[str] | None = None,
     ) -> pd.DataFrame:
         names = [name for name in COLUMNS if name in {*columns, *SAME}]
         read = (self._read_part(path, names, training, cells) for path in parts)
@@ -124,7 +125,7 @@ class Results:
         return found
 
     def current(
-        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Container[str] | None = None
+        self, columns: Iterable[str] = COLUMNS, training: str | None = None, cells: Collection[str] | None = None
     ) -> pd.DataFrame:
         """Return the rows of the study as it was when it was last run, each in the group that its set is in now.
 
@@ -302,7 +303,7 @@ class Results:
         return sorted(own, key=lambda path: path.name)
 
     def _read_part(
-        self, path: Path, names: list[str], training: str | None, cells: Container[str] | None
+        self, path: Path, names: list[str], training: str | None, cells: Allowed | None
     ) -> pa.Table | None:
         if path.name in self._damaged:
             return None
@@ -323,9 +324,9 @@ class Results:
         self._whole.add(path.name)
         return found
 
-    def _columns_of(self, path: Path, names: list[str], training: str | None, cells: Container[str] | None) -> pa.Table:
+    def _columns_of(self, path: Path, names: list[str], training: str | None, cells: Allowed | None) -> pa.Table:
         """Return columns of a part, of the rows of a training and of cells, if said."""
-        limits: dict[str, Container[str]] = {} if training is None else {"train_key": {training}}
+        limits: dict[str, Allowed] = {} if training is None else {"train_key": {training}}
         limits |= {} if cells is None else {"cell": cells}
         if path.suffix == ".gz":
             if path.name not in self._old:
@@ -462,26 +463,31 @@ def texts_of(column: pd.Series[str]) -> set[str]:
     return {*column.to_numpy(dtype=object).tolist()}
 
 
+@dataclass(frozen=True)
 class _Start:
     """All texts that begin so."""
 
-    def __init__(self, start: str) -> None:
-        self.start = start
-
-    def __contains__(self, text: object) -> bool:
-        return str(text).startswith(self.start)
+    text: str
 
 
-def _mask(column: pa.ChunkedArray, allowed: Container[str]) -> np.ndarray:
+Allowed = Collection[str] | _Start
+
+
+def _mask(column: pa.ChunkedArray, allowed: Allowed) -> np.ndarray:
     """Return which texts of a column of a part are allowed."""
-    parts = (
-        np.array([text in allowed for text in each.dictionary.to_pylist()], dtype=bool)[each.indices.to_numpy()]
-        for each in column.chunks
-    )
+    parts = (_allowed(each.dictionary, allowed)[each.indices.to_numpy()] for each in column.chunks)
     return np.concatenate([np.empty(0, dtype=bool), *parts])
 
 
-def _limited(table: pa.Table, limits: dict[str, Container[str]]) -> pa.Table:
+def _allowed(texts: pa.Array, allowed: Allowed) -> np.ndarray:
+    if isinstance(allowed, _Start):
+        found = pc.starts_with(texts, allowed.text)
+    else:
+        found = pc.is_in(texts, pa.array([*allowed], pa.string()))
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _limited(table: pa.Table, limits: dict[str, Allowed]) -> pa.Table:
     """Return the rows of a part whose texts are allowed, by column."""
     masks = [_mask(table[name], allowed) for name, allowed in limits.items()]
     return table.filter(pa.array(np.logical_and.reduce(masks))) if masks else table

@@ -49,6 +49,12 @@ def until(found: Callable[[], Any]) -> Any:
     return what
 
 
+def goes_on(tiny_slurm: TinySlurm, job: str, step: Path) -> None:
+    """Wait until a job that was requeued tells of a step again."""
+    step.unlink()
+    until(lambda: tiny_slurm.has_begun(job) and step.is_file())
+
+
 # ---- submitit's local executor --------------------------------------------------------------------------------------
 
 nobody_asks = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # for a process's end
@@ -200,7 +206,7 @@ def test_a_preempted_training_is_requeued_and_goes_on(tmp_path: Path, tiny_slurm
     (job,) = (job for job, state in tiny_slurm.jobs().items() if state == "RUNNING")
     tiny_slurm.say("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     until(lambda: tiny_slurm.jobs()[job] == "PENDING")
-    until(lambda: tiny_slurm.has_begun(job))
+    goes_on(tiny_slurm, job, tmp_path / "told" / "step")
     done = call("run", file, "--cluster", where, "--time", "30min")
     assert done.exit_code == 0, done.output
     assert "0 that train and embed, 0 that score; 2 run or wait already" in done.output
@@ -229,7 +235,7 @@ def test_a_driver_that_was_stopped_leaves_the_jobs_which_outlive_their_node(
     until(lambda: not commands(f"slurmstepd: [{job}."))  # on a node that is dead nothing runs
     tiny_slurm.mend()
     assert "pending" in call("status", file).stdout
-    until(lambda: tiny_slurm.has_begun(job))
+    goes_on(tiny_slurm, job, tmp_path / "told" / "step")
     done = call(*words)
     assert done.exit_code == 0, done.output
     assert "2 run or wait already" in done.output

@@ -85,9 +85,14 @@ class TinySlurm:
         return dict(line.split() for line in lines)
 
     def has_begun(self, job: str) -> bool:
-        """Return whether a job that was requeued runs again, and ask for that: it is held for two minutes."""
+        """Return whether a job that was requeued runs again, and see to that.
+
+        It is held for two minutes; for ever, and its node drained, where that had not forgotten the job's first copy.
+        """
         if self.jobs().get(job) != "PENDING":
             return True
+        self.mend()
+        self.say("scontrol", "release", job)
         self.say("scontrol", "update", f"JobId={job}", "StartTime=now")
         return False
 

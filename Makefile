@@ -7,7 +7,7 @@
 # make constraints   write constraints.txt anew from the newest releases
 # make browser  chromium from Debian's archive (needs root), for the tests of a study's page
 # make latex    pdflatex from Debian's archive (needs root), for the tests of tables in a paper
-# make slurm    Slurm from Debian's archive (needs root), and the tests of a study on a real one; no other target runs them
+# make slurm    Slurm from Debian's archive (needs root), and the tests of a study on a real one, which no other target runs
 # make data     Fashion-MNIST from Debian's archive (needs root), for studies/fashion.yaml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \

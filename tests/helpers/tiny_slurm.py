@@ -92,8 +92,9 @@ class TinySlurm:
         if self.jobs().get(job) != "PENDING":
             return True
         self.mend()
-        self.say("scontrol", "release", job)
-        self.say("scontrol", "update", f"JobId={job}", "StartTime=now")
+        with suppress(AssertionError):  # it has begun meanwhile
+            self.say("scontrol", "release", job)
+            self.say("scontrol", "update", f"JobId={job}", "StartTime=now")
         return False
 
     def fail_node(self) -> None:

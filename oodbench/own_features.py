@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -58,18 +59,18 @@ def score(  # noqa: PLR0913 - the sets and options of a command
 
     grid = Path(grid) if isinstance(grid, str) else grid
     groups = {"near": near, "far": far, UNGROUPED: ood}
-    sets = [(group, each, _given(each, f)) for group, of in groups.items() for each, f in (of or {}).items()]
+    sets = [(group, *each) for group, of in groups.items() for each in _named(group, of)]
     with tempfile.TemporaryDirectory() as folder:
         given = score_features.Given(
             train=_given("train", train),
             id=("ID", _given("id", id)),
             ood=sets,
             val=None if val is None else _given("val", val),
-            validation={each: _given(each, f) for each, f in (validation or {}).items()},
+            validation=dict(_named("validation", validation)),
             grid=grid,
             name=name or "features",
-            training=training,
-            seed=seed,
+            training=str(training),
+            seed=_whole(seed),
             root=None if name else Path(folder),
         )
         outcome = score_features.score(given, How(pick_device(device)), _watch())
@@ -132,7 +133,7 @@ class UnfittedDetector:
         arrays |= {key: each for key, each in more.items() if each is not None}
         train, held_out = _arrays("train", arrays), None if val is None else _arrays("val", val)
         try:
-            found = score_features.fitted(self._axes(train), train, held_out, seed, How(pick_device(device)))
+            found = score_features.fitted(self._axes(train), train, held_out, _whole(seed), How(pick_device(device)))
             return Fitted(found, {layer: f.shape[1] for layer, f in train.layers.items()})
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -227,6 +228,21 @@ def _given(name: str, given: Features) -> Path | FeatureFile:
     return Path(given) if isinstance(given, str | Path) else _arrays(name, given)
 
 
+def _named(group: str, sets: Any) -> list[tuple[str, Path | FeatureFile]]:
+    """Return sets with their names. Raises UserError where they have none."""
+    if sets is None:
+        return []
+    if not isinstance(sets, Mapping):
+        raise UserError(f"{group} is of type {type(sets).__name__}, wanted are sets by name: {group}={{'SVHN': features}}")
+    return [(str(name), _given(str(name), f)) for name, f in sets.items()]
+
+
+def _whole(seed: Any) -> int:
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise UserError(f"seed is {seed!r}, wanted is a whole number, 0 or more")
+    return int(seed)
+
+
 def _arrays(name: str, given: Features) -> FeatureFile:
     """Return features at hand as a file of this name would hold them. Raises UserError where they cannot be."""
     import numpy as np
@@ -239,7 +255,10 @@ def _arrays(name: str, given: Features) -> FeatureFile:
     for each in arrays:
         if each not in ARRAYS:
             raise UserError(f"{name}: what is '{each}'?{suggestion(str(each), ARRAYS)}")
-    found = {each: _numbers(value) for each, value in arrays.items()}
+    try:
+        found = {each: _numbers(value) for each, value in arrays.items()}
+    except ValueError as error:  # rows of unlike lengths
+        raise UserError(f"{name}: {error}") from error
     sha = hashlib.sha256()
     for each, value in sorted(found.items()):
         plain = value if isinstance(value, np.ndarray) else value.double().numpy()

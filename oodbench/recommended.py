@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from oodbench.errors import UserError
 from oodbench.own_features import UnfittedDetector
+from oodbench.store.columns import COLUMNS, LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NEEDED = ("cell", "detector", "training", "ood", "auroc", "val_auroc", "warnings")  # tell rows from another frame
+NAMED = 3  # columns that a frame lacks, of which a message says the names
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,31 @@ def recommended(rows: pd.DataFrame, plugins: list[str], floor: float | None = No
     return Recommended(" · ".join(first.answer), says, _unfitted(parts, plugins), table), without
 
 
-def checked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows, each in a place of its own. Raises UserError where it is another frame."""
-    if lacking := [name for name in NEEDED if name not in rows]:
-        whole = "wanted are whole rows, as oodbench.score and oodbench.rows return them"
-        raise UserError(f"this DataFrame has no column {', '.join(lacking)}; {whole}")
+def checked(rows: Any) -> pd.DataFrame:
+    """Return rows, each in a place of its own, as they were before a CSV file held them.
+
+    Raises UserError where it is another frame, or none, and where two of its rows are of the same.
+    """
+    import pandas as pd
+
+    from oodbench.store.rows import typed
+
+    whole = "wanted are whole rows, as oodbench.score and oodbench.rows return them"
+    if not isinstance(rows, pd.DataFrame):
+        raise UserError(f"{type(rows).__name__} is neither a study (a file, a name, a mapping) nor a DataFrame; {whole}")
+    if lacking := [name for name in COLUMNS if name not in rows]:
+        more = f" and {len(lacking) - NAMED} more" * (len(lacking) > NAMED)
+        raise UserError(f"this DataFrame has no column {', '.join(lacking[:NAMED])}{more}; {whole}")
     if rows.empty:
         raise UserError("there are no rows")
-    found = rows.reset_index(drop=True)
+    found = typed(rows.reset_index(drop=True))
+    if (again := found.duplicated([*LABELS])).any():
+        row = found[again].iloc[0]
+        of = ", ".join(f"{name} {row[name]}" for name in ("training", "distance", "posthoc", "seed", "ood"))
+        raise UserError(
+            f"{again.sum()} rows have the labels of an earlier one, such as {of}: rows of other features need "
+            "another `training` or `seed`"
+        )
     found.attrs = rows.attrs
     return found
 

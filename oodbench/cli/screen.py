@@ -73,9 +73,12 @@ def columns(*headings: str) -> RichTable:
 
 
 def lines(text: Any, labels: int) -> None:
-    """Print a table of text; its first columns are labels, which fold where it is too wide."""
+    """Print a table of text; its first columns are labels. Where it is too wide, they fold, and titles of numbers."""
+    text = text.map(escape)
+    if _width(_grid(text, "l" * labels)) > out.width:
+        text = text.rename(columns={title: title.replace(" ", "\n") for title in text.columns[labels:]})
     out.print()
-    out.print(_grid(text.map(escape), "p" * labels))
+    out.print(_grid(text, "p" * labels))
 
 
 def show(table: Table, title: str, top: int) -> None:

@@ -282,7 +282,8 @@ def sentences(found: Recommendation) -> list[str]:
     """Return the answer, what it is expected to cost, from how many rivals it is told apart, and what is cheaper."""
     many = len(found.table) - 1
     among = f"over {ALL}" if found.scope == ALL else f"of {found.scope}"
-    tied = f", as do {counted(found.tied, 'other')} that tie with it" * (found.tied > 0)
+    tie = ("do", "tie") if found.tied > 1 else ("does", "ties")
+    tied = f", as {tie[0]} {counted(found.tied, 'other')} that {tie[1]} with it" * (found.tied > 0)
     choice = found.choice
     said = [f"Of {counted(many + 1, 'detector')} {among}: {_name(found.answer)}{tied}."]
     said.append(
@@ -301,7 +302,8 @@ def sentences(found: Recommendation) -> list[str]:
     if found.observations < LEAST:
         said.append(f"{runs}: no two detectors can be told apart, it takes {LEAST}.")
     else:
-        said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}; the others are undecided.")
+        others = "; the others are undecided" * (found.apart < many)
+        said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}{others}.")
     said += [*_cheaper(found), *_smaller(found)]
     if found.lacking:
         names = ", ".join(map(_name, found.lacking[:NAMED])) + ", ..." * (len(found.lacking) > NAMED)
@@ -333,6 +335,8 @@ def _smaller(found: Recommendation) -> list[str]:
         return []
     rows: Any = found.table
     theirs, ours = (_cost(rows.loc[each, "fitted_bytes"], "fitted_bytes") for each in (smallest, found.answer))
+    if theirs == ours:
+        return []
     return [f"Of these the one that holds least, without encoder: {_name(smallest)}, {theirs} kB for {ours}."]
 
 

@@ -574,7 +574,11 @@ def _digest(content: bytes) -> str:
 
 def frame(rows: Iterable[dict[str, Any]], names: Iterable[str] = COLUMNS) -> pd.DataFrame:
     """Return rows with every column that is named, in order, each of its type."""
-    table = pd.DataFrame.from_records(list(rows), columns=list(names))
+    return typed(pd.DataFrame.from_records(list(rows), columns=list(names)))
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of rows with each column of its type; a text that is not there is empty."""
     types = {name: (_TYPES | _MEASURED).get(name, "str") for name in table}
     return table.astype(types).fillna({name: "" for name, kind in types.items() if kind in ("str", _TEXT)})
 

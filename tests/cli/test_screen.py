@@ -63,6 +63,14 @@ def test_one_row_keeps_its_first_label(width: int) -> None:
     assert "95.0" in said()
 
 
+@pytest.mark.parametrize("width", [80, 132], indirect=True)
+def test_titles_of_numbers_break_before_labels_do(width: int) -> None:
+    titles = ["AUROC of all sets", "training, s", "scoring, s", "fitting, s", "an item, µs", "memory, kB"]
+    screen.lines(pd.DataFrame([["simclr · logits · knn(k=5)", *["12.3"] * 6]], columns=["front", *titles]), 1)
+    assert "simclr · logits · knn(k=5)" in said()
+    assert (" ".join(titles) in " ".join(said().split())) is (width == 132)
+
+
 def test_control_characters_of_names_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "a\x1b[2Jb\x07\x9b31m [/b] [red]"
     shown = r"a\x1b[2Jb\x07\x9b31m [/b] [red]"

@@ -111,7 +111,7 @@ def test_of_what_ties_the_cheapest_is_taken_and_the_others_are_counted() -> None
     rows["score_seconds"] = rows["distance"].map({"a": 1, "b": 9, "c": 5})
     found = only(rows)
     assert (name(found.answer), found.tied) == ("c", 1)
-    assert "as do 1 other that tie" in report.sentences(found)[0]
+    assert "as does 1 other that ties" in report.sentences(found)[0]
 
 
 # ---- trainings

@@ -147,7 +147,11 @@ def test_mahalanobis_is_scikit_learns(made: Arrays) -> None:
         (lambda x: oodbench.detector("knn").fit(x["h"]).score(x["ood"][:, :2]), "the items: 2 columns, train has 6"),
         (lambda x: oodbench.score({"h": x["h"]}, x["test"], {"sea": x["ood"]}), "train: what is 'h'?"),
         (lambda x: oodbench.score(x["h"], x["test"]), "give at least one OOD set"),
-        (lambda x: oodbench.recommend(pd.DataFrame({"auroc": [1]})), "this DataFrame has no column cell, detector"),
+        (lambda x: oodbench.recommend(pd.DataFrame({"auroc": [1]})), "this DataFrame has no column cell, key, status and"),
+        (lambda x: oodbench.recommend(3), "int is neither a study (a file, a name, a mapping) nor a DataFrame"),
+        (lambda x: oodbench.score(x["h"], x["test"], x["ood"]), "ood is of type ndarray, wanted are sets by name"),
+        (lambda x: oodbench.score(x["h"], x["test"], {1: [[1, 2], [3]]}), "1: setting an array element"),
+        (lambda x: oodbench.score(x["h"], x["test"], {"sea": x["ood"]}, seed="a"), "seed is 'a', wanted is a whole"),
         (lambda x: oodbench.plugins("distnce"), "there is no room 'distnce'; did you mean 'distance'"),
     ],
 )
@@ -189,6 +193,21 @@ def test_one_detector_is_recommended_of_ones_own_features(made: Arrays, tmp_path
     assert len(oodbench.tables(rows)["leaderboard"]) == rows["detector"].nunique()
     page = oodbench.write_report(pd.concat([rows, rows.assign(training="other")]), tmp_path / "p.html")
     assert "<h1>features, other</h1>" in page.read_text(encoding="utf-8")
+
+
+def test_rows_from_a_csv_file_are_the_same_and_rows_of_the_same_are_refused(made: Arrays, tmp_path: Path) -> None:
+    """Two encoders under one name were averaged, as one run."""
+    grid = {"distance": ["cosine", "knn"], "clustering": "one", "threshold": "pooled"}
+    sets = {"sea": made["ood"], "sky": made["ood"] + 0.5}
+    first, other = (oodbench.score(h, made["test"], sets, grid=grid, device="cpu") for h in (made["h"], made["h"] + 1))
+    first.to_csv(tmp_path / "rows.csv", index=False)
+    again = pd.read_csv(tmp_path / "rows.csv")
+    assert str(oodbench.recommend(again)) == str(oodbench.recommend(first))
+    pd.testing.assert_frame_equal(oodbench.tables(again)["leaderboard"], oodbench.tables(first)["leaderboard"])
+    for use in (oodbench.recommend, oodbench.tables, oodbench.write_report):
+        with pytest.raises(UserError, match="4 rows have the labels of an earlier one, such as training features"):
+            use(pd.concat([first, other]))
+    assert len(oodbench.tables(pd.concat([first, other.assign(training="other")]))["leaderboard"]) == 4
 
 
 def test_plugins_are_told_as_the_command_tells_them() -> None:

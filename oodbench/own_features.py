@@ -233,7 +233,9 @@ def _named(group: str, sets: Any) -> list[tuple[str, Path | FeatureFile]]:
     if sets is None:
         return []
     if not isinstance(sets, Mapping):
-        raise UserError(f"{group} is of type {type(sets).__name__}, wanted are sets by name: {group}={{'SVHN': features}}")
+        raise UserError(
+            f"{group} is of type {type(sets).__name__}, wanted are sets by name: {group}={{'SVHN': features}}"
+        )
     return [(str(name), _given(str(name), f)) for name, f in sets.items()]
 
 

@@ -54,11 +54,14 @@ def checked(rows: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from oodbench.report.tables import counted
     from oodbench.store.rows import typed
 
     whole = "wanted are whole rows, as oodbench.score and oodbench.rows return them"
     if not isinstance(rows, pd.DataFrame):
-        raise UserError(f"{type(rows).__name__} is neither a study (a file, a name, a mapping) nor a DataFrame; {whole}")
+        raise UserError(
+            f"{type(rows).__name__} is neither a study (a file, a name, a mapping) nor a DataFrame; {whole}"
+        )
     if lacking := [name for name in COLUMNS if name not in rows]:
         more = f" and {len(lacking) - NAMED} more" * (len(lacking) > NAMED)
         raise UserError(f"this DataFrame has no column {', '.join(lacking[:NAMED])}{more}; {whole}")
@@ -69,7 +72,7 @@ def checked(rows: Any) -> pd.DataFrame:
         row = found[again].iloc[0]
         of = ", ".join(f"{name} {row[name]}" for name in ("training", "distance", "posthoc", "seed", "ood"))
         raise UserError(
-            f"{again.sum()} rows have the labels of an earlier one, such as {of}: rows of other features need "
+            f"{counted(int(again.sum()), 'row')} beside others of the same labels, such as {of}: give other features "
             "another `training` or `seed`"
         )
     found.attrs = rows.attrs

@@ -208,11 +208,12 @@ def say_left_out(left_out: Mapping[str, int], where: str = "") -> None:
 
 def say_failures(rows: Any) -> None:
     """Name each error of rows once, with how many rows and cells it befell and one of them; exit with 1."""
+    from oodbench.report.tables import counted
     from oodbench.study.grid import NONE
 
     parts = ("training", "id", "space", "clustering", "distance", "posthoc", "threshold")
     for error, members in rows[rows["status"] == "error"].groupby("error", sort=False):
         where = " · ".join(str(each) for each in members.iloc[0][[*parts]] if each != NONE)
-        counts = f"{len(members)} rows, {members['cell'].nunique()} cells"
+        counts = f"{counted(len(members), 'row')}, {counted(members['cell'].nunique(), 'cell')}"
         screen.complain("[bold red]failed:[/]", f"{counts}, such as {where}: {error}")
     raise typer.Exit(1)

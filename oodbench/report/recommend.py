@@ -302,8 +302,8 @@ def sentences(found: Recommendation) -> list[str]:
     if found.observations < LEAST:
         said.append(f"{runs}: no two detectors can be told apart, it takes {LEAST}.")
     else:
-        others = "; the others are undecided" * (found.apart < many)
-        said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}{others}.")
+        undecided = "; the others are undecided" * (found.apart < many)
+        said.append(f"{runs} tell it apart from {found.apart} of {counted(many, 'rival')}{undecided}.")
     said += [*_cheaper(found), *_smaller(found)]
     if found.lacking:
         names = ", ".join(map(_name, found.lacking[:NAMED])) + ", ..." * (len(found.lacking) > NAMED)

@@ -240,5 +240,6 @@ def _what_is_wrong(value: Any, errors: Sequence[ErrorDetails]) -> str:
         wants = wants.replace("String should match pattern", "should be text of the pattern")
         return f"is {value!r}, {wants.replace(' or should be', ' or')}{''.join(shown)}"  # it is no list of choices
     allowed = re.findall(r"'([^']+)'", wants)
-    hint = suggestion(value, allowed) if isinstance(value, str) and allowed else ""
+    said = "allowed: " in wants  # by a plugin, of its own names
+    hint = suggestion(value, allowed) if isinstance(value, str) and allowed and not said else ""
     return f"is {value!r}, {wants}{hint}"

@@ -172,7 +172,7 @@ def test_a_failed_cell_is_said_and_the_exit_code_is_1(tmp_path: Path) -> None:
     study = write(tmp_path / "s.yaml", distance=["cosine", {"knn": {"k": 500}}], training="simclr")
     done = call("run", study)
     assert done.exit_code == 1
-    assert "2 rows, 1 cells, such as simclr" in done.stderr
+    assert "2 rows, 1 cell, such as simclr" in done.stderr
     assert "knn(k=500) of 90 training items" in done.stderr
     assert "2 rows failed and are in no mean" in done.stdout
 

@@ -147,7 +147,10 @@ def test_mahalanobis_is_scikit_learns(made: Arrays) -> None:
         (lambda x: oodbench.detector("knn").fit(x["h"]).score(x["ood"][:, :2]), "the items: 2 columns, train has 6"),
         (lambda x: oodbench.score({"h": x["h"]}, x["test"], {"sea": x["ood"]}), "train: what is 'h'?"),
         (lambda x: oodbench.score(x["h"], x["test"]), "give at least one OOD set"),
-        (lambda x: oodbench.recommend(pd.DataFrame({"auroc": [1]})), "this DataFrame has no column cell, key, status and"),
+        (
+            lambda x: oodbench.recommend(pd.DataFrame({"auroc": [1]})),
+            "this DataFrame has no column cell, key, status and",
+        ),
         (lambda x: oodbench.recommend(3), "int is neither a study (a file, a name, a mapping) nor a DataFrame"),
         (lambda x: oodbench.score(x["h"], x["test"], x["ood"]), "ood is of type ndarray, wanted are sets by name"),
         (lambda x: oodbench.score(x["h"], x["test"], {1: [[1, 2], [3]]}), "1: setting an array element"),
@@ -205,7 +208,7 @@ def test_rows_from_a_csv_file_are_the_same_and_rows_of_the_same_are_refused(made
     assert str(oodbench.recommend(again)) == str(oodbench.recommend(first))
     pd.testing.assert_frame_equal(oodbench.tables(again)["leaderboard"], oodbench.tables(first)["leaderboard"])
     for use in (oodbench.recommend, oodbench.tables, oodbench.write_report):
-        with pytest.raises(UserError, match="4 rows have the labels of an earlier one, such as training features"):
+        with pytest.raises(UserError, match="4 rows beside others of the same labels, such as training features"):
             use(pd.concat([first, other]))
     assert len(oodbench.tables(pd.concat([first, other.assign(training="other")]))["leaderboard"]) == 4
 

@@ -193,6 +193,7 @@ def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool,
     from oodbench.engines.seam import Needs
     from oodbench.execution import estimate
     from oodbench.execution.runner import Runner
+    from oodbench.report.tables import counted
 
     if "auto" not in loaded.precisions and cluster.train.time != clusters.AUTO:
         return None
@@ -203,7 +204,8 @@ def _measured(loaded: Study, options: Options, cluster: Cluster, dry_data: bool,
     most = max((asks.cards(cluster.train, run) for run in runs), default=0)
     memory = asks.MEASURING if cluster.train.memory == clusters.AUTO else clusters.number_of_bytes(cluster.train.memory)
     needs = Needs(gpus=min(1, most), cpus=cluster.train.cpus, memory=memory, seconds=1800)
-    screen.say(f"one job measures a step of {len(kinds)} kinds of training, and what `precision: auto` is there")
+    count = counted(len(kinds), "kind")
+    screen.say(f"one job measures a step of {count} of training, and what `precision: auto` is there")
     said = words(options, dry_data, "", needs.gpus)
     with _engine(cluster, loaded) as engine:
         measure(engine, measuring(needs, str(loaded.file.resolve()), cluster.kind, said), loaded.results)

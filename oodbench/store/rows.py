@@ -302,9 +302,7 @@ class Results:
         own = (path for path, of in parts.items() if training is None or of in (None, training))
         return sorted(own, key=lambda path: path.name)
 
-    def _read_part(
-        self, path: Path, names: list[str], training: str | None, cells: Allowed | None
-    ) -> pa.Table | None:
+    def _read_part(self, path: Path, names: list[str], training: str | None, cells: Allowed | None) -> pa.Table | None:
         if path.name in self._damaged:
             return None
         try:

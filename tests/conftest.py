@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.pop("COLUMNS", None)  # what is printed to a file has the width that it says
 
+# in processes that tests start and interrupt, too: a shell ignores it for what it starts in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in the processes that tests start: sums and rows depend on it
 
 

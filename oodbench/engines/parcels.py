@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -13,11 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.filesize import decimal
 
 from oodbench.errors import UserError, printable
-from oodbench.store.files import write_whole
+from oodbench.store.files import ZIP_DAMAGE, write_whole
 
 FACTS = "parcel.json"
 OUT, BACK = 10_000_000, 256_000_000  # bytes that travel at most: to a host, and from there
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError, RecursionError)
 
 
 class Parcel(BaseModel):
@@ -59,7 +57,7 @@ def unpack(parcel: bytes, folder: Path, most: int) -> Parcel:
                 raise ValueError(f"{name} is no place in it")
             if _hash(content) != said.files[name]:
                 raise ValueError(f"{name} has another hash than {FACTS} says")
-    except DAMAGE as error:
+    except ZIP_DAMAGE as error:
         what = "its facts cannot be read" if isinstance(error, ValidationError) else str(error).partition("\n")[0]
         raise UserError(f"the parcel is damaged: {printable(what[:200])}") from error
     for name, content in found.items():

@@ -14,7 +14,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,7 +25,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from oodbench.errors import UserError, printable
-from oodbench.store.files import writing
+from oodbench.store.files import ZIP_DAMAGE, writing
 from oodbench.store.rows import parse
 
 FACTS, STUDY, PLAN, ROWS, RUNS = "submission.json", "study.yaml", "plan.json", "rows.csv.gz", "runs.json"
@@ -36,7 +35,6 @@ FEATURE_BYTES, TOTAL_BYTES, UNPACKED_ROWS = 1 << 30, 1 << 32, 1 << 30
 MEMBERS = 10_000
 BLOCK = 1 << 20
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RecursionError, KeyError, NotImplementedError)
 Text = Annotated[str, StringConstraints(max_length=500)]
 Stem = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.=_+-]{1,130}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}([0-9a-f]{48})?$")]
@@ -167,7 +165,7 @@ class Archive:
         except ValidationError as error:
             first = error.errors()[0]
             self.fail(member, f"is no submission's: {'.'.join(map(str, first['loc']))}: {first['msg']}")
-        except DAMAGE as error:
+        except ZIP_DAMAGE as error:
             self.fail(member, f"is damaged: {str(error).partition(chr(10))[0] or type(error).__name__}")
 
 

@@ -7,6 +7,8 @@ import os
 import secrets
 import sys
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PART = ".part-"  # how the name of a file begins that is being written
+# What reading a zip that may be damaged raises, and reading JSON in it.
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError, RecursionError)
 
 
 class FileError(UserError):

@@ -23,9 +23,8 @@ class Recommended:
     label: str  # training and detector, as tables call them
     says: str  # the answer, what it is expected to cost on an OOD set that had no part in the choice, and its rivals
     detector: UnfittedDetector  # of this setting: `fit(features, labels)` is all that is left
-    table: pd.DataFrame = field(
-        repr=False
-    )  # every candidate of every training, unrounded; those of `answer` are the answers
+    # every candidate of every training, unrounded; those of `answer` are the answers
+    table: pd.DataFrame = field(repr=False)
 
     def __str__(self) -> str:
         return self.says

@@ -111,13 +111,14 @@ def _score(
     from oodbench.cli.report_commands import written_of_features
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
+    from oodbench.report.tables import counted
     from oodbench.scoring.detectors import How
 
     with Board(screen.err) as board:
         outcome = score_features.score(given, How(pick_device(device), arguments.number_of_bytes(memory)), board)
     folder = given.folder
     tables.write(grid, folder, outcome.rows, top)
-    screen.say(f"\n{outcome.scored} cells scored, {len(outcome.rows)} rows")
+    screen.say(f"\n{counted(outcome.scored, 'cell')} scored, {counted(len(outcome.rows), 'row')}")
     arguments.say_left_out(outcome.left_out, f"{folder / 'plan.json'} has all, under left_out")
     arguments.say_warnings(outcome.rows, "the page" if page else "a page (--page)")
     if recommend:

@@ -111,12 +111,14 @@ class Board(Watch):
         self.bars.stop()
 
     def planned(self, runs: int, cells: int, done: int) -> None:
+        from oodbench.report.tables import counted
+
         self.runs, self.cells, self._done = runs, cells, done
         self._count()
         there = f", {done} of them there" if done else ""
         if self.where:
             self.say(self.where)
-        self.say(f"{cells} cells{there}; {runs} trainings to look at")
+        self.say(f"{counted(cells, 'cell')}{there}; {counted(runs, 'training')} to look at")
 
     def stage(self, what: str, title: str) -> None:
         self._lanes[1].stage(what, title)

@@ -236,13 +236,15 @@ def _sides(runner: Runner, rows: Any) -> tuple[list[Run], float]:
 
 def _say_done(study: Path | Changed, made: Ran) -> None:
     """Say what a run has made and what it has not; exit with 1 where something failed."""
+    from oodbench.report.tables import counted
+
     runner, outcome, others, died = made
     by = f" by this process of {others + 1}" if others else ""
-    counts = f"{outcome.trained} trained, {outcome.scored} cells scored"
-    screen.say(f"\n{counts}{by}, {len(outcome.rows)} rows")
+    counts = f"{outcome.trained} trained, {counted(outcome.scored, 'cell')} scored"
+    screen.say(f"\n{counts}{by}, {counted(len(outcome.rows), 'row')}")
     arguments.say_unkept(study, outcome.unkept)
     if outcome.missing:
-        screen.say(f"{outcome.missing} cells left undone: their encoders are not trained (--cached-only)")
+        screen.say(f"{counted(outcome.missing, 'cell')} left undone: their encoders are not trained (--cached-only)")
     _say_unlearned(outcome.rows, runner.study.settings.learned)
     arguments.say_warnings(outcome.rows, f"oodbench report {runner.study.file}")
     for how in died:

@@ -138,22 +138,20 @@ def _check(given: Given) -> None:
     if given.redo and given.redo not in REDO:
         raise UserError(f"--redo {given.redo}: there is no such stage{suggestion(given.redo, REDO)}")
     if not given.ood:
-        raise UserError("give at least one OOD set: --ood NAME=FILE, --near NAME=FILE or --far NAME=FILE")
-    named = [("--id", given.id[0]), ("--training", given.training)]
-    named += [(f"--{group}", name) for group, name, _ in given.ood] + [
-        ("--validation", name) for name in given.validation
-    ]
-    for option, name in named:
+        python = "ood={'NAME': features}"
+        raise UserError(f"give at least one OOD set: --ood NAME=FILE, or near, or far; from Python {python}")
+    named = [("id", given.id[0]), ("training", given.training), *((group, name) for group, name, _ in given.ood)]
+    for option, name in [*named, *(("validation", name) for name in given.validation)]:
         try:
             one_line(name, 100)  # it may be a file's
         except ValueError as error:
-            raise UserError(f"{option} {name!r}: a name {error}") from error
+            raise UserError(f"{option} {name[:100]!r}: a name {error}") from error
     seen: dict[str, str] = {}
     for group, name, _ in given.ood:
         if name in seen:
-            raise UserError(f"--{group} {name}: a set of this name is given with --{seen[name]}, too")
+            raise UserError(f"{group} {name}: a set of this name is given as {seen[name]}, too")
         if name in (scoring.TRAIN, scoring.ID_TEST, scoring.REFERENCE) or name.startswith("validation "):
-            raise UserError(f"--{group} {name}: the name means something else; take another")
+            raise UserError(f"{group} {name}: the name means something else; take another")
         seen[name] = group
 
 
@@ -165,6 +163,7 @@ def _everything(saw: tuple[str, ...], left_out: Counter[str]) -> Detectors:
         return [registry.load(room, name)() for name in registry.sources(room)]
 
     thresholds: list[Threshold] = plugins("threshold")
+    thresholds.sort(key=lambda each: each.name != "pooled")  # of those that rank alike, tables show the first
     blind = [] if saw else [each for each in thresholds if each.needs_ood]
     left_out.update(f"{each.label} is set on OOD, and there is no --validation" for each in blind)
     return Detectors(
@@ -538,6 +537,6 @@ def _gone(given: Given, before: dict[str, Any], loaded: _Loaded) -> str:
     files = before["files"]
     changed = sorted(each for each in files.keys() | loaded.fixed if files.get(each) != loaded.fixed.get(each))
     return (
-        f"--training {given.training} was scored with other files before ({', '.join(changed)}): its rows on "
-        f"{', '.join(before['ood'])} leave the tables. Name another encoder by another --training"
+        f"training {given.training} was scored with other files before ({', '.join(changed)}): its rows on "
+        f"{', '.join(before['ood'])} leave the tables. Name another encoder by another `training`"
     )

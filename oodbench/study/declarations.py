@@ -216,6 +216,10 @@ class ClaimSpec:
             yield ("winner",), "among whom? say with the key 'among'"
         if bool(self.at) != bool(self.than):
             yield ("at" if self.at else "than",), "at and than go together: more at some rows than at others"
+        for one, other in (SIDES[:2], SIDES[2:]):
+            of, same = (_plain(getattr(self, key)) for key in (one, other))
+            if of and of == same:
+                yield (other,), f"names the rows that '{one}' names: they cannot differ"
         for key, labels in self._filters(*SIDES):
             for column in labels:
                 if column in PAIRED:
@@ -249,6 +253,11 @@ S = TypeVar("S", bound=Declaration)
 
 def _unknown(trail: Trail, names: Iterable[str], known: Sequence[str], said: str) -> Problems:
     return ((trail, f"{said} '{name}'{suggestion(name, known)}") for name in names if name not in known)
+
+
+def _plain(of: Labels) -> dict[str, set[str]]:
+    """Return labels in one form: a list of one label is that label, and lists have no order."""
+    return {column: {*map(str, wanted if isinstance(wanted, list) else [wanted])} for column, wanted in of.items()}
 
 
 def _empty(of: Labels) -> Problems:

@@ -30,6 +30,7 @@ COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 VALUES = 100_000  # of a study, at most, those that anchors repeat counted each time
 LARGEST = 2**63  # integers are smaller
 DEFAULT, BENCHMARK = "default", "benchmark"  # what the default study is called, and its file
+PACKAGE = Path(str(resources.files("oodbench")))
 SET = "--set"
 Trail = tuple[str | int, ...]  # keys and positions from the top of a file down to a value
 
@@ -69,7 +70,8 @@ class Document:
         above = [trail[:end] for end in range(len(trail), -1, -1)]
         if changed := next((self.changed[each] for each in above if each in self.changed), ""):
             return f"{SET} {changed}"
-        return f"{self.file}:{next((self.lines[each] for each in above if each in self.lines), 1)}"
+        line = next((self.lines[each] for each in above if each in self.lines), 1)
+        return f"{self.file}:{line}" if self.lines else str(self.file)  # a mapping from Python has no lines
 
     def fail(self, trail: Trail, message: str) -> NoReturn:
         """Raise an error about the value at a trail; where it is from elsewhere, at what brought it in."""
@@ -90,10 +92,9 @@ class Document:
 
 def shipped() -> dict[str, Path]:
     """Return the files of the studies that come with oodbench by name, inside an installed package or a source tree."""
-    package = Path(str(resources.files("oodbench")))
-    inside = package / "studies"
-    folder = inside if inside.is_dir() else package.parent / "studies"
-    benchmark = package / f"{BENCHMARK}.yaml"
+    inside = PACKAGE / "studies"
+    folder = inside if inside.is_dir() else PACKAGE.parent / "studies"
+    benchmark = PACKAGE / f"{BENCHMARK}.yaml"
     files = [benchmark, *sorted(folder.glob("*.yaml"))]
     return {DEFAULT: benchmark} | {file.stem: file for file in files}
 
@@ -104,15 +105,15 @@ def file_of(study: str | Path) -> Path:
     return file if file.is_file() else shipped().get(str(study), file)
 
 
-def read(source: Path | Changed | Mapping[str, Any]) -> Document:
-    """Return a YAML file whose top is a mapping of plain values, or such a mapping, as a file `study` would say it."""
+def read(source: Path | Changed | Mapping[str, Any], name: str = "study") -> Document:
+    """Return a YAML file whose top is a mapping of plain values, or such a mapping, which messages call `name`."""
     if isinstance(source, Changed):
         found = read(source.file)
         for change in source.changes:
             _change(found, change)
         return found
     if not isinstance(source, Path):
-        return Document(Path("study"), json.loads(json.dumps(dict(source), default=str)))
+        return Document(Path(name), json.loads(json.dumps(dict(source), default=str)))
     file = source
     if not file.is_file():
         named = "" if file.suffix or file.name != str(file) else suggestion(str(file), shipped())

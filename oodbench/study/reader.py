@@ -16,12 +16,12 @@ from oodbench.store.artifacts import digest, sha256
 from oodbench.study import axes, declarations, recipes, suites
 from oodbench.study.axes import AXES, Axes
 from oodbench.study.declarations import NAME, ClaimSpec, Select, TableSpec
-from oodbench.study.document import Changed, Document, read
+from oodbench.study.document import PACKAGE, Changed, Document, read
 from oodbench.study.fingerprints import module_file, modules
 from oodbench.study.grid import check_size
 from oodbench.study.registry import ROOMS, Registry
 from oodbench.study.study import DRY, Detectors, Settings, Share, Study, folder_of, results_root
-from oodbench.study.values import Values
+from oodbench.study.values import Values, form
 
 Source = Path | Changed | Mapping[str, Any]  # of a study: its file, also with changes, or what would stand in it
 SETTINGS = tuple(f.name for f in dataclasses.fields(Settings))
@@ -114,7 +114,7 @@ def load(source: Source) -> Study:
 
 def load_grid(file: Source, saw: tuple[str, ...]) -> Detectors:
     """Read a file of detectors alone, or what would stand in it: the keys that score."""
-    values = _values(read(file), GRID_KEYS, GRID_REQUIRED)
+    values = _values(read(file, "grid"), GRID_KEYS, GRID_REQUIRED)
     found = Axes(values)
     given = values.top.get("reference")
     if isinstance(given, dict) and list(given) == ["set"]:
@@ -153,7 +153,7 @@ def own_code(document: Document) -> set[Path]:
     found = axes.registry(values)
     plugins = [source for room in ROOMS for source in found.sources(room).values()]
     own = {source.module: source.path for source in plugins if not source.module.startswith("oodbench.")}
-    folders = {values.document.file.parent, *(path.parent for path in own.values())}
+    folders = {values.document.file.parent, *(path.parent for path in own.values())} - {PACKAGE}
     for module in re.findall(r"[\w.]+(?=:\w)", json.dumps(values.top.get("encoder"), default=str)):
         axes.look_beside(values.document.file)
         if (path := module_file(module)) is not None:
@@ -244,7 +244,7 @@ def _values(document: Document, keys: set[str] = KEYS, required: tuple[str, ...]
     values = Values(suites.resolve(document))
     for key in required:
         if key not in values.top:
-            values.fail((), f"the key '{key}' is missing; wanted are {', '.join(required)}")
+            values.fail((), f"the key '{key}' is missing; wanted are {', '.join(required)}{form((key,))}")
     if not {"distance", "posthoc"} & set(values.top):
         values.fail((), "the key 'distance' is missing, and 'posthoc', too; one of them is needed, or both")
     return values

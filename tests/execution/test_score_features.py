@@ -290,7 +290,7 @@ def test_rows_that_leave_the_tables_are_said(files: Path) -> None:
     assert "leave the tables" not in scored(files, far=None).output
     assert "leave the tables" not in scored(files, near=None).output
     done = scored(files, validation=f"v={files / 'seen.safetensors'}", near=None)
-    assert "--training train was scored with other files before (--validation v): its rows on n, f leave" in done.stderr
+    assert "training train was scored with other files before (--validation v): its rows on n, f leave" in done.stderr
 
 
 def test_what_is_kept_of_large_training_features_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,12 +520,12 @@ def refused(folder: Path, **changes: Any) -> str:
         ({"near": "n=none.npy"}, "there is no file none.npy"),
         ({"near": None, "far": None}, "give at least one OOD set: --ood NAME=FILE"),
         ({"near": ["n=f/near.safetensors", "n=f/seen.safetensors"]}, "--near n=f/seen.safetensors: n is given twice"),
-        ({"far": "n=f/far.safetensors"}, "--far n: a set of this name is given with --near, too"),
+        ({"far": "n=f/far.safetensors"}, "far n: a set of this name is given as near, too"),
         ({"far": "f=f/near.safetensors"}, "OOD f and OOD n are the same features: f/near.safetensors"),
         ({"id": "f/train.safetensors"}, "--id and --train are the same features"),
         ({"val": "f/id.safetensors"}, "--val and --id are the same features"),
         ({"validation": "s=f/near.safetensors"}, "--validation s and OOD n are the same features"),
-        ({"near": "ID test=f/near.safetensors"}, "--near ID test: the name means something else"),
+        ({"near": "ID test=f/near.safetensors"}, "near ID test: the name means something else"),
         ({"train": "none.npy"}, "there is no file none.npy"),
         ({"id": "x=none.npy"}, "there is no file none.npy"),
         ({"name": "../x"}, "--name '../x' cannot name a folder"),

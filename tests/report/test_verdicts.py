@@ -537,6 +537,8 @@ def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
         (CLAIM + "    margin: -1\n", 14, "greater than or equal to 0"),
         (CLAIM + "    where: most\n", 14, "most of what? say with the key 'over'"),
         (CLAIM + "    at: {ood: noise}\n", 14, "at and than go together"),
+        (CLAIM + "    at: {ood: [a, b]}\n    than: {ood: [b, a]}\n", 15, "names the rows that 'at' names"),
+        (CLAIM.replace("simclr", "[supcon]"), 13, "names the rows that 'left' names"),
         (CLAIM + "    winner: {training: a}\n", 14, "among whom?"),
         (CLAIM + "    pick: best\n    value: ties\n", 15, "more of 'ties' is neither better nor worse"),
         (CLAIM.replace("simclr}", "simclr, seed: 1}"), 13, "rows are compared within each seed"),

@@ -27,7 +27,7 @@ validation: {blobs: {count: 60}}
 """
 BESIDE: dict[str, dict[str, Any]] = {  # what else is under the same key as a part of one, where it is not the example's
     "claims.*.at": {"than": {"distance": "cosine"}},
-    "claims.*.than": {"at": {"distance": "cosine"}},
+    "claims.*.than": {"at": {"distance": "knn"}},
     "claims.*.among": {"left": {}, "right": {}},
     "claims.*.winner": {"left": {}, "right": {}, "among": ["distance"]},
     "reference.set": {"val": None},

@@ -17,7 +17,7 @@ from tiny import TINY, write
 import oodbench
 from oodbench.errors import UserError
 from oodbench.study import reader
-from oodbench.study.document import read
+from oodbench.study.document import file_of, read
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained")]
 
@@ -84,6 +84,11 @@ def test_code_that_a_study_imports_is_its_own(tmp_path: Path, monkeypatch: pytes
     assert len(stamps) == 3
 
 
+def test_code_of_the_package_is_not_a_studys_own(tmp_path: Path) -> None:
+    elsewhere = Path(shutil.copy(ROOT / "benchmark.yaml", tmp_path))
+    assert reader.stamp(read(file_of("default"))) == reader.stamp(read(elsewhere))
+
+
 def test_rows_of_another_machine_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = study(tmp_path, distance="cosine")
     call("run", file)
@@ -126,7 +131,7 @@ def test_a_mapping_is_a_study(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "mine" / "plan.json").is_file()
     with pytest.warns(UserWarning, match="4 of 8 rows are there"):
         assert len(oodbench.rows(said | {"distance": ["euclidean", "cosine"]})) == 4
-    with pytest.raises(UserError, match=r"study:1: training: there is no training 'simclrr'; did you mean 'simclr'"):
+    with pytest.raises(UserError, match=r"study: training: there is no training 'simclrr'; did you mean 'simclr'"):
         oodbench.run(said | {"training": "simclrr"})
 
 

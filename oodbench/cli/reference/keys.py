@@ -16,6 +16,7 @@ from oodbench.study.registry import Registry
 from oodbench.study.settings import RESNETS, Recipe, ResNet, Space
 from oodbench.study.study import Settings
 from oodbench.study.suites import book as suites
+from oodbench.study.values import EXAMPLES
 
 DOCS = "docs/study.md"
 OF_SETS = ("id", "ood", "covariate", "outliers", "validation")  # keys whose values are data sets
@@ -36,6 +37,7 @@ class KeyFacts(NamedTuple):
     required: bool
     default: Any
     meaning: str
+    example: str  # a value that it takes; "" where its type says enough
     allowed: tuple[str, ...]  # the names that it takes, where these are known
     parts: tuple[str, ...]  # the keys under it
     source: str  # where it is said
@@ -54,8 +56,8 @@ def keys(registry: Registry) -> dict[str, KeyFacts]:
         parts = tuple(each.name for each in dataclasses.fields(form)) if form else ()
         kind = _kind(name)
         default, required = axes.DEFAULT.get(name), name in reader.REQUIRED
-        allowed = _allowed(name, registry)
-        found[name] = KeyFacts(name, kind, required, default, reader.MEANING[name], allowed, parts, DOCS)
+        meaning, example, allowed = reader.MEANING[name], _example(name), _allowed(name, registry)
+        found[name] = KeyFacts(name, kind, required, default, meaning, example, allowed, parts, DOCS)
         found |= {each.name: each for each in _under(form, f"{name}.")} if form else {}
     return found
 
@@ -70,10 +72,18 @@ def _field(field: FieldFacts, hint: Any, of: type, prefix: str) -> Iterator[KeyF
     name, nested = f"{prefix}{field.name}", isinstance(hint, type) and dataclasses.is_dataclass(hint)
     parts = tuple(each.name for each in dataclasses.fields(hint)) if nested else ()
     default = None if nested else field.default
+    example = _example(name)
     where = f"{DOCS}, oodbench/study/{Path(inspect.getfile(of)).name}"
-    yield KeyFacts(name, field.type, field.required, default, field.meaning, (), parts, where)
+    yield KeyFacts(name, field.type, field.required, default, field.meaning, example, (), parts, where)
     if nested:
         yield from _under(hint, f"{name}.")
+
+
+def _example(name: str) -> str:
+    """Return a key with a value that it takes; names that a user gives are no part of a dotted name here."""
+    top, _, rest = name.partition(".")
+    key = f"{top}.*.{rest}" if rest and top in ("claims", "tables") else name
+    return f"{name.rpartition('.')[2]}: {EXAMPLES[key]}" if key in EXAMPLES else ""
 
 
 def _kind(name: str) -> str:

@@ -111,8 +111,10 @@ def _key_table(found: Iterable[keys.KeyFacts]) -> str:
     for each in found:
         facts = {"required": each.required, "default": each.default}
         none = each.default is None and not each.required and "null" not in each.type
-        lines.append((f"`{each.name}`", each.type, "–" if none or each.parts else _default(facts), each.meaning))
-    return _table(("key", "type", "default", "what it is"), lines)
+        default = "–" if none or each.parts else _default(facts)
+        example = f"`{each.example}`" if each.example else ""
+        lines.append((f"`{each.name}`", each.type, default, each.meaning, example))
+    return _table(("key", "type", "default", "what it is", "example"), lines)
 
 
 def _default(facts: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ def key(facts: KeyFacts) -> None:
     else:
         default = "none" if facts.default is None and "null" not in facts.type else _brief(facts.default)
     lines = [("meaning", facts.meaning), ("type", facts.type), ("default", default)]
+    lines += [("example", facts.example)] if facts.example else []
     lines += [("allowed", ", ".join(facts.allowed))] if facts.allowed else []
     lines += [("under it", ", ".join(f"{facts.name}.{each}" for each in facts.parts))] if facts.parts else []
     _table([*lines, ("said in", facts.source)])

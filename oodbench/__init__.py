@@ -101,11 +101,13 @@ def verdict(study: Study) -> pd.DataFrame:
     return sheet(judged(source, given, unmade.declared(found), claims_of(source), store(source, given))).numbers
 
 
-def recommend(study: Study | pd.DataFrame) -> Recommended:
+def recommend(study: Study | pd.DataFrame, *, plugins: str | list[str] | None = None) -> Recommended:
     """Return which detector to take, of the rows of a study or of those that `score` returned; needs no torch.
 
     It is chosen on validation OOD, or with one OOD set left out after the other, over all trainings of the rows; Python
-    warns of trainings without an answer. Raises UserError where there is neither validation OOD nor a second set.
+    warns of trainings without an answer. `plugins` are files or folders of your own plugins, which the rows of several
+    calls of `score`, put together, do not name. Raises UserError where there is neither validation OOD nor a second
+    set.
     """
     from oodbench.recommended import checked, recommended
     from oodbench.study.reader import plugins_of, tables_of
@@ -114,7 +116,8 @@ def recommend(study: Study | pd.DataFrame) -> Recommended:
         source = _source(study)
         answer, without = recommended(checked(rows(study)), plugins_of(source), tables_of(source)[2])
     else:
-        answer, without = recommended(checked(study), study.attrs.get("plugins", []))
+        own = [plugins] if isinstance(plugins, str) else plugins or study.attrs.get("plugins", [])
+        answer, without = recommended(checked(study), own)
     for each in without:
         warnings.warn(each, stacklevel=2)
     return answer

@@ -39,7 +39,7 @@ _TEXT = {
     "ood": "the OOD set",
     "group": "near | far: of the OOD set, as the study says",
     "training": "how the encoder was trained, or where its weights are from",
-    "outliers": "the set that a training with outliers saw",
+    "outliers": "the set that a training method with outliers saw",
     "encoder": "the network",
     "recipe": "what of the recipe differs from the default one, or its name",
     "precision": "of the training's arithmetic, `auto` resolved",

@@ -33,7 +33,7 @@ MEANING = {  # of the keys that are no Settings; docs/study.md says the same
     "gives each ID set its own",
     "covariate": "sets whose test images are of ID's classes under a covariate shift: full-spectrum numbers count "
     "them as ID; `{ID name: sets}` gives each ID set its own",
-    "outliers": "sets that a training with outliers sees",
+    "outliers": "sets that a training method with outliers sees",
     "validation": "OOD sets whose `train` split thresholds and `select` may see",
     "reference": "the ID scores that thresholds are set on: `val` (a tenth of ID train), `{val: share}`, "
     "`train`, `{set: data set}`",

@@ -194,6 +194,11 @@ def test_one_detector_is_recommended_of_ones_own_features(made: Arrays, tmp_path
     assert "energy" in best.label
     assert rows.attrs["left_out"] == {"length needs raw features, not penultimate unit": 1}
     assert len(oodbench.tables(rows)["leaderboard"]) == rows["detector"].nunique()
+    own = rows[rows["distance"] == "length"]
+    nameless = pd.concat([own.assign(seed=seed) for seed in range(2)])
+    nameless.attrs = {}  # as pandas leaves them where those of the parts differ
+    best = oodbench.recommend(nameless, plugins=str(tmp_path / "length.py"))
+    assert best.detector.fit(made["h"], made["y"], device="cpu").threshold == own["cut"].iloc[0]
     page = oodbench.write_report(pd.concat([rows, rows.assign(training="other")]), tmp_path / "p.html")
     assert "<h1>features, other</h1>" in page.read_text(encoding="utf-8")
 

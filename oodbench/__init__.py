@@ -116,8 +116,9 @@ def recommend(study: Study | pd.DataFrame, *, plugins: str | list[str] | None = 
         source = _source(study)
         answer, without = recommended(checked(rows(study)), plugins_of(source), tables_of(source)[2])
     else:
-        own = [plugins] if isinstance(plugins, str) else plugins or study.attrs.get("plugins", [])
-        answer, without = recommended(checked(study), own)
+        found = checked(study)
+        own = [plugins] if isinstance(plugins, str) else plugins or found.attrs.get("plugins", [])
+        answer, without = recommended(found, own)
     for each in without:
         warnings.warn(each, stacklevel=2)
     return answer

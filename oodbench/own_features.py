@@ -46,13 +46,15 @@ def score(  # noqa: PLR0913 - the sets and options of a command
 
     Features are (M, D) arrays or tensors, files that `oodbench score` reads, or mappings of `features` and what else is
     known of the same items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight`
-    (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out, and Python warns of why.
+    (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out, and Python warns of why;
+    and of what the rows warn of, each kind once.
     `val` are ID features that nothing was fitted on, else a tenth of `train`; `validation` are OOD sets that thresholds
     and choices may see. `grid` has detectors as a study has, else it is every plugin with its defaults. Rows are kept
     where `name` names a folder of results. `recommend`, `tables` and `write_report` take them.
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
+    from oodbench.report.gathered import warned
     from oodbench.scoring.detectors import How
     from oodbench.study.reader import plugins_of
     from oodbench.study.study import UNGROUPED
@@ -75,6 +77,8 @@ def score(  # noqa: PLR0913 - the sets and options of a command
         )
         outcome = score_features.score(given, How(pick_device(device)), _watch())
     _say_left_out(outcome.left_out)
+    for line in warned(outcome.rows):
+        warnings.warn(f"rows warn: {line}", stacklevel=2)
     outcome.rows.attrs |= {"left_out": outcome.left_out, "plugins": plugins_of(grid or {})}
     return outcome.rows
 
@@ -256,7 +260,7 @@ def _arrays(name: str, given: Features) -> FeatureFile:
     arrays = dict(given) if isinstance(given, Mapping) else {"features": given}
     for each in arrays:
         if each not in ARRAYS:
-            raise UserError(f"{name}: what is '{each}'?{suggestion(str(each), ARRAYS)}")
+            raise UserError(f"{name}: '{each}' is no array of features{suggestion(str(each), ARRAYS)}")
     try:
         found = {each: _numbers(value) for each, value in arrays.items()}
     except ValueError as error:  # rows of unlike lengths

@@ -161,7 +161,8 @@ def rows(
 
 
 def without_rows(given: Results) -> UserError:
-    return UserError(f"there are no rows in {given.folder}; run the study first")
+    where = f"there are no rows in {given.folder.resolve()}"
+    return UserError(f"{where}; run the study first, or say with OODBENCH_RESULTS in which folder of results they are")
 
 
 @contextmanager
@@ -196,6 +197,7 @@ def say_warnings(rows: Any, where: str) -> None:
 def say_left_out(left_out: Mapping[str, int], where: str = "") -> None:
     """Say why cells are left out, most first; where it is said `where` all are, the rest of many is a count."""
     from oodbench.report.gathered import reasons
+    from oodbench.report.tables import counted
 
     found = reasons(left_out)
     shown = found[:KINDS] if where else found
@@ -203,7 +205,7 @@ def say_left_out(left_out: Mapping[str, int], where: str = "") -> None:
         screen.say(f"left out: {count:>5} cells: {reason}")
     if more := found[len(shown) :]:
         cells = sum(count for _, count in more)
-        screen.say(f"left out: {cells:>5} cells for {len(more)} other reasons; {where}")
+        screen.say(f"left out: {cells:>5} cells for {counted(len(more), 'other reason')}; {where}")
 
 
 def say_failures(rows: Any) -> None:

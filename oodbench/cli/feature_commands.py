@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import webbrowser
 from importlib import resources
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oodbench.cli import arguments, screen, tables
+from oodbench.cli import arguments, screen, store_commands, tables
 from oodbench.cli.arguments import Device, Memory, StudyFile, Top, Without
 from oodbench.cli.progress import Board
 from oodbench.errors import UserError
@@ -33,7 +34,7 @@ Recommend = Annotated[bool, typer.Option("--recommend", help="Say which detector
 Page = Annotated[bool, typer.Option("--page", help="Write the page, too, as `oodbench report` does of a study.")]
 Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")]
 Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
-Cell = Annotated[str, typer.Argument(help="A cell's hash, or its start.", show_default=False)]
+HASH = re.compile(r"[0-9a-f]+")  # of a cell, or its start
 ToFile = Annotated[Path, typer.Option("--to", help="File to write: .csv, .csv.gz or .parquet.")]
 To = Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")]
 
@@ -172,14 +173,23 @@ def export_features(study: StudyFile, to: To, device: Device = "auto", without_m
 
 
 def scores(
-    study: StudyFile, cell: Cell, to: ToFile, device: Device = "auto", without_missing_sets: Without = False
+    study: StudyFile,
+    cell: store_commands.Which,
+    to: ToFile,
+    device: Device = "auto",
+    without_missing_sets: Without = False,
 ) -> None:
     """Write the scores of a cell by image, of ID test, ID reference and every OOD set; trains nothing."""
+    from oodbench.cli.kept import results
     from oodbench.execution import exports
 
     exports.check_ending(to)
+    which = cell[0]
+    if len(cell) > 1 or not HASH.fullmatch(which):  # a hash may be of a cell without rows, too
+        found = store_commands.one_cell(study, cell, results(study, screen.warn), "scores")
+        which = str(found["cell"].iloc[0])
     with arguments.at_work(study, device, without_missing_sets) as pipeline:
-        rows = exports.scores(pipeline, cell)
+        rows = exports.scores(pipeline, which)
         exports.write_scores(rows, to)
     counts = ", ".join(f"{count:,} {role}" for role, count in rows["role"].value_counts(sort=False).items())
     screen.say(f"{counts} in {to}")

@@ -171,6 +171,15 @@ def list_cells(study: Path, found: Any, command: str = "show") -> None:
     )
 
 
+def one_cell(study: Path, which: list[str], given: Results, command: str) -> Any:
+    """Return the rows of the one cell that is called so. Raises UserError where several are, which it prints."""
+    _, found = rows_called(which, given)
+    if found["cell"].nunique() > 1:
+        list_cells(study, found, command)
+        raise UserError(f"{command} is of one cell; give a word more, or the hash of one of these")
+    return found
+
+
 def rows_called(which: list[str], given: Results) -> tuple[Any, Any]:
     """Return the current rows, and those of CELL or CELL/OOD or of words, by SAME and LABELS.
 

@@ -59,7 +59,8 @@ def write(study: Path | Changed | None, folder: Path, rows: Any, top: int) -> No
     for table, spec in made(study, rows, screen.warn):
         if spec is None:
             count = len(table.mean)
-            publish(table, rows, to, f"{table.name}: {min(top, count)} of {count} methods", top)
+            again = count == 1 and table.name.startswith("best")  # of one training, the first line of its leaderboard
+            publish(table, rows, to, f"{table.name}: {min(top, count)} of {count} methods", 0 if again else top)
             continue
         publish(table, rows, to / "tables")
         if spec.against and note(rows):
@@ -171,7 +172,8 @@ def publish(
 
     table = replace(table, caption=remarks(rows) + table.caption)
     formats.write_table(table.sheet(), folder, endings or tuple(formats.FORMATS))
-    screen.show(table, title or table.name, len(table.mean) if top is None else top)
+    if top != 0:
+        screen.show(table, title or table.name, len(table.mean) if top is None else top)
 
 
 def recommend(folder: Path, rows: Any, floor: float | None = None) -> None:

@@ -76,7 +76,7 @@ def read(path: Path) -> FeatureFile:
         columns = arrays.pop(COLUMNS, None)
         for name in arrays:
             if name not in ARRAYS:
-                raise UserError(f"{path}: what is '{name}'?{suggestion(name, ARRAYS)}")
+                raise UserError(f"{path}: '{name}' is no array of features{suggestion(name, ARRAYS)}")
         return replace(checked(path, arrays, sha256(path)[:16]), columns=columns)
     except UserError:
         raise
@@ -149,7 +149,8 @@ def _tensor(path: Path, name: str, values: Any, wanted: str, dimensions: int) ->
         native = values.dtype.isnative and values.dtype.itemsize <= 8 and values.dtype.kind != "u"
         values = torch.from_numpy(values if native else values.astype(np.float64))
     if values.ndim != dimensions or not values.numel():
-        raise UserError(f"{path}: `{name}` has the shape {tuple(values.shape)}, wanted are {wanted}")
+        some = ", one at least" * (not values.numel())
+        raise UserError(f"{path}: `{name}` has the shape {tuple(values.shape)}, wanted are {wanted}{some}")
     if values.is_floating_point() and values.itemsize == 1:  # nothing is computed in float8
         values = values.float()
     if values.is_complex():

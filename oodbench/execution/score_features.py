@@ -165,7 +165,7 @@ def _everything(saw: tuple[str, ...], left_out: Counter[str]) -> Detectors:
     thresholds: list[Threshold] = plugins("threshold")
     thresholds.sort(key=lambda each: each.name != "pooled")  # of those that rank alike, tables show the first
     blind = [] if saw else [each for each in thresholds if each.needs_ood]
-    left_out.update(f"{each.label} is set on OOD, and there is no --validation" for each in blind)
+    left_out.update(f"{each.label} is set on OOD, and there is no validation OOD" for each in blind)
     return Detectors(
         registry=registry,
         reference=Reference(),

@@ -72,9 +72,9 @@ def _kind(text: str, labels: Iterable[str]) -> str:
 
 
 def _which(members: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Return the trainings, detectors and OOD sets of rows, in brackets, where these are not all of them."""
+    """Return the detectors, trainings, thresholds and OOD sets of rows, in brackets, where these are not all."""
     scorers = [of["distance"].where(of["distance"] != NONE, of["posthoc"]) for of in (members, rows)]
-    axes = [scorers, *([of[name] for of in (members, rows)] for name in ("training", "ood"))]
+    axes = [scorers, *([of[name] for of in (members, rows)] for name in ("training", "threshold", "ood"))]
     parts = [_names(some.unique()) for some, every in axes if some.nunique() < every.nunique()]
     return f" ({'; '.join(parts)})" if parts else ""
 

@@ -36,6 +36,7 @@ COSTS = SECONDS | APART
 UNIT = {"item_seconds": 1e-6, "fitted_bytes": 1e3}  # in which it is shown
 NAMED = 3  # candidates that lack numbers, of which a sentence says the names
 LONG = 100  # seconds, of which two digits are no number to read
+DECIDED = ("id_recall", "ood_recall")  # what the cut does
 SAME = 1e-9  # points: rounding is no difference
 Candidate = tuple[str, str]  # training, detector
 
@@ -67,7 +68,8 @@ class Recommendation:
     """The answer among the detectors of a training, or of all, and what it is expected to cost on an unseen set."""
 
     scope: str
-    table: pd.DataFrame  # candidates: auroc (of all sets, per cent), costs, differences from the answer, told_apart
+    # candidates: auroc (of all sets) and DECIDED in per cent, costs, differences from the answer, told_apart
+    table: pd.DataFrame
     answer: Candidate
     choice: Choice  # by validation where a study declares it, else by the other sets
     validated: bool
@@ -173,6 +175,7 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
         return f"No answer of {scope}: none of its {len(lacking)} detectors has every number."
     sets = wide.T.groupby(["id", "ood"], sort=False).mean().T  # (candidates, ID and OOD sets)
     costs = _costs(cells, keys, run).reindex(wide.index)
+    more = {**costs, **by[list(DECIDED)].mean().reindex(wide.index)}
     overall = sets.T.groupby("id", sort=False).mean().mean()
     answer, tied = _first(by["val_auroc"].mean().reindex(wide.index) if validated else overall, costs)
     others = _left_out(sets, costs)
@@ -180,7 +183,7 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
     if choice is None:
         return f"No answer of {scope}: it has one OOD set, and none can be left out to judge the choice on."
     runs = by_observation(wide.T.groupby(list(run), sort=False).mean())
-    table = against(wide.index, list(wide.index).index(answer), runs, validated).assign(auroc=overall, **costs)
+    table = against(wide.index, list(wide.index).index(answer), runs, validated).assign(auroc=overall, **more)
     observations = len(np.unique(runs.unit))
     rest = (validated, others if validated else None, tied, lacking, observations, runs.of)
     return Recommendation(scope, table, answer, choice, *rest)
@@ -297,7 +300,13 @@ def sentences(found: Recommendation) -> list[str]:
         said.append(f"Chosen on the validation OOD{beside}.")
     else:
         same = sum(each == found.answer for each in choice.taken.values())
-        said.append(f"Chosen by all sets; {same} of {len(choice.taken)} times also without the set judged on.")
+        times = f"{same} of {counted(len(choice.taken), 'time')}"
+        other = "; that AUROC is of what was chosen instead" * (same < len(choice.taken))
+        said.append(f"Chosen by all sets; without the set judged on, {times}{other}.")
+    rows: Any = found.table
+    accepted, rejected = rows.loc[found.answer, list(DECIDED)]
+    if np.isfinite(accepted):
+        said.append(f"Its cut accepts {accepted:.1f} % of ID test and finds {rejected:.1f} % of OOD; means over sets.")
     runs = counted(found.observations, found.of)
     if found.observations < LEAST:
         said.append(f"{runs}: no two detectors can be told apart, it takes {LEAST}.")
@@ -337,7 +346,7 @@ def _smaller(found: Recommendation) -> list[str]:
     theirs, ours = (_cost(rows.loc[each, "fitted_bytes"], "fitted_bytes") for each in (smallest, found.answer))
     if theirs == ours:
         return []
-    return [f"Of these the one that holds least, without encoder: {_name(smallest)}, {theirs} kB for {ours}."]
+    return [f"Of these the smallest in memory, the encoder apart: {_name(smallest)}, {theirs} kB for {ours}."]
 
 
 def _name(candidate: Candidate) -> str:

@@ -130,8 +130,8 @@ def broken(row: int, value: float) -> np.ndarray:
     ("arrays", "said"),
     [
         ({"logits": LOGITS}, "holds no `features`; it holds logits"),
-        ({"features": F, "feature": F}, "what is 'feature'?; did you mean 'features'?"),
-        ({"features": F, "targets": Y}, "what is 'targets'?"),
+        ({"features": F, "feature": F}, "'feature' is no array of features; did you mean 'features'?"),
+        ({"features": F, "targets": Y}, "'targets' is no array of features"),
         ({"features": F[0]}, "`features` has the shape (5,), wanted are rows and columns"),
         ({"features": F[:, :, None]}, "`features` has the shape (12, 5, 1), wanted are rows and columns"),
         ({"features": F[:0]}, "`features` has the shape (0, 5)"),
@@ -267,7 +267,7 @@ def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_columns_of_parquet_that_are_no_arrays(tmp_path: Path) -> None:
     pd.DataFrame(F, columns=[f"x{i}" for i in range(D)]).to_parquet(tmp_path / "wide.parquet")
-    with pytest.raises(UserError, match="what is 'x0'"):
+    with pytest.raises(UserError, match="'x0' is no array of features"):
         read(tmp_path / "wide.parquet")
     pd.DataFrame({"features": [[1.0, 2.0], [3.0]]}).to_parquet(tmp_path / "ragged.parquet")
     with pytest.raises(UserError, match=r"ragged.parquet: cannot be read: "):

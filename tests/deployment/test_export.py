@@ -45,7 +45,7 @@ def test_several_cells_are_listed(study: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "4 cells are called so" in done.stdout
     assert f"oodbench export {study} CELL" in done.stdout
-    assert "a detector is one cell; give a word more" in done.stderr
+    assert "export is of one cell; give a word more" in done.stderr
     assert not (tmp_path / "a").exists()
     nothing = call("export", study, "cosin", "--to", tmp_path / "a")
     assert nothing.exit_code == 2

@@ -367,8 +367,8 @@ def test_without_a_grid_every_plugin_is_tried_and_what_needs_ood_says_so(files: 
     done = call("score", *words(files, grid=None))
     left_out = json.loads((Path("results") / "features" / "plan.json").read_text())["left_out"]
     assert "ash takes features that are never negative, those of train.safetensors are" in left_out
-    assert left_out["youden is set on OOD, and there is no --validation"] == 1
-    assert "other reasons" in done.stdout
+    assert left_out["youden is set on OOD, and there is no validation OOD"] == 1
+    assert "other reason" in done.stdout
     found = rows()
     assert {"cosine", "mahalanobis", "–"} <= set(found["distance"].str.partition("(")[0])
     failed = found[found["status"] == "error"]
@@ -764,7 +764,7 @@ def test_reasons_why_cells_are_left_out_stand_below_the_table(files: Path) -> No
     left = [i for i, line in enumerate(lines) if line.startswith("left out:")]
     assert 1 < len(left) <= 9
     assert left[0] > lines.index(next(line for line in lines if line.startswith("leaderboard")))
-    assert "other reasons" in lines[left[-1]]
+    assert "other reason" in lines[left[-1]]
     kept = json.loads((Path("results") / "features" / "plan.json").read_text())["left_out"]
     assert len(kept) > len(left)
     warned = [line for line in done.stderr.splitlines() if line.startswith("rows warn: ")]

@@ -263,7 +263,7 @@ def test_of_what_is_as_good_the_smallest_is_named_where_rows_say_what_detectors_
     found = only(rows)
     assert (name(found.answer), found.smallest and name(found.smallest)) == ("a", "b")
     said = " ".join(report.sentences(found))
-    assert "holds least, without encoder: simclr · penultimate · labels · b, 3 kB for 5,000." in said
+    assert "smallest in memory, the encoder apart: simclr · penultimate · labels · b, 3 kB for 5,000." in said
     shown = report.fronts(found).set_index("AUROC of all sets")
     assert shown["an item, µs"].to_dict() == {"90.0": "400", "89.8": "300", "89.7": "2"}
     assert "scoring, s" not in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,11 @@ def test_a_detector_scores_and_cuts_as_the_grid_does(made: Arrays, name: str, ho
     grid |= {"clustering": "labels"} if room == "distance" else {}
     grid |= {key: how[key] for key in words & how.keys()}
     train = {"features": made["h"], "labels": made["y"]}
-    (row,) = oodbench.score(train, made["test"], {"sea": made["ood"]}, grid=grid, device="cpu").itertuples()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        (row,) = oodbench.score(train, made["test"], {"sea": made["ood"]}, grid=grid, device="cpu").itertuples()
+    said = [f"rows warn: 1 cell: {text}" for text in str(row.warnings).split("; ") if text]
+    assert [str(each.message) for each in heard] == said
     fitted = oodbench.detector(name, **how).fit(made["h"], made["y"], device="cpu")
     id_, ood = fitted.score(made["test"]), fitted.score(made["ood"])
     is_ood = np.repeat([0, 1], [len(id_), len(ood)])
@@ -145,7 +150,7 @@ def test_mahalanobis_is_scikit_learns(made: Arrays) -> None:
         (lambda x: oodbench.detector("knn").fit(x["h"], x["y"][:9]), "train: `labels` are int64 (9,), wanted are"),
         (lambda x: oodbench.detector("knn").fit(x["h"] * np.nan), "train: `features` has NaN or infinity in 400 of"),
         (lambda x: oodbench.detector("knn").fit(x["h"]).score(x["ood"][:, :2]), "the items: 2 columns, train has 6"),
-        (lambda x: oodbench.score({"h": x["h"]}, x["test"], {"sea": x["ood"]}), "train: what is 'h'?"),
+        (lambda x: oodbench.score({"h": x["h"]}, x["test"], {"sea": x["ood"]}), "train: 'h' is no array of features"),
         (lambda x: oodbench.score(x["h"], x["test"]), "give at least one OOD set"),
         (
             lambda x: oodbench.recommend(pd.DataFrame({"auroc": [1]})),

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 
 from oodbench.cli import arguments, screen, store_commands
 from oodbench.cli.arguments import Device, Plugins, StudyFile, Without
-from oodbench.errors import UserError, printable
+from oodbench.errors import printable
 
 if TYPE_CHECKING:
     from oodbench.deployment.detector import DeployedDetector, Predictions
@@ -54,10 +54,7 @@ def export(
 
     folders.check_free(to)
     given = results(study, screen.warn)
-    _, found = store_commands.rows_called(cell, given)
-    if found["cell"].nunique() > 1:
-        store_commands.list_cells(study, found, "export")
-        raise UserError("a detector is one cell; give a word more, or the hash of one of these")
+    found = store_commands.one_cell(study, cell, given, "export")
     name = str(found["cell"].iloc[0])
     rows = given.read(training=str(found["train_key"].iloc[0]), cells={name})
     rows = rows.sort_values("scored_at", kind="stable").drop_duplicates("ood", keep="last")

@@ -139,8 +139,9 @@ class ClaimSpec:
     of: Labels = field(default_factory=dict)  # the rows that it is about
     left: Labels = field(default_factory=dict)  # rows of the one side
     right: Labels = field(default_factory=dict)  # rows of the other side
-    at: Labels = field(default_factory=dict)  # rows at which left is more ahead of right
-    than: Labels = field(default_factory=dict)  # rows at which it is less
+    # rows at which left is further ahead of right than at those of `than`; what counts is the difference of both leads
+    at: Labels = field(default_factory=dict)
+    than: Labels = field(default_factory=dict)  # rows at which left's lead over right is the smaller one; with `at`
     among: tuple[str, ...] = ()  # labels whose combinations are the candidates
     winner: Labels = field(default_factory=dict)  # the candidate that is ahead of all others; none: nobody is
     pick: Literal["mean", "best"] = "mean"  # of several settings of a side in a run; best: on test, and marked so

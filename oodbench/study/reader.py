@@ -39,7 +39,8 @@ MEANING = {  # of the keys that are no Settings; docs/study.md says the same
     "`train`, `{set: data set}`",
     "training": "how encoders are trained, or where their weights are from",
     "encoder": "the network: a ResNet by name (`width`, `stem`), `timm/NAME` (`img_size`, "
-    "`dynamic_img_size`, `global_pool`), or `package.module:function` with its own parameters",
+    "`dynamic_img_size`, `global_pool`), or `package.module:function` with the function's own parameters, which are "
+    "all that it takes beside `channels` and `size`",
     "recipe": "how an encoder is optimised",
     "precision": "of a training's arithmetic; `auto` is bf16 where the device has units for it, else float32",
     "seed": "of everything that is drawn",
@@ -58,7 +59,8 @@ MEANING = {  # of the keys that are no Settings; docs/study.md says the same
     "`margin` (0.5 points of per cent where none is said), `over`, `where` (all, most, mean), `ids` "
     "(like these: an ID set of several is one observation; these: the claim is of them alone)",
     "keep": "epochs after which weights are kept: 0 is before the first step, `last` the end",
-    "curve": "`of`: the cells that `oodbench curve` follows over them",
+    "curve": "`of`: the cells that `oodbench curve` follows over the epochs that `keep` names; nothing in it is one "
+    "cell of each distance",
     "scores": "`of`: the cells whose scores by image the store keeps, with the images that they are most "
     "wrong about; nothing in it (`scores: {}`) is one cell of each distance",
     "compat": "true: also the numbers that other codebases' rules give",

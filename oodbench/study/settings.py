@@ -243,7 +243,8 @@ class Space:
 
     layer: Layer = "penultimate"  # shifted: of four quarter turns one after the other, for trainings that tell turns
     views: Several = 1  # the plain image and V - 1 augmented views of it
-    crop: Annotated[float, Interval(gt=0, le=1)] | None = None  # V views, all augmented, of just this share of the area
+    # all V views are augmented crops of this share of the image's area, unflipped; null: the plain image is one of them
+    crop: Annotated[float, Interval(gt=0, le=1)] | None = None
     unit: bool = False  # L2-normalise each feature vector
     zscore: bool = False  # subtract the mean and divide by the standard deviation of each dimension
     pca: Size | None = None  # project on so many principal components

@@ -31,7 +31,8 @@ class Settings:
     data: str | None = None  # folder of downloaded data; default: $OODBENCH_DATA, else ./data
     store: str | None = None  # folder of artifacts; default: $OODBENCH_STORE, else results/store
     image: ImageFormat  # what every image is turned into
-    learned: Share | None = None  # frozen-probe accuracy below which tables mark an encoder; default: see unlearned.py
+    # frozen-probe accuracy, as a share, below which tables mark an encoder; null: c + (1 - c) / 4 with c = 1 / classes
+    learned: Share | None = None
     variance: Literal["machine"] | None = None  # run it once more as a lesser CPU, and say by how much rows differ
     allow_overlap: bool = False  # True: go on when an OOD test image is also in ID train or in the outliers
 

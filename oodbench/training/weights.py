@@ -124,8 +124,19 @@ def _placed(taken: Weights, form: Encoder, state: dict[str, Tensor]) -> dict[str
     if wrong:
         renamed = _proposed(taken.tensors, unexpected, {name: state[wanted[name]] for name in missing})
         first = _stem(taken.tensors.get(FIRST), state.get(wanted.get(FIRST, "")), form)
-        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}{renamed}{first}")
+        hint = renamed + first + _classifying(taken.tensors, state, missing, form)
+        raise UserError(f"read as layout {taken.layout}, do not fit {form.label}: {'; '.join(wrong)}{hint}")
     return state | {wanted[name]: t for name, t in taken.tensors.items()}
+
+
+def _classifying(given: dict[str, Tensor], state: dict[str, Tensor], missing: list[str], form: Encoder) -> str:
+    """Return what to change in a user's function whose network seems to hold its classifier; else ""."""
+    own, wanted = (each.get("heads.logits.weight") for each in (given, state))  # (C, D)
+    logits = own is not None and wanted is not None and own.shape != wanted.shape and wanted.shape[1] == len(own)
+    if not form.module or not (logits or any(name.startswith("encoder.fc.") for name in missing)):
+        return ""
+    returns = "as many numbers as there are classes" if logits else "what its classifier `fc` puts out"
+    return f"; the function's network returns {returns}: let it return features, as by `net.fc = nn.Identity()`"
 
 
 def _stem(given: Tensor | None, wanted: Tensor | None, form: Encoder) -> str:

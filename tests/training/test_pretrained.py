@@ -614,6 +614,33 @@ def test_a_file_of_foreign_names_fits_by_the_map_that_the_message_says(tmp_path:
         torch.testing.assert_close(found.out["logits"], network.fc(h))
 
 
+CLASSIFYING = """
+from torch import nn
+
+def build(channels, size):
+    net = nn.Sequential(nn.Flatten())
+    net.fc = nn.Linear(channels * size**2, 10)
+    return net
+"""
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"), [(CLASSES, "as many numbers as there are classes"), (3, "what its classifier `fc` puts out")]
+)
+def test_a_function_that_keeps_its_classifier_is_told_to_leave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, said: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"classifying_{classes}"
+    (tmp_path / f"{name}.py").write_text(CLASSIFYING)
+    torch.save({"fc.weight": torch.ones(CLASSES, 768), "fc.bias": torch.ones(CLASSES)}, tmp_path / "w.pt")
+    id_ = {"blobs": {"groups": classes, "count": 60, "size": 16}}
+    params = {"weights": "w.pt", "mean": MEAN, "std": STD}
+    pipeline, _ = made(tmp_path, params=params, id=id_, encoder=f"{name}:build")
+    with pytest.raises(UserError, match=rf"network returns {said}: .*`net\.fc = nn\.Identity\(\)`$"):
+        Runner(pipeline.study, Options(device="cpu")).checks.check()
+
+
 def test_what_does_not_fit_in_order_has_no_map(tmp_path: Path) -> None:
     state = dict(reversed(lived(Released("downsample")).state_dict().items()))
     torch.save({f"_{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")

@@ -94,9 +94,10 @@ def test_the_way_from_an_idea_to_a_row_beside_the_baselines(tmp_path: Path, monk
     monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("OODBENCH_STORE", str(tmp_path / "store"))
     said: dict[str, str] = {}
+    files = {"python": iter(["cityblock.py", "smoothed.py"]), "yaml": iter(["idea.yaml"])}
     for language, text in FENCE.findall(PAGES["docs/extend.md"]):
         if language:
-            Path({"python": "cityblock.py", "yaml": "idea.yaml"}[language]).write_text(text)
+            Path(next(files[language])).write_text(text)
         for line in [] if language else text.splitlines():
             words = shlex.split(line)[1:]
             done = call(*words)
@@ -108,6 +109,21 @@ def test_the_way_from_an_idea_to_a_row_beside_the_baselines(tmp_path: Path, monk
     assert (rows["status"] == "ok").all()
     assert "City-block distance is ahead of MSP." in said["verdict"]
     assert (tmp_path / "results" / "idea" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_is_trained_outside_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/study.md says is done as it stands there."""
+    (tmp_path / "my_net.py").write_text(blocks("docs/study.md", "python")[0])
+    (tmp_path / "own.yaml").write_text(next(each for each in blocks("docs/study.md", "yaml") if "my_net" in each))
+    monkeypatch.setenv("OODBENCH_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("OODBENCH_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(blocks("docs/study.md", "python")[1], {})
+    rows = oodbench.run(tmp_path / "own.yaml", device="cpu")
+    assert (rows["status"] == "ok").all()
+    assert set(rows["accuracy_by"]) == {"classifier"}
 
 
 def test_what_is_read_from_python_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from oodbench.data.feature_files import FeatureFile
+    from oodbench.execution.runner import Outcome
     from oodbench.scoring.fitted import FittedDetector
     from oodbench.store.memo import Watch
 
@@ -46,15 +47,14 @@ def score(  # noqa: PLR0913 - the sets and options of a command
 
     Features are (M, D) arrays or tensors, files that `oodbench score` reads, or mappings of `features` and what else is
     known of the same items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight`
-    (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out, and Python warns of why;
-    and of what the rows warn of, each kind once.
-    `val` are ID features that nothing was fitted on, else a tenth of `train`; `validation` are OOD sets that thresholds
-    and choices may see. `grid` has detectors as a study has, else it is every plugin with its defaults. Rows are kept
-    where `name` names a folder of results. `recommend`, `tables` and `write_report` take them.
+    (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out. Python warns of why,
+    and of what rows warn of, each kind once. `val` are ID features that nothing was fitted on, else a tenth of
+    `train`; `validation` are OOD sets that thresholds and choices may see. `grid` has detectors as a study has,
+    else it is every plugin with its defaults. Rows are kept where `name` names a folder of results. `recommend`,
+    `tables` and `write_report` take them.
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device
-    from oodbench.report.gathered import warned
     from oodbench.scoring.detectors import How
     from oodbench.study.reader import plugins_of
     from oodbench.study.study import UNGROUPED
@@ -76,20 +76,20 @@ def score(  # noqa: PLR0913 - the sets and options of a command
             root=None if name else Path(folder),
         )
         outcome = score_features.score(given, How(pick_device(device)), _watch())
-    _say_left_out(outcome.left_out)
-    for line in warned(outcome.rows):
-        warnings.warn(f"rows warn: {line}", stacklevel=2)
+    _warn(outcome)
     outcome.rows.attrs |= {"left_out": outcome.left_out, "plugins": plugins_of(grid or {})}
     return outcome.rows
 
 
-def _say_left_out(left_out: Mapping[str, int]) -> None:
-    """Warn of each reason, once for all detectors that it befell."""
-    from oodbench.report.gathered import reasons
+def _warn(outcome: Outcome) -> None:
+    """Warn of why cells are left out and of what rows warn of, each kind once."""
+    from oodbench.report.gathered import reasons, warned
     from oodbench.report.tables import counted
 
-    for reason, count in reasons(left_out):
+    for reason, count in reasons(outcome.left_out):
         warnings.warn(f"left out: {counted(count, 'cell')}: {reason}", stacklevel=3)
+    for line in warned(outcome.rows):
+        warnings.warn(f"rows warn: {line}", stacklevel=3)
 
 
 def _watch() -> Watch:

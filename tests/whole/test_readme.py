@@ -68,7 +68,7 @@ def test_features_of_ones_own_are_scored_in_three_lines() -> None:
     names: dict[str, Any] = given | {"svhn": 9 + rng.normal(size=(40, 6))}
     code = blocks("README.md", "python")[0]
     assert len(code.replace("\n\n", "\n").splitlines()) == 3
-    with pytest.warns(UserWarning, match=r"^left out: "):
+    with pytest.warns(UserWarning, match=r"^(left out|rows warn): "):
         exec(code, names)
     assert names["rows"]["ood"].unique().tolist() == ["SVHN"]
     assert names["fitted"].predict(names["svhn"]).all()

@@ -68,7 +68,7 @@ class Recommendation:
     """The answer among the detectors of a training, or of all, and what it is expected to cost on an unseen set."""
 
     scope: str
-    # candidates: auroc (of all sets) and DECIDED in per cent, costs, differences from the answer, told_apart
+    # candidates: auroc (of all sets), DECIDED (per cent) at a level, costs, differences from the answer, told_apart
     table: pd.DataFrame
     answer: Candidate
     choice: Choice  # by validation where a study declares it, else by the other sets
@@ -175,7 +175,7 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
         return f"No answer of {scope}: none of its {len(lacking)} detectors has every number."
     sets = wide.T.groupby(["id", "ood"], sort=False).mean().T  # (candidates, ID and OOD sets)
     costs = _costs(cells, keys, run).reindex(wide.index)
-    more = {**costs, **by[list(DECIDED)].mean().reindex(wide.index)}
+    more = {**costs, **by[list(DECIDED)].mean().reindex(wide.index), "level": by["level"].first().reindex(wide.index)}
     overall = sets.T.groupby("id", sort=False).mean().mean()
     answer, tied = _first(by["val_auroc"].mean().reindex(wide.index) if validated else overall, costs)
     others = _left_out(sets, costs)
@@ -304,9 +304,10 @@ def sentences(found: Recommendation) -> list[str]:
         other = "; that AUROC is of what was chosen instead" * (same < len(choice.taken))
         said.append(f"Chosen by all sets; without the set judged on, {times}{other}.")
     rows: Any = found.table
-    accepted, rejected = rows.loc[found.answer, list(DECIDED)]
+    level, accepted, rejected = rows.loc[found.answer, ["level", *DECIDED]].astype(float)
     if np.isfinite(accepted):
-        said.append(f"Its cut accepts {accepted:.1f} % of ID test and finds {rejected:.1f} % of OOD; means over sets.")
+        at = f" at level {level:g}" * bool(np.isfinite(level))
+        said.append(f"Its cut{at} accepts {accepted:.1f} % of ID test, and finds {rejected:.1f} % of OOD in the mean.")
     runs = counted(found.observations, found.of)
     if found.observations < LEAST:
         said.append(f"{runs}: no two detectors can be told apart, it takes {LEAST}.")

@@ -270,6 +270,15 @@ def test_of_what_is_as_good_the_smallest_is_named_where_rows_say_what_detectors_
     assert "Memory: the arrays" in report.caption([found])
 
 
+def test_the_cut_of_the_answer_is_said_with_its_level() -> None:
+    rows = rows_of(SETS).assign(id_recall=0.94, level=0.95)
+    rows["ood_recall"] = rows["ood"].map({"x": 0.5, "y": 0.2, "z": 0.8})
+    said = "Its cut{} accepts 94.0 % of ID test, and finds 50.0 % of OOD in the mean."
+    assert said.format(" at level 0.95") in report.sentences(only(rows))
+    assert said.format("") in report.sentences(only(rows.assign(level=np.nan)))
+    assert "Its cut" not in " ".join(report.sentences(only(rows.assign(id_recall=np.nan))))
+
+
 # ---- what is missing
 
 

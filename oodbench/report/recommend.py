@@ -301,8 +301,8 @@ def sentences(found: Recommendation) -> list[str]:
     else:
         same = sum(each == found.answer for each in choice.taken.values())
         times = f"{same} of {counted(len(choice.taken), 'time')}"
-        other = "; that AUROC is of what was chosen instead" * (same < len(choice.taken))
-        said.append(f"Chosen by all sets; without the set judged on, {times}{other}.")
+        other = "; else that AUROC is of what was chosen in its place" * (same < len(choice.taken))
+        said.append(f"Chosen by all sets, and {times} without the set judged on{other}.")
     rows: Any = found.table
     level, accepted, rejected = rows.loc[found.answer, ["level", *DECIDED]].astype(float)
     if np.isfinite(accepted):

@@ -46,12 +46,11 @@ def score(  # noqa: PLR0913 - the sets and options of a command
     """Return the rows of a grid of detectors on features: a row for each detector and OOD set.
 
     Features are (M, D) arrays or tensors, files that `oodbench score` reads, or mappings of `features` and what else is
-    known of the same items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight`
-    (C, D) and `bias` (C,). Without labels of training, detectors that need them are left out. Python warns of why,
-    and of what rows warn of, each kind once. `val` are ID features that nothing was fitted on, else a tenth of
-    `train`; `validation` are OOD sets that thresholds and choices may see. `grid` has detectors as a study has,
-    else it is every plugin with its defaults. Rows are kept where `name` names a folder of results. `recommend`,
-    `tables` and `write_report` take them.
+    known of these items: `labels` (M,), `logits` (M, C), `projection` (M, P), and for training the head's `weight` (C,
+    D) and `bias` (C,). Detectors that need what is not there are left out; Python warns of why, and of what rows warn
+    of. `val` are ID features that nothing was fitted on, else a tenth of `train`; `validation` are OOD sets that
+    thresholds and choices may see. `grid` has detectors as a study has, else it is every plugin with its defaults. Rows
+    are kept where `name` names a folder of results. `recommend`, `tables`, `write_report` take them.
     """
     from oodbench.execution import score_features
     from oodbench.execution.pipeline import pick_device

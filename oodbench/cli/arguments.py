@@ -161,7 +161,7 @@ def rows(
 
 
 def without_rows(given: Results) -> UserError:
-    where = f"there are no rows in {given.folder.resolve()}"
+    where = f"there are no rows in {given.folder.absolute()}"
     return UserError(f"{where}; run the study first, or say with OODBENCH_RESULTS in which folder of results they are")
 
 

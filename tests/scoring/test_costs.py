@@ -64,7 +64,8 @@ def test_rows_say_what_their_detector_costs() -> None:
     test = {"OOD": rng.normal(size=(40, width)).astype(np.float32)}
     grid: dict[str, Any] = {"distance": ["cosine", {"knn": {"k": [1, 5]}}], "clustering": "labels"}
     grid |= {"posthoc": "energy", "threshold": "pooled"}
-    rows = oodbench.score({"features": features, "labels": labels}, features + 0.1, ood=test, grid=grid)
+    with pytest.warns(UserWarning, match=r"^rows warn: .* of scores tied: knn"):
+        rows = oodbench.score({"features": features, "labels": labels}, features + 0.1, ood=test, grid=grid)
     held = rows.groupby("distance")["fitted_bytes"].first()
     assert held["cosine"] == 3 * width * 8
     head = rows[rows["posthoc"] != "–"]["fitted_bytes"].iloc[0]

@@ -175,7 +175,9 @@ def _answer(scope: str, cells: pd.DataFrame, run: Sequence[str]) -> Recommendati
         return f"No answer of {scope}: none of its {len(lacking)} detectors has every number."
     sets = wide.T.groupby(["id", "ood"], sort=False).mean().T  # (candidates, ID and OOD sets)
     costs = _costs(cells, keys, run).reindex(wide.index)
-    more = {**costs, **by[list(DECIDED)].mean().reindex(wide.index), "level": by["level"].first().reindex(wide.index)}
+    decided = cells.groupby([*keys, "id", "ood"], sort=False)[list(DECIDED)].mean()
+    decided = decided.groupby([*keys, "id"], sort=False).mean().groupby(keys, sort=False).mean()
+    more = {**costs, **decided.assign(level=by["level"].first()).reindex(wide.index)}
     overall = sets.T.groupby("id", sort=False).mean().mean()
     answer, tied = _first(by["val_auroc"].mean().reindex(wide.index) if validated else overall, costs)
     others = _left_out(sets, costs)
@@ -305,7 +307,7 @@ def sentences(found: Recommendation) -> list[str]:
         said.append(f"Chosen by all sets, and {times} without the set judged on{other}.")
     rows: Any = found.table
     level, accepted, rejected = rows.loc[found.answer, ["level", *DECIDED]].astype(float)
-    if np.isfinite(accepted):
+    if np.isfinite(accepted) and np.isfinite(rejected):
         at = f" at level {level:g}" * bool(np.isfinite(level))
         said.append(f"Its cut{at} accepts {accepted:.1f} % of ID test, and finds {rejected:.1f} % of OOD in the mean.")
     runs = counted(found.observations, found.of)

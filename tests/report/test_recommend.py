@@ -276,7 +276,8 @@ def test_the_cut_of_the_answer_is_said_with_its_level() -> None:
     said = "Its cut{} accepts 94.0 % of ID test, and finds 50.0 % of OOD in the mean."
     assert said.format(" at level 0.95") in report.sentences(only(rows))
     assert said.format("") in report.sentences(only(rows.assign(level=np.nan)))
-    assert "Its cut" not in " ".join(report.sentences(only(rows.assign(id_recall=np.nan))))
+    for gone in ("id_recall", "ood_recall"):
+        assert "Its cut" not in " ".join(report.sentences(only(rows.assign(**{gone: np.nan}))))
 
 
 # ---- what is missing

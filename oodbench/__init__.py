@@ -101,7 +101,7 @@ def verdict(study: Study) -> pd.DataFrame:
     return sheet(judged(source, given, unmade.declared(found), claims_of(source), store(source, given))).numbers
 
 
-def recommend(study: Study | pd.DataFrame, *, plugins: str | list[str] | None = None) -> Recommended:
+def recommend(study: Study | pd.DataFrame, *, plugins: str | Path | list[str] | None = None) -> Recommended:
     """Return which detector to take, of the rows of a study or of those that `score` returned; needs no torch.
 
     It is chosen on validation OOD, or with one OOD set left out after the other, over all trainings of the rows; Python
@@ -117,7 +117,7 @@ def recommend(study: Study | pd.DataFrame, *, plugins: str | list[str] | None = 
         answer, without = recommended(checked(rows(study)), plugins_of(source), tables_of(source)[2])
     else:
         found = checked(study)
-        own = [plugins] if isinstance(plugins, str) else plugins or found.attrs.get("plugins", [])
+        own = [str(plugins)] if isinstance(plugins, str | Path) else plugins or found.attrs.get("plugins", [])
         answer, without = recommended(found, own)
     for each in without:
         warnings.warn(each, stacklevel=2)

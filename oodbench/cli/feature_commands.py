@@ -192,4 +192,4 @@ def scores(
         rows = exports.scores(pipeline, which)
         exports.write_scores(rows, to)
     counts = ", ".join(f"{count:,} {role}" for role, count in rows["role"].value_counts(sort=False).items())
-    screen.say(f"{counts} in {to}")
+    screen.say(f"cell {which}: {counts} in {to}")

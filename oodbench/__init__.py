@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodbench.errors import UserError
-from oodbench.own_features import Fitted, UnfittedDetector, detector, score
+from oodbench.own_features import Fitted, Plugins, UnfittedDetector, detector, each_of, score
 from oodbench.recommended import Recommended
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def verdict(study: Study) -> pd.DataFrame:
     return sheet(judged(source, given, unmade.declared(found), claims_of(source), store(source, given))).numbers
 
 
-def recommend(study: Study | pd.DataFrame, *, plugins: str | Path | list[str] | None = None) -> Recommended:
+def recommend(study: Study | pd.DataFrame, *, plugins: Plugins = None) -> Recommended:
     """Return which detector to take, of the rows of a study or of those that `score` returned; needs no torch.
 
     It is chosen on validation OOD, or with one OOD set left out after the other, over all trainings of the rows; Python
@@ -111,14 +111,16 @@ def recommend(study: Study | pd.DataFrame, *, plugins: str | Path | list[str] | 
     """
     from oodbench.recommended import checked, recommended
     from oodbench.study.reader import plugins_of, tables_of
+    from oodbench.study.registry import Registry
 
+    own = each_of(plugins)
+    Registry([Path(each) for each in own])  # which refuses what is not there
     if isinstance(study, str | Path | Mapping):
         source = _source(study)
-        answer, without = recommended(checked(rows(study)), plugins_of(source), tables_of(source)[2])
+        answer, without = recommended(checked(rows(study)), [*plugins_of(source), *own], tables_of(source)[2])
     else:
         found = checked(study)
-        own = [str(plugins)] if isinstance(plugins, str | Path) else plugins or found.attrs.get("plugins", [])
-        answer, without = recommended(found, own)
+        answer, without = recommended(found, [*found.attrs.get("plugins", []), *own])
     for each in without:
         warnings.warn(each, stacklevel=2)
     return answer
@@ -145,7 +147,7 @@ def load_detector(
     *,
     device: str = "auto",
     onnx: bool = False,
-    plugins: str | list[str] | None = None,
+    plugins: Plugins = None,
     own_encoder: bool = False,
 ) -> DeployedDetector:
     """Return a detector that `oodbench export` wrote: `score`, `predict` and `nearest` of images, `threshold`.
@@ -157,8 +159,9 @@ def load_detector(
     from oodbench.execution.pipeline import pick_device
     from oodbench.study.registry import Registry
 
-    own = [plugins] if isinstance(plugins, str) else plugins or []
-    trust = Trust(Registry([Path(each) for each in own]), own_encoder, lambda said: warnings.warn(said, stacklevel=4))
+    trust = Trust(
+        Registry([Path(each) for each in each_of(plugins)]), own_encoder, lambda said: warnings.warn(said, stacklevel=4)
+    )
     return load(Path(folder), pick_device(device), trust, onnx)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import numbers
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Features = Any  # (M, D): array, tensor, list of rows; {"features": ..., "labels": ..., "logits": ...}; or a file
 Names = str | Mapping[str, Any]  # a plugin's name, or {name: {parameter: value}}
+Plugins = str | Path | Sequence[str | Path] | None  # files or folders of a user's own plugins
 
 
 def score(  # noqa: PLR0913 - the sets and options of a command
@@ -154,7 +155,7 @@ def detector(
     clustering: Names | None = None,
     threshold: Names = "pooled",
     space: Mapping[str, Any] | None = None,
-    plugins: str | list[str] | None = None,
+    plugins: Plugins = None,
     **parameters: Any,
 ) -> UnfittedDetector:
     """Return a detector by the name of its distance or post-hoc baseline, with the parameters of that plugin.
@@ -164,7 +165,7 @@ def detector(
     """
     from oodbench.study.registry import Registry
 
-    folders = [plugins] if isinstance(plugins, str) else plugins or []
+    folders = each_of(plugins)
     registry = Registry([Path(each) for each in folders])
     rooms = [room for room in ("distance", "posthoc") if name in registry.sources(room)]
     if not rooms:
@@ -177,7 +178,7 @@ def detector(
         raise UserError(str(error)) from error
     grid: dict[str, Any] = {rooms[0]: {name: parameters} if parameters else name, "threshold": threshold}
     grid |= {"space": dict(space)} if space else {}
-    grid |= {"plugins": list(folders)} if folders else {}
+    grid |= {"plugins": folders} if folders else {}
     return UnfittedDetector(grid | ({"clustering": clustering} if clustering is not None else {}))
 
 
@@ -222,6 +223,11 @@ class Fitted:
             if f.shape[1] != (wanted := self._columns.get(layer, f.shape[1])):
                 raise UserError(f"the items: {f.shape[1]} columns, train has {wanted} ({layer})")
         return layers
+
+
+def each_of(plugins: Plugins) -> list[str]:
+    """Return the files and folders that are given, one or several."""
+    return [str(each) for each in ([plugins] if isinstance(plugins, str | Path) else plugins or [])]
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------

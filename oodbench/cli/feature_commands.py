@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import webbrowser
 from importlib import resources
 from pathlib import Path
@@ -34,7 +33,6 @@ Recommend = Annotated[bool, typer.Option("--recommend", help="Say which detector
 Page = Annotated[bool, typer.Option("--page", help="Write the page, too, as `oodbench report` does of a study.")]
 Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")]
 Redo = Annotated[str, typer.Option(help="Score again what has rows: score, or failed for error rows alone.")]
-HASH = re.compile(r"[0-9a-f]+")  # of a cell, or its start
 ToFile = Annotated[Path, typer.Option("--to", help="File to write: .csv, .csv.gz or .parquet.")]
 To = Annotated[Path, typer.Option(help="Folder to write to: it gets a folder for each training.")]
 
@@ -184,11 +182,11 @@ def scores(
     from oodbench.execution import exports
 
     exports.check_ending(to)
-    which = cell[0]
-    if len(cell) > 1 or not HASH.fullmatch(which):  # a hash may be of a cell without rows, too
-        found = store_commands.one_cell(study, cell, results(study, screen.warn), "scores")
-        which = str(found["cell"].iloc[0])
     with arguments.at_work(study, device, without_missing_sets) as pipeline:
+        which = cell[0]
+        if len(cell) > 1 or not exports.cells(pipeline.study, which):  # a hash may be of a cell without rows, too
+            found = store_commands.one_cell(study, cell, results(study, screen.warn), "scores")
+            which = str(found["cell"].iloc[0])
         rows = exports.scores(pipeline, which)
         exports.write_scores(rows, to)
     counts = ", ".join(f"{count:,} {role}" for role, count in rows["role"].value_counts(sort=False).items())

@@ -29,7 +29,7 @@ from oodbench.scoring.detectors import judged as scored
 from oodbench.scoring.metrics import Floats
 from oodbench.store.files import write_whole
 from oodbench.store.rows import Results
-from oodbench.study.grid import LAYER_HEAD, NONE, Run
+from oodbench.study.grid import LAYER_HEAD, NONE, Cell, Run, Work
 from oodbench.study.settings import PLAIN
 from oodbench.study.study import Study
 from oodbench.training.banks import reference_of
@@ -116,6 +116,11 @@ def _write(folder: Path, files: Iterable[tuple[str, Arrays]]) -> None:
 # ---- scores ----------------------------------------------------------------------------------------------------
 
 
+def cells(study: Study, start: str) -> list[tuple[Work, Cell]]:
+    """Return the cells of a study whose hashes begin so, each with what it is of."""
+    return [(work, cell) for work in plan_of(study).work for cell in work.cells if cell.id.startswith(start)]
+
+
 def scores(pipeline: Pipeline, which: str) -> pd.DataFrame:
     """Return the scores of a cell by image, made of the features in the store: a row for each image of each set.
 
@@ -125,7 +130,7 @@ def scores(pipeline: Pipeline, which: str) -> pd.DataFrame:
     Raises UserError where no cell, or several, begin so, where its training is not in the store, or where it fails.
     """
     study = pipeline.study
-    found = [(work, cell) for work in plan_of(study).work for cell in work.cells if cell.id.startswith(which)]
+    found = cells(study, which)
     if len(found) != 1:
         many = f"{len(found)} cells begin so" if found else "the study has no such cell"
         raise UserError(f"cell {which}: {many}; `cell` is a column of leaderboard.csv")

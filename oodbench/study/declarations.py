@@ -218,8 +218,8 @@ class ClaimSpec:
         if bool(self.at) != bool(self.than):
             yield ("at" if self.at else "than",), "at and than go together: more at some rows than at others"
         for one, other in (SIDES[:2], SIDES[2:]):
-            of, same = (_plain(getattr(self, key)) for key in (one, other))
-            if of and of == same:
+            sides = [_plain(self.of | getattr(self, key)) for key in (one, other)]
+            if getattr(self, other) and sides[0] == sides[1]:
                 yield (other,), f"names the rows that '{one}' names: they cannot differ"
         for key, labels in self._filters(*SIDES):
             for column in labels:

@@ -255,8 +255,8 @@ def test_scores_have_the_class_and_the_place_of_each_image(study: Path, tmp_path
 def test_what_has_no_scores_is_said_and_nothing_is_written(study: Path, tmp_path: Path) -> None:
     cell = oodbench.rows(study)["cell"].iloc[0]
     for words, said in (
-        (["dead", "--to", tmp_path / "s.csv"], "cell dead: the study has no such cell"),
-        (["zz", "--to", tmp_path / "s.csv"], "zz"),
+        (["dead", "--to", tmp_path / "s.csv"], "nothing is called 'dead' in these rows"),
+        (["", "--to", tmp_path / "s.csv"], "cells begin so"),
         (["seed=0", "--to", tmp_path / "s.csv"], "scores is of one cell; give a word more"),
         ([cell, "--to", tmp_path / "s.xls"], "wanted is a file .csv, .csv.gz, .parquet"),
     ):

@@ -276,6 +276,9 @@ def test_the_cut_of_the_answer_is_said_with_its_level() -> None:
     said = "Its cut{} accepts 94.0 % of ID test, and finds 50.0 % of OOD in the mean."
     assert said.format(" at level 0.95") in report.sentences(only(rows))
     assert said.format("") in report.sentences(only(rows.assign(level=np.nan)))
+    other = rows_of({"x": SETS["x"]}, id="other").assign(id_recall=0.5, ood_recall=0.1)
+    both = " ".join(report.sentences(only(pd.concat([rows, other.assign(cell="o" + other["cell"])]))))
+    assert "accepts 72.0 % of ID test, and finds 30.0 % of OOD" in both  # each ID set once, however many OOD sets
     for gone in ("id_recall", "ood_recall"):
         assert "Its cut" not in " ".join(report.sentences(only(rows.assign(**{gone: np.nan}))))
 

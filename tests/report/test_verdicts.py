@@ -539,6 +539,7 @@ def test_claims_are_read_without_plugins(tmp_path: Path) -> None:
         (CLAIM + "    at: {ood: noise}\n", 14, "at and than go together"),
         (CLAIM + "    at: {ood: [a, b]}\n    than: {ood: [b, a]}\n", 15, "names the rows that 'at' names"),
         (CLAIM.replace("simclr", "[supcon]"), 13, "names the rows that 'left' names"),
+        (CLAIM.replace("simclr}", "supcon, level: 0.9}") + "    of: {level: 0.9}\n", 13, "that 'left' names"),
         (CLAIM + "    winner: {training: a}\n", 14, "among whom?"),
         (CLAIM + "    pick: best\n    value: ties\n", 15, "more of 'ties' is neither better nor worse"),
         (CLAIM.replace("simclr}", "simclr, seed: 1}"), 13, "rows are compared within each seed"),
